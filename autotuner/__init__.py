@@ -1,0 +1,12 @@
+"""autotune: finds, proves and keeps the fastest safe way to run Toto forecasts, symbol by symbol.
+
+Importing this package imports neither torch, optuna, pandas, click nor SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+from autotuner.serving.resolve import Resolution, lookup
+from autotuner.serving.runtime import load_pipeline
+
+__all__ = ["Resolution", "load_pipeline", "lookup"]
+__version__ = "0.1.0"

@@ -1,0 +1,140 @@
+"""``Environment``: the fingerprint of what a measurement depends on, computed without importing torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from toto_core.version import ENGINE_VERSION
+
+_CPUINFO = Path("/proc/cpuinfo")
+_NVIDIA = Path("/proc/driver/nvidia")
+_CPU_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU part")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Where something was measured; two environments are the same only when every field is.
+
+    ``hardware`` names the model in full (family, model and stepping of a CPU; PCI id of a GPU), because one
+    marketing name covers several chips. ``isa`` is a digest of the CPU's instruction-set flags.
+    """
+
+    device: str
+    hardware: str
+    isa: str
+    driver: str
+    torch: str
+    engine: str
+    threads: int
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over every field."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def differences(self, other: Environment) -> tuple[str, ...]:
+        """Each field that differs, as ``"torch: 2.12.0 there, 2.13.0 here"`` (``other`` is there)."""
+        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return tuple(
+            f"{name}: {theirs[name]} there, {mine[name]} here" for name in mine if mine[name] != theirs[name]
+        )
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Environment:
+        """The inverse of ``dataclasses.asdict``. Raises ``TypeError`` for other fields."""
+        return cls(**fields)
+
+
+@functools.cache
+def current_environment(device: str = "cpu") -> Environment:
+    """The environment of this machine for ``device`` (``cpu`` or ``cuda``)."""
+    return Environment(
+        device=device,
+        hardware=_gpu_identity() if device == "cuda" else _cpu_identity(),
+        isa=_isa_digest(),
+        driver=_driver_version() if device == "cuda" else "",
+        torch=_version("torch"),
+        engine=ENGINE_VERSION,
+        threads=available_threads(),
+    )
+
+
+def available_threads() -> int:
+    """CPUs this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every platform
+        return os.cpu_count() or 1
+
+
+def _cpuinfo() -> dict[str, str]:
+    try:
+        first = _CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0]
+    except OSError:
+        return {"model name": platform.processor() or platform.machine()}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _cpu_identity() -> str:
+    info = _cpuinfo()
+    parts = [info[field] for field in _CPU_FIELDS if info.get(field)]
+    return " / ".join(parts) or platform.machine()
+
+
+def _isa_digest() -> str:
+    info = _cpuinfo()
+    flags = sorted((info.get("flags") or info.get("Features") or "").split())
+    return hashlib.sha256(" ".join(flags).encode()).hexdigest()[:12]
+
+
+def _gpu_identity() -> str:
+    """Model and PCI address of the first GPU, from the driver's own files."""
+    for folder in sorted(_NVIDIA.glob("gpus/*")):
+        try:
+            lines = (folder / "information").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        model = next(
+            (line.partition(":")[2].strip() for line in lines if line.startswith("Model")), "unknown"
+        )
+        return f"{model} / {_pci_id(folder.name)}"
+    return "none"
+
+
+def _pci_id(address: str) -> str:
+    device = Path("/sys/bus/pci/devices") / address
+    try:
+        vendor, model = ((device / name).read_text().strip() for name in ("vendor", "device"))
+    except OSError:
+        return "PCI id unknown"
+    return f"{vendor}:{model}"
+
+
+def _driver_version() -> str:
+    try:
+        return (_NVIDIA / "version").read_text(encoding="utf-8", errors="replace").splitlines()[0].strip()
+    except (OSError, IndexError):
+        return "none"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,67 @@
+"""Where things are kept: the store, its snapshot, Optuna's own tables, compile caches and the spool."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+DATABASE_VARIABLE = "AUTOTUNE_DB"
+CACHE_VARIABLE = "AUTOTUNE_CACHE"
+
+
+def store_location(explicit: str | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """The store's path or URL: ``explicit``, else ``AUTOTUNE_DB``, else ``autotune.db`` in the user data folder."""
+    chosen = explicit or (os.environ if environ is None else environ).get(DATABASE_VARIABLE)
+    return chosen or str(data_folder() / "autotune.db")
+
+
+def is_file(store: str) -> bool:
+    """Whether the store is a SQLite file rather than a server's URL."""
+    return "://" not in store or store.startswith("sqlite://")
+
+
+def store_path(store: str) -> Path:
+    """The path of a store that is a file."""
+    return Path(store.removeprefix("sqlite:///")).expanduser()
+
+
+def snapshot_path(store: str) -> Path:
+    """The snapshot that production reads: beside a file store, in the user data folder for a server."""
+    if is_file(store):
+        path = store_path(store)
+        return path.with_name(f"{path.stem}.snapshot.db")
+    digest = hashlib.sha256(store.encode()).hexdigest()[:12]
+    return data_folder() / f"autotune-{digest}.snapshot.db"
+
+
+def studies_url(store: str) -> str:
+    """Optuna's own tables: a second database, so that a browser of studies can never lock the store."""
+    if not is_file(store):
+        return store
+    path = store_path(store).absolute()
+    return f"sqlite:///{path.with_name(f'{path.stem}-studies.db')}"
+
+
+def spool_folder(store: str) -> Path:
+    """Where production leaves notes (quarantine, telemetry) for the tuner to take in."""
+    path = snapshot_path(store)
+    return path.with_name(f"{path.name.removesuffix('.snapshot.db')}-spool")
+
+
+def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Compile caches: ``AUTOTUNE_CACHE``, else the user cache folder; never a guessable one in /tmp."""
+    chosen = (os.environ if environ is None else environ).get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("autotune", appauthor=False)) / "compile"
+
+
+def data_folder() -> Path:
+    """The user data folder of autotune; not created here."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("autotune", appauthor=False))

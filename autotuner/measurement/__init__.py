@@ -1,0 +1,1 @@
+"""Measures runtime settings in child processes."""

@@ -1,0 +1,153 @@
+"""Rolling forecast origins, errors against realised prices, and how far numerics moved a forecast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from autotuner.measurement.trial import Accuracy
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Quantile levels of a forecast, lowest first."""
+WINDOWS = 16
+
+_MEDIAN = LEVELS.index(0.5)
+_LOW, _HIGH = LEVELS.index(0.1), LEVELS.index(0.9)
+_VOLATILITY_STEPS = 20
+_NEGLIGIBLE = 1e-4
+"""Share of price below which a spread is no spread: a flat series has none; float32 resolves about 1e-7."""
+_RESAMPLES = 2000
+_DRIFT_CONFIDENCE = 0.95
+
+
+def rolling_origins(
+    points: int,
+    *,
+    last_fifth_start: int,
+    context: int,
+    prediction: int,
+    windows: int = WINDOWS,
+    close: Floats | None = None,
+) -> Indices:
+    """Indices of the first target of each window, rising and distinct, evenly spread; at most ``windows``.
+
+    The targets ``[origin, origin + prediction)`` lie in ``[last_fifth_start, points)``, the context
+    ``[origin - context, origin)`` may begin before it. With prices ``close`` ``(points,)`` and two windows or
+    more, the calmest and the most volatile stretch have a window each: standard deviation of log returns over
+    the last 20 steps up to the end of the targets, or over the targets if they are longer. Raises
+    ``ValueError`` when not one window fits.
+    """
+    first, last = max(last_fifth_start, context), points - prediction
+    if windows < 1 or last < first:
+        raise ValueError(
+            f"accuracy: no window of {context} context and {prediction} target steps fits {points} points "
+            f"whose last fifth begins at {last_fifth_start}: give a longer history or ask for less"
+        )
+    even = np.unique(np.linspace(first, last, windows).round().astype(np.int64))
+    if close is None or even.size < 2:
+        return even
+    if close.shape != (points,):
+        raise ValueError(f"accuracy: prices must be ({points},), not {close.shape}")
+    volatility = _volatility(close, first, last, prediction)
+    return _with_extremes(even, first + int(np.argmin(volatility)), first + int(np.argmax(volatility)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Forecasts:
+    """Forecast quantiles ``(seed, window, level, step)`` at ``LEVELS``, price units; kept as float32.
+
+    Raises ``ValueError`` for another shape or a value that is not finite.
+    """
+
+    quantiles: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        quantiles = np.array(self.quantiles, dtype=np.float32)
+        if quantiles.ndim != 4 or quantiles.shape[2] != len(LEVELS) or not quantiles.size:
+            wanted = f"(seed, window, {len(LEVELS)} levels, step)"
+            raise ValueError(f"accuracy: forecasts must be {wanted}, not {quantiles.shape}")
+        bad = quantiles.size - int(np.count_nonzero(np.isfinite(quantiles)))
+        if bad:
+            raise ValueError(f"accuracy: {bad} of {quantiles.size} forecast quantiles are not finite")
+        quantiles.setflags(write=False)
+        object.__setattr__(self, "quantiles", quantiles)
+
+
+def compare(
+    candidate: Forecasts, reference: Forecasts, targets: Floats, rng: np.random.Generator
+) -> Accuracy:
+    """Errors of both forecasts against ``targets`` ``(window, step)`` and how far apart the forecasts are.
+
+    Errors are of the median, averaged over seeds, windows and steps. ``drift`` is the 95th percentile of
+    |mae - mae_reference| / mae_reference over windows drawn with replacement, the same for both, and never
+    below the value of the windows as they are. ``quantile_shift`` is the largest |q - q_ref| over the
+    reference's 10-90 % spread of the same seed, window and step. A spread, and an error of the reference,
+    count as at least 0.01 % of price. Equal forecasts give exactly 0 for both. Raises ``ValueError`` when the
+    shapes differ or a target is not finite.
+    """
+    ours, theirs = (f.quantiles.astype(np.float64) for f in (candidate, reference))
+    _check_shapes(ours, theirs, targets)
+    errors, errors_reference = (np.abs(q[:, :, _MEDIAN] - targets) for q in (ours, theirs))
+    per_seed = errors.mean(axis=(1, 2))
+    return Accuracy(
+        mae=float(errors.mean()),
+        mae_reference=float(errors_reference.mean()),
+        sigma_mae=float(np.std(per_seed, ddof=1)) if per_seed.size > 1 else 0.0,
+        drift=_drift(errors.mean(axis=(0, 2)), errors_reference.mean(axis=(0, 2)), targets, rng),
+        quantile_shift=_quantile_shift(ours, theirs),
+        windows=targets.shape[0],
+        seeds=per_seed.size,
+    )
+
+
+def _volatility(close: Floats, first: int, last: int, prediction: int) -> Floats:
+    # One value per origin from first to last; a series may be shorter than the usual stretch.
+    returns = np.diff(np.log(close))
+    steps = min(max(prediction, _VOLATILITY_STEPS), first + prediction - 1)
+    if steps < 2:
+        return np.zeros(last - first + 1)
+    stretches = np.lib.stride_tricks.sliding_window_view(returns, steps)
+    # Return j leads to price j + 1, so the last return of origin o is o + prediction - 2.
+    begin = first + prediction - 1 - steps
+    return np.asarray(stretches[begin : begin + last - first + 1].std(axis=1), dtype=np.float64)
+
+
+def _with_extremes(even: Indices, calmest: int, wildest: int) -> Indices:
+    chosen, free = even.copy(), np.ones(even.size, dtype=bool)
+    for extreme in (calmest, wildest):
+        distance = np.where(free | (chosen == extreme), np.abs(chosen - extreme), np.iinfo(np.int64).max)
+        nearest = int(np.argmin(distance))
+        chosen[nearest], free[nearest] = extreme, False
+    return np.sort(chosen)
+
+
+def _check_shapes(ours: Floats, theirs: Floats, targets: Floats) -> None:
+    expected = (ours.shape[1], ours.shape[3])
+    if ours.shape != theirs.shape or targets.shape != expected:
+        raise ValueError(
+            f"accuracy: forecasts {ours.shape}, reference {theirs.shape}, targets {targets.shape} do not fit"
+        )
+    if not np.all(np.isfinite(targets)):
+        raise ValueError("accuracy: a realised price among the targets is not finite")
+
+
+def _drift(errors: Floats, errors_reference: Floats, targets: Floats, rng: np.random.Generator) -> float:
+    # Per window, (window,).
+    drawn = rng.integers(errors.size, size=(_RESAMPLES, errors.size))
+    rows = np.vstack([np.arange(errors.size), drawn])
+    moved = np.abs((errors - errors_reference)[rows].mean(axis=1))
+    least = _NEGLIGIBLE * float(np.abs(targets).mean())
+    relative = moved / np.maximum(errors_reference[rows].mean(axis=1), max(least, np.finfo(np.float64).tiny))
+    return float(max(relative[0], np.quantile(relative[1:], _DRIFT_CONFIDENCE)))
+
+
+def _quantile_shift(ours: Floats, theirs: Floats) -> float:
+    spread = theirs[:, :, _HIGH] - theirs[:, :, _LOW]
+    least = np.maximum(_NEGLIGIBLE * np.abs(theirs[:, :, _MEDIAN]), np.finfo(np.float64).tiny)
+    shift = np.abs(ours - theirs) / np.maximum(spread, least)[:, :, np.newaxis]
+    return float(shift.max())

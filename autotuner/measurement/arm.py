@@ -1,0 +1,116 @@
+"""One arm inside its child process: a pipeline, its requests, and what it answers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from autotuner.measurement.accuracy import LEVELS, rolling_origins
+from autotuner.measurement.job import ArmJob
+from autotuner.measurement.timing import timed_block, warm_up
+from autotuner.workload import RequestShape
+from toto_core.device import peak_bytes
+from toto_core.pipeline import TotoPipeline
+
+Floats = npt.NDArray[np.float64]
+_TIMED_CONTEXTS = 8
+
+
+class Arm:
+    """A pipeline that has answered every request shape once; ``cold_start_ms`` is its load plus those calls."""
+
+    def __init__(self, job: ArmJob) -> None:
+        self.job = job
+        self._close: Floats = np.load(job.series_file)
+        self._contexts = [self._timed_contexts(shape) for shape in job.workload.shapes]
+        self._turn = 0
+        started = time.perf_counter()
+        self._pipeline = TotoPipeline.from_pretrained(
+            job.workload.model, device=job.device, settings=job.settings, revision=job.workload.revision
+        )
+        for shape in range(len(job.workload.shapes)):
+            self.call(shape)
+        self.cold_start_ms = (time.perf_counter() - started) * 1000.0
+
+    def call(self, shape: int) -> None:
+        """One request of a shape, as production makes it: arrays in, forecast out."""
+        ask = self.job.workload.shapes[shape]
+        self._turn += 1
+        context = self._contexts[shape][self._turn % _TIMED_CONTEXTS]
+        self._pipeline.predict(context, ask.prediction_length, ask.num_samples, seed=self._turn)
+
+    def warm_up(self) -> bool:
+        """Whether the arm reached a steady state within its time."""
+        shapes = len(self.job.workload.shapes)
+        graphs = lambda: self._pipeline.compile_report.graphs  # noqa: E731 - one expression, used once
+        return warm_up(self.call, shapes, graphs, seconds=self.job.warm_up_seconds)
+
+    def block(self, shape: int, calls: int) -> tuple[float, ...]:
+        """Milliseconds of successive calls of one shape, the first included."""
+        return timed_block(self.call, shape, calls)
+
+    def forecasts(self) -> list[dict[str, Any]]:
+        """For every shape: quantiles [seed][window][level][step] and realised prices [window][step]."""
+        return [self._forecasts(shape) for shape in self.job.workload.shapes]
+
+    def report(self) -> dict[str, Any]:
+        """The pipeline's ``CompileReport`` as plain values."""
+        return self._pipeline.compile_report.to_dict()
+
+    def peak_bytes(self) -> int:
+        """Most memory used so far."""
+        return peak_bytes(self._pipeline.device)
+
+    def _forecasts(self, shape: RequestShape) -> dict[str, Any]:
+        origins = self._origins(shape)
+        targets = np.stack([self._close[o : o + shape.prediction_length] for o in origins])
+        quantiles = [[self._quantiles(shape, int(o), seed) for o in origins] for seed in self.job.seeds]
+        return {"quantiles": quantiles, "targets": targets.tolist()}
+
+    def _quantiles(self, shape: RequestShape, origin: int, seed: int) -> list[list[float]]:
+        """Quantiles [level][step] of the first series and variate, in a call of the workload's own shape."""
+        context = self._context(shape, origin)
+        forecast = self._pipeline.predict(context, shape.prediction_length, shape.num_samples, seed=seed)
+        if forecast.samples is None:
+            paths = forecast.mean[0, 0]
+            return [paths.tolist() for _ in LEVELS]
+        quantiles: list[list[float]] = torch.quantile(
+            forecast.samples[0, 0], torch.tensor(LEVELS), dim=-1
+        ).tolist()
+        return quantiles
+
+    def _timed_contexts(self, shape: RequestShape) -> list[npt.NDArray[np.float32]]:
+        origins = np.linspace(self._first(shape), len(self._close), _TIMED_CONTEXTS).astype(int)
+        return [self._context(shape, int(origin)) for origin in origins]
+
+    def _context(self, shape: RequestShape, origin: int) -> npt.NDArray[np.float32]:
+        """A request (series, variate, time) that ends before ``origin``.
+
+        Further series and variates of the same request are the same symbol, one step earlier each, as far as
+        its history reaches.
+        """
+        series, variates = self.job.workload.series_per_call, shape.variates
+        lags = np.arange(series * variates) % (self._spare(shape, origin) + 1)
+        starts = origin - shape.context_length - lags
+        windows = np.stack([self._close[s : s + shape.context_length] for s in starts])
+        return windows.reshape(series, variates, shape.context_length).astype(np.float32)
+
+    def _spare(self, shape: RequestShape, origin: int) -> int:
+        return origin - shape.context_length
+
+    def _first(self, shape: RequestShape) -> int:
+        return max(self.job.last_fifth_start, shape.context_length)
+
+    def _origins(self, shape: RequestShape) -> npt.NDArray[np.int64]:
+        return rolling_origins(
+            len(self._close),
+            last_fifth_start=self.job.last_fifth_start,
+            context=shape.context_length,
+            prediction=shape.prediction_length,
+            windows=self.job.windows,
+            close=self._close,
+        )

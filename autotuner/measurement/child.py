@@ -1,0 +1,178 @@
+"""The parent's handle of one child process: started in its own session, under wall and memory limits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from autotuner.measurement.job import ArmJob
+from autotuner.measurement.trial import Failed
+
+_POLL_SECONDS = 0.25
+_INHERITED = ("TOTO_", "TORCH_LOGS", "TORCHINDUCTOR_", "TORCHDYNAMO_", "OMP_", "MKL_NUM_THREADS")
+"""Variables that would change what is measured; a child gets none of its parent's."""
+
+
+class ChildError(Exception):
+    """The child is of no more use; ``failed`` says why."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(f"{failed.kind}: {failed.detail}")
+        self.failed = failed
+
+
+class Child:
+    """One arm in its own process group. Every method but ``close`` raises ``ChildError`` and then is dead."""
+
+    def __init__(self, job: ArmJob, *, cache_dir: Path) -> None:
+        self._job = job
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
+        answers, theirs = os.pipe()
+        lifeline, self._lifeline = os.pipe()
+        self._answers = answers
+        self._buffer = b""
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "autotuner.measurement.worker", str(theirs), str(lifeline)],
+                stdin=subprocess.PIPE,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                env=_environment(job, cache_dir),
+                pass_fds=(theirs, lifeline),
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
+            os.close(lifeline)
+        self._write(job.to_json())
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of its process group."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def ask(self, fields: Mapping[str, Any], *, event: str, deadline: float) -> dict[str, Any]:
+        """Send a request and wait for its answer until ``deadline`` (``time.monotonic``)."""
+        self._write(json.dumps(fields))
+        return self.expect(event, deadline=deadline)
+
+    def expect(self, event: str, *, deadline: float) -> dict[str, Any]:
+        """Wait for the next answer, which must be ``event``."""
+        line = self._read_line(deadline)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise self._end("crashed", "its answer was not JSON") from None
+        if answer.get("event") == "failed":
+            raise self._end(answer["kind"], answer["detail"])
+        if answer.get("event") != event:
+            raise self._end("crashed", f"answered {answer.get('event')!r} instead of {event!r}")
+        return answer
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process and its children so far."""
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system + times.children_user + times.children_system)
+
+    def close(self) -> None:
+        """Kill the whole group and release every handle; safe to call twice."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            os.close(self._answers)
+            self._lifeline = self._answers = -1
+            with contextlib.suppress(OSError):
+                if self._process.stdin:
+                    self._process.stdin.close()
+            self._log.close()
+        self._process.wait()
+
+    def _write(self, line: str) -> None:
+        try:
+            if self._process.stdin is None:
+                raise BrokenPipeError
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise self._died() from None
+
+    def _read_line(self, deadline: float) -> bytes:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._answers, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                if time.monotonic() >= deadline:
+                    raise self._end("timeout", "did not answer within its wall limit")
+                if not selector.select(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic()))):
+                    self._check_memory()
+                    continue
+                chunk = os.read(self._answers, 1 << 16)
+                if not chunk:
+                    raise self._died()
+                self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _check_memory(self) -> None:
+        """A compiler is a process of its own: what the group holds together is bounded here."""
+        total = 0
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self.pid)
+            for member in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    total += member.memory_info().rss
+        if total > self._job.memory_bytes:
+            limit = self._job.memory_bytes / 2**20
+            raise self._end("out_of_memory", f"held {total / 2**20:.0f} MiB, its limit is {limit:.0f} MiB")
+
+    def _died(self) -> ChildError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+        code = self._process.poll()
+        if code is not None and code < 0:
+            cause = f"killed by signal {-code} ({signal.Signals(-code).name})"
+        else:
+            cause = f"ended with exit code {code}"
+        return self._end("crashed", f"{cause}{self._last_words()}")
+
+    def _end(self, kind: str, detail: str) -> ChildError:
+        self.close()
+        return ChildError(Failed(kind=kind, detail=detail))
+
+    def _last_words(self) -> str:
+        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 2000))
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return f": {lines[-1]}" if lines else ""
+
+
+def _environment(job: ArmJob, cache_dir: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_INHERITED)}
+    threads = {"OMP_NUM_THREADS": str(job.settings.num_threads)} if job.settings.num_threads else {}
+    return {
+        **kept,
+        **threads,
+        "TORCHINDUCTOR_CACHE_DIR": str(cache_dir),
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compile workers can hang and outlive its parent
+        "HF_HUB_OFFLINE": "1",  # the parent has fetched the model
+        "PYTHONUNBUFFERED": "1",
+    }

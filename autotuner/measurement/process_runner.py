@@ -1,0 +1,312 @@
+"""``ProcessRunner``: outcomes from child processes that take turns, one running at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from autotuner.errors import AutotuneError
+from autotuner.measurement.accuracy import WINDOWS
+from autotuner.measurement.child import Child, ChildError
+from autotuner.measurement.evidence import merge_accuracy, read_forecasts
+from autotuner.measurement.job import ArmJob
+from autotuner.measurement.stats import EffectiveCost, paired_ratio, shape_timing
+from autotuner.measurement.timing import WINDOW
+from autotuner.measurement.trial import (
+    ArmLaunch,
+    Block,
+    Conditions,
+    Failed,
+    Launch,
+    Measured,
+    Outcome,
+)
+from autotuner.measurement.watch import Watch
+from autotuner.workload import Workload
+from toto_core.compile_report import CompileReport
+from toto_core.settings import RuntimeSettings
+
+SEEDS = (11, 12, 13)
+"""Noise of the accuracy windows, the same for every arm."""
+_REPEATS = 3
+"""A block that someone else's work disturbed is taken again this often before it is kept and flagged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerLimits:
+    """What a trial may take: blocks of each arm, memory of a child, seconds to reach a steady state."""
+
+    blocks: int = 24
+    fewest_blocks: int = 8
+    memory_bytes: int
+    warm_up_seconds: float = 20.0
+    enough_width: float = 0.04
+
+
+class _Arm:
+    """A started child with its answers so far."""
+
+    def __init__(self, child: Child, cold_start_ms: float) -> None:
+        self.child = child
+        self.cold_start_ms = cold_start_ms
+        self.report = CompileReport()
+        self.peak_bytes = 0
+
+    def block(self, shape: int, deadline: float) -> Block:
+        request = {"ask": "block", "shape": shape, "calls": WINDOW}
+        milliseconds = self.child.ask(request, event="block", deadline=deadline)["ms"]
+        return tuple(milliseconds[1:])  # the first call pays for the other arm's cache
+
+    def note(self, answer: dict[str, Any]) -> None:
+        self.report = CompileReport.from_dict(answer["report"])
+        self.peak_bytes = answer.get("peak_bytes", self.peak_bytes)
+
+    def refresh(self, deadline: float) -> None:
+        self.note(self.child.ask({"ask": "report"}, event="report", deadline=deadline))
+
+
+class ProcessRunner:
+    """Measures settings of one symbol and workload on one device, each arm in a process of its own.
+
+    ``close`` (price history) is float64 (time,). ``caches`` is a folder for compile caches, one per settings:
+    a trial starts with an empty one, because it measures the cold start; later launches find it filled.
+    ``say`` hears what goes on, one line at a time. Raises ``AutotuneError`` when the reference itself cannot
+    be measured.
+    """
+
+    def __init__(
+        self,
+        *,
+        workload: Workload,
+        close: npt.NDArray[np.float64],
+        last_fifth_start: int,
+        device: str,
+        reference: RuntimeSettings,
+        cost: EffectiveCost,
+        limits: RunnerLimits,
+        caches: Path,
+        seed: int = 0,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._workload = workload
+        self._device = device
+        self._reference_settings = reference
+        self._cost = cost
+        self._limits = limits
+        self._caches = caches
+        self._order = random.Random(seed)  # noqa: S311 - the order of turns, not a secret
+        self._rng = np.random.default_rng(seed)
+        self._say = say
+        self._folder = tempfile.TemporaryDirectory(prefix="autotune-")
+        self._series_file = Path(self._folder.name) / "close.npy"
+        self._last_fifth_start = last_fifth_start
+        np.save(self._series_file, close)
+        self._reference: _Arm | None = None
+        self._reference_forecasts: list[dict[str, Any]] | None = None
+        self._children: list[Child] = []
+
+    def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
+        """One trial beside the reference; see ``Runner``."""
+        deadline = time.monotonic() + seconds
+        reference = self._ensure_reference(deadline)
+        with self._only_one_more() as children:
+            try:
+                self._say(f"starting {settings.label}")
+                arm = self._start(settings, children, deadline, cold=True)
+                failed = _not_compiled(settings, arm.report)
+                return failed or self._measure_beside(reference, arm, deadline)
+            except ChildError as error:
+                if error.failed.kind == "timeout":
+                    return Failed(kind="timeout", detail=f"not done within {seconds:.0f} s")
+                return error.failed
+
+    def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
+        """Fresh processes of all arms, timed in turns; see ``Runner``."""
+        deadline = time.monotonic() + seconds
+        with self._only_one_more() as children:
+            started = [self._start_or_fail(settings, children, deadline) for settings in arms]
+            running = [arm for arm in started if isinstance(arm, _Arm)]
+            self._say(f"timing {len(running)} settings side by side")
+            try:
+                taken, conditions = self._take_turns(running, blocks, deadline)
+                for arm in running:
+                    arm.refresh(deadline)
+            except ChildError as error:
+                return Launch(settings=tuple(arms), arms=tuple(error.failed for _ in arms))
+            results: list[ArmLaunch | Failed] = []
+            turns = iter(taken)
+            for settings, arm in zip(arms, started, strict=True):
+                results.append(
+                    arm if isinstance(arm, Failed) else _launched(settings, arm, next(turns))
+                )
+            return Launch(settings=tuple(arms), arms=tuple(results), conditions=conditions)
+
+    def close(self) -> None:
+        """End every child process and remove temporary files."""
+        for child in self._children:
+            child.close()
+        self._children.clear()
+        self._reference = None
+        self._folder.cleanup()
+
+    def _measure_beside(self, reference: _Arm, arm: _Arm, deadline: float) -> Outcome:
+        # the reference's own failure must not be blamed on the candidate
+        self._say("timing it beside the reference")
+        (blocks, reference_blocks), conditions = self._take_turns((arm, reference), self._limits.blocks, deadline)
+        forecasts = arm.child.ask({"ask": "forecasts"}, event="forecasts", deadline=deadline)["shapes"]
+        arm.refresh(deadline)
+        ours, theirs = read_forecasts(forecasts), read_forecasts(self._reference_forecasts or [])
+        if isinstance(ours, Failed):
+            return ours
+        if isinstance(theirs, Failed):
+            raise AutotuneError(f"the reference's forecasts cannot be used: {theirs.detail}")
+        return Measured(
+            timings=tuple(shape_timing(shape) for shape in blocks),
+            reference_timings=tuple(shape_timing(shape) for shape in reference_blocks),
+            ratio=paired_ratio(reference_blocks, blocks, cost=self._cost.time_alone, rng=self._rng),
+            cold_start_ms=arm.cold_start_ms,
+            reference_cold_start_ms=reference.cold_start_ms,
+            peak_bytes=arm.peak_bytes,
+            accuracy=merge_accuracy(ours, theirs, self._workload.weights, self._rng),
+            report=arm.report,
+            conditions=conditions,
+            blocks=blocks,
+            reference_blocks=reference_blocks,
+        )
+
+    def _take_turns(
+        self, arms: Sequence[_Arm], blocks: int, deadline: float
+    ) -> tuple[tuple[tuple[tuple[Block, ...], ...], ...], Conditions]:
+        """``blocks`` rounds; in each every arm, in random order, gives one block per shape."""
+        shapes = range(len(self._workload.shapes))
+        taken: list[list[list[Block]]] = [[[] for _ in shapes] for _ in arms]
+        watch = Watch(lambda: sum(arm.child.cpu_seconds() for arm in arms))
+        rounds = 0
+        while arms and rounds < blocks:
+            if rounds >= self._limits.fewest_blocks and self._enough(taken, rounds, blocks):
+                break
+            turn = self._quiet_round(arms, watch, deadline)
+            for arm, shape in itertools.product(range(len(arms)), shapes):
+                taken[arm][shape].append(turn[arm][shape])
+            rounds += 1
+        frozen = tuple(tuple(tuple(shape) for shape in arm) for arm in taken)
+        return frozen, watch.conditions(rounds)
+
+    def _quiet_round(self, arms: Sequence[_Arm], watch: Watch, deadline: float) -> list[list[Block]]:
+        """A round that nobody disturbed, or after a few attempts one that is flagged."""
+        for _ in range(1 if watch.never_quiet else 1 + _REPEATS):
+            watch.start()
+            turn = self._round(arms, deadline)
+            if not watch.disturbed():
+                return turn
+        watch.flag()
+        return turn
+
+    def _round(self, arms: Sequence[_Arm], deadline: float) -> list[list[Block]]:
+        turn: list[list[Block]] = [[] for _ in arms]
+        for shape in range(len(self._workload.shapes)):
+            for index in self._order.sample(range(len(arms)), len(arms)):
+                turn[index].append(arms[index].block(shape, deadline))
+        return turn
+
+    def _enough(self, taken: list[list[list[Block]]], rounds: int, blocks: int) -> bool:
+        """Planned looks, a third and two thirds of the way: stop when the interval is narrow, whatever it says."""
+        if len(taken) != 2 or rounds not in {blocks // 3, 2 * blocks // 3}:
+            return False
+        ratio = paired_ratio(taken[1], taken[0], cost=self._cost.time_alone, rng=self._rng)
+        return ratio.high - ratio.low < self._limits.enough_width * ratio.estimate
+
+    def _ensure_reference(self, deadline: float) -> _Arm:
+        if self._reference is not None and self._reference.child.alive:
+            return self._reference
+        self._say(f"starting the reference, {self._reference_settings.label}")
+        try:
+            arm = self._start(self._reference_settings, self._children, deadline, cold=True)
+            answer = arm.child.ask({"ask": "forecasts"}, event="forecasts", deadline=deadline)
+        except ChildError as error:
+            raise AutotuneError(f"the reference (eager fp32) cannot be measured: {error}") from None
+        self._reference, self._reference_forecasts = arm, answer["shapes"]
+        return arm
+
+    def _start(
+        self, settings: RuntimeSettings, children: list[Child], deadline: float, *, cold: bool
+    ) -> _Arm:
+        child = Child(self._job(settings), cache_dir=self._cache_dir(settings, empty=cold))
+        children.append(child)
+        arm = _Arm(child, child.expect("started", deadline=deadline)["cold_start_ms"])
+        arm.note(child.expect("ready", deadline=deadline))
+        return arm
+
+    def _start_or_fail(
+        self, settings: RuntimeSettings, children: list[Child], deadline: float
+    ) -> _Arm | Failed:
+        self._say(f"launching {settings.label}")
+        try:
+            arm = self._start(settings, children, deadline, cold=False)
+        except ChildError as error:
+            return error.failed
+        failed = _not_compiled(settings, arm.report)
+        if failed is not None:
+            arm.child.close()
+        return failed or arm
+
+    @contextlib.contextmanager
+    def _only_one_more(self) -> Iterator[list[Child]]:
+        """Children started inside are gone afterwards, however it ends."""
+        children: list[Child] = []
+        try:
+            yield children
+        finally:
+            for child in children:
+                child.close()
+
+    def _job(self, settings: RuntimeSettings) -> ArmJob:
+        return ArmJob(
+            settings=settings,
+            workload=self._workload,
+            device=self._device,
+            series_file=str(self._series_file),
+            last_fifth_start=self._last_fifth_start,
+            seeds=SEEDS,
+            windows=WINDOWS,
+            memory_bytes=self._limits.memory_bytes,
+            warm_up_seconds=self._limits.warm_up_seconds,
+        )
+
+    def _cache_dir(self, settings: RuntimeSettings, *, empty: bool) -> Path:
+        folder = self._caches / hashlib.sha256(settings.key.encode()).hexdigest()[:16]
+        if empty:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+
+def _not_compiled(settings: RuntimeSettings, report: CompileReport) -> Failed | None:
+    if not settings.compiled or report.really_compiled:
+        return None
+    if report.recompile_limit_hit:
+        cause = f"the recompile limit of {settings.recompile_limit} was reached and further shapes ran eagerly"
+    else:
+        cause = "no graph was compiled"
+    return Failed(kind="not_compiled", detail=f"asked for {settings.compile_mode}, but {cause}")
+
+
+def _launched(
+    settings: RuntimeSettings, arm: _Arm, blocks: tuple[tuple[Block, ...], ...]
+) -> ArmLaunch | Failed:
+    failed = _not_compiled(settings, arm.report)
+    return failed or ArmLaunch(
+        start_ms=arm.cold_start_ms, blocks=blocks, peak_bytes=arm.peak_bytes, report=arm.report
+    )

@@ -1,0 +1,224 @@
+"""``ReplayRunner``: recorded answers, with or without noise; needs no model and no device."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from autotuner.measurement.recorded import Recorded, ReplayTable
+from autotuner.measurement.trial import (
+    Accuracy,
+    ArmLaunch,
+    Conditions,
+    Failed,
+    Interval,
+    Launch,
+    Measured,
+    Outcome,
+    ShapeTiming,
+)
+from toto_core.compile_report import CompileReport
+from toto_core.settings import RuntimeSettings
+
+CALLS = 4
+"""Timed calls of a block: five, of which the first is discarded."""
+BLOCKS = 20
+"""Blocks per arm of a trial."""
+
+Shapes = tuple[tuple[tuple[float, ...], ...], ...]
+"""Raw milliseconds, indexed [shape][block][call]."""
+Milliseconds = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """How timings scatter around what is recorded; all shares of the latency.
+
+    ``per_call`` is log-normal, added to the recorded sigma, and each call remembers ``autocorrelation`` of
+    the one before; ``launch`` is drawn once per arm and launch; a ``disturbed`` share of blocks takes 1.5 to
+    3 times as long. ``exact`` gives recorded numbers back as they are.
+    """
+
+    per_call: float = 0.10
+    autocorrelation: float = 0.3
+    launch: float = 0.02
+    disturbed: float = 0.05
+    seed: int = 0
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.per_call >= 0 and self.launch >= 0):
+            raise ValueError("noise: per_call and launch must be 0 or more")
+        if not (0 <= self.autocorrelation < 1 and 0 <= self.disturbed <= 1):
+            raise ValueError("noise: autocorrelation must be 0 to below 1, disturbed 0 to 1")
+
+    @classmethod
+    def none(cls) -> Noise:
+        """Exactly what is recorded."""
+        return cls(exact=True)
+
+
+class ReplayRunner:
+    """A ``Runner`` whose ``clock`` moves by the recorded cost of what it is asked.
+
+    Answers depend on the noise's seed, the settings, and how often they were asked; not on what was asked of
+    other settings in between.
+    """
+
+    def __init__(self, table: ReplayTable, noise: Noise | None = None) -> None:
+        self._table = table
+        self._noise = noise or Noise()
+        self._asked: Counter[RuntimeSettings] = Counter()
+        self.seconds_spent = 0.0
+
+    def clock(self) -> float:
+        """Simulated seconds since the start."""
+        return self.seconds_spent
+
+    def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
+        """What is recorded of ``settings``; a timeout when that costs more than ``seconds``."""
+        entry = self._table.entries.get(settings)
+        found = self._within(seconds, entry.cost_s if entry else 0.0) or self._table.find(settings)
+        if isinstance(found, Failed):
+            return found
+        reference = self._table.entries[self._table.reference]
+        rng = self._randomness(settings)
+        own_blocks, disturbed = self._blocks(rng, found, BLOCKS)
+        reference_blocks, also_disturbed = self._blocks(rng, reference, BLOCKS)
+        timings = self._timings(found, own_blocks)
+        reference_timings = self._timings(reference, reference_blocks)
+        return Measured(
+            timings=timings,
+            reference_timings=reference_timings,
+            ratio=_ratio(own_blocks, reference_blocks),
+            cold_start_ms=found.cold_start_ms,
+            reference_cold_start_ms=reference.cold_start_ms,
+            peak_bytes=found.peak_bytes,
+            accuracy=_accuracy(found),
+            report=_report(settings),
+            conditions=Conditions(disturbed_blocks=disturbed + also_disturbed, blocks=2 * BLOCKS),
+            blocks=own_blocks,
+            reference_blocks=reference_blocks,
+        )
+
+    def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
+        """``blocks`` blocks of every arm; each launch draws its own effect for each arm."""
+        cost = sum(entry.cost_s for arm in arms if (entry := self._table.entries.get(arm)))
+        late = self._within(seconds, cost)
+        launched: list[ArmLaunch | Failed] = []
+        disturbed = 0
+        for arm in arms:
+            found = late or self._table.find(arm)
+            if isinstance(found, Failed):
+                launched.append(found)
+                continue
+            raw, marked = self._blocks(self._randomness(arm), found, blocks)
+            disturbed += marked
+            launched.append(
+                ArmLaunch(
+                    start_ms=found.cold_start_ms, blocks=raw, peak_bytes=found.peak_bytes, report=_report(arm)
+                )
+            )
+        timed = sum(isinstance(arm, ArmLaunch) for arm in launched)
+        conditions = Conditions(disturbed_blocks=disturbed, blocks=blocks * timed)
+        return Launch(settings=tuple(arms), arms=tuple(launched), conditions=conditions)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _within(self, seconds: float, cost_s: float) -> Failed | None:
+        self.seconds_spent += min(seconds, cost_s)
+        if cost_s <= seconds:
+            return None
+        return Failed(kind="timeout", detail=f"takes {cost_s:g} s, only {seconds:g} s were left")
+
+    def _randomness(self, settings: RuntimeSettings) -> np.random.Generator:
+        self._asked[settings] += 1
+        return np.random.default_rng(
+            (self._noise.seed, zlib.crc32(settings.key.encode()), self._asked[settings])
+        )
+
+    def _blocks(self, rng: np.random.Generator, entry: Recorded, blocks: int) -> tuple[Shapes, int]:
+        """Raw blocks of every shape, and how many of the blocks were disturbed."""
+        recorded = tuple(zip(entry.latency_ms, entry.sigma_ms, strict=True))
+        if self._noise.exact:
+            return tuple(_as_tuples(_exact_blocks(*shape, blocks)) for shape in recorded), 0
+        launch = np.exp(self._noise.launch * rng.standard_normal())
+        disturbed = rng.random(blocks) < self._noise.disturbed
+        slower = launch * np.where(disturbed, rng.uniform(1.5, 3.0, blocks), 1.0)
+        calls = (self._calls(rng, *shape, blocks) for shape in recorded)
+        return tuple(_as_tuples(slower[:, None] * times) for times in calls), int(disturbed.sum())
+
+    def _calls(self, rng: np.random.Generator, latency: float, sigma: float, blocks: int) -> Milliseconds:
+        """Log-normal, autocorrelated milliseconds with median ``latency``, shape (blocks, ``CALLS``)."""
+        steps = rng.standard_normal(blocks * CALLS)
+        kept = self._noise.autocorrelation
+        fresh = np.sqrt(1 - kept**2)
+        for i in range(1, steps.size):
+            steps[i] = kept * steps[i - 1] + fresh * steps[i]
+        variation = self._noise.per_call**2 + (sigma / latency) ** 2
+        times: Milliseconds = latency * np.exp(np.sqrt(np.log1p(variation)) * steps)
+        return times.reshape(blocks, CALLS)
+
+    def _timings(self, entry: Recorded, shapes: Shapes) -> tuple[ShapeTiming, ...]:
+        timing = partial(_timing, exact=self._noise.exact)
+        return tuple(map(timing, entry.latency_ms, entry.sigma_ms, shapes))
+
+
+def _exact_blocks(latency: float, sigma: float, blocks: int) -> Milliseconds:
+    """Blocks whose pooled median is ``latency`` and whose sample standard deviation is ``sigma``.
+
+    One call of every block is late, so that blocks are equal and all times positive: with n calls, k of them
+    late by h, the sample variance is h² k (n - k) / (n (n - 1)).
+    """
+    calls = blocks * CALLS
+    late = sigma * np.sqrt(calls * (calls - 1) / (blocks * (calls - blocks))) if calls > 1 else 0.0
+    times = np.full((blocks, CALLS), latency, dtype=np.float64)
+    times[:, -1] += late
+    return times
+
+
+def _timing(
+    latency: float, sigma: float, blocks: tuple[tuple[float, ...], ...], *, exact: bool
+) -> ShapeTiming:
+    calls = np.asarray(blocks).ravel()
+    return ShapeTiming(
+        p50_ms=latency if exact else float(np.median(calls)),
+        p95_ms=float(np.percentile(calls, 95)),
+        sigma_ms=sigma if exact else float(np.std(calls, ddof=1)),
+        calls=calls.size,
+    )
+
+
+def _ratio(own: Shapes, reference: Shapes) -> Interval:
+    """Reference time over own time: geometric mean over paired blocks, with its 95 % interval."""
+    logs = np.log(np.median(reference, axis=2)) - np.log(np.median(own, axis=2))
+    half = 1.96 * float(logs.std(ddof=1)) / np.sqrt(logs.size)
+    low, middle, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
+    return Interval(estimate=float(middle), low=float(low), high=float(high))
+
+
+def _accuracy(entry: Recorded) -> Accuracy:
+    return Accuracy(
+        mae=entry.mae,
+        mae_reference=entry.mae_reference,
+        sigma_mae=entry.sigma_mae,
+        drift=entry.drift,
+        quantile_shift=entry.quantile_shift,
+        windows=16,
+        seeds=2,
+    )
+
+
+def _report(settings: RuntimeSettings) -> CompileReport:
+    return CompileReport(requested=settings.compiled, graphs=int(settings.compiled))
+
+
+def _as_tuples(times: Milliseconds) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(block) for block in times.tolist())

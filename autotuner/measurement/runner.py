@@ -1,0 +1,25 @@
+"""``Runner``: the one way to get an outcome, whether from child processes or from recorded answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from autotuner.measurement.trial import Launch, Outcome
+from toto_core.settings import RuntimeSettings
+
+
+class Runner(Protocol):
+    """Measures settings for one symbol, workload and environment; used by one caller at a time."""
+
+    def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
+        """One trial beside the reference within ``seconds`` of wall time; a failure is an outcome, not raised."""
+        ...
+
+    def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
+        """Start a fresh process per arm and time ``blocks`` interleaved blocks of each within ``seconds``."""
+        ...
+
+    def close(self) -> None:
+        """End every process that is still running; safe to call twice."""
+        ...

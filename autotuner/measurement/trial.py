@@ -1,0 +1,176 @@
+"""What a trial asks and what comes of it: ``Measured | Failed``, and their JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toto_core.compile_report import CompileReport
+from toto_core.settings import RuntimeSettings
+
+FAILURE_KINDS = (
+    "timeout",
+    "out_of_memory",
+    "crashed",
+    "compile_error",
+    "drift_exceeded",
+    "not_compiled",
+    "unstable",
+)
+
+Block = tuple[float, ...]
+"""Milliseconds of the calls of one timed block, its first call already discarded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An estimate with its 95 % interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapeTiming:
+    """Steady-state latency of one request shape: median, 95th percentile and standard deviation, milliseconds."""
+
+    p50_ms: float
+    p95_ms: float
+    sigma_ms: float
+    calls: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Errors against realised prices, and how far numerics moved the forecast.
+
+    ``mae`` and ``mae_reference`` are mean absolute errors of the median forecast, in price units, over the same
+    rolling-origin windows and noise; ``sigma_mae`` is the standard deviation of ``mae`` over noise seeds;
+    ``drift`` the upper 95 % bound of |mae - mae_reference| / mae_reference; ``quantile_shift`` the largest
+    |q - q_reference| over the reference's own 10-90 % spread.
+    """
+
+    mae: float
+    mae_reference: float
+    sigma_mae: float
+    drift: float
+    quantile_shift: float
+    windows: int
+    seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What else the machine did meanwhile: load average, CPU seconds of other processes, disturbed blocks."""
+
+    load_average: float = 0.0
+    foreign_cpu_seconds: float = 0.0
+    disturbed_blocks: int = 0
+    blocks: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One settings, measured beside the reference in the same stretch of time.
+
+    ``timings`` and ``reference_timings`` hold one entry per request shape of the workload, ``ratio`` is
+    reference time over settings time (above 1 is faster), ``blocks`` and ``reference_blocks`` are raw,
+    indexed [shape][block], block ``i`` of both taken side by side.
+    """
+
+    timings: tuple[ShapeTiming, ...]
+    reference_timings: tuple[ShapeTiming, ...]
+    ratio: Interval
+    cold_start_ms: float
+    reference_cold_start_ms: float
+    peak_bytes: int
+    accuracy: Accuracy
+    report: CompileReport
+    conditions: Conditions = Conditions()
+    blocks: tuple[tuple[Block, ...], ...] = ()
+    reference_blocks: tuple[tuple[Block, ...], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """A trial that gave no measurement: ``kind`` is one of ``FAILURE_KINDS``, ``detail`` one line of cause."""
+
+    kind: str
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in FAILURE_KINDS:
+            raise ValueError(f"failure kind must be one of {', '.join(FAILURE_KINDS)}, not {self.kind!r}")
+        object.__setattr__(self, "detail", " ".join(self.detail.split())[:500])
+
+
+Outcome = Measured | Failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmLaunch:
+    """One arm of one launch: its start in milliseconds and raw blocks, indexed [shape][block]."""
+
+    start_ms: float
+    blocks: tuple[tuple[Block, ...], ...]
+    peak_bytes: int = 0
+    report: CompileReport = CompileReport()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Fresh processes of several arms whose blocks took turns; ``arms`` is in the order they were asked for.
+
+    Block ``i`` of every measured arm was taken side by side with block ``i`` of the others.
+    """
+
+    settings: tuple[RuntimeSettings, ...]
+    arms: tuple[ArmLaunch | Failed, ...]
+    conditions: Conditions = Conditions()
+
+    def arm(self, settings: RuntimeSettings) -> ArmLaunch | Failed:
+        """The arm of ``settings``. Raises ``KeyError`` when it took no part."""
+        for candidate, arm in zip(self.settings, self.arms, strict=True):
+            if candidate == settings:
+                return arm
+        raise KeyError(settings.label)
+
+
+def measured_to_json(measured: Measured) -> str:
+    """One line of JSON with every raw block."""
+    return json.dumps(dataclasses.asdict(measured), separators=(",", ":"))
+
+
+def measured_from_json(text: str) -> Measured:
+    """The inverse of ``measured_to_json``. Raises ``ValueError`` when the text is no measurement."""
+    try:
+        return _measured_from_dict(json.loads(text))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a measurement: {error!r}") from None
+
+
+def _measured_from_dict(values: Mapping[str, Any]) -> Measured:
+    return Measured(
+        timings=tuple(ShapeTiming(**t) for t in values["timings"]),
+        reference_timings=tuple(ShapeTiming(**t) for t in values["reference_timings"]),
+        ratio=Interval(**values["ratio"]),
+        cold_start_ms=values["cold_start_ms"],
+        reference_cold_start_ms=values["reference_cold_start_ms"],
+        peak_bytes=values["peak_bytes"],
+        accuracy=Accuracy(**values["accuracy"]),
+        report=CompileReport.from_dict(values["report"]),
+        conditions=Conditions(**values["conditions"]),
+        blocks=_blocks(values["blocks"]),
+        reference_blocks=_blocks(values["reference_blocks"]),
+    )
+
+
+def _blocks(raw: list[list[list[float]]]) -> tuple[tuple[Block, ...], ...]:
+    return tuple(tuple(tuple(block) for block in shape) for shape in raw)

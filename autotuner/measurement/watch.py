@@ -1,0 +1,75 @@
+"""Notices work of other processes on this machine while blocks are timed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import psutil
+
+from autotuner.measurement.trial import Conditions
+
+FOREIGN_SHARE = 0.15
+"""CPU seconds of others per second of wall time from which a round counts as disturbed."""
+_TICK = 0.01
+"""The kernel counts in ticks of 10 ms, so two of them may be ours at the edges of a round."""
+_HOPELESS = 3
+
+
+class Watch:
+    """Compares the machine's busy time with that of our own processes; ``own`` gives their CPU seconds."""
+
+    def __init__(self, own: Callable[[], float]) -> None:
+        self._own = own
+        self._foreign_total = 0.0
+        self._flagged = 0
+        self._quiet = 0
+        self.start()
+
+    @property
+    def never_quiet(self) -> bool:
+        """The machine has been busy all along: taking rounds again would only take longer."""
+        return self._quiet == 0 and self._flagged >= _HOPELESS
+
+    def start(self) -> None:
+        """Begin a round."""
+        self._wall = time.monotonic()
+        self._busy = _busy_seconds()
+        self._mine = self._own() + _this_process()
+
+    def disturbed(self) -> bool:
+        """Whether someone else used the device since ``start``."""
+        wall = time.monotonic() - self._wall
+        mine = self._own() + _this_process() - self._mine
+        foreign = max(0.0, _busy_seconds() - self._busy - mine)
+        self._foreign_total += foreign
+        seen = foreign > max(2 * _TICK, FOREIGN_SHARE * wall)
+        self._quiet += not seen
+        return seen
+
+    def flag(self) -> None:
+        """Count a round that stays disturbed however often it is taken."""
+        self._flagged += 1
+
+    def conditions(self, blocks: int) -> Conditions:
+        """What was seen over all rounds."""
+        return Conditions(
+            load_average=os.getloadavg()[0],
+            foreign_cpu_seconds=round(self._foreign_total, 3),
+            disturbed_blocks=self._flagged,
+            blocks=blocks,
+        )
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    # guest time is already inside user time
+    guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return float(sum(times) - idle - guest)
+
+
+def _this_process() -> float:
+    times = psutil.Process().cpu_times()
+    return float(times.user + times.system)

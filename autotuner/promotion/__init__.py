@@ -1,0 +1,1 @@
+"""Decides, on fresh measurements, whether a challenger replaces the champion of a symbol."""

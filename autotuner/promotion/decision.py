@@ -1,0 +1,96 @@
+"""The verdict of a duel turned into what a symbol runs from now on, with the reason in one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from autotuner.promotion.records import DuelResult
+from toto_core.settings import RuntimeSettings
+
+FULL_LAUNCHES = 5
+"""Launches of one setting differ by a percent or three; fewer than these are named in the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a symbol runs from now on, and why.
+
+    ``verdict`` is *better*, *same*, *worse* or *ambiguous* against the champion, *first* when there was none;
+    ``promoted`` whether ``settings`` are newly promoted rather than kept; ``reason`` one sentence with the
+    numbers.
+    """
+
+    verdict: str
+    promoted: bool
+    settings: RuntimeSettings
+    reason: str
+
+
+def decide(
+    result: DuelResult | None, *, champion: RuntimeSettings | None, reference: RuntimeSettings
+) -> Decision:
+    """Who runs from now on; ``result`` None means that no challenger differs from the opponent.
+
+    Only *better* replaces a champion. Without a champion there is always a *first*: the challenger when it is
+    better than the reference, the simpler of two equals, the reference otherwise. Raises ``ValueError`` for a
+    duel against someone else.
+    """
+    opponent = champion or reference
+    if result is not None and result.opponent != opponent:
+        raise ValueError(f"decision: the duel was with {result.opponent.label}, not with {opponent.label}")
+    if champion is None:
+        return _first(result, reference)
+    if result is None:
+        reason = f"No challenger differs from the champion {champion.label}, which stays."
+        return Decision(verdict="same", promoted=False, settings=champion, reason=reason)
+    if result.verdict == "better":
+        return Decision(
+            verdict="better", promoted=True, settings=result.challenger, reason=f"{_finding(result)}."
+        )
+    reason = f"{_finding(result)}; the champion stays."
+    return Decision(verdict=result.verdict, promoted=False, settings=champion, reason=reason)
+
+
+def _first(result: DuelResult | None, reference: RuntimeSettings) -> Decision:
+    if result is None:
+        reason = f"No challenger differs from the reference {reference.label}, which is the first promoted."
+        return Decision(verdict="first", promoted=True, settings=reference, reason=reason)
+    if result.verdict == "better":
+        settings, reason = result.challenger, f"{_finding(result)}."
+    elif result.verdict == "same":
+        settings = min(reference, result.challenger, key=lambda either: either.complexity)
+        reason = f"{_finding(result)}; of equals the simpler, {settings.label}, is the first promoted."
+    else:
+        settings = reference
+        reason = (
+            f"Nothing was proven faster than the reference {reference.label}, which is the first promoted"
+        )
+        reason = f"{reason}: {_finding(result)}."
+    return Decision(verdict="first", promoted=True, settings=settings, reason=reason)
+
+
+def _finding(result: DuelResult) -> str:
+    ours, theirs, gain = result.challenger.label, result.opponent.label, result.gain
+    if result.reason and result.verdict == "worse":
+        return f"{ours} {result.reason}"
+    if result.reason or gain is None:
+        return f"it is not settled whether {ours} beats {theirs}: {result.reason or 'no figures'}"
+    numbers = (
+        f"(gain {_percent(gain.estimate)} %, 95 % interval {_percent(gain.low)} to {_percent(gain.high)} %, "
+        f"{_launches(result)})"
+    )
+    if result.verdict == "same":
+        return f"{ours} and {theirs} take about the same time {numbers}"
+    if result.verdict == "ambiguous":
+        return f"it is not settled whether {ours} beats {theirs} {numbers}"
+    more_or_less = "less" if gain.estimate > 0 else "more"
+    return f"{ours} takes {100 * abs(gain.estimate):.0f} % {more_or_less} time than {theirs} {numbers}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}"
+
+
+def _launches(result: DuelResult) -> str:
+    few = result.launches < FULL_LAUNCHES or result.short_of_launches
+    return f"{'only ' if few else ''}{result.launches} launches each"

@@ -1,0 +1,266 @@
+"""The duel: fresh launches of challenger, champion and reference side by side, until the gain is settled."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from autotuner.measurement.runner import Runner
+from autotuner.measurement.stats import ArmBlocks, EffectiveCost, effective_ms, launch_ratio, shape_timing
+from autotuner.measurement.trial import ArmLaunch, Failed, Interval, Launch
+from autotuner.promotion.records import (
+    VERDICTS,
+    ArmFigures,
+    DuelArm,
+    DuelPlan,
+    DuelResult,
+    decide_gain,
+)
+from toto_core.settings import RuntimeSettings
+
+__all__ = [
+    "VERDICTS",
+    "ArmFigures",
+    "DuelArm",
+    "DuelPlan",
+    "DuelResult",
+    "decide_gain",
+    "run_duel",
+]
+
+STAGE1_SHARE = 1 / 3
+"""Of the duel's time: one launch of up to five arms against at least three launches of up to three."""
+SPARE_LAUNCHES = 2
+"""Launches that may be lost to a failing champion or reference before the duel gives up."""
+
+
+def _quiet(_: str) -> None:
+    pass
+
+
+def run_duel(
+    runner: Runner,
+    *,
+    challengers: Sequence[DuelArm],
+    champion: DuelArm | None,
+    reference: DuelArm,
+    cost: EffectiveCost,
+    seconds: float,
+    plan: DuelPlan,
+    rng: np.random.Generator,
+    clock: Callable[[], float] = time.monotonic,
+    on_progress: Callable[[str], None] = _quiet,
+) -> DuelResult | None:
+    """Fight the best of ``challengers`` against the champion, or against the reference when there is none.
+
+    Stage 1 picks one challenger from a launch of all arms; stage 2 launches it beside its opponent and the
+    reference. A challenger that fails has lost; a launch in which another arm fails, or every arm, is
+    dropped. Takes about ``seconds``; a failure is a verdict, never raised. None when no challenger differs
+    from the opponent, so that there is nothing to fight.
+    """
+    opponent = champion or reference
+    contenders = [arm for arm in _distinct(challengers) if arm.settings != opponent.settings]
+    if not contenders:
+        return None
+    duel = _Duel(
+        runner=runner,
+        opponent=opponent,
+        reference=reference,
+        cost=cost,
+        plan=plan,
+        rng=rng,
+        clock=clock,
+        end=clock() + seconds,
+        on_progress=on_progress,
+    )
+    challenger, lost = duel.pick(contenders)
+    return duel.result(challenger, lost or duel.fight(challenger))
+
+
+@dataclass(kw_only=True)
+class _Duel:
+    runner: Runner
+    opponent: DuelArm
+    reference: DuelArm
+    cost: EffectiveCost
+    plan: DuelPlan
+    rng: np.random.Generator
+    clock: Callable[[], float]
+    end: float
+    on_progress: Callable[[str], None]
+    detail: list[str] = field(default_factory=list)
+    counted: list[Launch] = field(default_factory=list)
+    gain: Interval | None = None
+
+    def say(self, line: str) -> None:
+        self.detail.append(line)
+        self.on_progress(line)
+
+    def launch(self, name: str, arms: Iterable[DuelArm], *, blocks: int, seconds: float) -> Launch:
+        settings = [arm.settings for arm in _distinct(arms)]
+        launch = self.runner.launch(settings, blocks=blocks, seconds=seconds)
+        launch = replace(launch, arms=tuple(_checked(arm, len(self.cost.weights)) for arm in launch.arms))
+        for failed_settings, arm in zip(launch.settings, launch.arms, strict=True):
+            if isinstance(arm, Failed):
+                self.say(f"{name}: {failed_settings.label} failed: {_cause(arm)}")
+        return launch
+
+    def pick(self, contenders: list[DuelArm]) -> tuple[DuelArm, Failed | None]:
+        # Stage 1: halve the challengers until one is left; by the search's order where the time is short.
+        left = contenders
+        end = self.clock() + STAGE1_SHARE * (self.end - self.clock())
+        while len(left) > 1 and self.clock() < end:
+            arms = (*left, self.opponent, self.reference)
+            launch = self.launch(
+                "stage 1", arms, blocks=self.plan.finalists_blocks, seconds=end - self.clock()
+            )
+            if _all_failed(launch):
+                break
+            ran = [arm for arm in left if isinstance(launch.arm(arm.settings), ArmLaunch)]
+            if not ran:
+                return left[0], _failed(launch, left[0])
+            ran.sort(key=lambda arm: self.score(launch, arm))
+            left = ran[: max(1, len(left) // 2)]
+            self.say(f"stage 1: {left[0].settings.label} is the best of {len(ran)} challengers that ran")
+        return left[0], None
+
+    def fight(self, challenger: DuelArm) -> Failed | None:
+        # Stage 2: launches until a look settles it, the time is up, or the challenger fails.
+        arms = (challenger, self.opponent, self.reference)
+        longest, dropped = 0.0, 0
+        while dropped <= SPARE_LAUNCHES:
+            begin = self.clock()
+            # Until there are enough launches, one that hangs must leave time for the others.
+            limit = (self.end - begin) / max(1, self.plan.minimum_launches - len(self.counted))
+            if limit <= 0 or self.end - begin < longest:
+                self.say(f"stage 2: the time was up after {len(self.counted)} launches")
+                return None
+            launch = self.launch("stage 2", arms, blocks=self.plan.blocks, seconds=limit)
+            lost = _failed(launch, challenger)
+            # A time-out of the challenger tells nothing when the launch itself had hardly enough time.
+            if lost and not _all_failed(launch) and not (lost.kind == "timeout" and limit < 2 * longest):
+                return lost
+            longest = max(longest, self.clock() - begin)
+            if any(isinstance(arm, Failed) for arm in launch.arms):
+                dropped += 1
+                continue
+            self.counted.append(launch)
+            if self.settled(challenger):
+                return None
+        return None
+
+    def settled(self, challenger: DuelArm) -> bool:
+        launches = len(self.counted)
+        if launches < 2:
+            return False
+        self.gain = self.gained(challenger)
+        verdict = self.plan.verdict(self.gain, launches)
+        self.say(
+            f"stage 2: after launch {launches} of {self.plan.stage2_launches}: {verdict}, gain {self.gain}"
+        )
+        if launches >= self.plan.stage2_launches:
+            return True
+        return launches in self.plan.looks_at and verdict in self.plan.early
+
+    def gained(self, challenger: DuelArm) -> Interval:
+        ratio = launch_ratio(
+            [_blocks(launch, self.opponent) for launch in self.counted],
+            [_blocks(launch, challenger) for launch in self.counted],
+            cost=self.cost,
+            rng=self.rng,
+            confidence=self.plan.confidence(len(self.counted)),
+            cold_start_ms=(self.opponent.cold_start_ms, challenger.cold_start_ms),
+        )
+        factor = challenger.drift_factor / self.opponent.drift_factor
+        return Interval(
+            estimate=1 - factor / ratio.estimate, low=1 - factor / ratio.low, high=1 - factor / ratio.high
+        )
+
+    def score(self, launch: Launch, arm: DuelArm) -> float:
+        steady_ms = effective_ms(_blocks(launch, arm), self.cost.weights, self.cost.sigma_weight)
+        return (steady_ms + arm.cold_start_ms / self.cost.calls_per_process) * arm.drift_factor
+
+    def result(self, challenger: DuelArm, lost: Failed | None) -> DuelResult:
+        launches = len(self.counted)
+        gain, wanted = self.gain, self.plan.minimum_launches
+        verdict, reason = "ambiguous", ""
+        if lost is not None:
+            verdict, reason = "worse", f"failed in the duel: {_cause(lost)}"
+        elif gain is None or launches < wanted:
+            reason = f"{launches} of at least {wanted} launches came of the duel; {self.detail[-1]}"
+        else:
+            verdict = self.plan.verdict(gain, launches)
+        arms = _distinct((challenger, self.opponent, self.reference))
+        return DuelResult(
+            challenger=challenger.settings,
+            opponent=self.opponent.settings,
+            verdict=verdict,
+            gain=gain,
+            ratio_to_reference=self.ratio_to_reference(challenger),
+            launches=launches,
+            short_of_launches=launches < self.plan.stage2_launches,
+            figures=tuple(_figures(self.counted, arm) for arm in arms) if self.counted else (),
+            stage2=tuple(self.counted),
+            reason=reason,
+            detail=tuple(self.detail),
+        )
+
+    def ratio_to_reference(self, challenger: DuelArm) -> Interval | None:
+        if len(self.counted) < 2:
+            return None
+        return launch_ratio(
+            [_blocks(launch, self.reference) for launch in self.counted],
+            [_blocks(launch, challenger) for launch in self.counted],
+            cost=self.cost.time_alone,
+            rng=self.rng,
+        )
+
+
+def _distinct(arms: Iterable[DuelArm]) -> list[DuelArm]:
+    first: dict[RuntimeSettings, DuelArm] = {}
+    for arm in arms:
+        first.setdefault(arm.settings, arm)
+    return list(first.values())
+
+
+def _checked(arm: ArmLaunch | Failed, shapes: int) -> ArmLaunch | Failed:
+    if isinstance(arm, Failed):
+        return arm
+    if len(arm.blocks) == shapes and all(blocks and all(blocks) for blocks in arm.blocks):
+        return arm
+    return Failed(kind="timeout", detail="a request shape was not timed in a single block")
+
+
+def _failed(launch: Launch, arm: DuelArm) -> Failed | None:
+    found = launch.arm(arm.settings)
+    return found if isinstance(found, Failed) else None
+
+
+def _all_failed(launch: Launch) -> bool:
+    return all(isinstance(arm, Failed) for arm in launch.arms)
+
+
+def _cause(failed: Failed) -> str:
+    return f"{failed.kind}: {failed.detail}" if failed.detail else failed.kind
+
+
+def _blocks(launch: Launch, arm: DuelArm) -> ArmBlocks:
+    found = launch.arm(arm.settings)
+    return found.blocks if isinstance(found, ArmLaunch) else ()
+
+
+def _figures(launches: Sequence[Launch], arm: DuelArm) -> ArmFigures:
+    ran = [found for launch in launches if isinstance(found := launch.arm(arm.settings), ArmLaunch)]
+    return ArmFigures(
+        settings=arm.settings,
+        timings=tuple(
+            shape_timing([block for blocks in shape for block in blocks])
+            for shape in zip(*(found.blocks for found in ran), strict=True)
+        ),
+        start_ms=statistics.median(found.start_ms for found in ran),
+        peak_bytes=max(found.peak_bytes for found in ran),
+    )

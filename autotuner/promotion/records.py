@@ -1,0 +1,131 @@
+"""What a duel is asked and what comes of it: plan, arms, figures, verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autotuner.measurement.looks import spending_confidences
+from autotuner.measurement.trial import Interval, Launch, ShapeTiming
+from toto_core.settings import RuntimeSettings
+
+VERDICTS = ("better", "same", "worse", "ambiguous")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuelPlan:
+    """How a duel is fought.
+
+    ``finalists_blocks`` and ``blocks`` are timed blocks per arm and launch of stage 1 and 2. Stage 2 takes
+    ``stage2_launches`` where the time allows, and settles nothing on fewer than ``minimum_launches``. It is
+    looked at ``looks`` times, evenly spread between the two, all looks together wrong at most ``alpha`` of
+    the time. An early look ends the duel when its verdict is in ``early``: what is promoted has had every
+    launch. ``gain`` is the least lower bound of *better*, ``equal`` the half-width of *same*. Raises
+    ``ValueError``.
+    """
+
+    finalists_blocks: int = 8
+    blocks: int = 12
+    stage2_launches: int = 5
+    minimum_launches: int = 3
+    looks: int = 3
+    gain: float = 0.03
+    equal: float = 0.03
+    alpha: float = 0.05
+    early: tuple[str, ...] = ("same", "worse")
+
+    def __post_init__(self) -> None:
+        if min(self.finalists_blocks, self.blocks, self.looks) < 1:
+            raise ValueError("duel: blocks and looks must be at least 1")
+        if not 2 <= self.minimum_launches <= self.stage2_launches:
+            raise ValueError(
+                f"duel: needs 2 <= minimum_launches <= stage2_launches, not {self.minimum_launches} "
+                f"and {self.stage2_launches}"
+            )
+        if not (0 < self.gain < 1 and 0 < self.equal < 1 and 0 < self.alpha < 1):
+            raise ValueError("duel: gain, equal and alpha must lie between 0 and 1")
+        if not set(self.early) <= set(VERDICTS):
+            raise ValueError(f"duel: early must name verdicts of {', '.join(VERDICTS)}, not {self.early}")
+
+    @property
+    def looks_at(self) -> tuple[int, ...]:
+        """Numbers of launches after which the duel is looked at, rising to ``stage2_launches``."""
+        first, last = self.minimum_launches, self.stage2_launches
+        spread = np.linspace(first, last, min(self.looks, last - first + 1)).round()
+        return tuple(sorted({int(launches) for launches in spread} | {last}))
+
+    def confidence(self, launches: int) -> float:
+        """Confidence level of the interval after ``launches``: that of the first look not before it."""
+        looks = self.looks_at
+        levels = spending_confidences(len(looks), self.alpha, tuple(look / looks[-1] for look in looks))
+        return levels[sum(look < min(launches, looks[-1]) for look in looks)]
+
+    def verdict(self, gain: Interval, launches: int) -> str:
+        """One of ``VERDICTS``; *ambiguous* on fewer than ``minimum_launches``."""
+        if launches < self.minimum_launches:
+            return "ambiguous"
+        return decide_gain(gain, gain_needed=self.gain, equal=self.equal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuelArm:
+    """Settings with what the search knows of them: start in milliseconds, and the factor for MAE drift."""
+
+    settings: RuntimeSettings
+    cold_start_ms: float = 0.0
+    drift_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.cold_start_ms >= 0 and self.drift_factor > 0):
+            raise ValueError(
+                f"duel: {self.settings.label}: cold_start_ms {self.cold_start_ms} must be 0 or more and "
+                f"drift_factor {self.drift_factor} above 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmFigures:
+    """What stage 2 saw of one arm: timings per request shape, median start, largest peak."""
+
+    settings: RuntimeSettings
+    timings: tuple[ShapeTiming, ...]
+    start_ms: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuelResult:
+    """How a duel ended.
+
+    ``gain`` is 1 - score(challenger) / score(opponent), its interval at the confidence of the look that ended
+    the duel, so that all looks together keep 95 %; ``ratio_to_reference`` is reference time over challenger
+    time, sigma and start left out, with its 95 % interval. Both are None on fewer than two launches.
+    ``figures`` and ``stage2`` are of the launches that counted; ``reason`` says what settled the verdict when
+    the gain did not, empty otherwise.
+    """
+
+    challenger: RuntimeSettings
+    opponent: RuntimeSettings
+    verdict: str
+    gain: Interval | None = None
+    ratio_to_reference: Interval | None = None
+    launches: int = 0
+    short_of_launches: bool = True
+    figures: tuple[ArmFigures, ...] = ()
+    stage2: tuple[Launch, ...] = ()
+    reason: str = ""
+    detail: tuple[str, ...] = ()
+
+    def figures_of(self, settings: RuntimeSettings) -> ArmFigures | None:
+        """The figures of one arm, None when it took no part in stage 2."""
+        return next((f for f in self.figures if f.settings == settings), None)
+
+
+def decide_gain(gain: Interval, *, gain_needed: float, equal: float) -> str:
+    """One of ``VERDICTS``: *better* from the lower bound, *same* from the whole interval, *worse* below 0."""
+    if gain.low >= gain_needed:
+        return "better"
+    if -equal <= gain.low and gain.high <= equal:
+        return "same"
+    return "worse" if gain.high < 0 else "ambiguous"

@@ -1,0 +1,279 @@
+"""What an outcome is worth under a profile: one score, the constraints it must keep, and an order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from autotuner.errors import UsageError
+from autotuner.measurement.trial import Failed, Measured, Outcome, ShapeTiming
+from autotuner.workload import Workload
+from toto_core.settings import RuntimeSettings
+
+TIE = 1e-9
+"""Scores closer than this are equal, and the simpler settings come first."""
+DRIFT_SHARE = 0.05
+"""What drifting by the whole budget costs: five percent of the score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What one kind of user wants.
+
+    ``sigma_weight`` is what a millisecond of jitter weighs against one of latency, ``drift_budget`` a share
+    of the reference's MAE, ``quantile_limit`` a share of the reference's own 10-90 % spread. ``searches``
+    False means the reference itself; ``drift_term`` False leaves the drift out of the score, not out of the
+    limits. Raises ``UsageError`` for a negative number.
+    """
+
+    name: str
+    sigma_weight: float
+    drift_budget: float
+    quantile_limit: float
+    searches: bool = True
+    drift_term: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("sigma_weight", "drift_budget", "quantile_limit"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(
+                    f"profile {self.name}: {name} must be 0 or more, not {getattr(self, name)!r}"
+                )
+
+
+PROFILES: Mapping[str, Profile] = {
+    entry.name: entry
+    for entry in (
+        Profile(name="production", sigma_weight=0.05, drift_budget=0.01, quantile_limit=0.05),
+        Profile(name="accuracy", sigma_weight=0.75, drift_budget=0.001, quantile_limit=0.01),
+        Profile(name="throughput", sigma_weight=0.0, drift_budget=0.05, quantile_limit=0.10),
+        Profile(name="research", sigma_weight=0.0, drift_budget=0.0, quantile_limit=0.0, searches=False),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits that come from the machine and its user rather than from a profile; None for no limit."""
+
+    peak_bytes: int | None = None
+    deadline_ms: float | None = None
+    deadline_miss_target: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.peak_bytes is not None and not self.peak_bytes > 0:
+            raise UsageError(f"limits: peak_bytes must be above 0, not {self.peak_bytes!r}")
+        if self.deadline_ms is not None and not self.deadline_ms > 0:
+            raise UsageError(f"limits: deadline_ms must be above 0, not {self.deadline_ms!r}")
+        if not 0 <= self.deadline_miss_target < 1:
+            raise UsageError(
+                f"limits: deadline_miss_target must be from 0 to below 1, not {self.deadline_miss_target!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """A measured value beside its limit."""
+
+    name: str
+    value: float
+    limit: float
+
+    @property
+    def amount(self) -> float:
+        """How far beyond the limit, relative to it; 0 or less when it is kept, absolute for a limit of 0."""
+        return self.value / self.limit - 1 if self.limit > 0 else self.value
+
+    def __str__(self) -> str:
+        if self.name == "peak_bytes":
+            return f"peak memory of {self.value:,.0f} bytes is above the limit of {self.limit:,.0f}"
+        what = self.name.replace("_", " ")
+        return f"{what} of {self.value:.3%} is above the limit of {self.limit:.3%}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """An outcome under a profile: ``score`` below 1 beats the reference, None when there is none."""
+
+    feasible: bool
+    score: float | None
+    reasons: tuple[str, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def amount(self) -> float:
+        """Sum of what the broken constraints are broken by."""
+        return sum(max(0.0, constraint.amount) for constraint in self.constraints)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """Settings with their outcome and what it is worth."""
+
+    settings: RuntimeSettings
+    outcome: Outcome
+    judged: Judged
+
+
+def profile(name: str) -> Profile:
+    """The profile called ``name``. Raises ``UsageError`` that lists the names."""
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise UsageError(f"no profile {name!r}; choose one of {', '.join(PROFILES)}") from None
+
+
+def seed_profile(base: Profile) -> Profile:
+    """``base`` for tables measured without common noise, whose drift is mostly sampling noise.
+
+    Budget 5 % of the price level, no drift term in the score, no limit on the quantile shift.
+    """
+    return replace(base, drift_budget=0.05, drift_term=False, quantile_limit=math.inf)
+
+
+def effective_ms(
+    timings: Sequence[ShapeTiming],
+    weights: Sequence[float],
+    sigma_weight: float,
+    cold_start_ms: float,
+    calls_per_process: int,
+) -> float:
+    """Milliseconds one request costs: weighted p50, plus weighted jitter, plus its share of the cold start.
+
+    ``timings`` and ``weights`` hold one entry per request shape. Raises ``ValueError`` when their numbers
+    differ.
+    """
+    steady = sum(w * (t.p50_ms + sigma_weight * t.sigma_ms) for t, w in zip(timings, weights, strict=True))
+    return steady + cold_start_ms / calls_per_process
+
+
+def score(measured: Measured, workload: Workload, profile: Profile) -> float:
+    """``effective_ms`` over the reference's, times 1 to 1.05 by the share of the drift budget that is used.
+
+    Below 1 is better than the reference; the inverse is the effective speed-up. Raises ``ValueError`` when
+    the measurement has other request shapes than the workload.
+    """
+    weights, calls = workload.weights, workload.calls_per_process
+    own = effective_ms(measured.timings, weights, profile.sigma_weight, measured.cold_start_ms, calls)
+    reference = effective_ms(
+        measured.reference_timings, weights, profile.sigma_weight, measured.reference_cold_start_ms, calls
+    )
+    ratio = own / reference if reference > 0 else math.inf
+    if not profile.drift_term:
+        return ratio
+    return ratio * (1 + DRIFT_SHARE * _budget_share(measured.accuracy.drift, profile.drift_budget))
+
+
+def constraints(
+    measured: Measured, workload: Workload, profile: Profile, limits: Limits
+) -> tuple[Constraint, ...]:
+    """Every limit that applies, kept or not."""
+    accuracy = measured.accuracy
+    found = [
+        Constraint(name="drift", value=accuracy.drift, limit=profile.drift_budget),
+        Constraint(name="quantile_shift", value=accuracy.quantile_shift, limit=profile.quantile_limit),
+    ]
+    if limits.peak_bytes is not None:
+        found.append(Constraint(name="peak_bytes", value=measured.peak_bytes, limit=limits.peak_bytes))
+    if limits.deadline_ms is not None:
+        missed = miss_probability(measured, workload, limits.deadline_ms)
+        found.append(Constraint(name="deadline_misses", value=missed, limit=limits.deadline_miss_target))
+    return tuple(found)
+
+
+def violations(
+    measured: Measured, workload: Workload, profile: Profile, limits: Limits
+) -> tuple[Constraint, ...]:
+    """The constraints that are not kept; ``amount`` of each is above 0."""
+    return tuple(c for c in constraints(measured, workload, profile, limits) if c.amount > 0)
+
+
+def miss_probability(measured: Measured, workload: Workload, deadline_ms: float) -> float:
+    """Share of requests slower than ``deadline_ms``, from the raw calls, weighted over request shapes.
+
+    A shape without raw calls counts as missing always when its 95th percentile does, else never.
+    """
+    total = 0.0
+    for index, (timing, weight) in enumerate(zip(measured.timings, workload.weights, strict=True)):
+        blocks = measured.blocks[index] if index < len(measured.blocks) else ()
+        calls = [call for block in blocks for call in block]
+        late = [call > deadline_ms for call in calls] or [timing.p95_ms > deadline_ms]
+        total += weight * sum(late) / len(late)
+    return total
+
+
+def judge(outcome: Outcome, workload: Workload, profile: Profile, limits: Limits) -> Judged:
+    """What ``outcome`` is worth; a failed trial and a measurement that is not finite have no score."""
+    if isinstance(outcome, Failed):
+        return Judged(feasible=False, score=None, reasons=(f"{outcome.kind}: {outcome.detail}".rstrip(": "),))
+    value = score(outcome, workload, profile)
+    kept = constraints(outcome, workload, profile, limits)
+    if not all(map(math.isfinite, (value, *(constraint.amount for constraint in kept)))):
+        return Judged(feasible=False, score=None, reasons=("the measurement is not finite",))
+    reasons = tuple(str(constraint) for constraint in kept if constraint.amount > 0)
+    return Judged(feasible=not reasons, score=value, reasons=reasons, constraints=kept)
+
+
+def rank(
+    outcomes: Mapping[RuntimeSettings, Outcome],
+    workload: Workload,
+    profile: Profile,
+    limits: Limits,
+    *,
+    reference: RuntimeSettings | None = None,
+) -> tuple[Ranked, ...]:
+    """Best first: feasible by score, then by how little a limit is broken, then failed ones.
+
+    Equal scores go by complexity, simpler first. Under a profile that does not search only ``reference`` is
+    feasible (uncompiled fp32 when it is not named).
+    """
+    ranked = []
+    for settings, outcome in outcomes.items():
+        judged = judge(outcome, workload, profile, limits)
+        if not profile.searches and not _is_reference(settings, reference):
+            reason = f"profile {profile.name} runs the reference alone"
+            judged = replace(judged, feasible=False, reasons=(*judged.reasons, reason))
+        ranked.append(Ranked(settings=settings, outcome=outcome, judged=judged))
+    return _simpler_first_among_equals(sorted(ranked, key=_order))
+
+
+def _is_reference(settings: RuntimeSettings, reference: RuntimeSettings | None) -> bool:
+    if reference is not None:
+        return settings == reference
+    return not settings.compiled and settings.precision == "fp32"
+
+
+def _budget_share(drift: float, budget: float) -> float:
+    if drift <= 0:
+        return 0.0
+    return min(1.0, drift / budget) if budget > 0 else 1.0
+
+
+def _order(entry: Ranked) -> tuple[int, float, tuple[int, int, int], str]:
+    judged = entry.judged
+    simplest = (entry.settings.complexity, entry.settings.key)
+    if judged.score is None:
+        return (2, 0.0, *simplest)
+    return (0, judged.score, *simplest) if judged.feasible else (1, judged.amount, *simplest)
+
+
+def _simpler_first_among_equals(ranked: Sequence[Ranked]) -> tuple[Ranked, ...]:
+    ordered: list[Ranked] = []
+    equals: list[Ranked] = []
+    for entry in ranked:
+        if equals and not _equal(equals[0], entry):
+            ordered += sorted(equals, key=_simplicity)
+            equals = []
+        equals.append(entry)
+    return (*ordered, *sorted(equals, key=_simplicity))
+
+
+def _equal(first: Ranked, second: Ranked) -> bool:
+    group, value, *_ = _order(first)
+    other_group, other, *_ = _order(second)
+    return group == other_group and other - value <= TIE
+
+
+def _simplicity(entry: Ranked) -> tuple[tuple[int, int, int], str]:
+    return entry.settings.complexity, entry.settings.key

@@ -1,0 +1,238 @@
+"""Which runtime settings a search may try for a workload, and which of them are the same thing."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from autotuner.workload import Workload
+from toto_core.settings import (
+    COMPILE_MODES,
+    COMPILE_SCOPES,
+    DEFAULT_RECOMPILE_LIMIT,
+    PRECISIONS,
+    RuntimeSettings,
+    SettingsFacts,
+    canonical,
+    round_up,
+)
+
+Value = str | int | bool | None
+
+_COMPILED_BASE = RuntimeSettings(compile_mode="default")
+_GROUPS = (
+    ("compile_mode",),
+    ("precision",),
+    ("freezing",),
+    ("compile_scope",),
+    ("recompile_limit", "context_bucket", "dynamic"),  # which of these matter depends on the other two
+    ("series_per_batch",),
+    ("samples_per_batch",),
+    ("num_threads",),
+)
+_FIELDS = tuple(field.name for field in fields(RuntimeSettings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """Fields of the settings that are turned together.
+
+    ``candidates`` maps each combination of canonical values to a raw combination that comes to it (itself
+    where that is one), both in the order of ``names``.
+    """
+
+    names: tuple[str, ...]
+    candidates: Mapping[tuple[Value, ...], tuple[Value, ...]]
+
+    def raw(self, key: RuntimeSettings) -> dict[str, Value]:
+        """Raw values that lead to the values of ``key``; any will do where ``key`` ignores these fields."""
+        chosen = self.candidates.get(tuple(getattr(key, name) for name in self.names))
+        return dict(zip(self.names, chosen or next(iter(self.candidates.values())), strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """Candidate values per field, and the distinct canonical settings (``keys``) they come to.
+
+    ``facts`` is None for a space made of explicit settings, where every setting is its own canonical form.
+    """
+
+    choices: Mapping[str, tuple[Value, ...]]
+    keys: tuple[RuntimeSettings, ...]
+    knobs: tuple[Knob, ...]
+    facts: SettingsFacts | None = None
+
+    @classmethod
+    def of(cls, keys: Iterable[RuntimeSettings]) -> SearchSpace:
+        """The space of exactly these settings. Raises ``ValueError`` when there are none."""
+        given = tuple(dict.fromkeys(keys))
+        if not given:
+            raise ValueError("a search space needs at least one settings")
+        choices = {name: tuple(dict.fromkeys(getattr(key, name) for key in given)) for name in _FIELDS}
+        knobs = tuple(
+            Knob(names=(name,), candidates={(value,): (value,) for value in values})
+            for name, values in choices.items()
+        )
+        return cls(choices=choices, keys=given, knobs=knobs)
+
+    @property
+    def raw_size(self) -> int:
+        """Number of combinations of candidate values, aliases included."""
+        return math.prod(len(values) for values in self.choices.values())
+
+    @property
+    def reference(self) -> RuntimeSettings:
+        """Canonical form of uncompiled fp32."""
+        return self.canonical(RuntimeSettings())
+
+    @functools.cached_property
+    def sampled(self) -> Mapping[str, tuple[Value, ...]]:
+        """The fields that can differ at all, each with raw values worth proposing."""
+        columns = {
+            name: tuple(dict.fromkeys(raw[i] for raw in knob.candidates.values()))
+            for knob in self.knobs
+            for i, name in enumerate(knob.names)
+        }
+        return {name: columns[name] for name in _FIELDS if len(columns[name]) > 1}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that are equal for equal spaces."""
+        explicit = self.keys if self.facts is None else ()
+        text = repr((sorted(self.sampled.items()), self.facts, sorted(key.key for key in explicit)))
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def __contains__(self, settings: RuntimeSettings) -> bool:
+        return settings in self._members
+
+    def canonical(self, settings: RuntimeSettings) -> RuntimeSettings:
+        """The key that ``settings`` come to; the settings themselves in a space of explicit settings."""
+        return settings if self.facts is None else canonical(settings, self.facts)
+
+    def key_of(self, values: Mapping[str, Value]) -> RuntimeSettings | None:
+        """The key of raw values of the sampled fields, None when it is none of ``keys``."""
+        fixed = {name: values[0] for name, values in self.choices.items() if name not in self.sampled}
+        settings: dict[str, Any] = {**fixed, **values}
+        key = self.canonical(RuntimeSettings(**settings))
+        return key if key in self else None
+
+    def values_of(self, key: RuntimeSettings) -> dict[str, Value]:
+        """Raw values of the sampled fields that come to ``key``; the inverse of ``key_of``."""
+        raw = {name: value for knob in self.knobs for name, value in knob.raw(key).items()}
+        return {name: raw[name] for name in self.sampled}
+
+    def aliases(self, settings: RuntimeSettings) -> tuple[RuntimeSettings, ...]:
+        """Settings that differ from the key of ``settings`` in one field and still are the same thing."""
+        key = self.canonical(settings)
+        changed = (key.replace(**{name: v}) for name, values in self.choices.items() for v in values)
+        return tuple(s for s in dict.fromkeys(changed) if s != key and self.canonical(s) == key)
+
+    def describe(self) -> str:
+        """One line for people."""
+        if self.facts is None:
+            return f"{len(self.keys):,} given settings"
+        return (
+            f"{self.raw_size:,} combinations, {len(self.keys):,} distinct keys on {self.facts.device} "
+            f"for this workload"
+        )
+
+    @functools.cached_property
+    def _members(self) -> frozenset[RuntimeSettings]:
+        return frozenset(self.keys)
+
+
+def search_space(workload: Workload, facts: SettingsFacts, *, compile_scopes: bool = False) -> SearchSpace:
+    """Everything worth trying for ``workload`` under ``facts``; compiling one layer only when asked for."""
+    choices: dict[str, tuple[Value, ...]] = {
+        "compile_mode": COMPILE_MODES,
+        "precision": PRECISIONS,
+        "recompile_limit": (2, DEFAULT_RECOMPILE_LIMIT, 64),
+        "series_per_batch": _powers_up_to(workload.series_per_call),
+        "samples_per_batch": _samples(workload, facts),
+        "context_bucket": _buckets(workload, facts),
+        "dynamic": (False, True),
+        "freezing": (False, True),
+        "compile_scope": COMPILE_SCOPES if compile_scopes else COMPILE_SCOPES[:1],
+        "num_threads": _powers_up_to(facts.threads) if facts.device == "cpu" else (None,),
+    }
+    knobs = tuple(_knob(names, choices, facts) for names in _GROUPS)
+    return SearchSpace(choices=choices, keys=_keys(knobs, facts), knobs=knobs, facts=facts)
+
+
+def cost_order(keys: Iterable[RuntimeSettings]) -> tuple[RuntimeSettings, ...]:
+    """``keys`` by what a trial of them costs, cheapest first: eager before compiled, freezing later."""
+    return tuple(sorted(keys, key=_cost))
+
+
+def _cost(key: RuntimeSettings) -> tuple[int, ...]:
+    return (
+        COMPILE_MODES.index(key.compile_mode),
+        key.freezing,
+        key.dynamic,
+        COMPILE_SCOPES.index(key.compile_scope),
+        PRECISIONS.index(key.precision),
+        key.context_bucket,
+        key.series_per_batch,
+        key.samples_per_batch or 0,
+        -(key.num_threads or 0),  # more threads compile and run sooner
+        key.recompile_limit,
+    )
+
+
+def _knob(names: tuple[str, ...], choices: Mapping[str, Sequence[Value]], facts: SettingsFacts) -> Knob:
+    candidates: dict[tuple[Value, ...], tuple[Value, ...]] = {}
+    for raw in itertools.product(*(choices[name] for name in names)):
+        changes: dict[str, Any] = dict(zip(names, raw, strict=True))
+        key = canonical(_COMPILED_BASE.replace(**changes), facts)
+        values = tuple(getattr(key, name) for name in names)
+        candidates[values] = raw if raw == values else candidates.get(values, raw)
+    return Knob(names=names, candidates=candidates)
+
+
+def _keys(knobs: Sequence[Knob], facts: SettingsFacts) -> tuple[RuntimeSettings, ...]:
+    """Every combination of canonical values; eager mode, which ignores most of them, once per distinct rest.
+
+    Canonicalising the raw product gives the same keys, but takes seconds where this takes milliseconds.
+    """
+    names = [name for knob in knobs for name in knob.names]
+    combinations = itertools.product(*(knob.candidates for knob in knobs))
+    keys: dict[RuntimeSettings, None] = {}
+    eager_rests = set()
+    for combination in combinations:
+        values: dict[str, Any] = dict(zip(names, itertools.chain.from_iterable(combination), strict=True))
+        if values["compile_mode"] != "eager":
+            keys[RuntimeSettings(**values)] = None
+            continue
+        rest = tuple(values[n] for n in ("precision", "series_per_batch", "samples_per_batch", "num_threads"))
+        if rest not in eager_rests:
+            eager_rests.add(rest)
+            keys[canonical(RuntimeSettings(**values), facts)] = None
+    return tuple(keys)
+
+
+def _powers_up_to(most: int) -> tuple[int, ...]:
+    powers = (2**exponent for exponent in range(most.bit_length()))
+    return tuple(dict.fromkeys((*powers, most)))
+
+
+def _samples(workload: Workload, facts: SettingsFacts) -> tuple[int | None, ...]:
+    """All at once, a quarter, a sixteenth; only decoding beyond one patch can be split."""
+    if workload.longest_prediction <= facts.patch_size:
+        return (None,)
+    parts = (round(facts.most_samples / share) for share in (4, 16))
+    return (None, *dict.fromkeys(part for part in parts if 1 <= part < facts.most_samples))
+
+
+def _buckets(workload: Workload, facts: SettingsFacts) -> tuple[int, ...]:
+    """No bucket, the longest padded context, and between several contexts a power of two of patches."""
+    padded = sorted({facts.padded(shape.context_length, 0) for shape in workload.shapes})
+    shortest, longest = padded[0], padded[-1]
+    if shortest == longest:
+        return (0, longest)
+    middle = facts.patch_size * 2 ** round(math.log2(math.sqrt(shortest * longest) / facts.patch_size))
+    return tuple(dict.fromkeys((0, round_up(middle, facts.patch_size), longest)))

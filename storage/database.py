@@ -1,0 +1,232 @@
+"""Opens a store, keeps its schema current, and hands out transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.orm import Session
+
+from storage.backup import back_up
+from storage.errors import SchemaTooNew, StorageError, StoreUnavailable
+from storage.migrations import HEAD_REVISION, VERSION_TABLE, current_revision, known_revisions, upgrade
+from storage.models import Base
+from storage.sqlite_files import (
+    DATABASE_ERRORS,
+    connect,
+    create_file,
+    journal_mode,
+    refuse_cut_short,
+    set_journal_mode,
+    translated,
+)
+
+BUSY_TIMEOUT_S = 5.0
+_BEGIN = "storage_begin"  # execution option: what BEGIN says on SQLite
+
+
+class Database:
+    """An open store. Made by `open_database`; safe to share between threads."""
+
+    def __init__(self, engine: Engine, *, path: Path | None, busy_timeout_s: float) -> None:
+        self.path = path
+        self.label = str(path) if path else engine.url.render_as_string(hide_password=True)
+        self.busy_timeout_s = busy_timeout_s
+        self._readers = engine
+        # Write transactions that begin by reading could deadlock: they ask for the lock at once.
+        self._writers = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One write transaction: committed and synced when the block ends, undone when it raises.
+
+        Raises `StoreUnavailable` when another writer holds the store for longer than the busy timeout,
+        `MissingReference`, `StoreCorrupt` or another `StorageError` for what the database refuses.
+        """
+        with self._translating(), Session(self._writers) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One read transaction: every query in it sees the same state. Raises as `write` does."""
+        with self._translating(), Session(self._readers) as session, session.begin():
+            yield session
+
+    def lock(self, session: Session, *tables: type[Base]) -> None:
+        """Within a write transaction: keep all other writers from these tables until it ends."""
+        if session.get_bind().dialect.name == "postgresql":  # on SQLite a writer is alone anyway
+            names = ", ".join(table.__tablename__ for table in tables)
+            session.execute(text(f"LOCK TABLE {names} IN EXCLUSIVE MODE"))
+
+    def revision(self) -> str | None:
+        """The schema revision of the store. Raises `StorageError`."""
+        with self._translating(), self._readers.begin() as connection:
+            return current_revision(connection)
+
+    def check(self) -> list[str]:
+        """What is wrong with the store, one line each; empty when all is well. Reads the whole file."""
+        problems: list[str] = []
+        try:
+            with self._translating(), self._readers.begin() as connection:
+                revision = current_revision(connection)
+                if revision != HEAD_REVISION:
+                    problems.append(f"the schema is at revision {revision}, not {HEAD_REVISION}")
+                if self.path:
+                    problems += _sqlite_problems(connection)
+        except StorageError as error:
+            problems.append(str(error))
+        return problems
+
+    def backup(self, path: str | Path) -> None:
+        """Copy the store to a new file. Raises `StorageError` when `path` exists or the store is no file."""
+        if self.path is None:
+            raise StorageError(f"{self.label} is not a file: back it up with pg_dump")
+        back_up(self.path, Path(path), busy_timeout_s=self.busy_timeout_s)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self._readers.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def bring_up_to_date(self) -> None:
+        """Upgrade the schema to `HEAD_REVISION`, after a backup of what an existing file holds.
+
+        Raises `SchemaTooNew` for a newer version's store, `StoreUnavailable` for a database that is no store.
+        """
+        if self.revision() == HEAD_REVISION:
+            return
+        with self._translating(), self._writers.begin() as connection:
+            revision = current_revision(connection)  # again, now that nobody else can upgrade
+            if revision == HEAD_REVISION:
+                return
+            tables = set(inspect(connection).get_table_names()) - {VERSION_TABLE}
+            self._refuse_strangers(revision, holds_tables=bool(tables))
+            if self.path and tables:
+                copy = self.path.with_name(f"{self.path.name}.before-{HEAD_REVISION}.bak")
+                back_up(self.path, copy, busy_timeout_s=self.busy_timeout_s, replace=True)
+            upgrade(connection)
+
+    def _refuse_strangers(self, revision: str | None, *, holds_tables: bool) -> None:
+        if revision is None and holds_tables:
+            raise StoreUnavailable(
+                f"{self.label} holds tables of something else: name another file for the store"
+            )
+        if revision is not None and revision not in known_revisions():
+            raise SchemaTooNew(
+                f"{self.label} has schema revision {revision}, this version only {HEAD_REVISION}: upgrade it"
+            )
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except DATABASE_ERRORS as error:
+            raise translated(error, self.label) from error
+
+
+def open_database(
+    url_or_path: str | Path, *, create: bool = True, busy_timeout_s: float = BUSY_TIMEOUT_S
+) -> Database:
+    """Open the store at a path, a `sqlite:///` or a `postgresql+psycopg://` URL, and update its schema.
+
+    A missing or empty file becomes a new store if `create`. Raises `StoreUnavailable` when it cannot be
+    reached, read or upgraded now, `StoreCorrupt` when it is damaged, `SchemaTooNew` when it is newer.
+    """
+    place = _place(url_or_path)
+    if isinstance(place, URL):
+        database = Database(_server_engine(place), path=None, busy_timeout_s=busy_timeout_s)
+    else:
+        _require_file(place, create=create)
+        database = Database(_file_engine(place, busy_timeout_s), path=place, busy_timeout_s=busy_timeout_s)
+    try:
+        database.bring_up_to_date()
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _place(url_or_path: str | Path) -> Path | URL:
+    given = str(url_or_path)
+    if isinstance(url_or_path, Path) or "://" not in given:
+        return _file(given)
+    try:
+        url = make_url(given)
+    except (ArgumentError, ValueError):
+        raise StoreUnavailable(
+            "the store's address is no URL: give a path or postgresql+psycopg://…"
+        ) from None
+    if url.get_backend_name() == "sqlite":
+        return _file(url.database or ":memory:")
+    if url.get_backend_name() == "postgresql":
+        return url
+    raise StoreUnavailable(
+        f"a store cannot be kept in {url.drivername}: give a path or postgresql+psycopg://…"
+    )
+
+
+def _file(name: str) -> Path:
+    if name == ":memory:":
+        raise StoreUnavailable("a store in memory would be lost at once: name a file")
+    if not name or "\0" in name:
+        raise StoreUnavailable(f"{name!r} is no file name: name a file for the store")
+    return Path(name).absolute()
+
+
+def _require_file(path: Path, *, create: bool) -> None:
+    try:
+        if path.exists() and not path.is_file():
+            raise StoreUnavailable(f"{path} is not a regular file: name a file for the store")
+        if path.exists() and path.stat().st_size > 0:
+            refuse_cut_short(path)
+            return
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be looked at ({error.strerror}): check the folder") from error
+    if not create:
+        raise StoreUnavailable(f"there is no store at {path}: check the path, or store something first")
+    create_file(path)
+
+
+def _file_engine(path: Path, busy_timeout_s: float) -> Engine:
+    try:
+        with closing(connect(path, busy_timeout_s)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            set_journal_mode(connection, journal_mode(sqlite3.sqlite_version_info))
+    except DATABASE_ERRORS as error:
+        raise translated(error, str(path)) from error
+    # No pool: a connection never outlives its transaction, so none is inherited by a forked child.
+    engine = create_engine("sqlite://", creator=lambda: connect(path, busy_timeout_s), poolclass=NullPool)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(str(connection.get_execution_options().get(_BEGIN, "BEGIN")))
+
+
+def _server_engine(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True)
+    except (ImportError, NoSuchModuleError) as error:
+        raise StoreUnavailable(
+            f"{url.drivername} needs a driver ({error}): pip install 'psycopg[binary]'"
+        ) from error
+
+
+def _sqlite_problems(connection: Connection) -> list[str]:
+    damage = [row[0] for row in connection.exec_driver_sql("PRAGMA integrity_check(20)") if row[0] != "ok"]
+    dangling = [
+        f"row {row[1]} of {row[0]} names a row of {row[2]} that does not exist"
+        for row in connection.exec_driver_sql("PRAGMA foreign_key_check")
+    ]
+    return [" ".join(line.split()) for line in damage + dangling]

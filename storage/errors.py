@@ -1,0 +1,50 @@
+"""What can go wrong with a store: one exception per remedy, each message one line that says what to do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+SnapshotReason = Literal["missing", "empty", "not a database", "truncated/corrupt", "unreadable", "schema"]
+
+
+class StorageError(Exception):
+    """Base of every error of this package; its message is always one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class StoreUnavailable(StorageError):  # noqa: N818 - reads as the message it stands for
+    """The store cannot be reached now: missing, locked, unwritable, full, or not a store of ours."""
+
+
+class StoreCorrupt(StorageError):  # noqa: N818
+    """The store can be reached, but its contents are damaged."""
+
+
+class SchemaTooNew(StorageError):  # noqa: N818
+    """The store was written by a newer version of this package."""
+
+
+class NotFound(StorageError):  # noqa: N818
+    """What was asked for is not in the store."""
+
+
+class MissingReference(StorageError):  # noqa: N818
+    """A record names an environment, workload, series, run or promotion that is not in the store."""
+
+
+class InvalidRecord(StorageError, ValueError):  # noqa: N818
+    """A record holds a value that must never be stored."""
+
+
+class InvalidDocument(StorageError, ValueError):  # noqa: N818
+    """A document to import is malformed; the message names the field."""
+
+
+class SnapshotError(StorageError):
+    """The settings snapshot cannot be used; `reason` says why in a fixed word."""
+
+    def __init__(self, message: str, reason: SnapshotReason = "unreadable") -> None:
+        super().__init__(message)
+        self.reason: SnapshotReason = reason

@@ -1,0 +1,268 @@
+"""Publishes the settings snapshot beside the store and reads it back, with the standard library alone.
+
+The file holds one row: a JSON document and its SHA-256. It is written aside and renamed over, so that a
+reader sees the old or the new snapshot and never a lock, a journal or a half.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote_from_bytes
+
+from storage.errors import InvalidRecord, SnapshotError, SnapshotReason, StoreUnavailable
+from storage.records import check_symbol
+
+SNAPSHOT_SCHEMA = 1
+PAGE_BYTES = 65536  # the largest page SQLite has: the document then spans few of them
+HEADER_BYTES = 100  # https://sqlite.org/fileformat2.html, section 1.3
+STALE_AFTER_S = (
+    3600.0  # a publisher takes milliseconds; older files beside the snapshot belong to killed ones
+)
+
+_MAGIC = b"SQLite format 3\0"
+
+ItemT = TypeVar("ItemT", "SnapshotEntry", "SnapshotPin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotEntry:
+    """Active settings of one (symbol, profile, workload, environment).
+
+    `newest` marks what the symbol was last promoted for; `since` is UTC. Checked by `publish`, so that
+    reading many is quick.
+    """
+
+    symbol: str
+    profile: str
+    model: str
+    workload_signature: str
+    workload_json: str
+    environment_fingerprint: str
+    environment_json: str
+    settings_key: str
+    settings_json: str
+    promised_json: str
+    since: datetime
+    promotion_id: int
+    newest: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotPin:
+    """Settings a person has fixed for a symbol."""
+
+    symbol: str
+    settings_key: str
+    settings_json: str
+    reason: str
+    since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What production may use: everything that was active at `written_at`."""
+
+    entries: tuple[SnapshotEntry, ...]
+    pins: tuple[SnapshotPin, ...]
+    written_at: datetime
+    schema: int
+
+
+def publish(
+    path: str | Path,
+    entries: Sequence[SnapshotEntry],
+    pins: Sequence[SnapshotPin],
+    *,
+    generation_time: datetime,
+) -> None:
+    """Replace the snapshot at `path` as a whole; the file is readable by its owner alone.
+
+    Raises `InvalidRecord` for entries no snapshot may hold, `StoreUnavailable` when it cannot be written.
+    Two publishers never mix, but the later rename wins: serialise them where order matters.
+    """
+    _check(entries, pins, generation_time)
+    document = _encode(entries, pins, generation_time)
+    with written_aside(Path(path)) as aside, closing(_connect(aside, "mode=rw")) as connection:
+        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode=OFF")
+        connection.execute("PRAGMA synchronous=OFF")  # the whole file is synced before it gets its name
+        connection.execute(f"PRAGMA user_version={SNAPSHOT_SCHEMA}")
+        connection.execute("CREATE TABLE snapshot (sha256 TEXT NOT NULL, document BLOB NOT NULL)")
+        connection.execute(
+            "INSERT INTO snapshot VALUES (?, ?)", (hashlib.sha256(document).hexdigest(), document)
+        )
+
+
+def read_snapshot(path: str | Path) -> Snapshot:
+    """The snapshot at `path`, whole and unaltered since it was published.
+
+    Raises `SnapshotError`, whose `reason` says why there is none; never returns a part of one.
+    """
+    target = Path(path)
+    try:
+        with closing(_connect(target, "mode=ro&immutable=1")) as connection:
+            (schema,) = connection.execute("PRAGMA user_version").fetchone()
+            if schema != SNAPSHOT_SCHEMA:
+                raise _refusal(target, _reason(target, otherwise="schema"))
+            rows = connection.execute("SELECT sha256, document FROM snapshot LIMIT 2").fetchall()
+    except (sqlite3.Error, OSError, ValueError, MemoryError) as error:
+        raise _refusal(target, _reason(target, otherwise=_failure(error))) from error
+    if len(rows) != 1 or not _matches(*rows[0]):
+        raise _refusal(target, "truncated/corrupt")
+    return _decode(rows[0][1])
+
+
+@contextmanager
+def written_aside(target: Path) -> Iterator[Path]:
+    """A new, empty 0600 file beside `target` to fill; afterwards it is synced and renamed over `target`.
+
+    Raises `StoreUnavailable` when the folder or the file cannot be written; `target` is then as before.
+    """
+    aside = target.with_name(f".{target.name}.{os.urandom(8).hex()}.new")
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_stale(target)
+        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        yield aside
+        _sync(aside)
+        aside.replace(target)
+        _sync(target.parent)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailable(
+            f"{target} cannot be written ({error}): check the folder, its owner and space"
+        ) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _connect(path: Path, options: str) -> sqlite3.Connection:
+    uri = f"file://{quote_from_bytes(os.fsencode(path.absolute()))}?{options}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(target: Path) -> None:
+    prefix = f".{target.name}."
+    for entry in os.scandir(target.parent):
+        if entry.name.startswith(prefix) and entry.name.endswith(".new"):
+            with suppress(FileNotFoundError):  # another publisher may be done with it by now
+                if time.time() - entry.stat().st_mtime > STALE_AFTER_S:
+                    Path(entry.path).unlink()
+
+
+def _check(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> None:
+    for symbol in [entry.symbol for entry in entries] + [pin.symbol for pin in pins]:
+        check_symbol(symbol)
+    times = [written_at] + [entry.since for entry in entries] + [pin.since for pin in pins]
+    if any(moment.utcoffset() is None for moment in times):
+        raise InvalidRecord("the snapshot has a time without a zone: give every time in UTC")
+    for what, symbols in (
+        ("newest entry", [entry.symbol for entry in entries if entry.newest]),
+        ("pin", [pin.symbol for pin in pins]),
+    ):
+        if len(symbols) != len(set(symbols)):
+            raise InvalidRecord(f"the snapshot has more than one {what} for a symbol: give each symbol one")
+
+
+def _encode(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> bytes:
+    # Workloads, environments and settings recur from symbol to symbol: each text is kept once.
+    places: dict[str, int] = {}
+    document = {
+        "schema": SNAPSHOT_SCHEMA,
+        "written_at": _time_text(written_at),
+        "entries": [_packed(entry, places) for entry in entries],
+        "pins": [_packed(pin, places) for pin in pins],
+    }
+    document["texts"] = list(places)
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _packed(item: SnapshotEntry | SnapshotPin, places: dict[str, int]) -> list[object]:
+    row: list[object] = []
+    for name, value in vars(item).items():
+        if name.endswith("_json"):
+            row.append(places.setdefault(value, len(places)))
+        else:
+            row.append(_time_text(value) if name == "since" else value)
+    return row
+
+
+def _decode(document: bytes) -> Snapshot:
+    parsed = json.loads(document)
+    return Snapshot(
+        entries=_unpacked(SnapshotEntry, parsed["entries"], parsed["texts"]),
+        pins=_unpacked(SnapshotPin, parsed["pins"], parsed["texts"]),
+        written_at=datetime.fromisoformat(parsed["written_at"]),
+        schema=parsed["schema"],
+    )
+
+
+def _unpacked(kind: type[ItemT], rows: list[list[Any]], texts: list[str]) -> tuple[ItemT, ...]:
+    names = [field.name for field in fields(kind)]
+    shared = [place for place, name in enumerate(names) if name.endswith("_json")]
+    since = names.index("since")
+    items = []
+    for row in rows:
+        for place in shared:
+            row[place] = texts[row[place]]
+        row[since] = datetime.fromisoformat(row[since])
+        # Past the __init__, which is slow for frozen classes: 500 symbols are to be read within 2 ms.
+        item = object.__new__(kind)
+        vars(item).update(zip(names, row, strict=True))
+        items.append(item)
+    return tuple(items)
+
+
+def _time_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()
+
+
+def _matches(digest: Any, document: Any) -> bool:
+    return isinstance(document, bytes) and hashlib.sha256(document).hexdigest() == digest
+
+
+def _failure(error: Exception) -> SnapshotReason:
+    unreachable = getattr(error, "sqlite_errorcode", 0) & 0xFF in {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+    }
+    return "unreadable" if unreachable else "truncated/corrupt"
+
+
+def _reason(target: Path, *, otherwise: SnapshotReason) -> SnapshotReason:
+    try:
+        with target.open("rb") as file:
+            header = file.read(HEADER_BYTES)
+    except FileNotFoundError:
+        return "missing"
+    except (OSError, ValueError):
+        return "unreadable"
+    if not header:
+        return "empty"
+    if not header.startswith(_MAGIC[: len(header)]):
+        return "not a database"
+    return otherwise if len(header) == HEADER_BYTES else "truncated/corrupt"
+
+
+def _refusal(target: Path, reason: SnapshotReason) -> SnapshotError:
+    return SnapshotError(
+        f"the settings snapshot {target} cannot be used ({reason}): publish it again", reason
+    )

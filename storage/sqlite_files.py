@@ -1,0 +1,146 @@
+"""What is particular to SQLite: its journal mode, its files and connections, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote_from_bytes
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from storage.errors import MissingReference, StorageError, StoreCorrupt, StoreUnavailable
+
+_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_UNREACHABLE = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+# Python's sqlite3 fails with UnicodeDecodeError when the message about damage quotes the damage.
+DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, sqlite3.Error, UnicodeDecodeError)
+
+_HEADER_BYTES = 100  # this and the two below: https://sqlite.org/fileformat2.html, section 1.3
+_MAGIC = b"SQLite format 3\0"
+_LARGEST_PAGE_BYTES = 65536  # the header says 1 for it
+_FOREIGN_KEY_VIOLATION = "23503"  # PostgreSQL's SQLSTATE
+
+
+def journal_mode(version: tuple[int, int, int]) -> str:
+    """The journal mode that is safe with this version of the SQLite library.
+
+    Releases 3.7.0 to 3.51.2 can corrupt a write-ahead log when a checkpoint meets a WAL reset; the fix is in
+    3.51.3 and was carried back to 3.50.7 and 3.44.6 (https://sqlite.org/wal.html).
+    """
+    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
+    return "WAL" if fixed else "DELETE"
+
+
+def create_file(path: Path) -> None:
+    """Make an empty 0600 file at `path` unless something is there, in a folder made 0700 if it was missing.
+
+    Raises `StoreUnavailable` when the file system does not allow it.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        if not path.parent.is_dir():
+            raise StoreUnavailable(
+                f"{path.parent} is not a folder: name another place for the store"
+            ) from None
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{path} cannot be created ({error.strerror}): check the folder and its owner"
+        ) from error
+
+
+def refuse_cut_short(path: Path) -> None:
+    """Raise `StoreCorrupt` for a file that ends within a page, which SQLite may take for a whole one.
+
+    Raises `OSError` when the file cannot be looked at.
+    """
+    if any(path.with_name(path.name + suffix).exists() for suffix in ("-journal", "-wal")):
+        return  # SQLite is writing it, or will restore what it was
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+        length = file.seek(0, os.SEEK_END)
+    page_bytes = int.from_bytes(header[16:18]) if header.startswith(_MAGIC) else length
+    if length < _HEADER_BYTES or length % (_LARGEST_PAGE_BYTES if page_bytes == 1 else max(page_bytes, 1)):
+        raise StoreCorrupt(f"{path} is cut short or no store: restore a backup or move it aside")
+
+
+def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
+    """A connection to an existing file, in autocommit, that syncs every commit and checks foreign keys.
+
+    Raises `sqlite3.Error`.
+    """
+    uri = f"file://{quote_from_bytes(os.fsencode(path.absolute()))}?mode=rw"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+    except DATABASE_ERRORS:
+        connection.close()
+        raise
+    return connection
+
+
+def set_journal_mode(connection: sqlite3.Connection, mode: str) -> None:
+    """Put the file into `mode` if it is in another. Raises `sqlite3.Error`, as while others use the file."""
+    (found,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if found.upper() != mode:
+        connection.execute(f"PRAGMA journal_mode={mode}")
+
+
+def translated(error: Exception, store: str) -> StorageError:
+    """The error of this package that stands for a database error about `store`."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    if isinstance(cause, sqlite3.Error):
+        return _translated_sqlite(cause, store)
+    if isinstance(cause, UnicodeDecodeError):
+        return StoreCorrupt(f"{store} is damaged ({cause.reason}): restore a backup or move it aside")
+    if getattr(cause, "sqlstate", None) == _FOREIGN_KEY_VIOLATION:
+        return _missing_reference(store)
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    if lost or getattr(cause, "sqlstate", None) is None:  # no SQLSTATE: the server never answered
+        return StoreUnavailable(f"{store} cannot be reached ({cause}): check the server and the address")
+    return StorageError(f"{store} refused the request: {cause}")
+
+
+def _translated_sqlite(error: sqlite3.Error, store: str) -> StorageError:
+    extended: int | None = getattr(error, "sqlite_errorcode", None)
+    code = None if extended is None else extended & 0xFF
+    if code in _LOCKED:
+        return StoreUnavailable(f"{store} is locked by another process: try again when that is done")
+    if code in _UNREACHABLE:
+        return StoreUnavailable(f"{store} cannot be used ({error}): check its folder, owner and free space")
+    if code in _CORRUPT or _misses_tables(error, code) or _is_not_utf8(error, code):
+        return StoreCorrupt(f"{store} is damaged or no store ({error}): restore a backup or move it aside")
+    if extended == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+        return _missing_reference(store)
+    return StorageError(f"{store} refused the request: {error}")
+
+
+def _misses_tables(error: sqlite3.Error, code: int | None) -> bool:
+    return code == sqlite3.SQLITE_ERROR and str(error).startswith("no such")
+
+
+def _is_not_utf8(error: sqlite3.Error, code: int | None) -> bool:
+    # Raised by Python's module, not by SQLite: it has no error code then.
+    return code is None and isinstance(error, sqlite3.OperationalError)
+
+
+def _missing_reference(store: str) -> MissingReference:
+    return MissingReference(
+        f"{store} lacks the environment, workload, series or run that the record names: store that first"
+    )

@@ -1,0 +1,129 @@
+"""Queries on what keeps a machine in order: leases of devices, compile artifacts, telemetry."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import CursorResult, Update, select, update
+from sqlalchemy.orm import Session
+
+from storage.database import Database
+from storage.errors import InvalidRecord
+from storage.models import ArtifactRow, LeaseRow, TelemetryRow
+from storage.records import ArtifactRecord, LeaseRecord, TelemetryRecord
+from storage.rows import columns, insert_if_absent, to_record
+
+
+class Upkeep:
+    """Each method is one transaction and raises `StoreUnavailable` or `StoreCorrupt` if the store fails."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def acquire_lease(self, device: str, owner: str, now: datetime, ttl_s: float) -> LeaseRecord | None:
+        """The right to measure on `device` until `now + ttl_s`; None while any lease of it runs.
+
+        The token is larger than that of every lease of the device before. Raises `InvalidRecord`.
+        """
+        wanted = _lease(device, owner, 1, now, ttl_s)
+        with self._database.write() as session:
+            if insert_if_absent(session, LeaseRow, wanted):
+                return wanted
+            free = (
+                update(LeaseRow)
+                .where(LeaseRow.device == device, LeaseRow.expires_at <= now)
+                .values(token=LeaseRow.token + 1, **columns(wanted, leave_out=("device", "token")))
+            )
+            return _held(session, device) if _changes_one(session, free) else None
+
+    def renew_lease(self, lease: LeaseRecord, now: datetime, ttl_s: float) -> LeaseRecord | None:
+        """The lease prolonged until `now + ttl_s`; None when it has expired and must be acquired anew.
+
+        Raises `InvalidRecord`.
+        """
+        renewed = _lease(lease.device, lease.owner, lease.token, now, ttl_s)
+        prolong = _running(lease, now).values(heartbeat_at=now, expires_at=renewed.expires_at)
+        with self._database.write() as session:
+            return _held(session, lease.device) if _changes_one(session, prolong) else None
+
+    def release_lease(self, lease: LeaseRecord, now: datetime) -> bool:
+        """End the lease at once; False when it had ended or passed on before."""
+        with self._database.write() as session:
+            return _changes_one(session, _running(lease, now).values(expires_at=now))
+
+    def leases(self, now: datetime) -> tuple[LeaseRecord, ...]:
+        """The leases that run at `now`, by device."""
+        statement = select(LeaseRow).where(LeaseRow.expires_at > now).order_by(LeaseRow.device)
+        with self._database.read() as session:
+            return tuple(to_record(LeaseRecord, row) for row in session.scalars(statement))
+
+    def add_artifact(self, artifact: ArtifactRecord) -> int:
+        """Store where artifacts lie; the id. Raises `MissingReference` when its environment is not stored."""
+        with self._database.write() as session:
+            row = ArtifactRow(**columns(artifact, leave_out=("id",)))
+            session.add(row)
+            session.flush()
+            return row.id
+
+    def artifacts(
+        self, environment_fingerprint: str | None = None, settings_key: str | None = None
+    ) -> tuple[ArtifactRecord, ...]:
+        """The artifacts that match, oldest first."""
+        statement = select(ArtifactRow).order_by(ArtifactRow.id)
+        if environment_fingerprint is not None:
+            statement = statement.where(ArtifactRow.environment_fingerprint == environment_fingerprint)
+        if settings_key is not None:
+            statement = statement.where(ArtifactRow.settings_key == settings_key)
+        with self._database.read() as session:
+            return tuple(to_record(ArtifactRecord, row) for row in session.scalars(statement))
+
+    def add_telemetry(self, telemetry: TelemetryRecord) -> int:
+        """Store one window; the id."""
+        with self._database.write() as session:
+            row = TelemetryRow(**columns(telemetry, leave_out=("id",)))
+            session.add(row)
+            session.flush()
+            return row.id
+
+    def telemetry(
+        self, symbol: str | None = None, since: datetime | None = None
+    ) -> tuple[TelemetryRecord, ...]:
+        """The windows that match and start at `since` or later, oldest first."""
+        statement = select(TelemetryRow).order_by(TelemetryRow.window_start, TelemetryRow.id)
+        if symbol is not None:
+            statement = statement.where(TelemetryRow.symbol == symbol)
+        if since is not None:
+            statement = statement.where(TelemetryRow.window_start >= since)
+        with self._database.read() as session:
+            return tuple(to_record(TelemetryRecord, row) for row in session.scalars(statement))
+
+
+def _lease(device: str, owner: str, token: int, now: datetime, ttl_s: float) -> LeaseRecord:
+    if not 0 < ttl_s <= timedelta.max.total_seconds() / 2:
+        raise InvalidRecord(f"a lease of {ttl_s} s is none: give a time above zero")
+    return LeaseRecord(
+        device=device,
+        owner=owner,
+        token=token,
+        acquired_at=now,
+        heartbeat_at=now,
+        expires_at=now + timedelta(seconds=ttl_s),
+    )
+
+
+def _running(lease: LeaseRecord, now: datetime) -> Update:
+    return update(LeaseRow).where(
+        LeaseRow.device == lease.device,
+        LeaseRow.owner == lease.owner,
+        LeaseRow.token == lease.token,
+        LeaseRow.expires_at > now,
+    )
+
+
+def _changes_one(session: Session, statement: Update) -> bool:
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return isinstance(result, CursorResult) and result.rowcount == 1
+
+
+def _held(session: Session, device: str) -> LeaseRecord:
+    return to_record(LeaseRecord, session.scalars(select(LeaseRow).where(LeaseRow.device == device)).one())

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from autotuner.measurement.recorded import Recorded, ReplayTable
+from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.runner import Runner
+from autotuner.measurement.trial import (
+    FAILURE_KINDS,
+    ArmLaunch,
+    Block,
+    Failed,
+    Measured,
+    measured_from_json,
+    measured_to_json,
+)
+from toto_core.settings import RuntimeSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One implementation: how to open it, the reference, settings that work, and settings that fail."""
+
+    open: Callable[[], Runner]
+    reference: RuntimeSettings
+    working: RuntimeSettings
+    failing: RuntimeSettings
+    shapes: int
+    seconds: float
+
+
+def replay(noise: Noise) -> Case:
+    reference = RuntimeSettings()
+    working = RuntimeSettings(compile_mode="default")
+    entries = {
+        reference: Recorded(latency_ms=(100.0, 20.0), sigma_ms=(3.0, 1.0), cost_s=1.0),
+        working: Recorded(latency_ms=(50.0, 10.0), sigma_ms=(3.0, 1.0), cost_s=1.0),
+    }
+    return Case(
+        open=lambda: ReplayRunner(ReplayTable(entries=entries, reference=reference), noise),
+        reference=reference,
+        working=working,
+        failing=RuntimeSettings(compile_mode="max-autotune"),
+        shapes=2,
+        seconds=60.0,
+    )
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "replay": lambda: replay(Noise(seed=1)),
+    "replay without noise": lambda: replay(Noise.none()),
+}
+
+
+@pytest.fixture(params=list(CASES))
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]()
+
+
+@pytest.fixture
+def runner(case: Case) -> Iterator[Runner]:
+    opened = case.open()
+    yield opened
+    opened.close()
+
+
+def measure(runner: Runner, case: Case, settings: RuntimeSettings) -> Measured:
+    outcome = runner.measure(settings, seconds=case.seconds)
+    assert isinstance(outcome, Measured), outcome
+    return outcome
+
+
+def check_blocks(shapes: tuple[tuple[Block, ...], ...], case: Case, blocks: int | None = None) -> None:
+    assert len(shapes) == case.shapes
+    assert len({len(shape) for shape in shapes}) == 1
+    if blocks is not None:
+        assert len(shapes[0]) == blocks
+    calls = [call for shape in shapes for block in shape for call in block]
+    assert calls
+    assert all(isinstance(call, float) and 0 < call < math.inf for call in calls)
+
+
+def test_a_trial_times_every_shape_beside_the_reference(runner: Runner, case: Case) -> None:
+    outcome = measure(runner, case, case.working)
+
+    assert len(outcome.timings) == len(outcome.reference_timings) == case.shapes
+    for timing in (*outcome.timings, *outcome.reference_timings):
+        assert 0 < timing.p50_ms <= timing.p95_ms < math.inf
+        assert timing.sigma_ms >= 0
+        assert timing.calls > 0
+    assert 0 < outcome.ratio.low <= outcome.ratio.high < math.inf
+
+
+def test_raw_blocks_of_both_arms_pair_up(runner: Runner, case: Case) -> None:
+    outcome = measure(runner, case, case.working)
+
+    check_blocks(outcome.blocks, case)
+    check_blocks(outcome.reference_blocks, case, len(outcome.blocks[0]))
+
+
+def test_the_reference_can_be_measured_like_any_other(runner: Runner, case: Case) -> None:
+    outcome = measure(runner, case, case.reference)
+
+    assert not outcome.report.requested
+    assert outcome.accuracy.drift == 0.0
+
+
+def test_a_compiled_trial_reports_that_it_compiled(runner: Runner, case: Case) -> None:
+    assert measure(runner, case, case.working).report.really_compiled
+
+
+def test_an_outcome_survives_json(runner: Runner, case: Case) -> None:
+    outcome = measure(runner, case, case.working)
+
+    assert measured_from_json(measured_to_json(outcome)) == outcome
+
+
+def test_a_failure_is_an_outcome_and_the_runner_goes_on(runner: Runner, case: Case) -> None:
+    outcome = runner.measure(case.failing, seconds=case.seconds)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind in FAILURE_KINDS
+    assert outcome.detail
+    measure(runner, case, case.working)
+
+
+def test_too_little_time_is_a_timeout(runner: Runner, case: Case) -> None:
+    outcome = runner.measure(case.working, seconds=0.001)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.kind == "timeout"
+
+
+def test_a_launch_gives_every_arm_its_blocks_in_the_order_asked(runner: Runner, case: Case) -> None:
+    arms = (case.working, case.reference)
+    launch = runner.launch(arms, blocks=3, seconds=case.seconds)
+
+    assert launch.settings == arms
+    for settings in arms:
+        arm = launch.arm(settings)
+        assert isinstance(arm, ArmLaunch), arm
+        assert arm.start_ms >= 0
+        check_blocks(arm.blocks, case, blocks=3)
+
+
+def test_an_arm_that_fails_leaves_the_others_their_figures(runner: Runner, case: Case) -> None:
+    launch = runner.launch((case.failing, case.reference), blocks=2, seconds=case.seconds)
+
+    assert isinstance(launch.arm(case.failing), Failed)
+    assert isinstance(launch.arm(case.reference), ArmLaunch)
+
+
+def test_a_launch_without_time_fails_every_arm(runner: Runner, case: Case) -> None:
+    launch = runner.launch((case.working, case.reference), blocks=2, seconds=0.001)
+
+    assert all(isinstance(arm, Failed) and arm.kind == "timeout" for arm in launch.arms)
+
+
+def test_closing_twice_is_safe(runner: Runner) -> None:
+    runner.close()
+    runner.close()

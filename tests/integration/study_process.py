@@ -1,0 +1,74 @@
+"""A study in a process of its own, stuck in its ``n``-th trial until it is killed.
+
+Started as ``python -m tests.integration.study_process FOLDER N``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.trial import Measured, Outcome, measured_from_json, measured_to_json
+from autotuner.search.objective import PROFILES, Limits
+from autotuner.search.owner import Owner
+from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
+from tests.integration.study_tables import SPACE, WORKLOAD, replay_table
+from toto_core.settings import RuntimeSettings
+
+NAME = "AMD · workload · environment"
+
+
+class StuckRunner(ReplayRunner):
+    def __init__(self, folder: Path, stuck_at: int) -> None:
+        super().__init__(replay_table(), Noise.none())
+        self._folder = folder
+        self._left = stuck_at
+
+    def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
+        self._left -= 1
+        if self._left == 0:
+            (self._folder / "stuck").write_text(settings.to_json(), encoding="utf-8")
+            time.sleep(600)
+        return super().measure(settings, seconds=seconds)
+
+
+def stored(folder: Path) -> dict[RuntimeSettings, Outcome]:
+    path = folder / "outcomes"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    pairs = (json.loads(line) for line in lines)
+    return {RuntimeSettings.from_json(settings): measured_from_json(outcome) for settings, outcome in pairs}
+
+
+def run(folder: Path, runner: ReplayRunner) -> StudyResult:
+    def store(event: TrialEvent) -> None:
+        assert isinstance(event.outcome, Measured)
+        with (folder / "outcomes").open("a", encoding="utf-8") as file:
+            file.write(json.dumps((event.settings.to_json(), measured_to_json(event.outcome))) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    return run_study(
+        runner,
+        space=SPACE,
+        workload=WORKLOAD,
+        profile=PROFILES["production"],
+        limits=Limits(),
+        known=stored(folder),
+        first=[SPACE.reference],
+        plan=StudyPlan(trials=100, seconds=1e6, seed=3),
+        storage_url=f"sqlite:///{folder / 'studies.db'}",
+        study_name=NAME,
+        owner=Owner.current(),
+        on_outcome=store,
+        clock=runner.clock,
+        seconds_for_trial=lambda _, remaining: remaining,
+    )
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1])
+    run(where, StuckRunner(where, int(sys.argv[2])))

@@ -1,0 +1,463 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuner.measurement.stats import EffectiveCost
+from autotuner.measurement.trial import ArmLaunch, Failed, Interval, Launch, Outcome
+from autotuner.promotion.decision import decide
+from autotuner.promotion.duel import VERDICTS, DuelArm, DuelPlan, DuelResult, decide_gain, run_duel
+from tests.unit.simulated_noise import Noise
+from toto_core.settings import RuntimeSettings
+
+REFERENCE = RuntimeSettings()
+CHAMPION = RuntimeSettings(compile_mode="default")
+CHALLENGER = RuntimeSettings(compile_mode="default", precision="bf16", freezing=True)
+RUNNER_UP = RuntimeSettings(compile_mode="default", precision="bf16")
+THIRD = RuntimeSettings(precision="bf16")
+
+COST = EffectiveCost(weights=(1.0,), sigma_weight=0.05)
+PLAN = DuelPlan()
+DUELS = 200
+REALISTIC = Noise(call_sd=0.10, block_sd=0.02, disturbed=0.02, launch_sd=0.015)
+"""14 % per pair of calls, launches of one setting a percent or two apart."""
+QUIET = Noise(call_sd=0.01, block_sd=0.0, disturbed=0.0, launch_sd=0.001)
+CRASH = Failed(kind="crashed", detail="signal 11")
+
+
+@dataclass(kw_only=True)
+class SimulatedMachine:
+    """A runner whose arms have known latencies; it is also the clock, at ten seconds a launch."""
+
+    true_ms: dict[RuntimeSettings, float]
+    noise: Noise = QUIET
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    failures: dict[tuple[int, RuntimeSettings], Failed] = field(default_factory=dict)
+    seconds_per_launch: float = 10.0
+    now: float = 100.0
+    asked: list[tuple[tuple[RuntimeSettings, ...], int, float]] = field(default_factory=list)
+
+    def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
+        number = len(self.asked)
+        self.asked.append((tuple(arms), blocks, seconds))
+        self.now += min(self.seconds_per_launch, seconds)
+        timed = self.noise.launch(self.rng, tuple(self.true_ms[arm] for arm in arms), blocks=blocks)
+        return Launch(
+            settings=tuple(arms),
+            arms=tuple(
+                self.failures.get((number, settings))
+                or ArmLaunch(start_ms=1000.0 + number, blocks=(arm,), peak_bytes=number)
+                for settings, arm in zip(arms, timed, strict=True)
+            ),
+        )
+
+    def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
+        raise AssertionError(f"a duel launches, it does not measure {settings.label} for {seconds} s")
+
+    def close(self) -> None:
+        return None
+
+    def clock(self) -> float:
+        return self.now
+
+
+def machine(challenger_ms: float = 20.0, *, noise: Noise = QUIET, seed: int = 0) -> SimulatedMachine:
+    return SimulatedMachine(
+        true_ms={CHALLENGER: challenger_ms, CHAMPION: 20.0, REFERENCE: 50.0, RUNNER_UP: 19.0, THIRD: 40.0},
+        noise=noise,
+        rng=np.random.default_rng(seed),
+    )
+
+
+def fight_if_any(
+    arena: SimulatedMachine,
+    *,
+    challengers: Sequence[RuntimeSettings | DuelArm] = (CHALLENGER,),
+    champion: RuntimeSettings | None = CHAMPION,
+    seconds: float = 1000.0,
+    plan: DuelPlan = PLAN,
+) -> DuelResult | None:
+    return run_duel(
+        arena,
+        challengers=[c if isinstance(c, DuelArm) else DuelArm(settings=c) for c in challengers],
+        champion=None if champion is None else DuelArm(settings=champion),
+        reference=DuelArm(settings=REFERENCE),
+        cost=COST,
+        seconds=seconds,
+        plan=plan,
+        rng=arena.rng,
+        clock=arena.clock,
+    )
+
+
+def fight(
+    arena: SimulatedMachine,
+    *,
+    challengers: Sequence[RuntimeSettings | DuelArm] = (CHALLENGER,),
+    champion: RuntimeSettings | None = CHAMPION,
+    seconds: float = 1000.0,
+    plan: DuelPlan = PLAN,
+) -> DuelResult:
+    result = fight_if_any(arena, challengers=challengers, champion=champion, seconds=seconds, plan=plan)
+    assert result is not None
+    return result
+
+
+def times_promoted(
+    true_ms: dict[RuntimeSettings, float],
+    *,
+    challengers: Sequence[RuntimeSettings] = (CHALLENGER,),
+    champion: RuntimeSettings | None = CHAMPION,
+    plan: DuelPlan = PLAN,
+) -> int:
+    promoted = 0
+    for seed in range(DUELS):
+        arena = machine(noise=REALISTIC, seed=seed)
+        arena.true_ms |= true_ms
+        result = fight(arena, champion=champion, challengers=challengers, plan=plan)
+        decision = decide(result, champion=champion, reference=REFERENCE)
+        promoted += decision.promoted and decision.settings in challengers
+    return promoted
+
+
+def test_an_equal_challenger_is_hardly_ever_promoted() -> None:
+    assert times_promoted({CHALLENGER: 20.0}) <= 3
+
+
+def test_the_luckiest_of_three_equals_is_hardly_ever_promoted() -> None:
+    equals = (CHALLENGER, RUNNER_UP, THIRD)
+
+    assert times_promoted(dict.fromkeys(equals, 20.0), challengers=equals) <= 3
+
+
+def test_an_equal_of_the_reference_is_hardly_ever_the_first_promoted() -> None:
+    assert times_promoted({CHALLENGER: 50.0}, champion=None) <= 3
+
+
+def test_an_equal_challenger_is_hardly_ever_promoted_even_if_early_looks_may_promote() -> None:
+    assert times_promoted({CHALLENGER: 20.0}, plan=replace(PLAN, early=VERDICTS[:3])) <= 3
+
+
+def test_a_challenger_ten_percent_faster_is_promoted() -> None:
+    assert times_promoted({CHALLENGER: 18.0}) >= 0.9 * DUELS
+
+
+def test_a_slower_challenger_is_never_promoted() -> None:
+    assert times_promoted({CHALLENGER: 22.0}) == 0
+
+
+def test_the_gain_of_a_duel_that_may_end_early_covers_the_truth() -> None:
+    covered = 0
+    for seed in range(DUELS):
+        gain = fight(machine(19.0, noise=REALISTIC, seed=seed)).gain
+        assert gain is not None
+        covered += gain.low <= 0.05 <= gain.high
+
+    assert covered >= 0.93 * DUELS
+
+
+def test_finalists_fight_the_best_of_them_goes_on() -> None:
+    arena = machine(15.0)
+
+    result = fight(arena, challengers=(RUNNER_UP, CHALLENGER, THIRD))
+
+    finalists, *stage2 = arena.asked
+    assert finalists[:2] == ((RUNNER_UP, CHALLENGER, THIRD, CHAMPION, REFERENCE), PLAN.finalists_blocks)
+    assert [launch[:2] for launch in stage2] == [((CHALLENGER, CHAMPION, REFERENCE), PLAN.blocks)] * 5
+    assert (result.challenger, result.opponent, result.verdict) == (CHALLENGER, CHAMPION, "better")
+
+
+def test_a_single_challenger_goes_straight_to_stage_two() -> None:
+    arena = machine(15.0)
+
+    fight(arena, challengers=(CHALLENGER, CHAMPION, CHALLENGER))
+
+    assert [launch[0] for launch in arena.asked] == [(CHALLENGER, CHAMPION, REFERENCE)] * 5
+
+
+@pytest.mark.parametrize(("champion", "same"), [(CHAMPION, CHAMPION), (None, REFERENCE)])
+def test_without_a_challenger_that_differs_there_is_no_duel(
+    champion: RuntimeSettings | None, same: RuntimeSettings
+) -> None:
+    arena = machine()
+
+    assert fight_if_any(arena, challengers=(same,), champion=champion) is None
+    assert arena.asked == []
+
+
+def test_the_reference_may_challenge_a_champion() -> None:
+    arena = machine()
+    arena.true_ms[REFERENCE] = 10.0
+
+    result = fight(arena, challengers=(REFERENCE,))
+
+    assert [launch[0] for launch in arena.asked] == [(REFERENCE, CHAMPION)] * 5
+    assert result.verdict == "better"
+    assert result.ratio_to_reference == Interval(estimate=1.0, low=1.0, high=1.0)
+
+
+def test_without_a_champion_the_opponent_is_the_reference() -> None:
+    result = fight(machine(20.0), champion=None)
+
+    assert (result.opponent, result.verdict) == (REFERENCE, "better")
+    assert result.gain is not None
+    assert result.gain.estimate == pytest.approx(0.6, abs=0.01)
+    assert result.ratio_to_reference is not None
+    assert result.ratio_to_reference.low < 2.5 < result.ratio_to_reference.high
+
+
+@pytest.mark.parametrize(
+    ("challenger_ms", "verdict", "launches"), [(20.0, "same", 3), (30.0, "worse", 3), (15.0, "better", 5)]
+)
+def test_what_cannot_be_promoted_ends_early_and_what_can_takes_every_launch(
+    challenger_ms: float, verdict: str, launches: int
+) -> None:
+    result = fight(machine(challenger_ms))
+
+    assert (result.verdict, result.launches) == (verdict, launches)
+    assert result.short_of_launches == (launches < 5)
+
+
+def test_a_plan_may_let_an_early_look_promote() -> None:
+    result = fight(machine(10.0), plan=DuelPlan(early=("better", "same", "worse")))
+
+    assert (result.verdict, result.launches) == ("better", 3)
+
+
+def test_figures_are_of_stage_two_alone() -> None:
+    result = fight(machine(15.0), challengers=(CHALLENGER, THIRD))
+
+    assert [figures.settings for figures in result.figures] == [CHALLENGER, CHAMPION, REFERENCE]
+    ours = result.figures_of(CHALLENGER)
+    assert ours is not None
+    assert (ours.start_ms, ours.peak_bytes) == (1003.0, 5)
+    assert ours.timings[0].calls == 5 * PLAN.blocks * 4
+    assert ours.timings[0].p50_ms == pytest.approx(15.0, rel=0.01)
+    assert result.figures_of(THIRD) is None
+    assert len(result.stage2) == 5
+
+
+def test_the_score_counts_cold_start_and_drift() -> None:
+    slow_to_start = DuelArm(settings=CHALLENGER, cold_start_ms=100_000.0)
+    drifting = DuelArm(settings=CHALLENGER, drift_factor=1.05)
+
+    starting, drifted = (fight(machine(10.0), challengers=(arm,)) for arm in (slow_to_start, drifting))
+
+    assert starting.gain is not None
+    assert starting.gain.estimate == pytest.approx(0.0, abs=0.01)
+    assert drifted.gain is not None
+    assert drifted.gain.estimate == pytest.approx(1 - 0.5 * 1.05, abs=0.01)
+    assert starting.ratio_to_reference is not None
+    assert starting.ratio_to_reference.estimate == pytest.approx(5.0, rel=0.01)
+
+
+def test_when_the_time_holds_three_launches_the_verdict_stands_on_three() -> None:
+    result = fight(machine(10.0), seconds=35.0)
+
+    assert (result.verdict, result.launches, result.short_of_launches) == ("better", 3, True)
+    assert result.detail[-1] == "stage 2: the time was up after 3 launches"
+
+
+@pytest.mark.parametrize(("seconds", "launches"), [(0.0, 0), (12.0, 1), (25.0, 2)])
+def test_fewer_launches_than_needed_settle_nothing(seconds: float, launches: int) -> None:
+    arena = machine(10.0)
+    arena.seconds_per_launch = 8.5
+
+    result = fight(arena, seconds=seconds)
+
+    assert (result.verdict, result.launches) == ("ambiguous", launches)
+    assert result.reason.startswith(f"{launches} of at least 3 launches came of the duel; stage 2: the time")
+    assert (result.gain is None) == (launches < 2)
+    assert bool(result.figures) == (launches > 0)
+
+
+def test_a_launch_that_hangs_leaves_time_for_the_others() -> None:
+    arena = machine(10.0)
+
+    fight(arena, seconds=90.0)
+
+    assert arena.asked[0][2] == pytest.approx(30.0)
+
+
+def test_stage_one_takes_no_more_than_its_share_of_the_time() -> None:
+    arena = machine(10.0)
+
+    fight(arena, challengers=(CHALLENGER, RUNNER_UP), seconds=90.0)
+
+    assert arena.asked[0][2] == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize("launch", [0, 1, 4])
+def test_a_challenger_that_fails_has_lost(launch: int) -> None:
+    arena = machine(10.0)
+    arena.failures = {(launch, CHALLENGER): CRASH}
+
+    result = fight(arena)
+
+    assert (result.verdict, result.launches) == ("worse", launch)
+    assert result.reason == "failed in the duel: crashed: signal 11"
+    assert len(arena.asked) == launch + 1
+
+
+def test_a_launch_in_which_every_arm_fails_is_nobodys_fault() -> None:
+    arena = machine(10.0)
+    arena.failures = {(1, arm): CRASH for arm in (CHALLENGER, CHAMPION, REFERENCE)}
+
+    result = fight(arena)
+
+    assert (result.verdict, result.launches, len(arena.asked)) == ("better", 5, 6)
+
+
+@pytest.mark.parametrize("arm", [CHAMPION, REFERENCE])
+def test_a_launch_in_which_another_arm_fails_is_dropped(arm: RuntimeSettings) -> None:
+    arena = machine(10.0)
+    arena.failures = {(1, arm): CRASH}
+
+    result = fight(arena)
+
+    assert (result.verdict, result.launches, len(arena.asked)) == ("better", 5, 6)
+
+
+def test_an_opponent_that_always_fails_ends_the_duel_without_a_verdict() -> None:
+    arena = machine(10.0)
+    arena.failures = {(launch, CHAMPION): CRASH for launch in range(20)}
+
+    result = fight(arena)
+
+    assert (result.verdict, result.gain, len(arena.asked)) == ("ambiguous", None, 3)
+    assert result.reason.endswith("stage 2: default fp32 failed: crashed: signal 11")
+
+
+def test_an_arm_that_timed_nothing_has_failed() -> None:
+    empty = ArmLaunch(start_ms=1.0, blocks=((),))
+
+    class Cut(SimulatedMachine):
+        def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
+            launch = super().launch(arms, blocks=blocks, seconds=seconds)
+            return replace(launch, arms=(empty, *launch.arms[1:]))
+
+    result = fight(Cut(true_ms=machine().true_ms))
+
+    assert result.verdict == "worse"
+    assert "not timed in a single block" in result.reason
+
+
+def test_a_time_out_counts_only_when_there_was_time() -> None:
+    late = Failed(kind="timeout", detail="55 s")
+    hanging, cut_short = machine(10.0), machine(10.0)
+    for arena in (hanging, cut_short):
+        arena.failures = {(4, CHALLENGER): late}
+
+    assert fight(hanging, seconds=1000.0).verdict == "worse"
+    result = fight(cut_short, seconds=55.0)
+    assert (result.verdict, result.launches) == ("better", 4)
+
+
+def test_a_finalist_that_fails_in_stage_one_is_out() -> None:
+    arena = machine(10.0)
+    arena.failures = {(0, CHALLENGER): CRASH}
+
+    result = fight(arena, challengers=(CHALLENGER, RUNNER_UP))
+
+    assert result.challenger == RUNNER_UP
+    assert "stage 1: default bf16 freezing=True failed: crashed: signal 11" in result.detail
+
+
+def test_when_every_finalist_fails_the_best_of_them_has_lost() -> None:
+    arena = machine(10.0)
+    arena.failures = {(0, CHALLENGER): CRASH, (0, RUNNER_UP): CRASH}
+
+    result = fight(arena, challengers=(CHALLENGER, RUNNER_UP))
+
+    assert (result.challenger, result.verdict, len(arena.asked)) == (CHALLENGER, "worse", 1)
+    assert result.figures == ()
+
+
+def test_a_stage_one_in_which_nothing_ran_leaves_the_order_of_the_search() -> None:
+    arena = machine(10.0)
+    arena.failures = {(0, arm): CRASH for arm in (CHALLENGER, RUNNER_UP, CHAMPION, REFERENCE)}
+
+    result = fight(arena, challengers=(RUNNER_UP, CHALLENGER))
+
+    assert (result.challenger, result.launches) == (RUNNER_UP, 5)
+
+
+def test_equal_seeds_give_equal_results() -> None:
+    first, second = (fight(machine(15.0, noise=REALISTIC, seed=7)) for _ in range(2))
+
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.03, 0.5, "better"),
+        (0.029, 0.5, "ambiguous"),
+        (-0.03, 0.03, "same"),
+        (0.01, 0.02, "same"),
+        (-0.02, -0.01, "same"),
+        (-0.031, -0.001, "worse"),
+        (-0.5, 0.0, "ambiguous"),
+        (-0.031, 0.031, "ambiguous"),
+    ],
+)
+def test_verdicts_at_their_borders(low: float, high: float, verdict: str) -> None:
+    gain = Interval(estimate=(low + high) / 2, low=low, high=high)
+
+    assert decide_gain(gain, gain_needed=0.03, equal=0.03) == verdict
+
+
+@given(bounds=st.tuples(st.floats(-1, 1), st.floats(-1, 1)), shift=st.floats(0, 0.5))
+def test_a_higher_gain_never_has_a_lower_verdict(bounds: tuple[float, float], shift: float) -> None:
+    low, high = sorted(bounds)
+    gain = Interval(estimate=low, low=low, high=high)
+    higher = Interval(estimate=low + shift, low=low + shift, high=high + shift)
+    before, after = (decide_gain(g, gain_needed=0.03, equal=0.03) for g in (gain, higher))
+
+    assert not (before == "better" and after != "better")
+    assert not (after == "worse" and before in {"better", "ambiguous"})
+
+
+def test_looks_lie_between_the_fewest_and_the_most_launches() -> None:
+    assert PLAN.looks_at == (3, 4, 5)
+    assert DuelPlan(minimum_launches=3, stage2_launches=9).looks_at == (3, 6, 9)
+    assert DuelPlan(looks=1).looks_at == (5,)
+    assert DuelPlan(minimum_launches=5, stage2_launches=5).looks_at == (5,)
+
+
+@given(launches=st.integers(2, 12), most=st.integers(2, 9), looks=st.integers(1, 5))
+def test_more_launches_never_ask_for_more_confidence(launches: int, most: int, looks: int) -> None:
+    plan = DuelPlan(minimum_launches=2, stage2_launches=most, looks=looks)
+    levels = [plan.confidence(count) for count in range(1, launches + 1)]
+
+    assert all(late <= early for early, late in itertools.pairwise(levels))
+    assert all(0.95 - 1e-9 <= level < 1 for level in levels)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"blocks": 0},
+        {"looks": 0},
+        {"minimum_launches": 1},
+        {"minimum_launches": 6},
+        {"gain": 0.0},
+        {"equal": 1.0},
+        {"early": ("good",)},
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"^duel: "):
+        DuelPlan(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fields", [{"cold_start_ms": -1.0}, {"drift_factor": 0.0}])
+def test_an_arm_that_makes_no_sense_is_refused(fields: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"^duel: eager fp32: "):
+        DuelArm(settings=REFERENCE, **fields)

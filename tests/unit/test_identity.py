@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuner.identity import Environment, available_threads, current_environment
+from toto_core.version import ENGINE_VERSION
+
+HERE = Environment(
+    device="cpu",
+    hardware="GenuineIntel / 6 / 143",
+    isa="abcdef012345",
+    driver="",
+    torch="2.13.0",
+    engine="1",
+    threads=2,
+)
+FIELDS = [field.name for field in dataclasses.fields(Environment)]
+
+
+def changed(name: str) -> Environment:
+    return dataclasses.replace(HERE, **{name: 9 if name == "threads" else "other"})  # type: ignore[arg-type]
+
+
+def in_another_process(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_fingerprint_needs_no_torch_and_is_the_same_in_every_process() -> None:
+    code = (
+        "import json, sys; from autotuner.identity import current_environment; "
+        "found = current_environment(); "
+        "print(json.dumps([found.fingerprint, sorted({'torch', 'optuna', 'pandas'} & set(sys.modules))]))"
+    )
+
+    assert json.loads(in_another_process(code)) == [current_environment().fingerprint, []]
+
+
+def test_this_machine_is_described_in_full() -> None:
+    found = current_environment()
+
+    assert found.device == "cpu"
+    assert found.hardware
+    assert found.engine == ENGINE_VERSION
+    assert found.threads == available_threads() == len(os.sched_getaffinity(0))
+    assert found.torch[0].isdigit()
+    assert len(found.isa) == 12
+
+
+def test_the_environment_of_a_gpu_is_another_one() -> None:
+    gpu = current_environment("cuda")
+
+    assert gpu.device == "cuda"
+    assert gpu.fingerprint != current_environment().fingerprint
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_changes_the_fingerprint_and_is_named_as_a_difference(name: str) -> None:
+    there = changed(name)
+
+    assert there.fingerprint != HERE.fingerprint
+    assert HERE.differences(there) == (f"{name}: {getattr(there, name)} there, {getattr(HERE, name)} here",)
+
+
+def test_equal_environments_have_no_differences() -> None:
+    assert HERE.differences(dataclasses.replace(HERE)) == ()
+    assert HERE.fingerprint == dataclasses.replace(HERE).fingerprint
+    assert HERE.fingerprint == "fingerprint"
+
+
+@given(
+    st.builds(
+        Environment,
+        device=st.text(),
+        hardware=st.text(),
+        isa=st.text(),
+        driver=st.text(),
+        torch=st.text(),
+        engine=st.text(),
+        threads=st.integers(),
+    )
+)
+def test_an_environment_survives_json(environment: Environment) -> None:
+    again = Environment.from_dict(json.loads(environment.to_json()))
+
+    assert again == environment
+    assert again.fingerprint == environment.fingerprint
+
+
+def test_other_fields_are_refused() -> None:
+    with pytest.raises(TypeError):
+        Environment.from_dict({"device": "cpu"})
+    with pytest.raises(TypeError):
+        Environment.from_dict({**dataclasses.asdict(HERE), "colour": "red"})

@@ -1,0 +1,85 @@
+"""Toto checkpoints in the official layout, safetensors only: tensors in and out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from toto_core.config import ModelConfig
+from toto_core.model import TotoModel
+from toto_core.model_files import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, locate, read_config
+
+_FUSED_SWIGLU = {"mlp.0.w12.": "mlp.0.", "mlp.0.w3.": "mlp.2."}
+
+
+def load(name_or_folder: str, *, revision: str | None = None) -> TotoModel:
+    """Load a model in float32, in evaluation mode, from ``toto-mini``, a folder, or a hub id.
+
+    Raises ``CheckpointError``.
+    """
+    folder = locate(name_or_folder, revision=revision)
+    config = read_config(folder)
+    weights = _read_weights(folder / WEIGHTS_FILE)
+    with torch.device("meta"):  # the weights are assigned below; initialising them would only cost time
+        model = TotoModel(config)
+    try:
+        model.load_state_dict(from_official(weights, config), assign=True)
+    except (RuntimeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{folder / WEIGHTS_FILE}: does not fit {CONFIG_FILE}: {reason}") from None
+    return model.eval().requires_grad_(False)
+
+
+def save(model: TotoModel, folder: Path) -> None:
+    """Write ``model`` in the official layout into ``folder``, which is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(model.config.to_official(), indent=1) + "\n"
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    save_file(to_official(model.state_dict(), model.config), folder / WEIGHTS_FILE)
+
+
+def from_official(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """Translate official names and layouts into ``TotoModel``'s: see ``layers`` for its head layout."""
+    order = _head_order(config)
+    translated = {}
+    for official, tensor in weights.items():
+        name = official.removeprefix("model.")
+        for fused, plain in _FUSED_SWIGLU.items():
+            name = name.replace(fused, plain)
+        if "rotary_emb" in name:
+            continue  # constants that older checkpoints carry
+        translated[name] = tensor[order] if ".wQKV." in name else tensor
+    return translated
+
+
+def to_official(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """The inverse of ``from_official``, with contiguous tensors."""
+    back = torch.argsort(_head_order(config))
+    return {
+        f"model.{name}": (tensor[back] if ".wQKV." in name else tensor).contiguous()
+        for name, tensor in weights.items()
+    }
+
+
+def _head_order(config: ModelConfig) -> Tensor:
+    """Official row of each of our wQKV rows.
+
+    Theirs run (qkv, head_dim, head), ours (qkv, head, even then odd dimensions).
+    """
+    rows = torch.arange(3 * config.embed_dim).reshape(3, config.head_dim, config.num_heads).transpose(1, 2)
+    halves = torch.cat((torch.arange(0, config.head_dim, 2), torch.arange(1, config.head_dim, 2)))
+    query, key, value = rows
+    return torch.stack((query[:, halves], key[:, halves], value)).flatten()
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: is not a readable safetensors file ({error})") from None
+    return {name: tensor.float() for name, tensor in weights.items()}

@@ -1,0 +1,69 @@
+"""Process-wide default settings from the environment variables of earlier integrations; explicit ones win.
+
+TOTO_DISABLE_COMPILE=1 runs eagerly, TOTO_COMPILE=0 likewise, TOTO_COMPILE_MODE names the mode,
+TOTO_COMPILE_BACKEND may only be ``inductor``.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+
+from toto_core.settings import COMPILE_MODES, DEFAULT_RECOMPILE_LIMIT, RuntimeSettings
+
+DEFAULT_MODE = "reduce-overhead"
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+_applied: list[RuntimeSettings] = []
+
+
+def apply(*, verbose: bool = False, environ: Mapping[str, str] | None = None) -> RuntimeSettings:
+    """Read the variables, make them this process's defaults, and return the settings they stand for.
+
+    ``torch._dynamo.config.recompile_limit`` is taken over when the caller has changed it.
+    """
+    settings = settings_from_environment(os.environ if environ is None else environ)
+    settings = settings.replace(recompile_limit=_recompile_limit())
+    _applied[:] = [settings]
+    if verbose:
+        print(f"toto compile settings: {settings.label}")  # noqa: T201 - that is what verbose asks for
+    return settings
+
+
+def defaults(*, torch_compile: bool | None = None) -> RuntimeSettings:
+    """Settings for a pipeline that was given none: what ``apply`` set, or eager unless ``torch_compile``."""
+    environment_disables = disabled(os.environ)
+    if torch_compile is False or environment_disables:
+        return RuntimeSettings()
+    if _applied:
+        return _applied[0]
+    if torch_compile:
+        return settings_from_environment(os.environ).replace(recompile_limit=_recompile_limit())
+    return RuntimeSettings()
+
+
+def disabled(environ: Mapping[str, str]) -> bool:
+    """Whether the kill switch ``TOTO_DISABLE_COMPILE`` is on."""
+    return environ.get("TOTO_DISABLE_COMPILE", "").strip().lower() in _TRUE
+
+
+def settings_from_environment(environ: Mapping[str, str]) -> RuntimeSettings:
+    """The settings the variables stand for; an unknown mode or backend warns and is ignored."""
+    if disabled(environ) or environ.get("TOTO_COMPILE", "1").strip().lower() in _FALSE:
+        return RuntimeSettings()
+    backend = environ.get("TOTO_COMPILE_BACKEND", "inductor").strip()
+    if backend != "inductor":
+        warnings.warn(f"TOTO_COMPILE_BACKEND={backend} is ignored: only inductor is supported", stacklevel=3)
+    mode = environ.get("TOTO_COMPILE_MODE", DEFAULT_MODE).strip()
+    if mode not in COMPILE_MODES:
+        known = ", ".join(COMPILE_MODES)
+        warnings.warn(f"TOTO_COMPILE_MODE={mode} is ignored: known are {known}", stacklevel=3)
+        mode = DEFAULT_MODE
+    return RuntimeSettings(compile_mode=mode)
+
+
+def _recompile_limit() -> int:
+    import torch._dynamo  # noqa: PLC0415 - importing this module must stay possible without torch
+
+    limit = torch._dynamo.config.recompile_limit
+    return int(limit) if isinstance(limit, int) else DEFAULT_RECOMPILE_LIMIT

@@ -1,0 +1,58 @@
+"""``CompileReport``: what compiling a pipeline did, as torch counted it; needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileReport:
+    """Counts since the pipeline was built; all zero for an eager one.
+
+    requested            whether the settings asked for compilation.
+    graphs               graphs compiled.
+    graph_breaks         places where a graph was split.
+    recompiles           graphs compiled because an earlier one's guards failed.
+    recompile_limit_hit  torch reached the limit and runs further shapes in eager mode.
+    cudagraph_skips      reasons why CUDA graphs were not used, where they were asked for.
+    compile_seconds      time spent compiling.
+    cache_hits           compiled graphs found in a cache on disk.
+    """
+
+    requested: bool = False
+    graphs: int = 0
+    graph_breaks: int = 0
+    recompiles: int = 0
+    recompile_limit_hit: bool = False
+    cudagraph_skips: tuple[str, ...] = ()
+    compile_seconds: float = 0.0
+    cache_hits: int = 0
+
+    @property
+    def really_compiled(self) -> bool:
+        """Asked to compile, at least one graph came of it, and no shape fell back to eager mode."""
+        return self.requested and self.graphs > 0 and not self.recompile_limit_hit
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        if not self.requested:
+            return "eager"
+        limit = ", recompile limit hit" if self.recompile_limit_hit else ""
+        skips = f", {len(self.cudagraph_skips)} CUDA-graph skips" if self.cudagraph_skips else ""
+        return (
+            f"{self.graphs} graphs, {self.graph_breaks} breaks, {self.recompiles} recompiles{limit}{skips}, "
+            f"{self.compile_seconds:.1f} s compiling"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self) | {"cudagraph_skips": list(self.cudagraph_skips)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CompileReport:
+        """The inverse of ``to_dict``."""
+        return cls(**{**values, "cudagraph_skips": tuple(values.get("cudagraph_skips", ()))})

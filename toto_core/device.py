@@ -1,0 +1,55 @@
+"""The one seam to a device: choosing it, waiting for it, reading its memory; no GPU code stands elsewhere."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+class DeviceError(ValueError):
+    """The device cannot be used; the message is one line."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """``cpu``, ``cuda``, ``cuda:0`` or ``auto`` to a device. Raises ``DeviceError`` when it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"device {name!r} is not known; use cpu or cuda") from None
+    if device.type not in {"cpu", "cuda"}:
+        raise DeviceError(f"device {name!r} is not supported; use cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device cuda was asked for, but torch sees no CUDA device here; use --device cpu")
+    return device
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished what was asked of it; on a CPU it always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def begin_call(device: torch.device) -> None:
+    """Tell CUDA graphs that the outputs of earlier calls are no longer needed."""
+    if device.type == "cuda":
+        mark_step: Callable[[], None] = torch.compiler.cudagraph_mark_step_begin  # torch leaves it untyped
+        mark_step()
+
+
+def owned(tensor: Tensor) -> Tensor:
+    """A copy on the CPU: a CUDA graph overwrites its outputs at the next call."""
+    return tensor.cpu() if tensor.device.type == "cuda" else tensor
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most bytes used so far: of the device's allocator, or of this process's resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,118 @@
+"""Where a model's files are (embedded, a folder, or the hub's cache) and their digest; needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from importlib import resources
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from toto_core.config import ConfigError, ModelConfig
+
+EMBEDDED = "toto-mini"
+"""Name of the model that ships inside the package."""
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+_FILES = (CONFIG_FILE, WEIGHTS_FILE)
+_HUB_PROBE_SECONDS = 3.0
+
+
+class CheckpointError(ValueError):
+    """The model cannot be loaded; the message is one line that names it, the reason, and what to do."""
+
+
+def locate(name_or_folder: str, *, revision: str | None = None) -> Path:
+    """The folder that holds a model's files. Raises ``CheckpointError``, at once, when there is none."""
+    if name_or_folder == EMBEDDED:
+        return Path(str(resources.files("toto_core") / "assets" / EMBEDDED))
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir():
+        for name in _FILES:
+            if not (folder / name).is_file():
+                raise CheckpointError(f"{folder}: has no {name}; give a folder in the official layout")
+        return folder
+    if name_or_folder.count("/") != 1 or name_or_folder.startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"{name_or_folder}: no such model folder, and not a hub id such as Datadog/Toto-Open-Base-1.0; "
+            f"use {EMBEDDED} for the model that ships with the package"
+        )
+    return _from_hub(name_or_folder, revision)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The architecture of the model in ``folder``. Raises ``CheckpointError``."""
+    path = folder / CONFIG_FILE
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path}: must hold one JSON object")
+    try:
+        return ModelConfig.from_official(fields)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of a model's configuration and weights, hexadecimal: its identity, whatever it is called."""
+    total = hashlib.sha256()
+    for name in _FILES:
+        try:
+            with (folder / name).open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise CheckpointError(f"{folder / name}: cannot be read: {error.strerror or error}") from None
+    return total.hexdigest()
+
+
+def _from_hub(hub_id: str, revision: str | None) -> Path:
+    # the hub's client takes a third of a second to import, and only a hub id needs it
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - see above
+    from huggingface_hub.errors import (  # noqa: PLC0415 - see above
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
+
+    try:
+        folder = snapshot_download(
+            hub_id, revision=revision, allow_patterns=list(_FILES), local_files_only=True
+        )
+        if all((Path(folder) / name).is_file() for name in _FILES):
+            return Path(folder)
+    except HFValidationError as error:
+        raise CheckpointError(f"{hub_id}: not a hub id: {_one_line(error)}") from None
+    except LocalEntryNotFoundError:
+        pass  # not downloaded yet
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
+        raise CheckpointError(f"{hub_id}: not in the local hub cache, and HF_HUB_OFFLINE is set")
+    _probe_hub(hub_id)
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{hub_id}: could not be downloaded: {_one_line(error)}") from None
+
+
+def _probe_hub(hub_id: str) -> None:
+    """Fail at once when the hub cannot be reached: its client retries for about 23 seconds."""
+    from huggingface_hub import constants  # noqa: PLC0415 - only a hub id needs it
+
+    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        return  # a proxy answers for hosts this machine cannot look up itself
+    endpoint = urlsplit(constants.ENDPOINT)
+    try:
+        address = (endpoint.hostname or "", endpoint.port or 443)
+        socket.create_connection(address, timeout=_HUB_PROBE_SECONDS).close()
+    except OSError as error:
+        raise CheckpointError(
+            f"{hub_id}: not in the local hub cache, and the hub cannot be reached ({_one_line(error)}); "
+            f"give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or use {EMBEDDED}"
+        ) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

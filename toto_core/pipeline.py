@@ -1,0 +1,241 @@
+"""``TotoPipeline``: arrays in, ``Forecast`` out."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from toto_core import checkpoint, compile_config
+from toto_core.cache import Suffix, empty_suffix
+from toto_core.compile_report import CompileReport
+from toto_core.compiled import Calls, First
+from toto_core.decode import Carry, Context, Decoder
+from toto_core.device import begin_call, owned, peak_bytes, resolve_device, synchronize
+from toto_core.forecast import Forecast
+from toto_core.requests import ArrayLike, RequestError, batches, read_context
+from toto_core.sampling import Noise, draw_noise
+from toto_core.scaling import Stats
+from toto_core.settings import RuntimeSettings
+
+
+class PipelineClosedError(RuntimeError):
+    """The pipeline was unloaded; load another one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ask:
+    """One forecast's sizes: steps, sample paths (None for the mean path), and paths decoded together."""
+
+    steps: int
+    num_samples: int | None
+    samples_per_batch: int
+    patch_size: int
+
+    @property
+    def patches(self) -> int:
+        return math.ceil(self.steps / self.patch_size)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the first patch that are needed: all when more patches follow."""
+        return min(self.steps, self.patch_size)
+
+
+class TotoPipeline:
+    """A Toto model under one set of runtime settings; not safe for calls from several threads at once."""
+
+    def __init__(
+        self, decoder: Decoder, settings: RuntimeSettings, device: torch.device, load_ms: float
+    ) -> None:
+        self.settings = settings
+        self.device = device
+        self.load_ms = load_ms
+        self.last_run_metadata: dict[str, Any] = {}
+        self.provenance: dict[str, str] = {}
+        """Where the settings came from, for whoever loads by symbol; copied into the metadata of every run."""
+        self._decoder: Decoder | None = decoder
+        self._calls = Calls(decoder, settings)
+        self._cold_start_ms: float | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_dir: str,
+        *,
+        device: str | None = None,
+        device_map: str | None = None,
+        torch_compile: bool | None = None,
+        settings: RuntimeSettings | None = None,
+        revision: str | None = None,
+    ) -> TotoPipeline:
+        """Load a model from ``toto-mini``, a folder in the official layout, or a hub id.
+
+        ``device_map`` is another name of ``device``. Without ``settings`` the process-wide defaults of
+        ``compile_config`` hold; ``torch_compile`` asks for or forbids compilation then. A thread count in the
+        settings is set for the whole process, because a process has only one. Raises ``CheckpointError`` and
+        ``DeviceError``, each with one line.
+        """
+        started = time.perf_counter()
+        chosen = settings or compile_config.defaults(torch_compile=torch_compile)
+        target = resolve_device(device or device_map or "cpu")
+        _set_threads(chosen.num_threads)
+        model = checkpoint.load(name_or_dir, revision=revision)
+        decoder = Decoder(model, precision=chosen.precision).to(target).eval().requires_grad_(False)
+        return cls(decoder, chosen, target, _milliseconds(started))
+
+    @property
+    def patch_size(self) -> int:
+        """Time steps in a patch."""
+        return self._open().config.patch_size
+
+    @property
+    def compile_report(self) -> CompileReport:
+        """What compiling did so far."""
+        return self._calls.report
+
+    @property
+    def cold_start_ms(self) -> float | None:
+        """Load and first call together, compilation included; None before the first call."""
+        return self._cold_start_ms
+
+    def predict(
+        self,
+        context: ArrayLike,
+        prediction_length: int = 8,
+        num_samples: int | None = 256,
+        seed: int = 0,
+        samples_per_batch: int | None = None,
+        *,
+        padding_mask: ArrayLike | None = None,
+        id_mask: ArrayLike | None = None,
+    ) -> Forecast:
+        """Forecast ``prediction_length`` steps of one or more series.
+
+        ``context`` is (time,), (variate, time) or (batch, variate, time); ``padding_mask`` (True for real
+        values) and ``id_mask`` (group of each variate) have its shape. ``num_samples=None`` gives the
+        deterministic mean path. ``samples_per_batch`` bounds memory and changes no number; it defaults to the
+        settings'. The same ``seed`` gives the same noise to every series. Raises ``RequestError``.
+        """
+        started = time.perf_counter()
+        decoder = self._open()
+        ask = self._ask(prediction_length, num_samples, samples_per_batch)
+        whole = read_context(context, padding_mask, id_mask, decoder.config.patch_size)
+        noise = self._noise(ask, variates=whole.series.shape[1], seed=seed)
+        parts: list[Tensor] = []
+        with torch.no_grad():  # not inference_mode: freezing needs tensors that still have version counters
+            for part, real in batches(whole, self.settings, decoder.config.patch_size):
+                parts.append(self._forecast(part, ask, noise)[:real])
+        synchronize(self.device)
+        paths = torch.cat(parts)
+        self._note(ask, latency_ms=_milliseconds(started))
+        if num_samples is None:
+            return Forecast(mean=paths[..., 0])
+        return Forecast(mean=paths.mean(-1), samples=paths)
+
+    def unload(self) -> None:
+        """Free the model; later calls raise ``PipelineClosedError``."""
+        self._decoder = None
+        del self._calls
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _open(self) -> Decoder:
+        if self._decoder is None:
+            raise PipelineClosedError("this pipeline was unloaded; load another one")
+        return self._decoder
+
+    def _ask(self, steps: int, num_samples: int | None, samples_per_batch: int | None) -> _Ask:
+        for name, value in (("prediction_length", steps), ("num_samples", num_samples)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise RequestError(f"predict: {name} must be a whole number of at least 1, not {value!r}")
+        together = samples_per_batch or self.settings.samples_per_batch or num_samples or 1
+        return _Ask(
+            steps=steps,
+            num_samples=num_samples,
+            samples_per_batch=min(together, num_samples or 1),
+            patch_size=self.patch_size,
+        )
+
+    def _noise(self, ask: _Ask, *, variates: int, seed: int) -> Noise | None:
+        if ask.num_samples is None:
+            return None
+        steps = ask.rows if ask.patches == 1 else ask.patches * ask.patch_size
+        noise = draw_noise(seed, num_samples=ask.num_samples, variates=variates, steps=steps)
+        return Noise(*(uniform.to(self.device) for uniform in noise))
+
+    def _forecast(self, context: Context, ask: _Ask, noise: Noise | None) -> Tensor:
+        """Prices (batch, variate, time, sample) of one model call's series, on the CPU."""
+        context = context.each(lambda part: part.to(self.device))
+        begin_call(self.device)
+        first_noise = None if noise is None else Noise(*(uniform[:, : ask.rows] for uniform in noise))
+        first = self._calls.first(context, ask.rows, first_noise, keep=ask.patches > 1)
+        if first.carry is None:
+            return owned(first.prices)
+        total = first.prices.shape[-1]
+        together = min(ask.samples_per_batch, total)
+        chunks = [
+            self._continue(first, first.carry, ask, noise, slice(start, start + together))
+            for start in range(0, total, together)
+        ]
+        return torch.cat(chunks, dim=-1)[..., : ask.steps, :]
+
+    def _continue(self, first: First, carry: Carry, ask: _Ask, noise: Noise | None, part: slice) -> Tensor:
+        """All patches of some sample paths, (batch, variate, time, sample), time in whole patches."""
+        prices = first.prices[..., part].transpose(-1, -2).contiguous()
+        samples = prices.shape[2]
+        stats = Stats(*(value.unsqueeze(-1).expand(*value.shape, samples) for value in carry.stats))
+        suffix: Suffix = empty_suffix(carry.prefix, samples=samples, slots=ask.patches - 1)
+        patches = [prices]
+        for index in range(1, ask.patches):
+            rows = slice(index * ask.patch_size, (index + 1) * ask.patch_size)
+            drawn = None if noise is None else Noise(*(uniform[:, rows, part] for uniform in noise))
+            slot = torch.tensor(index - 1, device=self.device)
+            following = self._calls.following(patches[-1], stats, carry, suffix, slot, noise=drawn)
+            stats = following.stats
+            patches.append(following.prices)
+        return owned(torch.cat(patches, dim=-1)).transpose(-1, -2)
+
+    def _note(self, ask: _Ask, *, latency_ms: float) -> None:
+        if self._cold_start_ms is None:
+            self._cold_start_ms = self.load_ms + latency_ms
+        report = self._calls.report
+        self.last_run_metadata = {
+            "torch_compile_success": report.really_compiled,
+            "num_samples_used": ask.num_samples,
+            "graphs": report.graphs,
+            "graph_breaks": report.graph_breaks,
+            "recompiles": report.recompiles,
+            "recompile_limit_hit": report.recompile_limit_hit,
+            "cudagraph_skips": list(report.cudagraph_skips),
+            "cold_start_ms": self._cold_start_ms,
+            "latency_ms": latency_ms,
+            "peak_bytes": peak_bytes(self.device),
+            **self.provenance,
+        }
+
+
+def _set_threads(count: int | None) -> None:
+    if count is None or torch.get_num_threads() == count:
+        return
+    if torch.get_num_threads() != count and _threads_set:
+        warnings.warn(
+            f"this process already runs {_threads_set[0]} threads; settings for {count} hold after a restart",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return
+    torch.set_num_threads(count)
+    _threads_set.append(count)
+
+
+_threads_set: list[int] = []
+
+
+def _milliseconds(started: float) -> float:
+    return (time.perf_counter() - started) * 1000.0

@@ -1,0 +1,226 @@
+"""``RuntimeSettings``: one way to run a Toto model, its canonical form and its JSON; needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+COMPILE_MODES = ("eager", "default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
+"""Simplest first: between equals the simpler one stays."""
+PRECISIONS = ("fp32", "bf16")
+COMPILE_SCOPES = ("full", "layer")
+DEFAULT_RECOMPILE_LIMIT = 8
+"""torch 2.13's own ``torch._dynamo.config.recompile_limit``."""
+
+
+class SettingsError(ValueError):
+    """Values that are no runtime settings; the message is one line that names the field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeSettings:
+    """One way to run a model; the default is the safe one: eager, fp32.
+
+    compile_mode      one of ``COMPILE_MODES``.
+    precision         ``fp32`` or ``bf16`` (matrix products; delicate parts stay fp32).
+    recompile_limit   graphs one function may get before torch goes on in eager mode without a word.
+    series_per_batch  series in one model call; a shorter batch is padded to it when compiled.
+    samples_per_batch sample paths decoded together, None for all at once; bounds memory.
+    context_bucket    compiled contexts are padded on the left to a multiple of this many time steps, 0 for
+                      whole patches only.
+    dynamic           compile for dynamic shapes.
+    freezing          compile the weights in as packed constants.
+    compile_scope     ``full`` graph or one repeated ``layer``.
+    num_threads       CPU threads of the process, None for torch's own choice.
+
+    Raises ``SettingsError`` for a value outside its range.
+    """
+
+    compile_mode: str = "eager"
+    precision: str = "fp32"
+    recompile_limit: int = DEFAULT_RECOMPILE_LIMIT
+    series_per_batch: int = 1
+    samples_per_batch: int | None = None
+    context_bucket: int = 0
+    dynamic: bool = False
+    freezing: bool = False
+    compile_scope: str = "full"
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("compile_mode", self.compile_mode, COMPILE_MODES)
+        _one_of("precision", self.precision, PRECISIONS)
+        _one_of("compile_scope", self.compile_scope, COMPILE_SCOPES)
+        _whole("recompile_limit", self.recompile_limit, 1, 100_000)
+        _whole("series_per_batch", self.series_per_batch, 1, 65_536)
+        _whole("samples_per_batch", self.samples_per_batch, 1, 1_000_000, optional=True)
+        _whole("context_bucket", self.context_bucket, 0, 1_000_000)
+        _whole("num_threads", self.num_threads, 1, 4096, optional=True)
+        for name in ("dynamic", "freezing"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"settings: {name} must be true or false, not {getattr(self, name)!r}")
+
+    @property
+    def compiled(self) -> bool:
+        """Whether these settings ask torch to compile at all."""
+        return self.compile_mode != "eager"
+
+    @property
+    def key(self) -> str:
+        """Readable text that is equal for equal settings and differs otherwise."""
+        return " ".join(f"{name}={value}" for name, value in self.to_dict().items())
+
+    @property
+    def label(self) -> str:
+        """Short text for people: mode and precision first, then whatever differs from the default."""
+        default = RuntimeSettings()
+        rest = [
+            f"{name}={value}"
+            for name, value in self.to_dict().items()
+            if name not in {"compile_mode", "precision"} and value != getattr(default, name)
+        ]
+        return " ".join((self.compile_mode, self.precision, *rest))
+
+    @property
+    def complexity(self) -> tuple[int, int, int]:
+        """Sorts simpler settings first: by mode, then precision, then how many other fields were changed."""
+        return (
+            COMPILE_MODES.index(self.compile_mode),
+            PRECISIONS.index(self.precision),
+            self.label.count("="),
+        )
+
+    def replace(self, **changes: Any) -> RuntimeSettings:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, in declaration order."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RuntimeSettings:
+        """Read plain values; absent fields take their default.
+
+        Raises ``SettingsError`` for an unknown field or a value outside its range.
+        """
+        if not isinstance(values, Mapping):
+            raise SettingsError("settings: must be one object of fields")
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            names = ", ".join(sorted(known))
+            raise SettingsError(f"settings: unknown field {unknown[0]!r}; known are {names}")
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, text: str) -> RuntimeSettings:
+        """The inverse of ``to_json``. Raises ``SettingsError``."""
+        try:
+            values = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"settings: not JSON: {error}") from None
+        return cls.from_dict(values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsFacts:
+    """What of a device and a workload decides which settings can differ at all.
+
+    ``shapes`` are the distinct (context length, prediction length) pairs in time steps; ``most_samples`` is 0
+    for the deterministic mean path; ``threads`` the CPU threads a process would use by itself.
+    """
+
+    device: str
+    threads: int
+    patch_size: int
+    shapes: tuple[tuple[int, int], ...]
+    most_samples: int
+    series_per_call: int = 1
+
+    def graphs_needed(self, context_bucket: int) -> int:
+        """How many static graphs the prefill needs for all shapes, with contexts padded to a bucket."""
+        return len({(self.padded(c, context_bucket), min(p, self.patch_size)) for c, p in self.shapes})
+
+    def padded(self, context: int, context_bucket: int) -> int:
+        """Length in time steps that a context of ``context`` steps is padded to."""
+        whole = round_up(context, self.patch_size)
+        return whole if context_bucket == 0 else round_up(whole, round_up(context_bucket, self.patch_size))
+
+
+def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSettings:
+    """The representative of all settings that cannot differ from ``settings`` under ``facts``.
+
+    On a CPU there are no CUDA graphs, so reduce-overhead is default and max-autotune-no-cudagraphs is
+    max-autotune. Eager mode has no graph to bucket, freeze or recompile. Idempotent.
+    """
+    if facts.device == "cpu":
+        aliases = {"reduce-overhead": "default", "max-autotune-no-cudagraphs": "max-autotune"}
+        mode = aliases.get(settings.compile_mode, settings.compile_mode)
+        threads = settings.num_threads or facts.threads
+        settings = settings.replace(compile_mode=mode, num_threads=threads)
+    else:
+        settings = settings.replace(num_threads=None)
+    settings = settings.replace(
+        series_per_batch=min(settings.series_per_batch, facts.series_per_call),
+        samples_per_batch=_canonical_samples(settings.samples_per_batch, facts),
+    )
+    if not settings.compiled:
+        return settings.replace(
+            recompile_limit=DEFAULT_RECOMPILE_LIMIT,
+            context_bucket=0,
+            dynamic=False,
+            freezing=False,
+            compile_scope="full",
+        )
+    return _canonical_shapes(settings, facts)
+
+
+def distinct(candidates: Iterable[RuntimeSettings], facts: SettingsFacts) -> tuple[RuntimeSettings, ...]:
+    """Canonical forms of ``candidates``, each once, in order of first appearance."""
+    return tuple(dict.fromkeys(canonical(candidate, facts) for candidate in candidates))
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple of ``multiple`` that is at least ``value``."""
+    return -(-value // multiple) * multiple
+
+
+def _canonical_shapes(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSettings:
+    if facts.graphs_needed(0) == 1:
+        return settings.replace(context_bucket=0, dynamic=False, recompile_limit=DEFAULT_RECOMPILE_LIMIT)
+    bucket = round_up(settings.context_bucket, facts.patch_size)
+    if all(facts.padded(c, bucket) == facts.padded(c, 0) for c, _ in facts.shapes):
+        bucket = 0
+    needed = facts.graphs_needed(bucket)
+    limit = settings.recompile_limit
+    if limit >= needed:
+        limit = max(DEFAULT_RECOMPILE_LIMIT, needed)
+    dynamic = settings.dynamic and needed > 1
+    return settings.replace(context_bucket=bucket, recompile_limit=limit, dynamic=dynamic)
+
+
+def _canonical_samples(samples: int | None, facts: SettingsFacts) -> int | None:
+    beyond_one_patch = max(prediction for _, prediction in facts.shapes) > facts.patch_size
+    if samples is None or samples >= facts.most_samples or not beyond_one_patch:
+        return None
+    return samples
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SettingsError(f"settings: {name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def _whole(name: str, value: Any, low: int, high: int, *, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise SettingsError(f"settings: {name} must be a whole number from {low} to {high}, not {value!r}")
