@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ from storage.sqlite_files import (
 
 BUSY_TIMEOUT_S = 5.0
 _BEGIN = "storage_begin"  # execution option: what BEGIN says on SQLite
+# To make a file is to open and close it, which would drop the locks another thread has on it by then.
+_CREATING = threading.Lock()
 
 
 class Database:
@@ -116,6 +119,20 @@ class Database:
                 back_up(self.path, copy, busy_timeout_s=self.busy_timeout_s, replace=True)
             upgrade(connection)
 
+    def refuse_cut_short(self) -> None:
+        """Raise `StoreCorrupt` for a file that lacks its end, `StoreUnavailable` for one out of reach."""
+        if self.path is None:
+            return
+        with self._translating(), closing(connect(self.path, self.busy_timeout_s)) as connection:
+            refuse_cut_short(connection, self.path)
+
+    def settle_journal(self) -> None:
+        """Put a file into the journal mode that suits this SQLite. Raises `StoreUnavailable` while it is in use."""
+        if self.path is None:
+            return
+        with self._translating(), closing(connect(self.path, self.busy_timeout_s)) as connection:
+            set_journal_mode(connection, journal_mode(sqlite3.sqlite_version_info))
+
     def _refuse_strangers(self, revision: str | None, *, holds_tables: bool) -> None:
         if revision is None and holds_tables:
             raise StoreUnavailable(
@@ -146,10 +163,13 @@ def open_database(
     if isinstance(place, URL):
         database = Database(_server_engine(place), path=None, busy_timeout_s=busy_timeout_s)
     else:
-        _require_file(place, create=create)
+        with _CREATING:
+            _require_file(place, create=create)
         database = Database(_file_engine(place, busy_timeout_s), path=place, busy_timeout_s=busy_timeout_s)
     try:
+        database.refuse_cut_short()
         database.bring_up_to_date()
+        database.settle_journal()  # only now is it sure to be a store of ours
     except BaseException:
         database.close()
         raise
@@ -188,7 +208,6 @@ def _require_file(path: Path, *, create: bool) -> None:
         if path.exists() and not path.is_file():
             raise StoreUnavailable(f"{path} is not a regular file: name a file for the store")
         if path.exists() and path.stat().st_size > 0:
-            refuse_cut_short(path)
             return
     except OSError as error:
         raise StoreUnavailable(f"{path} cannot be looked at ({error.strerror}): check the folder") from error
@@ -198,12 +217,6 @@ def _require_file(path: Path, *, create: bool) -> None:
 
 
 def _file_engine(path: Path, busy_timeout_s: float) -> Engine:
-    try:
-        with closing(connect(path, busy_timeout_s)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            set_journal_mode(connection, journal_mode(sqlite3.sqlite_version_info))
-    except DATABASE_ERRORS as error:
-        raise translated(error, str(path)) from error
     # No pool: a connection never outlives its transaction, so none is inherited by a forked child.
     engine = create_engine("sqlite://", creator=lambda: connect(path, busy_timeout_s), poolclass=NullPool)
     event.listen(engine, "begin", _begin)

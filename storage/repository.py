@@ -226,17 +226,24 @@ class Repository(Ledger, Upkeep):
 
 
 def _import_promotions(session: Session, exchange: Exchange) -> int:
-    held = active_promotions(session)
-    added = 0
-    for symbol in dict.fromkeys(promotion.symbol for promotion in exchange.promotions):
-        offered = [promotion for promotion in exchange.promotions if promotion.symbol == symbol]
-        present = [promotion for promotion in held if promotion.symbol == symbol]
-        # Symbol by symbol, because the order of its promotions says what it was last promoted for.
-        if [_identity(promotion) for promotion in offered] != [_identity(promotion) for promotion in present]:
-            for promotion in offered:
-                append_promotion(session, promotion)
-            added += len(offered)
-    return added
+    # Symbol by symbol, because the order of a symbol's promotions says what it was last promoted for.
+    held = _by_symbol(active_promotions(session))
+    offered = _by_symbol(exchange.promotions)
+    new = [
+        promotion
+        for promotion in exchange.promotions
+        if offered[promotion.symbol] != held.get(promotion.symbol)
+    ]
+    for promotion in new:
+        append_promotion(session, promotion)
+    return len(new)
+
+
+def _by_symbol(promotions: tuple[PromotionRecord, ...]) -> dict[str, list[tuple[object, ...]]]:
+    symbols: dict[str, list[tuple[object, ...]]] = {}
+    for promotion in promotions:
+        symbols.setdefault(promotion.symbol, []).append(_identity(promotion))
+    return symbols
 
 
 def _identity(promotion: PromotionRecord) -> tuple[object, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from sqlalchemy import CursorResult
+from sqlalchemy import inspect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -40,5 +40,6 @@ def insert_if_absent(session: Session, table: type[Base], record: Record) -> boo
     """Store the record unless its primary key is there already; True when it was new."""
     dialect = session.get_bind().dialect.name
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    result = session.execute(insert(table).values(**columns(record)).on_conflict_do_nothing())
-    return isinstance(result, CursorResult) and result.rowcount == 1
+    key = inspect(table).primary_key[0]
+    new = insert(table).values(**columns(record)).on_conflict_do_nothing().returning(key)
+    return session.execute(new).first() is not None

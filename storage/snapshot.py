@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote_from_bytes
@@ -160,12 +161,10 @@ def _sync(path: Path) -> None:
 
 
 def _remove_stale(target: Path) -> None:
-    prefix = f".{target.name}."
-    for entry in os.scandir(target.parent):
-        if entry.name.startswith(prefix) and entry.name.endswith(".new"):
-            with suppress(FileNotFoundError):  # another publisher may be done with it by now
-                if time.time() - entry.stat().st_mtime > STALE_AFTER_S:
-                    Path(entry.path).unlink()
+    for left in target.parent.glob(f".{escape(target.name)}.*.new"):
+        with suppress(FileNotFoundError):  # another publisher may be done with it by now
+            if time.time() - left.stat().st_mtime > STALE_AFTER_S:
+                left.unlink()
 
 
 def _check(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> None:

@@ -27,9 +27,6 @@ _UNREACHABLE = frozenset(
 # Python's sqlite3 fails with UnicodeDecodeError when the message about damage quotes the damage.
 DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, sqlite3.Error, UnicodeDecodeError)
 
-_HEADER_BYTES = 100  # this and the two below: https://sqlite.org/fileformat2.html, section 1.3
-_MAGIC = b"SQLite format 3\0"
-_LARGEST_PAGE_BYTES = 65536  # the header says 1 for it
 _FOREIGN_KEY_VIOLATION = "23503"  # PostgreSQL's SQLSTATE
 
 
@@ -62,19 +59,28 @@ def create_file(path: Path) -> None:
         ) from error
 
 
-def refuse_cut_short(path: Path) -> None:
-    """Raise `StoreCorrupt` for a file that ends within a page, which SQLite may take for a whole one.
+def refuse_cut_short(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `StoreCorrupt` for a file shorter than its pages, which SQLite may take for whole or empty.
 
-    Raises `OSError` when the file cannot be looked at.
+    The file is never opened here: closing it would drop the locks of this process's other connections to it
+    (https://sqlite.org/howtocorrupt.html, section 2.2). Raises `sqlite3.Error`.
     """
-    if any(path.with_name(path.name + suffix).exists() for suffix in ("-journal", "-wal")):
-        return  # SQLite is writing it, or will restore what it was
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-        length = file.seek(0, os.SEEK_END)
-    page_bytes = int.from_bytes(header[16:18]) if header.startswith(_MAGIC) else length
-    if length < _HEADER_BYTES or length % (_LARGEST_PAGE_BYTES if page_bytes == 1 else max(page_bytes, 1)):
+    connection.execute("BEGIN")
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()  # takes the lock that keeps writers out
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    length = _length(path)
+    connection.execute("COMMIT")
+    cut = mode != "wal" and length < pages * page_bytes  # a write-ahead log may hold the rest
+    if cut or (length > 0 and pages == 0):
         raise StoreCorrupt(f"{path} is cut short or no store: restore a backup or move it aside")
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise StoreUnavailable(f"{path} is gone ({error.strerror}): check the folder") from error
 
 
 def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:

@@ -31,7 +31,9 @@ def load(name_or_folder: str, *, revision: str | None = None) -> TotoModel:
         model.load_state_dict(from_official(weights, config), assign=True)
     except (RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{folder / WEIGHTS_FILE}: does not fit {CONFIG_FILE}: {reason}") from None
+        raise CheckpointError(
+            f"{folder / WEIGHTS_FILE}: does not fit {CONFIG_FILE}, take both from one model: {reason}"
+        ) from None
     return model.eval().requires_grad_(False)
 
 
@@ -81,5 +83,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: is not a readable safetensors file ({error})") from None
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path}: is not a readable safetensors file ({reason}); fetch or convert it again"
+        ) from None
     return {name: tensor.float() for name, tensor in weights.items()}

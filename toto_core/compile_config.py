@@ -63,7 +63,7 @@ def settings_from_environment(environ: Mapping[str, str]) -> RuntimeSettings:
 
 
 def _recompile_limit() -> int:
-    import torch._dynamo  # noqa: PLC0415 - importing this module must stay possible without torch
+    import torch._dynamo  # here, because importing this module must not import torch
 
     limit = torch._dynamo.config.recompile_limit
     return int(limit) if isinstance(limit, int) else DEFAULT_RECOMPILE_LIMIT

@@ -86,7 +86,7 @@ class ModelConfig:
             )
         except KeyError as missing:
             raise ConfigError(f"config: field {missing.args[0]!r} is missing") from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise error if isinstance(error, ConfigError) else ConfigError(f"config: {error}") from None
 
     def to_official(self) -> dict[str, Any]:

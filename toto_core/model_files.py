@@ -28,7 +28,7 @@ def locate(name_or_folder: str, *, revision: str | None = None) -> Path:
     """The folder that holds a model's files. Raises ``CheckpointError``, at once, when there is none."""
     if name_or_folder == EMBEDDED:
         return Path(str(resources.files("toto_core") / "assets" / EMBEDDED))
-    folder = Path(name_or_folder).expanduser()
+    folder = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 - Path.expanduser raises for ~nobody
     if folder.is_dir():
         for name in _FILES:
             if not (folder / name).is_file():
@@ -47,7 +47,7 @@ def read_config(folder: Path) -> ModelConfig:
     path = folder / CONFIG_FILE
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: must hold one JSON object")
@@ -71,12 +71,8 @@ def digest(folder: Path) -> str:
 
 def _from_hub(hub_id: str, revision: str | None) -> Path:
     # the hub's client takes a third of a second to import, and only a hub id needs it
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - see above
-    from huggingface_hub.errors import (  # noqa: PLC0415 - see above
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-    )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         folder = snapshot_download(
@@ -99,7 +95,7 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
 
 def _probe_hub(hub_id: str) -> None:
     """Fail at once when the hub cannot be reached: its client retries for about 23 seconds."""
-    from huggingface_hub import constants  # noqa: PLC0415 - only a hub id needs it
+    from huggingface_hub import constants
 
     if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
         return  # a proxy answers for hosts this machine cannot look up itself

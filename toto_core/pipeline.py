@@ -58,9 +58,10 @@ class TotoPipeline:
         self.load_ms = load_ms
         self.last_run_metadata: dict[str, Any] = {}
         self.provenance: dict[str, str] = {}
-        """Where the settings came from, for whoever loads by symbol; copied into the metadata of every run."""
-        self._decoder: Decoder | None = decoder
-        self._calls = Calls(decoder, settings)
+        """Where the settings came from, for whoever loads by symbol; copied into every run's metadata."""
+        self._patch_size = decoder.config.patch_size
+        self._calls: Calls | None = Calls(decoder, settings)
+        self._report = self._calls.report
         self._cold_start_ms: float | None = None
 
     @classmethod
@@ -92,12 +93,12 @@ class TotoPipeline:
     @property
     def patch_size(self) -> int:
         """Time steps in a patch."""
-        return self._open().config.patch_size
+        return self._patch_size
 
     @property
     def compile_report(self) -> CompileReport:
         """What compiling did so far."""
-        return self._calls.report
+        return self._report
 
     @property
     def cold_start_ms(self) -> float | None:
@@ -123,16 +124,18 @@ class TotoPipeline:
         settings'. The same ``seed`` gives the same noise to every series. Raises ``RequestError``.
         """
         started = time.perf_counter()
-        decoder = self._open()
+        calls = self._open()
         ask = self._ask(prediction_length, num_samples, samples_per_batch)
-        whole = read_context(context, padding_mask, id_mask, decoder.config.patch_size)
+        _check_whole("seed", seed, -(2**63), 2**63 - 1)
+        whole = read_context(context, padding_mask, id_mask, self._patch_size)
         noise = self._noise(ask, variates=whole.series.shape[1], seed=seed)
         parts: list[Tensor] = []
         with torch.no_grad():  # not inference_mode: freezing needs tensors that still have version counters
-            for part, real in batches(whole, self.settings, decoder.config.patch_size):
+            for part, real in batches(whole, self.settings, self._patch_size):
                 parts.append(self._forecast(part, ask, noise)[:real])
         synchronize(self.device)
         paths = torch.cat(parts)
+        self._report = calls.report
         self._note(ask, latency_ms=_milliseconds(started))
         if num_samples is None:
             return Forecast(mean=paths[..., 0])
@@ -140,26 +143,26 @@ class TotoPipeline:
 
     def unload(self) -> None:
         """Free the model; later calls raise ``PipelineClosedError``."""
-        self._decoder = None
-        del self._calls
+        self._calls = None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _open(self) -> Decoder:
-        if self._decoder is None:
+    def _open(self) -> Calls:
+        if self._calls is None:
             raise PipelineClosedError("this pipeline was unloaded; load another one")
-        return self._decoder
+        return self._calls
 
     def _ask(self, steps: int, num_samples: int | None, samples_per_batch: int | None) -> _Ask:
-        for name, value in (("prediction_length", steps), ("num_samples", num_samples)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise RequestError(f"predict: {name} must be a whole number of at least 1, not {value!r}")
+        _check_whole("prediction_length", steps, 1, 1_000_000)
+        for name, value in (("num_samples", num_samples), ("samples_per_batch", samples_per_batch)):
+            if value is not None:
+                _check_whole(name, value, 1, 1_000_000)
         together = samples_per_batch or self.settings.samples_per_batch or num_samples or 1
         return _Ask(
             steps=steps,
             num_samples=num_samples,
             samples_per_batch=min(together, num_samples or 1),
-            patch_size=self.patch_size,
+            patch_size=self._patch_size,
         )
 
     def _noise(self, ask: _Ask, *, variates: int, seed: int) -> Noise | None:
@@ -174,7 +177,7 @@ class TotoPipeline:
         context = context.each(lambda part: part.to(self.device))
         begin_call(self.device)
         first_noise = None if noise is None else Noise(*(uniform[:, : ask.rows] for uniform in noise))
-        first = self._calls.first(context, ask.rows, first_noise, keep=ask.patches > 1)
+        first = self._open().first(context, ask.rows, first_noise, keep=ask.patches > 1)
         if first.carry is None:
             return owned(first.prices)
         total = first.prices.shape[-1]
@@ -187,16 +190,16 @@ class TotoPipeline:
 
     def _continue(self, first: First, carry: Carry, ask: _Ask, noise: Noise | None, part: slice) -> Tensor:
         """All patches of some sample paths, (batch, variate, time, sample), time in whole patches."""
-        prices = first.prices[..., part].transpose(-1, -2).contiguous()
+        prices = _fresh(first.prices[..., part].transpose(-1, -2))
         samples = prices.shape[2]
-        stats = Stats(*(value.unsqueeze(-1).expand(*value.shape, samples) for value in carry.stats))
+        stats = Stats(*(_fresh(value.unsqueeze(-1).expand(*value.shape, samples)) for value in carry.stats))
         suffix: Suffix = empty_suffix(carry.prefix, samples=samples, slots=ask.patches - 1)
         patches = [prices]
         for index in range(1, ask.patches):
             rows = slice(index * ask.patch_size, (index + 1) * ask.patch_size)
             drawn = None if noise is None else Noise(*(uniform[:, rows, part] for uniform in noise))
             slot = torch.tensor(index - 1, device=self.device)
-            following = self._calls.following(patches[-1], stats, carry, suffix, slot, noise=drawn)
+            following = self._open().following(patches[-1], stats, carry, suffix, slot, noise=drawn)
             stats = following.stats
             patches.append(following.prices)
         return owned(torch.cat(patches, dim=-1)).transpose(-1, -2)
@@ -204,7 +207,7 @@ class TotoPipeline:
     def _note(self, ask: _Ask, *, latency_ms: float) -> None:
         if self._cold_start_ms is None:
             self._cold_start_ms = self.load_ms + latency_ms
-        report = self._calls.report
+        report = self._report
         self.last_run_metadata = {
             "torch_compile_success": report.really_compiled,
             "num_samples_used": ask.num_samples,
@@ -220,14 +223,24 @@ class TotoPipeline:
         }
 
 
+def _fresh(view: Tensor) -> Tensor:
+    """A copy with the strides a step's results have: those of a view would cost a second compilation."""
+    return view.clone(memory_format=torch.contiguous_format)
+
+
+def _check_whole(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise RequestError(f"predict: {name} must be a whole number from {low} to {high}, not {value!r}")
+
+
 def _set_threads(count: int | None) -> None:
     if count is None or torch.get_num_threads() == count:
         return
-    if torch.get_num_threads() != count and _threads_set:
+    if _threads_set:
         warnings.warn(
             f"this process already runs {_threads_set[0]} threads; settings for {count} hold after a restart",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
         return
     torch.set_num_threads(count)

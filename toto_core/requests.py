@@ -30,7 +30,7 @@ def read_context(
     ``RequestError`` for other shapes, non-finite real values, or a group that changes inside a patch.
     """
     series = _batched(context, torch.float32, "context")
-    if series.shape[-1] == 0:
+    if series.numel() == 0:
         raise RequestError("predict: context is empty")
     valid = torch.ones_like(series, dtype=torch.bool)
     if padding_mask is not None:
@@ -97,9 +97,12 @@ def _groups(ids: Tensor, missing: int, patch_size: int) -> Tensor:
 def _batched(values: ArrayLike, dtype: torch.dtype, name: str) -> Tensor:
     try:
         tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
+        if tensor.is_complex():
+            raise TypeError("complex numbers")
         tensor = tensor.detach().to(device="cpu", dtype=dtype)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise RequestError(f"predict: {name} is not an array of numbers ({error})") from None
+        reason = " ".join(str(error).split())[:200]
+        raise RequestError(f"predict: {name} is not an array of numbers ({reason})") from None
     if not 1 <= tensor.ndim <= 3:
         raise RequestError(f"predict: {name} must have 1 to 3 dimensions, not {tensor.ndim}")
     return tensor.reshape((1,) * (3 - tensor.ndim) + tuple(tensor.shape))

@@ -14,6 +14,7 @@ PRECISIONS = ("fp32", "bf16")
 COMPILE_SCOPES = ("full", "layer")
 DEFAULT_RECOMPILE_LIMIT = 8
 """torch 2.13's own ``torch._dynamo.config.recompile_limit``."""
+LONGEST_BUCKET = 1_000_000
 
 
 class SettingsError(ValueError):
@@ -57,7 +58,7 @@ class RuntimeSettings:
         _whole("recompile_limit", self.recompile_limit, 1, 100_000)
         _whole("series_per_batch", self.series_per_batch, 1, 65_536)
         _whole("samples_per_batch", self.samples_per_batch, 1, 1_000_000, optional=True)
-        _whole("context_bucket", self.context_bucket, 0, 1_000_000)
+        _whole("context_bucket", self.context_bucket, 0, LONGEST_BUCKET)
         _whole("num_threads", self.num_threads, 1, 4096, optional=True)
         for name in ("dynamic", "freezing"):
             if not isinstance(getattr(self, name), bool):
@@ -196,7 +197,7 @@ def round_up(value: int, multiple: int) -> int:
 def _canonical_shapes(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSettings:
     if facts.graphs_needed(0) == 1:
         return settings.replace(context_bucket=0, dynamic=False, recompile_limit=DEFAULT_RECOMPILE_LIMIT)
-    bucket = round_up(settings.context_bucket, facts.patch_size)
+    bucket = min(round_up(settings.context_bucket, facts.patch_size), LONGEST_BUCKET)
     if all(facts.padded(c, bucket) == facts.padded(c, 0) for c, _ in facts.shapes):
         bucket = 0
     needed = facts.graphs_needed(bucket)

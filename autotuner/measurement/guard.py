@@ -16,6 +16,9 @@ def die_with_parent(lifeline: int) -> None:
     if os.fork():
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # the watcher must not hold the worker's pipes open, or its death would go unnoticed
+    os.closerange(0, lifeline)
+    os.closerange(lifeline + 1, os.sysconf("SC_OPEN_MAX"))
     while True:
         try:
             if not os.read(lifeline, 1):

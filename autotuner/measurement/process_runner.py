@@ -147,9 +147,9 @@ class ProcessRunner:
                 return Launch(settings=tuple(arms), arms=tuple(error.failed for _ in arms))
             results: list[ArmLaunch | Failed] = []
             turns = iter(taken)
-            for settings, arm in zip(arms, started, strict=True):
+            for settings, begun in zip(arms, started, strict=True):
                 results.append(
-                    arm if isinstance(arm, Failed) else _launched(settings, arm, next(turns))
+                    begun if isinstance(begun, Failed) else _launched(settings, begun, next(turns))
                 )
             return Launch(settings=tuple(arms), arms=tuple(results), conditions=conditions)
 
@@ -164,7 +164,9 @@ class ProcessRunner:
     def _measure_beside(self, reference: _Arm, arm: _Arm, deadline: float) -> Outcome:
         # the reference's own failure must not be blamed on the candidate
         self._say("timing it beside the reference")
-        (blocks, reference_blocks), conditions = self._take_turns((arm, reference), self._limits.blocks, deadline)
+        (blocks, reference_blocks), conditions = self._take_turns(
+            (arm, reference), self._limits.blocks, deadline
+        )
         forecasts = arm.child.ask({"ask": "forecasts"}, event="forecasts", deadline=deadline)["shapes"]
         arm.refresh(deadline)
         ours, theirs = read_forecasts(forecasts), read_forecasts(self._reference_forecasts or [])
@@ -297,7 +299,9 @@ def _not_compiled(settings: RuntimeSettings, report: CompileReport) -> Failed | 
     if not settings.compiled or report.really_compiled:
         return None
     if report.recompile_limit_hit:
-        cause = f"the recompile limit of {settings.recompile_limit} was reached and further shapes ran eagerly"
+        cause = (
+            f"the recompile limit of {settings.recompile_limit} was reached and further shapes ran eagerly"
+        )
     else:
         cause = "no graph was compiled"
     return Failed(kind="not_compiled", detail=f"asked for {settings.compile_mode}, but {cause}")

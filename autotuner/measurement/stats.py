@@ -115,7 +115,7 @@ def launch_ratio(
     rng: np.random.Generator,
     confidence: float = 0.95,
     cold_start_ms: tuple[float, float] = (0.0, 0.0),
-    resamples: int = 200,
+    resamples: int = 100,
 ) -> Interval:
     """The same ratio over several launches: entry ``i`` of both arms is launch ``i``.
 

@@ -152,7 +152,7 @@ def measured_from_json(text: str) -> Measured:
     """The inverse of ``measured_to_json``. Raises ``ValueError`` when the text is no measurement."""
     try:
         return _measured_from_dict(json.loads(text))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not a measurement: {error!r}") from None
 
 
@@ -173,4 +173,4 @@ def _measured_from_dict(values: Mapping[str, Any]) -> Measured:
 
 
 def _blocks(raw: list[list[list[float]]]) -> tuple[tuple[Block, ...], ...]:
-    return tuple(tuple(tuple(block) for block in shape) for shape in raw)
+    return tuple(tuple(tuple(float(call) for call in block) for block in shape) for shape in raw)

@@ -71,7 +71,13 @@ def classify(error: BaseException) -> tuple[str, str]:
 
 def _no_memory(text: str) -> bool:
     lowered = text.lower()
-    signs = ("can't allocate memory", "cannot allocate memory", "not enough memory", "std::bad_alloc", "out of memory")
+    signs = (
+        "can't allocate memory",
+        "cannot allocate memory",
+        "not enough memory",
+        "std::bad_alloc",
+        "out of memory",
+    )
     return any(sign in lowered for sign in signs)
 
 

@@ -74,7 +74,7 @@ def _finding(result: DuelResult) -> str:
     if result.reason and result.verdict == "worse":
         return f"{ours} {result.reason}"
     if result.reason or gain is None:
-        return f"it is not settled whether {ours} beats {theirs}: {result.reason or 'no figures'}"
+        return f"{ours} is not proven faster than {theirs}: {result.reason or 'no figures'}"
     numbers = (
         f"(gain {_percent(gain.estimate)} %, 95 % interval {_percent(gain.low)} to {_percent(gain.high)} %, "
         f"{_launches(result)})"
@@ -82,7 +82,7 @@ def _finding(result: DuelResult) -> str:
     if result.verdict == "same":
         return f"{ours} and {theirs} take about the same time {numbers}"
     if result.verdict == "ambiguous":
-        return f"it is not settled whether {ours} beats {theirs} {numbers}"
+        return f"{ours} is not proven faster than {theirs} {numbers}"
     more_or_less = "less" if gain.estimate > 0 else "more"
     return f"{ours} takes {100 * abs(gain.estimate):.0f} % {more_or_less} time than {theirs} {numbers}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.stats import ArmBlocks, EffectiveCost, effective_ms, launch_ratio, shape_timing
-from autotuner.measurement.trial import ArmLaunch, Failed, Interval, Launch
+from autotuner.measurement.trial import ArmLaunch, Block, Failed, Interval, Launch
 from autotuner.promotion.records import (
     VERDICTS,
     ArmFigures,
@@ -230,9 +231,14 @@ def _distinct(arms: Iterable[DuelArm]) -> list[DuelArm]:
 def _checked(arm: ArmLaunch | Failed, shapes: int) -> ArmLaunch | Failed:
     if isinstance(arm, Failed):
         return arm
-    if len(arm.blocks) == shapes and all(blocks and all(blocks) for blocks in arm.blocks):
+    timed = [blocks for blocks in arm.blocks if blocks and all(map(_sound, blocks))]
+    if len(arm.blocks) == len(timed) == shapes:
         return arm
-    return Failed(kind="timeout", detail="a request shape was not timed in a single block")
+    return Failed(kind="timeout", detail=f"{len(timed)} of {shapes} request shapes were timed")
+
+
+def _sound(block: Block) -> bool:
+    return bool(block) and all(0 < ms < math.inf for ms in block)
 
 
 def _failed(launch: Launch, arm: DuelArm) -> Failed | None:

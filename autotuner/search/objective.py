@@ -160,9 +160,14 @@ def score(measured: Measured, workload: Workload, profile: Profile) -> float:
         measured.reference_timings, weights, profile.sigma_weight, measured.reference_cold_start_ms, calls
     )
     ratio = own / reference if reference > 0 else math.inf
+    return ratio * drift_factor(measured.accuracy.drift, profile)
+
+
+def drift_factor(drift: float, profile: Profile) -> float:
+    """What a drift multiplies a score by: 1 to 1.05 by the share of the budget that is used."""
     if not profile.drift_term:
-        return ratio
-    return ratio * (1 + DRIFT_SHARE * _budget_share(measured.accuracy.drift, profile.drift_budget))
+        return 1.0
+    return 1 + DRIFT_SHARE * _budget_share(drift, profile.drift_budget)
 
 
 def constraints(

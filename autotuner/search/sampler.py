@@ -25,7 +25,7 @@ _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 FOREIGN_TRIAL_LASTS = timedelta(days=1)
 """A running trial of another machine, whose process cannot be asked after, counts as dead after this long."""
 
-_OWNER, _KEY, _ENDED = "owner", "key", "ended"
+_OWNER, _ENDED = "owner", "ended"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,9 @@ class SettingsSampler:
         """Add scored outcomes that this study was not told yet."""
         with _storage_errors(self._study.study_name):
             complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            told = {trial.user_attrs.get(_KEY) for trial in complete}
+            told = {self._space.key_of(trial.params) for trial in complete}
             for key in sorted(judged, key=lambda key: key.key):
-                if key in self._space and key.key not in told and judged[key].score is not None:
+                if key in self._space and key not in told and judged[key].score is not None:
                     self._study.add_trial(self._finished(key, judged[key]))
 
     def propose(self, wanted: RuntimeSettings | None = None) -> Proposal:
@@ -66,11 +66,9 @@ class SettingsSampler:
                 values = self._space.values_of(wanted)
                 self._study.enqueue_trial(values, user_attrs={_OWNER: self._owner.to_dict()})
             trial = self._study.ask(self._distributions)
-            trial.set_user_attr(_OWNER, self._owner.to_dict())
-            key = self._space.key_of(trial.params)
-            if key is not None:
-                trial.set_user_attr(_KEY, key.key)
-            return Proposal(trial=trial, settings=key)
+            if wanted is None:
+                trial.set_user_attr(_OWNER, self._owner.to_dict())
+            return Proposal(trial=trial, settings=self._space.key_of(trial.params))
 
     def tell(self, proposal: Proposal, judged: Judged) -> None:
         """End a trial with what it was worth; without a score it failed."""
@@ -96,7 +94,6 @@ class SettingsSampler:
             distributions=self._distributions,
             value=judged.score,
             constraints={constraint.name: constraint.amount for constraint in judged.constraints},
-            user_attrs={_KEY: key.key},
         )
 
 
@@ -174,7 +171,7 @@ def _storage_errors(study: str) -> Iterator[None]:
         yield
     except UpdateFinishedTrialError:
         raise
-    except (OptunaError, SQLAlchemyError) as error:
+    except (OptunaError, SQLAlchemyError, ImportError) as error:  # a driver may not be installed
         cause = error.__cause__ or error
         line = " ".join(str(cause).split("\n", 1)[0].split())
         raise AutotuneError(

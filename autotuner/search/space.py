@@ -87,7 +87,9 @@ class SearchSpace:
 
     @property
     def reference(self) -> RuntimeSettings:
-        """Canonical form of uncompiled fp32."""
+        """Canonical form of uncompiled fp32; in a space of explicit settings the first such one."""
+        if self.facts is None:
+            return next((k for k in self.keys if not k.compiled and k.precision == "fp32"), RuntimeSettings())
         return self.canonical(RuntimeSettings())
 
     @functools.cached_property

@@ -35,14 +35,14 @@ def current_revision(connection: Connection) -> str | None:
 
 def known_revisions() -> frozenset[str]:
     """Every revision this version can upgrade from, and the newest."""
-    from alembic.script import ScriptDirectory  # noqa: PLC0415 - see above
+    from alembic.script import ScriptDirectory
 
     return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Upgrade within the connection's transaction: all of it or nothing."""
-    from alembic import command  # noqa: PLC0415 - see above
+    from alembic import command
 
     with _ALEMBIC:
         command.upgrade(_config(connection), revision)
@@ -50,14 +50,14 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 
 def downgrade(connection: Connection, revision: str) -> None:
     """Downgrade within the connection's transaction; `base` removes every table and what is in it."""
-    from alembic import command  # noqa: PLC0415 - see above
+    from alembic import command
 
     with _ALEMBIC:
         command.downgrade(_config(connection), revision)
 
 
 def _config(connection: Connection | None = None) -> Config:
-    from alembic.config import Config  # noqa: PLC0415 - see above
+    from alembic.config import Config
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", SCRIPT_LOCATION)

@@ -486,6 +486,15 @@ def test_a_document_carries_active_settings_and_pins_to_another_store(
         assert (again.environments, again.workloads, again.promotions, again.pins) == (0, 0, 0, 0)
 
 
+def test_an_import_keeps_the_order_across_symbols(repository: Repository, tmp_path: Path) -> None:
+    for symbol, profile in (("AMD", "production"), ("NVDA", "production"), ("AMD", "accuracy")):
+        repository.add_promotion(replace(PROMOTION, symbol=symbol, profile=profile))
+    with new_store(tmp_path / "other.db") as database:
+        other = Repository(database)
+        other.import_document(repository.export_document(), validate_settings=_key)
+        assert [record.symbol for record in other.promotions()] == ["AMD", "NVDA", "AMD"]
+
+
 def test_importing_older_settings_makes_them_active(repository: Repository) -> None:
     document = _filled(repository)
     repository.add_promotion(replace(PROMOTION, settings_key="newer", profile="research"))

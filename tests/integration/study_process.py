@@ -59,7 +59,7 @@ def run(folder: Path, runner: ReplayRunner) -> StudyResult:
         limits=Limits(),
         known=stored(folder),
         first=[SPACE.reference],
-        plan=StudyPlan(trials=100, seconds=1e6, seed=3),
+        plan=StudyPlan(trials=4, seconds=1e6, seed=3),
         storage_url=f"sqlite:///{folder / 'studies.db'}",
         study_name=NAME,
         owner=Owner.current(),

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import platform
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -181,9 +179,9 @@ def test_the_same_seed_gives_the_same_sequence() -> None:
 
 def test_the_sequence_is_the_same_in_memory_and_on_disk(url: str) -> None:
     recorder = Recorder()
-    recorder.run(trials=12, seed=1, url=url)
+    recorder.run(trials=6, seed=1, url=url)
 
-    assert recorder.measured == measured_by_seed(1)
+    assert recorder.measured == measured_by_seed(1)[:6]
 
 
 def test_known_outcomes_are_not_measured_again_and_count_as_reused() -> None:
@@ -207,6 +205,7 @@ def test_known_settings_are_recognised_by_their_canonical_form() -> None:
 
 def test_what_is_known_teaches_the_sampler(url: str) -> None:
     known = Recorder().run(trials=1_000).outcomes
+    Recorder().run(known=known, url=url)
     Recorder().run(known=known, url=url)
     told = trials(url)
 
@@ -239,21 +238,34 @@ def test_settings_outside_the_space_are_measured_too() -> None:
 
 
 def test_failed_outcomes_are_failed_trials_without_a_value(url: str) -> None:
-    broken = {key for key in SPACE.keys if key.compile_mode == "default"}
+    broken = [key for key in SPACE.keys if key.compile_mode == "default"][:3]
     failure = Failed(kind="compile_error", detail="no compiler")
     entries = {
         key: dataclasses.replace(entry, failure=failure if key in broken else None)
         for key, entry in replay_table().entries.items()
     }
-    result = Recorder(ReplayTable(entries=entries, reference=SPACE.reference)).run(trials=1_000, url=url)
-    failed = [trial for trial in trials(url) if trial.state == optuna.trial.TrialState.FAIL]
+    recorder = Recorder(ReplayTable(entries=entries, reference=SPACE.reference))
+    result = recorder.run(first=[SPACE.reference, *broken], trials=4, url=url)
+    complete, *failed = trials(url)
 
-    assert result.failed == {"compile_error": len(broken)}
-    assert result.measured == len(SPACE.keys) - len(broken)
-    assert {entry.settings for entry in result.ranked[-len(broken) :]} == broken
-    assert failed
-    assert all(trial.value is None for trial in failed)
+    assert (result.measured, result.failed) == (1, {"compile_error": 3})
+    assert {entry.settings for entry in result.ranked[1:]} == set(broken)
+    assert complete.state.name == "COMPLETE"
+    assert [(trial.state.name, trial.value) for trial in failed] == [("FAIL", None)] * 3
     assert {trial.user_attrs["ended"] for trial in failed} == {"compile_error: no compiler"}
+
+
+def test_failures_do_not_keep_a_study_from_its_end() -> None:
+    broken = {key for key in SPACE.keys if key.compiled}
+    entries = {
+        key: dataclasses.replace(entry, failure=Failed(kind="crashed") if key in broken else None)
+        for key, entry in replay_table().entries.items()
+    }
+    result = Recorder(ReplayTable(entries=entries, reference=SPACE.reference)).run(trials=1_000)
+
+    assert result.ended_because == "exhausted"
+    assert result.failed == {"crashed": len(broken)}
+    assert result.measured == len(SPACE.keys) - len(broken)
 
 
 def test_infeasible_outcomes_are_told_with_their_constraints(url: str) -> None:
@@ -324,22 +336,22 @@ def test_an_outcome_that_cannot_be_stored_ends_the_study(url: str) -> None:
 
 def test_the_same_study_goes_on_where_it_ended(url: str) -> None:
     first = Recorder()
-    known = first.run(trials=6, url=url).outcomes
+    known = first.run(trials=3, url=url).outcomes
     second = Recorder()
-    result = second.run(trials=1_000, url=url, known=known)
+    result = second.run(trials=3, url=url, known=known)
 
-    assert set(result.outcomes) == set(SPACE.keys)
-    assert not set(first.measured) & set(second.measured)
+    assert list(result.outcomes) == [*first.measured, *second.measured]
+    assert len(result.outcomes) == 6
     assert len(optuna.get_all_study_names(url)) == 1
 
 
 def test_another_profile_measures_nothing_again_and_misleads_no_sampler(url: str) -> None:
-    known = Recorder().run(trials=1_000, url=url).outcomes
+    known = Recorder().run(trials=3, url=url).outcomes
     other = Recorder()
-    result = other.run(profile=PROFILES["accuracy"], known=known, url=url)
+    other.run(profile=PROFILES["accuracy"], known=known, trials=2, url=url)
 
-    assert other.measured == []
-    assert result.ended_because == "exhausted"
+    assert len(other.measured) == 2
+    assert not set(other.measured) & set(known)
     assert len(optuna.get_all_study_names(url)) == 2
 
 
@@ -355,7 +367,7 @@ def test_research_measures_the_reference_alone() -> None:
 
 def test_a_killed_study_loses_nothing_that_was_handed_over(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.study_process", str(tmp_path), "6"], cwd=ROOT
+        [sys.executable, "-m", "tests.integration.study_process", str(tmp_path), "4"], cwd=ROOT
     )
     try:
         deadline = time.monotonic() + 60
@@ -364,18 +376,18 @@ def test_a_killed_study_loses_nothing_that_was_handed_over(tmp_path: Path) -> No
             assert time.monotonic() < deadline
             time.sleep(0.02)
     finally:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     before = study_process.stored(tmp_path)
-    assert len(before) == 5
+    assert len(before) == 3
     assert [trial.state.name for trial in trials(url)].count("RUNNING") == 1
 
     result = study_process.run(tmp_path, ReplayRunner(replay_table(), Noise.none()))
 
-    assert result.reused == 5
-    assert result.measured == len(SPACE.keys) - 5
-    assert result.ended_because == "exhausted"
+    assert result.reused == 3
+    assert result.measured == 4
+    assert len(result.outcomes) == 7
     after = trials(url)
     assert {trial.state.name for trial in after} == {"COMPLETE", "FAIL"}
     assert [t.user_attrs["ended"] for t in after if t.state.name == "FAIL"] == ["its process is gone"]
@@ -453,6 +465,13 @@ def test_a_damaged_study_database_is_one_clear_line(tmp_path: Path) -> None:
         AutotuneError, match=r"study AMD / .*: its database failed: .*not a database"
     ) as caught:
         Recorder().run(url=f"sqlite:///{tmp_path / 'studies.db'}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "nothing://here", "mysql+nodriver://localhost/studies"])
+def test_a_study_database_that_cannot_be_reached_is_one_clear_line(wrong: str) -> None:
+    with pytest.raises(AutotuneError, match="its database failed: ") as caught:
+        Recorder().run(url=wrong)
     assert "\n" not in str(caught.value)
 
 

@@ -77,7 +77,7 @@ def test_fewer_than_five_launches_are_named() -> None:
         (
             "ambiguous",
             UNSURE,
-            "It is not settled whether default bf16 freezing=True beats max-autotune fp32 "
+            "default bf16 freezing=True is not proven faster than max-autotune fp32 "
             "(gain 4 %, 95 % interval -2 to 10 %, 5 launches each); the champion stays.",
         ),
     ],
@@ -101,8 +101,7 @@ def test_a_duel_without_figures_says_why() -> None:
     result = duel("ambiguous", None, launches=0, reason=why)
 
     assert decided(result).reason == (
-        f"It is not settled whether default bf16 freezing=True beats max-autotune fp32: {why}; "
-        "the champion stays."
+        f"default bf16 freezing=True is not proven faster than max-autotune fp32: {why}; the champion stays."
     )
 
 

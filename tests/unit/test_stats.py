@@ -132,6 +132,15 @@ def test_more_confidence_is_a_wider_interval() -> None:
     assert sure.low < usual.low < usual.high < sure.high
 
 
+def test_two_blocks_that_differ_leave_the_ratio_unsure() -> None:
+    theirs: list[Block] = [(20.0,), (30.0,)]
+
+    ratio = paired_ratio([theirs], [[(10.0,), (10.0,)]], cost=ONE_SHAPE.time_alone, rng=rng())
+
+    assert ratio.low < 2.0
+    assert ratio.high > 3.0
+
+
 @pytest.mark.parametrize(
     ("theirs", "ours", "message"),
     [

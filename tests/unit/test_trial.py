@@ -106,7 +106,7 @@ def test_a_measurement_with_a_field_of_another_form_is_refused(name: str, wrong:
 
 @given(st.text(max_size=50))
 def test_text_that_is_no_measurement_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"measurement|Expecting|Extra|Unterminated|Invalid|delimiter|char"):
+    with pytest.raises(ValueError, match="not a measurement"):
         measured_from_json(text)
 
 
@@ -120,7 +120,7 @@ def test_a_failure_keeps_its_kind_and_one_line_of_cause(kind: str) -> None:
 
 
 def test_an_unknown_kind_of_failure_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="timeout, out_of_memory, .* not 'slow'"):
+    with pytest.raises(ValueError, match=r"timeout, out_of_memory, .* not 'slow'"):
         Failed(kind="slow")
 
 

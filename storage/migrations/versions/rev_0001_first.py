@@ -22,7 +22,9 @@ def upgrade() -> None:
     _create_ledger()
     _create_upkeep()
     if op.get_bind().dialect.name == "sqlite":
-        _forbid_changes()
+        _forbid_changes_on_sqlite()
+    else:
+        _forbid_changes_on_postgresql()
 
 
 def downgrade() -> None:
@@ -40,6 +42,8 @@ def downgrade() -> None:
         "environments",
     ):
         op.drop_table(table)
+    if op.get_bind().dialect.name != "sqlite":
+        op.execute("DROP FUNCTION refuse_change")
 
 
 def _create_subjects() -> None:
@@ -227,10 +231,22 @@ def _environment_of(table: str) -> sa.ForeignKeyConstraint:
     )
 
 
-def _forbid_changes() -> None:
+def _forbid_changes_on_sqlite() -> None:
     for table in APPEND_ONLY:
         for change in ("UPDATE", "DELETE"):
             op.execute(
                 f"CREATE TRIGGER {table}_no_{change.lower()} BEFORE {change} ON {table} "
                 f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
             )
+
+
+def _forbid_changes_on_postgresql() -> None:
+    op.execute(
+        "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$"
+    )
+    for table in APPEND_ONLY:
+        op.execute(
+            f"CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
+            "EXECUTE FUNCTION refuse_change()"
+        )

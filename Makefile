@@ -1,0 +1,48 @@
+# One command each; `make demo` and `make check` need nothing but Python 3.11 or newer and a C++ compiler.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_DB ?= .autotune/demo.db
+TORCH := torch==2.13.0
+
+.PHONY: install demo test check lint types layers format bench clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: install
+	$(BIN)/autotune run --symbol AMD --db $(DEMO_DB)
+	$(BIN)/autotune show --symbol AMD --db $(DEMO_DB)
+	$(BIN)/autotune forecast --symbol AMD --db $(DEMO_DB)
+
+test: install
+	$(BIN)/python -m pytest -q
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+layers: install
+	$(BIN)/lint-imports
+
+check: lint types layers test
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install
+	$(BIN)/python benchmarks/lookup.py
+	$(BIN)/python benchmarks/engine.py
+
+clean:
+	rm -rf $(VENV) .autotune .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,110 @@
+"""What measures a run: a search space, a runner over it, and the lock that lets one run measure at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import filelock
+import psutil
+
+from autotuner.errors import AutotuneError
+from autotuner.identity import available_threads, current_environment
+from autotuner.locations import cache_folder, data_folder
+from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
+from autotuner.measurement.runner import Runner
+from autotuner.measurement.stats import EffectiveCost
+from autotuner.search.objective import Limits, Profile
+from autotuner.search.space import SearchSpace, search_space
+from autotuner.workload import Workload
+from toto_core.series import PriceSeries
+
+_MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A space and a runner over it; ``make_runner`` is given who hears what the runner does.
+
+    ``exclusive`` says that measuring needs the device for itself, which a replay of recorded answers does not.
+    """
+
+    space: SearchSpace
+    make_runner: Callable[[Say], Runner]
+    clock: Callable[[], float] = time.monotonic
+    exclusive: bool = True
+
+
+def process_bench(
+    *,
+    workload: Workload,
+    profile: Profile,
+    limits: Limits,
+    device: str,
+    series: PriceSeries,
+    patch_size: int,
+    seed: int,
+) -> Bench:
+    """The real bench: child processes on this machine."""
+    environment = current_environment(device)
+    facts = workload.facts(device=device, threads=available_threads(), patch_size=patch_size)
+    space = search_space(workload, facts)
+
+    def make(say: Say) -> Runner:
+        return ProcessRunner(
+            workload=workload,
+            close=series.close,
+            last_fifth_start=series.last_fifth_start(),
+            device=device,
+            reference=space.reference,
+            cost=effective_cost(workload, profile),
+            limits=RunnerLimits(memory_bytes=_memory(limits)),
+            caches=cache_folder() / f"trials-{environment.fingerprint}-{workload.signature}",
+            seed=seed,
+            say=say,
+        )
+
+    return Bench(space=space, make_runner=make)
+
+
+def effective_cost(workload: Workload, profile: Profile) -> EffectiveCost:
+    """How timed blocks become one effective time under a profile."""
+    return EffectiveCost(
+        weights=workload.weights,
+        sigma_weight=profile.sigma_weight,
+        calls_per_process=workload.calls_per_process,
+    )
+
+
+@contextlib.contextmanager
+def one_measurer(device: str, say: Say, *, seconds: float) -> Iterator[None]:
+    """Measure alone on a device; the lock goes with its process, however that ends.
+
+    Waits up to ``seconds`` for another run. Raises ``AutotuneError`` when that is not over by then.
+    """
+    folder = data_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / f"measuring-{device}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        say(f"waiting: another autotune run is measuring on {device}")
+        try:
+            lock.acquire(timeout=seconds)
+        except filelock.Timeout:
+            raise AutotuneError(
+                f"another autotune run has been measuring on {device} for {seconds:.0f} s; try again later"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _memory(limits: Limits) -> int:
+    """Bytes one child may hold: what the machine can spare, but never less than a limit asks to compare with."""
+    spare = min(_MEMORY_MOST, int(psutil.virtual_memory().total * _MEMORY_SHARE))
+    return spare if limits.peak_bytes is None else max(limits.peak_bytes, spare)

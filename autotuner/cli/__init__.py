@@ -1,0 +1,70 @@
+"""The command line: thin commands that parse, call one function, and print."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from autotuner import __version__
+from autotuner.cli.failures import one_line_failures
+
+_COMMANDS = {
+    "run": "run",
+    "show": "show",
+    "list": "show",
+    "history": "show",
+    "compare": "compare",
+    "select": "choose",
+    "rollback": "choose",
+    "pin": "choose",
+    "unpin": "choose",
+    "forecast": "forecast",
+    "cron": "cron",
+    "doctor": "doctor",
+    "export": "exchange",
+    "import": "exchange",
+    "db": "database",
+}
+"""Command name to the module of this package that defines ``<name>_command``; in the order of the help."""
+
+
+class _Lazy(click.Group):
+    """Imports a command's module only when it is asked for, so that ``--help`` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        found = importlib.import_module(f"autotuner.cli.{module}")
+        command: click.Command = getattr(found, f"{cmd_name}_command")
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with one_line_failures():
+            return super().invoke(ctx)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="autotune")
+def cli() -> None:
+    """Find, prove and keep the fastest safe way to run Toto forecasts, symbol by symbol.
+
+    \b
+    autotune doctor                  what this machine is missing
+    autotune run --symbol AMD        tune AMD, prove the winner, store it
+    autotune show --symbol AMD       what AMD runs and why
+    autotune forecast --symbol AMD   a forecast with those settings
+
+    Exit codes: 0 done, 1 failed with one line of reason, 2 bad usage.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Console entry point."""
+    cli(args=None if arguments is None else list(arguments), prog_name="autotune")

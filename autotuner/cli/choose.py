@@ -1,0 +1,204 @@
+"""``autotune select``, ``rollback``, ``pin`` and ``unpin``: change what a symbol runs without measuring."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from autotuner.cli.options import db_option, json_option, location, one_symbol, print_json
+from autotuner.errors import UsageError
+
+if TYPE_CHECKING:
+    from autotuner.serving.resolve import Resolution
+    from storage.records import PromotionRecord
+    from toto_core.settings import RuntimeSettings
+
+
+@click.command()
+@one_symbol
+@click.option(
+    "--profile", required=True, metavar="NAME", help="production, accuracy, throughput or research."
+)
+@json_option
+@db_option
+def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> None:
+    """Score the stored measurements of SYMBOL under another profile and promote the best; nothing is measured.
+
+    Settings that won a duel under that profile are not overruled by figures of a search.
+
+    \b
+    autotune select AMD --profile accuracy
+    """
+    from autotuner.persistence import Store
+    from autotuner.report.documents import active_document, lookup_document
+    from autotuner.search.objective import profile as known_profile
+    from autotuner.selecting import select
+
+    wanted, place = known_profile(profile), location(db)
+    with Store(place, create=False) as store:
+        selection = select(store, symbol, wanted, at=datetime.now(UTC))
+    now, before = selection.now, selection.before
+    served = _served(symbol, place, now.environment.device)
+    if as_json:
+        document = active_document(now, None) | {"promoted": selection.changed}
+        previous = (
+            None if before is None else {"profile": before.profile, "settings": before.settings.to_dict()}
+        )
+        print_json(document | {"previous": previous, "lookup": lookup_document(served)})
+        return
+    if not selection.changed:
+        click.echo(f"{symbol} runs {now.settings.label} under {profile} already: nothing changed")
+        return
+    was = (
+        f"before: {before.settings.label} under {before.profile}" if before else "nothing was promoted before"
+    )
+    _say(
+        f"{symbol}: promoted to {now.settings.label} under {profile} ({was})",
+        now.reason,
+        _served_line(served),
+        f"prove it: autotune run --symbol {symbol} --profile {profile}",
+        f"undo: autotune rollback {symbol}",
+    )
+
+
+@click.command()
+@one_symbol
+@click.option("--reason", default="by hand", show_default=True, help="Kept in the history.")
+@json_option
+@db_option
+def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) -> None:
+    """Take back the newest promotion of SYMBOL; what was active before it is active again.
+
+    \b
+    autotune rollback AMD --reason "slow since the driver update"
+    """
+    from autotuner.persistence import Store
+    from autotuner.report.documents import lookup_document, promotion_event
+
+    place = location(db)
+    with Store(place, create=False) as store:
+        # By the records, so that a promotion nobody can read can be taken back as well.
+        taken, active = store.records.roll_back(symbol, reason, datetime.now(UTC))
+        store.publish()
+    served = _served(symbol, place)
+    if as_json:
+        now = None if active is None else promotion_event(active)
+        document = {"symbol": symbol, "rolled_back": promotion_event(taken), "active": now}
+        print_json(document | {"lookup": lookup_document(served)})
+        return
+    _say(
+        f"{symbol}: took back {_promoted(taken)}",
+        f"active again: {_promoted(active)}" if active else "no other promotion is active",
+        _served_line(served),
+        f"undo: {_pin_again(symbol, taken.settings_json)}; autotune run --symbol {symbol} decides anew",
+    )
+
+
+@click.command()
+@one_symbol
+@click.option("--settings", metavar="JSON", help="Fields of the settings; those left out take their default.")
+@click.option("--mode", metavar="MODE", help="Compile mode alone, instead of --settings.")
+@click.option("--precision", metavar="NAME", help="fp32 or bf16, with --mode [default: fp32].")
+@click.option("--reason", default="by hand", show_default=True, help="Kept in the history.")
+@json_option
+@db_option
+def pin_command(
+    symbol: str,
+    settings: str | None,
+    mode: str | None,
+    precision: str | None,
+    reason: str,
+    as_json: bool,
+    db: str | None,
+) -> None:
+    """Fix what SYMBOL runs, whatever is promoted, until it is unpinned.
+
+    \b
+    autotune pin AMD --mode eager --reason "earnings week"
+    autotune pin AMD --settings '{"compile_mode": "default", "freezing": true}'
+    """
+    from autotuner.persistence import Store
+    from autotuner.report.documents import lookup_document
+
+    wanted, place = _wanted(settings, mode, precision), location(db)
+    with Store(place) as store:
+        store.pin(symbol, wanted, reason)
+    served = _served(symbol, place)
+    if as_json:
+        print_json({"symbol": symbol, "pinned": wanted.to_dict(), "lookup": lookup_document(served)})
+        return
+    _say(f"{symbol}: pinned to {wanted.label}", _served_line(served), f"undo: autotune unpin {symbol}")
+
+
+@click.command()
+@one_symbol
+@click.option("--reason", default="by hand", show_default=True, help="Kept in the history.")
+@json_option
+@db_option
+def unpin_command(symbol: str, reason: str, as_json: bool, db: str | None) -> None:
+    """Let go of SYMBOL's pin: its promotion decides again.
+
+    \b
+    autotune unpin AMD
+    """
+    from autotuner.persistence import Store
+    from autotuner.report.documents import lookup_document
+
+    place = location(db)
+    with Store(place, create=False) as store:
+        # By the records, so that a pin nobody can read can be let go of as well.
+        pin = store.records.unpin(symbol, reason, datetime.now(UTC))
+        store.publish()
+    served = _served(symbol, place)
+    if as_json:
+        print_json({"symbol": symbol, "pinned": None, "lookup": lookup_document(served)})
+        return
+    undo = _pin_again(symbol, pin.settings_json)
+    _say(f"{symbol}: no longer pinned to {_label(pin.settings_json)}", _served_line(served), f"undo: {undo}")
+
+
+def _wanted(settings: str | None, mode: str | None, precision: str | None) -> RuntimeSettings:
+    from toto_core.settings import RuntimeSettings
+
+    if (settings is None) == (mode is None):
+        raise UsageError("say what to pin with either --mode or --settings")
+    if settings is not None and precision is not None:
+        raise UsageError("--precision goes with --mode; with --settings it is one of its fields")
+    if settings is not None:
+        return RuntimeSettings.from_json(settings)
+    fields = {"compile_mode": mode, "precision": precision}
+    return RuntimeSettings.from_dict({name: value for name, value in fields.items() if value is not None})
+
+
+def _served(symbol: str, place: str, device: str = "cpu") -> Resolution:
+    from autotuner.serving.resolve import lookup
+
+    return lookup(symbol, db=place, device=device)
+
+
+def _served_line(served: Resolution) -> str:
+    return f"served here now: {served.settings.label} (from: {served.source})"
+
+
+def _promoted(record: PromotionRecord) -> str:
+    return (
+        f"{_label(record.settings_json)} under {record.profile}, of {record.promoted_at:%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def _label(settings_json: str) -> str:
+    from autotuner.report.documents import readable_settings
+
+    settings = readable_settings(settings_json)
+    return settings.label if settings else "unreadable settings"
+
+
+def _pin_again(symbol: str, settings_json: str) -> str:
+    return f"autotune pin {symbol} --settings {shlex.quote(settings_json)}"
+
+
+def _say(first: str, *rest: str) -> None:
+    click.echo("\n".join((first, *(f"  {line}" for line in rest))))

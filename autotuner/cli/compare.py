@@ -1,0 +1,94 @@
+"""``autotune compare``: the plain compile modes of one or more symbols, measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from autotuner.cli.options import SYMBOL, data_option, db_option, json_option, location, note, print_json
+
+
+@click.command()
+@click.argument("symbols", type=SYMBOL, nargs=-1, required=True)
+@data_option
+@click.option("--model", default="toto-mini", show_default=True, help="toto-mini, a folder, or a hub id.")
+@click.option(
+    "--workload",
+    "workload_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file with a mix of request shapes.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Seconds for each symbol.",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@json_option
+@db_option
+def compare_command(
+    symbols: tuple[str, ...],
+    data: Path | None,
+    model: str,
+    workload_file: Path | None,
+    timeout: float,
+    device: str,
+    as_json: bool,
+    db: str | None,
+) -> None:
+    """Measure every compile mode of SYMBOLS in fp32 beside eager, and print four tables.
+
+    Latency and speed-up, sigma(MAE), sigma(time) and MAE difference per mode. Modes that cannot differ on this
+    device are measured once and marked. What is stored for the same prices is not measured again.
+
+    \b
+    autotune compare AMD BTCUSD
+    """
+    import dataclasses
+
+    from autotuner.bench import process_bench
+    from autotuner.comparing import compare_modes
+    from autotuner.persistence import Store
+    from autotuner.report.comparison import comparison_document, comparison_tables
+    from autotuner.search.objective import Limits, profile
+    from autotuner.subjects import prepare
+    from autotuner.workload import Workload, read_workload
+
+    workload = read_workload(workload_file) if workload_file else Workload()
+    workload = dataclasses.replace(workload, model=model)
+    comparisons = []
+    with Store(location(db)) as store:
+        for symbol in dict.fromkeys(symbols):
+            prepared = prepare(symbol, workload, data=data, device=device)
+            store.remember(prepared.subject, prepared.series)
+            bench = process_bench(
+                workload=workload,
+                profile=profile("production"),
+                limits=Limits(),
+                device=device,
+                series=prepared.series,
+                patch_size=prepared.patch_size,
+                seed=0,
+            )
+            comparisons.append(
+                compare_modes(
+                    prepared.subject,
+                    bench,
+                    store,
+                    device=device,
+                    price_level=float(prepared.series.close[-1]),
+                    seconds=timeout,
+                    say=lambda line, symbol=symbol: note(f"{symbol}: {line}"),  # type: ignore[misc]
+                )
+            )
+    if as_json:
+        print_json(comparison_document(comparisons, workload))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for table in comparison_tables(comparisons, workload):
+        console.print(table)

@@ -1,0 +1,134 @@
+"""``autotune cron``: the nightly line in the user's crontab."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from autotuner.cli.options import Command, db_option, json_option, print_json
+from autotuner.daemon.cron import (
+    DEFAULT_SCHEDULE,
+    block_of,
+    cron_line,
+    find_executable,
+    installed_lines,
+    read_crontab,
+    store_for_cron,
+    with_block,
+    without_block,
+    write_crontab,
+)
+from autotuner.locations import data_folder
+
+
+def _schedule_option(command: Command) -> Command:
+    return click.option(
+        "--schedule",
+        metavar="FIELDS",
+        default=DEFAULT_SCHEDULE,
+        show_default=True,
+        help="Minute, hour, day of month, month, day of week.",
+    )(command)
+
+
+@click.group()
+def cron_command() -> None:
+    """Keep the settings fresh: one line in your crontab that tunes every night what is due.
+
+    The line stands in a marked block of its own; nothing else in the crontab is touched. Output goes to
+    cron.log in the user data folder.
+
+    \b
+    autotune cron show
+    autotune cron install --schedule "17 3 * * 1-5"
+    autotune cron remove
+    """
+
+
+@cron_command.command("show")
+@_schedule_option
+@db_option
+@json_option
+def show_command(schedule: str, db: str | None, as_json: bool) -> None:
+    """Print the line that would be installed, and whether it is.
+
+    \b
+    autotune cron show
+    """
+    line = _line(schedule, db)
+    installed = installed_lines(read_crontab())
+    if as_json:
+        print_json(
+            {
+                "line": line,
+                "installed": bool(installed),
+                "installed_lines": installed,
+                "up_to_date": installed == (line,),
+                "log": str(_log()),
+            }
+        )
+        return
+    click.echo(line)
+    if installed == (line,):
+        click.echo("installed: yes")
+    elif installed:
+        click.echo(f"installed: another line: {'; '.join(installed)}")
+    else:
+        click.echo("installed: no; `autotune cron install` does it")
+
+
+@cron_command.command("install")
+@_schedule_option
+@db_option
+@json_option
+def install_command(schedule: str, db: str | None, as_json: bool) -> None:
+    """Put the line into your crontab, in place of the one that is there.
+
+    \b
+    autotune cron install --schedule "17 3 * * *"
+    """
+    line = _line(schedule, db)
+    before = read_crontab()
+    after = with_block(before, block_of(line))
+    _log().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if after != before:
+        write_crontab(after)
+    if as_json:
+        print_json({"line": line, "installed": True, "changed": after != before, "log": str(_log())})
+        return
+    click.echo(line)
+    click.echo("installed" if after != before else "installed already: nothing changed")
+
+
+@cron_command.command("remove")
+@json_option
+def remove_command(as_json: bool) -> None:
+    """Take the line out of your crontab and leave the rest as it is.
+
+    \b
+    autotune cron remove
+    """
+    before = read_crontab()
+    after = without_block(before)
+    if after != before:
+        write_crontab(after)
+    if as_json:
+        print_json({"installed": False, "changed": after != before})
+        return
+    click.echo("removed" if after != before else "not installed: nothing changed")
+
+
+def _line(schedule: str, db: str | None) -> str:
+    return cron_line(
+        schedule=schedule,
+        executable=find_executable(sys.argv[0]),
+        log=_log(),
+        store=store_for_cron(db, os.environ),
+    )
+
+
+def _log() -> Path:
+    return data_folder().absolute() / "cron.log"

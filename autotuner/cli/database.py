@@ -1,0 +1,149 @@
+"""``autotune db``: bring the store up to date, copy it, look for damage."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from autotuner.cli.options import db_option, json_option, location, print_json, refuse_own_files
+from autotuner.errors import AutotuneError
+from autotuner.locations import snapshot_path
+
+if TYPE_CHECKING:
+    from autotuner.persistence import Store
+
+
+@click.group()
+def db_command() -> None:
+    """Look after the store.
+
+    \b
+    autotune db check
+    autotune db backup autotune-backup.db
+    autotune db upgrade
+    """
+
+
+@db_command.command()
+@json_option
+@db_option
+def upgrade(as_json: bool, db: str | None) -> None:
+    """Make the store if there is none, update its tables, and publish the snapshot again.
+
+    Tables of an older version are copied beside the store before they are changed.
+
+    \b
+    autotune db upgrade
+    """
+    from storage.database import open_database
+    from storage.repository import Repository
+
+    place = location(db)
+    with open_database(place) as database:
+        Repository(database).publish_snapshot(snapshot_path(place), datetime.now(UTC))
+        label, revision = database.label, database.revision()
+    if as_json:
+        print_json({"store": label, "revision": revision, "snapshot": str(snapshot_path(place))})
+    else:
+        click.echo(f"{label} is at schema revision {revision}; snapshot published at {snapshot_path(place)}")
+
+
+@db_command.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace PATH when it exists.")
+@json_option
+@db_option
+def backup(path: Path, force: bool, as_json: bool, db: str | None) -> None:
+    """Copy the store to PATH, whole or not at all, while others go on using it.
+
+    \b
+    autotune db backup autotune-backup.db
+    """
+    from storage.backup import back_up
+    from storage.database import open_database
+
+    place = location(db)
+    refuse_own_files(path, place)
+    if path.exists() and not force:
+        raise AutotuneError(f"{path} exists already: name another file, or replace it with --force")
+    with open_database(place, create=False) as database:
+        if force and database.path is not None:
+            back_up(database.path, path, busy_timeout_s=database.busy_timeout_s, replace=True)
+        else:
+            database.backup(path)
+        label = database.label
+    if as_json:
+        print_json({"store": label, "backup": str(path), "bytes": path.stat().st_size})
+    else:
+        click.echo(f"{label} is copied to {path}; `autotune list --db {path}` reads the copy")
+
+
+@db_command.command()
+@json_option
+@db_option
+def check(as_json: bool, db: str | None) -> None:
+    """Look for damage in the store, for settings nobody can read, and for a snapshot that is out of step.
+
+    Exits with 1 when anything is found; each line says what mends it.
+
+    \b
+    autotune db check
+    """
+    from autotuner.persistence import Store
+    from storage.database import open_database
+
+    place = location(db)
+    with open_database(place, create=False) as database:
+        label, problems = database.label, database.check()
+    if problems:
+        problems = [f"{problem}; restore a backup" for problem in problems]
+    else:
+        with Store(place, create=False) as store:
+            problems = [*_unreadable(store), *_snapshot_problems(store, place)]
+    if as_json:
+        print_json({"store": label, "problems": problems})
+    elif not problems:
+        click.echo(f"{label}: no problem found")
+    else:
+        click.echo("\n".join(problems))
+    if problems:
+        raise AutotuneError(f"{label}: {len(problems)} problem{'s' if problems[1:] else ''} found")
+
+
+def _unreadable(store: Store) -> list[str]:
+    """Active promotions and pins that this version cannot read."""
+    from autotuner.report.documents import active_document, readable_settings
+
+    problems = []
+    for record in store.records.active_promotions():
+        try:
+            active_document(store.read(record), None)
+        except AutotuneError as error:
+            problems.append(" ".join(str(error).split()))
+    problems += [
+        f"the pin of {pin.symbol} cannot be read; `autotune unpin {pin.symbol}` lets go of it"
+        for pin in store.records.pins()
+        if readable_settings(pin.settings_json) is None
+    ]
+    return problems
+
+
+def _snapshot_problems(store: Store, place: str) -> list[str]:
+    """Whether production reads what the ledger says."""
+    from storage.errors import SnapshotError
+    from storage.snapshot import read_snapshot
+
+    entries, pins = store.records.snapshot_contents()
+    mend = "`autotune db upgrade` publishes it again"
+    try:
+        snapshot = read_snapshot(snapshot_path(place))
+    except SnapshotError as error:
+        if error.reason == "missing" and not entries and not pins:
+            return []
+        return [f"the snapshot {snapshot_path(place)} cannot be used ({error.reason}); {mend}"]
+    if (snapshot.entries, snapshot.pins) != (entries, pins):
+        return [f"the snapshot {snapshot_path(place)} says something else than the ledger; {mend}"]
+    return []

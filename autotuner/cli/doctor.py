@@ -1,0 +1,86 @@
+"""``autotune doctor``: what this machine is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from autotuner.cli.options import db_option, json_option, location, print_json
+from autotuner.locations import cache_folder
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from autotuner.doctor.checks import Check
+
+
+@click.command()
+@click.option(
+    "--model",
+    default="toto-mini",
+    show_default=True,
+    help="toto-mini, a folder in the official layout, or a hub id (looked for in the hub cache only).",
+)
+@db_option
+@json_option
+@click.pass_context
+def doctor_command(ctx: click.Context, model: str, db: str | None, as_json: bool) -> None:
+    """Look at what tuning needs; say what is missing and the command that mends it.
+
+    Changes, downloads and upgrades nothing. Exits with 1 when something essential is missing: torch, a C++
+    compiler with OpenMP and Python's headers (without them nothing but eager mode can run), the model, a place
+    for compiled code, a store that can be read. Warnings (!) leave the exit code 0.
+
+    \b
+    autotune doctor
+    autotune doctor --model Datadog/Toto-Open-Base-1.0 --json
+    """
+    from autotuner.doctor.checks import essential_missing
+    from autotuner.doctor.probes import machine_checks
+    from autotuner.doctor.store import store_checks
+
+    checks = (*machine_checks(os.environ), *store_checks(location(db), cache_folder(), model))
+    failed = essential_missing(checks)
+    if as_json:
+        print_json({"ok": not failed, "checks": [dataclasses.asdict(check) for check in checks]})
+    else:
+        _draw(checks)
+    if failed:
+        ctx.exit(1)
+
+
+def _draw(checks: Sequence[Check]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(checks, ascii_only=console.options.ascii_only))
+    missing = sum(not check.ok and check.severity == "essential" for check in checks)
+    warned = sum(not check.ok and check.severity == "warning" for check in checks)
+    console.print(
+        f"{missing} essential missing, {warned} worth a look" if missing or warned else "nothing is missing"
+    )
+
+
+def _table(checks: Sequence[Check], *, ascii_only: bool) -> Table:
+    from rich.table import Table
+
+    table = Table("", "what", show_edge=False, pad_edge=False)
+    table.add_column("found", overflow="fold")  # a path that is cut cannot be used
+    good, bad, mend = ("ok", "X", "->") if ascii_only else ("✓", "✗", "→")
+    for check in checks:
+        wrong = f"[red]{bad}[/]" if check.severity == "essential" else "[yellow]![/]"
+        found = _cell(check.found, ascii_only)
+        if check.mend:
+            found += f"\n[bold]{mend} {_cell(check.mend, ascii_only)}[/]"
+        table.add_row(f"[green]{good}[/]" if check.ok else wrong, check.name, found)
+    return table
+
+
+def _cell(text: str, ascii_only: bool) -> str:
+    from rich.markup import escape
+
+    return escape(text.encode("ascii", "backslashreplace").decode() if ascii_only else text)

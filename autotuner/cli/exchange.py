@@ -1,0 +1,149 @@
+"""``autotune export`` and ``import``: active settings as one JSON document, checked before it is stored."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autotuner.cli.options import db_option, json_option, location, note, print_json, refuse_own_files
+from autotuner.errors import AutotuneError, UsageError
+
+if TYPE_CHECKING:
+    from storage.exchange import Exchange
+
+RESERVED = frozenset(
+    {
+        "symbol",
+        "profile",
+        "model",
+        "workload",
+        "settings",
+        "decision",
+        "promoted",
+        "run_id",
+        "source",
+        "since",
+    }
+)
+"""Fields of a promotion's document beside its figures, which figures from elsewhere may not take over."""
+
+
+@click.command()
+@click.option(
+    "--output", metavar="FILE", default="-", show_default=True, help="File to write, - for standard output."
+)
+@db_option
+def export_command(output: str, db: str | None) -> None:
+    """Write the active settings and pins of all symbols as one JSON document.
+
+    \b
+    autotune export --output settings.json
+    autotune export | ssh trading autotune import -
+    """
+    from autotuner.persistence import Store
+    from storage.snapshot import written_aside
+
+    place = location(db)
+    if output != "-":
+        refuse_own_files(Path(output), place)
+    with Store(place, create=False) as store:
+        document = store.records.export_document()
+    if output == "-":
+        print_json(document)
+    else:
+        with written_aside(Path(output)) as aside:
+            aside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    counted = _counted(len(document["promotions"]), len(document["pins"]))
+    note(f"exported {counted} to {'standard output' if output == '-' else output}")
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@json_option
+@db_option
+def import_command(file: str, as_json: bool, db: str | None) -> None:
+    """Take in FILE, which `autotune export` wrote (- for standard input): all of it or nothing.
+
+    Every promotion in it becomes the active one of its symbol; what is active already is left alone.
+
+    \b
+    autotune import settings.json
+    """
+    import dataclasses
+
+    from autotuner.persistence import Store, settings_key
+    from storage.errors import InvalidDocument
+    from storage.exchange import parse_document
+
+    document = _parsed(file)
+    try:
+        exchange = parse_document(document, validate_settings=settings_key, validate_workload=_signature)
+        _check(exchange)
+    except (InvalidDocument, AutotuneError) as error:
+        raise AutotuneError(f"{file}: {error}; nothing was imported") from None
+    place = location(db)
+    with Store(place) as store:
+        counts = store.records.import_document(
+            document, validate_settings=settings_key, validate_workload=_signature
+        )
+        store.publish()
+    if as_json:
+        print_json(dataclasses.asdict(counts))
+        return
+    if not counts.promotions + counts.pins:
+        click.echo(f"{file}: everything in it is active already")
+        return
+    click.echo(f"imported {_counted(counts.promotions, counts.pins)}; `autotune list` shows them")
+
+
+def _parsed(file: str) -> Any:
+    try:
+        with click.open_file(file, encoding="utf-8") as stream:
+            text = stream.read()
+    except UnicodeDecodeError as error:
+        raise AutotuneError(f"{file}: is not JSON: not UTF-8 at byte {error.start}") from None
+    except OSError as error:
+        raise UsageError(
+            f"{file}: cannot be read: {error.strerror or os.strerror(error.errno or 0)}"
+        ) from None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AutotuneError(f"{file}: is not JSON: {error}") from None
+
+
+def _signature(text: str) -> str:
+    from autotuner.persistence import workload_signature
+
+    try:
+        return workload_signature(text)
+    except (AutotuneError, TypeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _check(exchange: Exchange) -> None:
+    """What only the tuner knows of environments and figures. Raises ``AutotuneError`` naming the field."""
+    from autotuner.identity import Environment
+
+    for place, environment in enumerate(exchange.environments):
+        where = f"environments[{place}]"
+        try:
+            fingerprint = Environment.from_dict(json.loads(environment.facts_json)).fingerprint
+        except TypeError as error:
+            raise AutotuneError(f"{where}: facts are refused: {error}") from None
+        if fingerprint != environment.fingerprint:
+            raise AutotuneError(f"{where}: fingerprint is not that of the facts, which is {fingerprint}")
+    for place, promotion in enumerate(exchange.promotions):
+        figures = json.loads(promotion.evidence_json)
+        if not isinstance(figures, dict):
+            raise AutotuneError(f"promotions[{place}]: evidence is not a JSON object")
+        if taken := sorted(RESERVED & figures.keys()):
+            raise AutotuneError(f"promotions[{place}]: evidence may not have a field {taken[0]}")
+
+
+def _counted(promotions: int, pins: int) -> str:
+    return f"{promotions} promotion{'' if promotions == 1 else 's'} and {pins} pin{'' if pins == 1 else 's'}"

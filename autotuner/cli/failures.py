@@ -1,0 +1,40 @@
+"""Turns the packages' own errors into one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import click
+
+from autotuner.errors import AutotuneError, UsageError
+from storage.errors import StorageError
+from toto_core.model_files import CheckpointError
+from toto_core.settings import SettingsError
+from toto_core.symbols import SymbolError
+
+
+@contextlib.contextmanager
+def one_line_failures() -> Iterator[None]:
+    """Exit code 2 for what was asked wrongly, 1 for what failed; unexpected errors keep their traceback."""
+    try:
+        yield
+    except (UsageError, SymbolError, SettingsError) as error:
+        raise _Refusal(str(error), exit_code=2) from error
+    except (AutotuneError, StorageError, CheckpointError) as error:
+        raise _Refusal(str(error), exit_code=1) from error
+    except ValueError as error:
+        if not _known(error):
+            raise
+        raise _Refusal(str(error), exit_code=1) from error
+
+
+class _Refusal(click.ClickException):
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code
+
+
+def _known(error: ValueError) -> bool:
+    """Errors of modules that import pandas or torch, recognised without importing those."""
+    return type(error).__name__ in {"SeriesError", "DeviceError", "RequestError"}

@@ -1,0 +1,228 @@
+"""``autotune forecast``: what the model says of a symbol's next prices, with the settings stored for it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autotuner.cli.options import data_option, db_option, json_option, note, print_json, symbol_option
+from autotuner.errors import AutotuneError
+from autotuner.workload import LONGEST, RequestShape, Workload
+from toto_core.settings import RuntimeSettings
+
+if TYPE_CHECKING:
+    from autotuner.report.forecast_view import ForecastView
+    from autotuner.serving.order import Resolution
+    from toto_core.forecast import Forecast
+    from toto_core.pipeline import TotoPipeline
+    from toto_core.series import PriceSeries
+
+_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+_SHOWN_PRICES = 40
+_TELLING = ("snapshot", "symbol", "promotion", "workload winner")
+"""Steps of the search for settings whose failing a person wants to hear of."""
+
+
+@click.command()
+@symbol_option
+@click.option(
+    "--horizon",
+    type=click.IntRange(1, LONGEST),
+    help="Time steps to forecast [default: as the symbol was tuned, else 8].",
+)
+@click.option(
+    "--num-samples",
+    type=click.IntRange(0, LONGEST),
+    help="Sample paths, 0 for the mean path [default: as the symbol was tuned, else 256].",
+)
+@click.option(
+    "--context-length",
+    type=click.IntRange(1, LONGEST),
+    help="Last prices that the model sees [default: as the symbol was tuned, else 512].",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the noise.")
+@data_option
+@click.option(
+    "--model", help="toto-mini, a folder, or a hub id [default: as the symbol was tuned, else toto-mini]."
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--eager", is_flag=True, help="Run uncompiled in fp32, whatever is stored.")
+@db_option
+@json_option
+def forecast_command(
+    symbol: str,
+    horizon: int | None,
+    num_samples: int | None,
+    context_length: int | None,
+    seed: int,
+    data: Path | None,
+    model: str | None,
+    device: str,
+    eager: bool,
+    db: str | None,
+    as_json: bool,
+) -> None:
+    """Forecast the next prices of SYMBOL and say with which settings, and why with these.
+
+    Settings hold for the workload they were measured for: another horizon, context or number of samples than
+    the symbol was tuned for runs in eager mode unless that workload was tuned as well.
+
+    \b
+    autotune forecast --symbol AMD
+    autotune forecast --symbol BTCUSD --horizon 24 --eager --json
+    """
+    from autotuner.serving.resolve import lookup
+    from autotuner.serving.runtime import load_pipeline
+    from toto_core.series import find_series
+
+    series = find_series(symbol, data)
+    asked: dict[str, Any] = {"model": model, "device": device, "db": db}
+    asked["settings"] = RuntimeSettings() if eager else None
+    shape, asked["workload"] = _request(lookup(symbol, **asked), horizon, num_samples, context_length)
+    if len(series) < shape.context_length:
+        raise AutotuneError(
+            f"{symbol}: {series.source} holds {len(series)} prices and the context needs {shape.context_length}; "
+            "give a longer history or a smaller --context-length"
+        )
+    with _warnings_as_notes():
+        started = time.perf_counter()
+        pipeline = load_pipeline(symbol, **asked)
+        ready_ms = (time.perf_counter() - started) * 1000.0
+        context = series.close[-shape.context_length :]
+        forecast = pipeline.predict(context, shape.prediction_length, shape.num_samples, seed)
+    made = _Made(
+        found=lookup(symbol, **asked),
+        series=series,
+        shape=shape,
+        seed=seed,
+        pipeline=pipeline,
+        forecast=forecast,
+        ready_ms=ready_ms,
+    )
+    if as_json:
+        print_json(made.document())
+        return
+    from rich.console import Console
+
+    from autotuner.report.forecast_view import drawing
+
+    console = Console()
+    console.print(drawing(made.view(), ascii_only=console.options.ascii_only))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A forecast and all that is told about it."""
+
+    found: Resolution
+    series: PriceSeries
+    shape: RequestShape
+    seed: int
+    pipeline: TotoPipeline
+    forecast: Forecast
+    ready_ms: float
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return self.pipeline.last_run_metadata
+
+    @property
+    def source(self) -> str:
+        """Where the settings come from; the pipeline knows when they did not work here."""
+        return str(self.metadata.get("settings_source", self.found.source))
+
+    @property
+    def as_of(self) -> str:
+        import pandas as pd
+
+        stamp: str = pd.Timestamp(self.series.timestamps[-1]).tz_localize("UTC").isoformat()
+        return stamp
+
+    def document(self) -> dict[str, Any]:
+        sampled = self.shape.num_samples is not None
+        quantiles = {str(q): self._quantile(q) for q in _QUANTILES} if sampled else {}
+        return {
+            "symbol": self.found.symbol,
+            "as_of": self.as_of,
+            "last_price": float(self.series.close[-1]),
+            "horizon": self.shape.prediction_length,
+            "context_length": self.shape.context_length,
+            "num_samples": self.shape.num_samples,
+            "seed": self.seed,
+            "model": self.found.model,
+            "mean": _values(self.forecast.mean),
+            "median": quantiles.get("0.5"),
+            "quantiles": quantiles,
+            "settings": self.pipeline.settings.to_dict(),
+            "source": self.source,
+            "since": self.found.since,
+            "reasons": list(self.found.reasons),
+            "ready_ms": self.ready_ms,
+            "latency_ms": self.metadata["latency_ms"],
+            "first_call_ms": self.metadata["cold_start_ms"],
+            "metadata": self.metadata,
+        }
+
+    def view(self) -> ForecastView:
+        from autotuner.report.forecast_view import ForecastView
+
+        sampled = self.shape.num_samples is not None
+        since = f" since {self.found.since[:10]}" if self.found.since else ""
+        first_ms, latency_ms = self.metadata["cold_start_ms"], self.metadata["latency_ms"]
+        return ForecastView(
+            title=f"{self.found.symbol} as of {self.as_of}, {self.found.model}",
+            history=tuple(self.series.close[-_SHOWN_PRICES:].tolist()),
+            centre=tuple(self._quantile(0.5) if sampled else _values(self.forecast.mean)),
+            low=tuple(self._quantile(0.1)) if sampled else (),
+            high=tuple(self._quantile(0.9)) if sampled else (),
+            notes=(
+                ("settings", self.pipeline.settings.label),
+                ("from", f"{self.source}{since}"),
+                ("latency", f"{latency_ms:.1f} ms"),
+                ("first call", f"{first_ms:,.0f} ms with loading; ready after {self.ready_ms:,.0f} ms"),
+                *(("why", reason) for reason in self.found.reasons if reason.startswith(_TELLING)),
+            ),
+        )
+
+    def _quantile(self, q: float) -> list[float]:
+        return _values(self.forecast.quantile(q))
+
+
+def _request(
+    stored: Resolution, horizon: int | None, num_samples: int | None, context_length: int | None
+) -> tuple[RequestShape, Workload]:
+    """The request to make, by default the one the symbol is mostly used for, and the workload it belongs to."""
+    shapes = (RequestShape(),) if stored.workload is None else stored.workload.shapes
+    usual = max(shapes, key=lambda shape: shape.weight)
+    shape = RequestShape(
+        context_length=context_length or usual.context_length,
+        prediction_length=horizon or usual.prediction_length,
+        num_samples=usual.num_samples if num_samples is None else num_samples or None,
+    )
+    if stored.workload is not None and shape in {dataclasses.replace(each, weight=1.0) for each in shapes}:
+        return shape, stored.workload
+    return shape, Workload(model=stored.model, shapes=(shape,))
+
+
+@contextlib.contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Each warning once, on one line; a quarantine or a refused cache is nothing to trace back."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for line in dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught):
+        note(f"warning: {line}")
+
+
+def _values(tensor: Any) -> list[float]:
+    """The (1, 1, step) prices of one series as plain numbers."""
+    values: list[float] = tensor[0, 0].tolist()
+    return values

@@ -1,0 +1,139 @@
+"""Progress of a run: a table that fills in on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from autotuner.measurement.trial import Failed, Interval, Measured
+from autotuner.search.space import SearchSpace
+from autotuner.search.study import TrialEvent
+from autotuner.workload import Workload
+
+
+class PlainProgress:
+    """One line on standard error for each thing that happens; what a log or a pipe gets."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
+        """The search of a symbol begins."""
+        for line in _opening(symbol, workload, space, known, seconds):
+            click.echo(line, err=True)
+
+    def say(self, line: str) -> None:
+        """What is being done now."""
+        click.echo(f"  {line}", err=True)
+
+    def trial(self, event: TrialEvent) -> None:
+        """A trial has an outcome."""
+        what, score, detail = _cells(event)
+        click.echo(
+            f"  trial {event.number}: {event.settings.label}: {what} {score} {detail}".rstrip(), err=True
+        )
+
+
+class LiveProgress:
+    """The same as a table on a terminal, with the best so far and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._draw)
+        self._opening: tuple[str, ...] = ()
+        self._now = ""
+        self._events: list[TrialEvent] = []
+        self._ends_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._now = ""
+        self._live.__exit__(kind, error, trace)
+
+    def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
+        """The search of a symbol begins."""
+        self._opening = _opening(symbol, workload, space, known, seconds)
+        self._ends_at = time.monotonic() + seconds
+
+    def say(self, line: str) -> None:
+        """What is being done now."""
+        self._now = line
+
+    def trial(self, event: TrialEvent) -> None:
+        """A trial has an outcome."""
+        self._events.append(event)
+
+    def _draw(self) -> Group:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name, justify in (("#", "right"), ("settings", "left"), ("p50", "right"), ("speed-up", "left")):
+            table.add_column(
+                name, justify="right" if justify == "right" else "left", no_wrap=name != "settings"
+            )
+        table.add_column("drift, start or cause", overflow="fold")
+        best = _best(self._events)
+        for event in self._events:
+            style = "bold green" if event is best else ("red" if isinstance(event.outcome, Failed) else "")
+            table.add_row(str(event.number), event.settings.label, *_cells(event), style=style)
+        parts: list[Table | Text] = [Text(line, style="dim") for line in self._opening]
+        parts.append(table)
+        if best is not None:
+            parts.append(Text(f"best so far: {best.settings.label}"))
+        if self._now:
+            left = max(0, round(self._ends_at - time.monotonic()))
+            parts.append(Text(f"{self._now} · {left} s of search left" if left else self._now, style="cyan"))
+        return Group(*parts)
+
+
+def _opening(
+    symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float
+) -> tuple[str, ...]:
+    taken_up = f"; {known} outcomes are known already" if known else ""
+    return (
+        f"{symbol}: {workload.summary}",
+        f"{space.describe()}{taken_up}; searching for up to {seconds:.0f} s",
+    )
+
+
+def _best(events: list[TrialEvent]) -> TrialEvent | None:
+    scored = [e for e in events if e.judged.feasible and e.judged.score is not None]
+    return min(scored, key=lambda e: e.judged.score or 0.0, default=None)
+
+
+def _cells(event: TrialEvent) -> tuple[str, str, str]:
+    """Latency or failure kind, speed-up with its interval, and drift with cold start or the cause."""
+    outcome = event.outcome
+    if isinstance(outcome, Failed):
+        return outcome.kind, "", outcome.detail
+    return _latency(outcome), _speed_up(outcome.ratio), _remarks(event, outcome)
+
+
+def _latency(measured: Measured) -> str:
+    return " / ".join(f"{timing.p50_ms:.2f}" for timing in measured.timings) + " ms"
+
+
+def _speed_up(ratio: Interval) -> str:
+    return f"{ratio.estimate:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def _remarks(event: TrialEvent, measured: Measured) -> str:
+    conditions = measured.conditions
+    remarks = [f"drift {measured.accuracy.drift:.2%}", f"starts in {measured.cold_start_ms / 1000:.1f} s"]
+    if conditions.disturbed_blocks:
+        remarks.append(f"{conditions.disturbed_blocks} of {conditions.blocks} blocks disturbed")
+    return ", ".join((*remarks, *event.judged.reasons))

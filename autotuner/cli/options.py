@@ -1,0 +1,134 @@
+"""Options and small helpers that several commands share."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from autotuner.errors import UsageError
+from autotuner.locations import is_file, snapshot_path, store_location, store_path, studies_url
+from toto_core.symbols import parse_symbol
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+PIPE_WIDTH = 180
+"""Columns of a table that is not printed on a terminal."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Symbol(click.ParamType[str]):
+    """A trading symbol, upper-cased; anything else is refused before it touches a path or a query."""
+
+    name = "symbol"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The symbol, upper-cased."""
+        try:
+            return parse_symbol(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+SYMBOL = Symbol()
+
+
+def db_option(command: Command) -> Command:
+    """``--db``: the store; ``AUTOTUNE_DB`` or the user data folder without it."""
+    return click.option(
+        "--db", metavar="PATH|URL", help="Store to use [default: AUTOTUNE_DB, else the user data folder]."
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """``--json``: one document on standard output, everything else on standard error."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
+
+
+def symbol_option(command: Command) -> Command:
+    """``--symbol``, required, once."""
+    return click.option("--symbol", type=SYMBOL, required=True, help="Trading symbol, such as AMD.")(command)
+
+
+def one_symbol(command: Command) -> Command:
+    """``SYMBOL`` or ``--symbol``, exactly one of them; the command gets ``symbol``."""
+    return _symbol_either_way(command, required=True)
+
+
+def maybe_symbol(command: Command) -> Command:
+    """``SYMBOL`` or ``--symbol``, at most one of them; the command gets ``symbol``, None without."""
+    return _symbol_either_way(command, required=False)
+
+
+def data_option(command: Command) -> Command:
+    """``--data``: a folder or one file of prices."""
+    return click.option(
+        "--data",
+        type=click.Path(exists=True, path_type=Path),
+        help="Folder with <SYMBOL>.csv[.gz] or .parquet, or one file [default: the embedded samples].",
+    )(command)
+
+
+def location(db: str | None) -> str:
+    """The store that ``--db`` or the environment names."""
+    return store_location(db)
+
+
+def refuse_own_files(target: Path, place: str) -> None:
+    """Raise ``UsageError`` when ``target`` is a file of the store at ``place``, which writing would replace."""
+    own = [snapshot_path(place)]
+    if is_file(place):
+        own += [store_path(place), store_path(studies_url(place))]
+    if target.resolve() in {path.resolve() for path in own}:
+        raise UsageError(f"{target} is a file of the store itself: name another one")
+
+
+def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
+
+
+def note(line: str) -> None:
+    """A line for people, on standard error."""
+    click.echo(line, err=True)
+
+
+def is_terminal() -> bool:
+    """Whether standard error is a terminal."""
+    return sys.stderr.isatty()
+
+
+def print_table(table: RenderableType) -> None:
+    """A table for people on standard output, in colour only on a terminal."""
+    from rich.console import Console
+
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    # Nothing stored may act as markup, and a pipe has no width to wrap at.
+    console = Console(markup=False, highlight=False, emoji=False, width=None if narrow else PIPE_WIDTH)
+    console.print(table)
+
+
+def _symbol_either_way(command: Command, *, required: bool) -> Command:
+    @functools.wraps(command)
+    def with_symbol(*args: Any, positional: str | None, named: str | None, **options: Any) -> Any:
+        if positional is not None and named is not None:
+            raise UsageError(f"give one symbol, not {positional!r} and --symbol {named!r}")
+        given = named if positional is None else positional
+        if given is None and required:
+            context = click.get_current_context()
+            raise UsageError(f"name a symbol: `autotune {context.info_name} AMD`")
+        return command(*args, symbol=None if given is None else parse_symbol(given), **options)
+
+    with_argument = click.argument("positional", required=False, metavar="[SYMBOL]")(with_symbol)
+    with_option = click.option("--symbol", "named", metavar="SYMBOL", help="The same as SYMBOL.")(
+        with_argument
+    )
+    return cast("Command", with_option)

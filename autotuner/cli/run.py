@@ -1,0 +1,304 @@
+"""``autotune run``: tune one or more symbols."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autotuner.cli.options import (
+    SYMBOL,
+    data_option,
+    db_option,
+    is_terminal,
+    json_option,
+    location,
+    note,
+    print_json,
+)
+from autotuner.errors import AutotuneError, UsageError
+from storage.errors import StorageError
+from toto_core.symbols import parse_symbol
+
+if TYPE_CHECKING:
+    from autotuner.cli.live import LiveProgress, PlainProgress
+    from autotuner.persistence import Store
+    from autotuner.session import TuneRequest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options of one ``run`` that hold for all its symbols."""
+
+    data: Path | None
+    profile: str
+    model: str | None
+    context_length: int | None
+    prediction_length: int | None
+    num_samples: int | None
+    workload: Path | None
+    calls_per_process: int | None
+    deadline_ms: float | None
+    memory_limit_mb: int | None
+    trials: int
+    timeout: float
+    device: str
+    seed: int
+    resume: bool
+    fresh: bool
+    replay: Path | None
+
+
+@click.command()
+@click.option("--symbol", "symbols", type=SYMBOL, multiple=True, help="Symbol to tune; may be given again.")
+@click.option("--all", "everything", is_flag=True, help="Every symbol that has prices.")
+@click.option(
+    "--symbols-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="One symbol a line; # starts a comment.",
+)
+@click.option(
+    "--due", is_flag=True, help="Only symbols that are due: never tuned, a week old, or another environment."
+)
+@data_option
+@click.option(
+    "--profile", default="production", show_default=True, help="production, accuracy, throughput or research."
+)
+@click.option("--model", help="toto-mini, a folder in the official layout, or a hub id [default: toto-mini].")
+@click.option(
+    "--context-length", type=click.IntRange(min=1), help="Time steps of history per request [default: 512]."
+)
+@click.option("--prediction-length", type=click.IntRange(min=1), help="Time steps to forecast [default: 8].")
+@click.option(
+    "--num-samples", type=click.IntRange(min=0), help="Sample paths, 0 for the mean path [default: 256]."
+)
+@click.option(
+    "--workload",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file with a mix of request shapes.",
+)
+@click.option(
+    "--calls-per-process",
+    type=click.IntRange(min=1),
+    help="Calls a process makes in its life [default: 10000].",
+)
+@click.option(
+    "--deadline-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Refuse settings that miss this deadline in more than 1 % of calls.",
+)
+@click.option(
+    "--memory-limit-mb", type=click.IntRange(min=1), help="Refuse settings whose process holds more."
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    help="Most new measurements of a symbol.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Seconds for each symbol, proof included.",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the search and of the order of turns."
+)
+@click.option(
+    "--resume/--no-resume",
+    default=True,
+    show_default=True,
+    help="Go on with an unfinished run of the same kind.",
+)
+@click.option("--fresh", is_flag=True, help="Measure everything again instead of taking up what is known.")
+@click.option(
+    "--replay",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Answer trials from a table of recorded measurements; needs --db.",
+)
+@click.option("--exit-code", is_flag=True, help="Exit with 3 when nothing new was promoted.")
+@json_option
+@db_option
+def run_command(
+    symbols: tuple[str, ...],
+    everything: bool,
+    symbols_file: Path | None,
+    due: bool,
+    exit_code: bool,
+    as_json: bool,
+    db: str | None,
+    **options: Any,
+) -> None:
+    """Tune symbols: search, prove the winner against the champion, store it.
+
+    \b
+    autotune run --symbol AMD
+    autotune run --symbol AMD --symbol BTCUSD --profile accuracy --timeout 600
+    autotune run --all --data ./prices --json > result.json
+
+    Ctrl-C keeps what is measured; the same command goes on from there.
+    """
+    from autotuner.persistence import Store
+
+    asked = Asked(**options)
+    if asked.replay and not db:
+        raise UsageError("--replay writes recorded answers: name a store of their own with --db")
+    wanted = _symbols(symbols, everything, symbols_file, asked.data)
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    with Store(location(db)) as store:
+        if due:
+            wanted = _due(wanted, store, asked.device)
+        documents, failures = _tune_all(wanted, asked, store, quiet=as_json)
+    if as_json:
+        single = len(wanted) == 1 and not everything and documents
+        print_json(documents[0] if single else {"symbols": documents, "failed": failures})
+    if failures:
+        raise AutotuneError("; ".join(f"{f['symbol']}: {f['reason']}" for f in failures))
+    if exit_code and not any(document["promoted"] for document in documents):
+        raise click.exceptions.Exit(3)
+
+
+def _tune_all(
+    symbols: Sequence[str], asked: Asked, store: Store, *, quiet: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Documents of the symbols that were tuned and reasons of those that were not; one never ends the rest."""
+    from autotuner.report.run_view import run_lines
+
+    documents: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
+    for symbol in symbols:
+        try:
+            document = _tune(symbol, asked, store, quiet=quiet)
+        except KeyboardInterrupt:
+            raise AutotuneError(
+                f"{symbol}: interrupted; what was measured is stored, and the same command goes on from there"
+            ) from None
+        except UsageError:
+            raise
+        except (AutotuneError, StorageError, ValueError) as error:
+            if len(symbols) == 1:
+                raise
+            failures.append({"symbol": symbol, "reason": " ".join(str(error).split())})
+            note(f"{symbol}: {error}")
+            continue
+        documents.append(document)
+        if not quiet:
+            click.echo("\n".join(run_lines(document)))
+    return documents, failures
+
+
+def _tune(symbol: str, asked: Asked, store: Store, *, quiet: bool) -> dict[str, Any]:
+    from autotuner.session import tune
+
+    request = _request(symbol, asked)
+    bench = None
+    if asked.replay:
+        from autotuner.replaying import replay_bench
+
+        request, bench = replay_bench(request, asked.replay)
+    with _progress(quiet=quiet) as progress:
+        return tune(request, store, progress, bench)
+
+
+def _request(symbol: str, asked: Asked) -> TuneRequest:
+    from autotuner.search.objective import Limits, profile
+    from autotuner.session import TuneRequest
+
+    peak = None if asked.memory_limit_mb is None else asked.memory_limit_mb << 20
+    return TuneRequest(
+        symbol=symbol,
+        workload=_workload(asked),
+        profile=profile(asked.profile),
+        limits=Limits(peak_bytes=peak, deadline_ms=asked.deadline_ms),
+        data=asked.data,
+        device=asked.device,
+        trials=asked.trials,
+        seconds=asked.timeout,
+        seed=asked.seed,
+        resume=asked.resume,
+        reuse=not asked.fresh,
+    )
+
+
+def _workload(asked: Asked) -> Any:
+    import dataclasses
+
+    from autotuner.workload import RequestShape, Workload, read_workload
+
+    lengths = {
+        "context_length": asked.context_length,
+        "prediction_length": asked.prediction_length,
+        "num_samples": asked.num_samples,
+    }
+    given = {name: value for name, value in lengths.items() if value is not None}
+    if asked.workload:
+        if given:
+            raise UsageError(f"--workload and --{next(iter(given)).replace('_', '-')} contradict each other")
+        workload = read_workload(asked.workload)
+    else:
+        if given.get("num_samples") == 0:
+            given["num_samples"] = None  # type: ignore[assignment]
+        workload = Workload(shapes=(RequestShape(**given),))  # type: ignore[arg-type]
+    changes = {"model": asked.model, "calls_per_process": asked.calls_per_process}
+    return dataclasses.replace(workload, **{k: v for k, v in changes.items() if v is not None})
+
+
+def _symbols(
+    symbols: tuple[str, ...], everything: bool, symbols_file: Path | None, data: Path | None
+) -> tuple[str, ...]:
+    if sum((bool(symbols), everything, symbols_file is not None)) != 1:
+        raise UsageError("name the symbols with --symbol, with --symbols-file, or say --all")
+    if symbols:
+        return tuple(dict.fromkeys(symbols))
+    if symbols_file:
+        lines = (line.partition("#")[0].strip() for line in symbols_file.read_text().splitlines())
+        found = tuple(dict.fromkeys(parse_symbol(line) for line in lines if line))
+        if not found:
+            raise UsageError(f"{symbols_file}: names no symbol")
+        return found
+    from toto_core.series import available_symbols
+
+    available = available_symbols(data)
+    if not available:
+        raise AutotuneError(f"{data}: holds no <SYMBOL>.csv, .csv.gz or .parquet")
+    return available
+
+
+def _due(symbols: Sequence[str], store: Store, device: str) -> tuple[str, ...]:
+    from autotuner.daemon.triggers import reason_to_tune
+    from autotuner.identity import current_environment
+
+    found = []
+    for symbol in symbols:
+        reason = reason_to_tune(
+            store.active(symbol), environment=current_environment(device), now=datetime.now(UTC)
+        )
+        note(f"{symbol}: {'due: ' + reason if reason else 'not due'}")
+        if reason:
+            found.append(symbol)
+    return tuple(found)
+
+
+def _progress(*, quiet: bool) -> AbstractContextManager[LiveProgress | PlainProgress]:
+    from rich.console import Console
+
+    from autotuner.cli.live import LiveProgress, PlainProgress
+
+    if quiet or not is_terminal():
+        return PlainProgress()
+    return LiveProgress(Console(stderr=True))
+
+
+def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,150 @@
+"""``autotune show``, ``list`` and ``history``: what symbols run, why, and how that came about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autotuner.cli.options import (
+    db_option,
+    json_option,
+    location,
+    maybe_symbol,
+    note,
+    one_symbol,
+    print_json,
+    print_table,
+)
+from autotuner.errors import AutotuneError
+
+if TYPE_CHECKING:
+    from autotuner.persistence import Store
+    from storage.records import PinRecord, PromotionRecord
+
+
+@click.command()
+@one_symbol
+@click.option(
+    "--profile", metavar="NAME", help="Profile to show [default: what the symbol was last promoted for]."
+)
+@json_option
+@db_option
+def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None) -> None:
+    """Show what SYMBOL runs, the figures it was promoted for, and the reason.
+
+    Also says what a lookup on this machine would answer when that is something else: a pin, the kill switch,
+    or another environment than the one that was measured.
+
+    \b
+    autotune show AMD
+    autotune show --symbol AMD --profile accuracy --json
+    """
+    from autotuner.persistence import Store
+    from autotuner.report.documents import active_document, differs, lookup_document
+    from autotuner.report.tables import card
+    from autotuner.search.objective import profile as known_profile
+    from autotuner.serving.resolve import lookup
+
+    if profile is not None:
+        known_profile(profile)
+    place = location(db)
+    with Store(place, create=False) as store:
+        promotion = store.active(symbol, profile)
+        pin = next((pin for pin in store.records.pins() if pin.symbol == symbol), None)
+    if promotion is None:
+        raise AutotuneError(_never_promoted(symbol, profile, pinned=pin is not None))
+    found = lookup(symbol, profile=profile, db=place, device=promotion.environment.device)
+    here = lookup_document(found) | {"differs": differs(found, promotion)}
+    document = active_document(promotion, pin) | {"lookup": here}
+    if as_json:
+        print_json(document)
+    else:
+        print_table(card(document))
+
+
+@click.command()
+@json_option
+@db_option
+def list_command(as_json: bool, db: str | None) -> None:
+    """List every symbol that has active settings or a pin.
+
+    \b
+    autotune list
+    autotune list --json
+    """
+    from autotuner.persistence import Store
+    from autotuner.report.tables import listing
+
+    with Store(location(db), create=False) as store:
+        documents = _listed(store)
+    for document in documents:
+        if "error" in document:
+            note(document["error"])
+    if as_json:
+        print_json({"symbols": documents})
+    elif documents:
+        print_table(listing(documents))
+    else:
+        click.echo("no symbol has active settings yet: `autotune run --symbol AMD` tunes one")
+
+
+@click.command()
+@maybe_symbol
+@json_option
+@db_option
+def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
+    """List promotions, pins and runs that promoted nothing, oldest first, of SYMBOL or of all.
+
+    \b
+    autotune history
+    autotune history AMD --json
+    """
+    from autotuner.persistence import Store
+    from autotuner.report.documents import history
+    from autotuner.report.tables import timeline
+
+    with Store(location(db), create=False) as store:
+        events = history(store.records.promotions(symbol), store.pin_history(symbol), store.runs(symbol))
+    if as_json:
+        print_json({"symbol": symbol, "history": events})
+    elif events:
+        print_table(timeline(events))
+    else:
+        click.echo(f"nothing has happened to {symbol or 'any symbol'} yet: {_run(symbol or 'AMD')} begins")
+
+
+def _listed(store: Store) -> list[dict[str, Any]]:
+    from autotuner.report.documents import pinned_document
+
+    pins = {pin.symbol: pin for pin in store.records.pins()}
+    newest = {record.symbol: record for record in store.records.active_promotions()}  # the last of each stays
+    documents = []
+    for symbol in sorted(newest.keys() | pins.keys()):
+        if symbol in newest:
+            documents.append(_promoted(store, newest[symbol], pins.get(symbol)))
+        else:
+            documents.append(pinned_document(pins[symbol]))
+    return documents
+
+
+def _promoted(store: Store, record: PromotionRecord, pin: PinRecord | None) -> dict[str, Any]:
+    """The document of a promotion; one that cannot be read says so and hides no other symbol."""
+    from autotuner.report.documents import active_document
+
+    try:
+        return active_document(store.read(record), pin)
+    except AutotuneError as error:
+        return {"symbol": record.symbol, "error": " ".join(str(error).split())}
+
+
+def _never_promoted(symbol: str, profile: str | None, *, pinned: bool) -> str:
+    under = "" if profile is None else f" for profile {profile}"
+    held = f"; until then it runs what it is pinned to, `autotune unpin {symbol}` lets go" if pinned else ""
+    return (
+        f"{symbol}: nothing is promoted yet{under}; {_run(symbol, profile)} finds and proves settings{held}"
+    )
+
+
+def _run(symbol: str, profile: str | None = None) -> str:
+    return f"`autotune run --symbol {symbol}{'' if profile is None else f' --profile {profile}'}`"

@@ -1,0 +1,253 @@
+"""One crontab line of ours in a marked block: made, put in, found and taken out; all else stays as it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from autotuner.errors import AutotuneError, UsageError
+from autotuner.locations import DATABASE_VARIABLE, is_file, store_location, store_path
+
+START, END = "# >>> autotune >>>", "# <<< autotune <<<"
+DEFAULT_SCHEDULE = "17 3 * * *"
+_TASK = "run --all --due"
+_HINT = "# kept by `autotune cron`; what is changed here is lost"
+_NO_NEWLINE = "# the line above this block had no newline at its end"
+_SECONDS = 30.0  # crontab only reads and writes a small file
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+# name, lowest and highest number, names with the first one's number: crontab(5)
+_FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("day of week", 0, 7, _DAYS),
+)
+_ITEM = re.compile(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,2}))?", re.ASCII)
+
+
+class CrontabError(AutotuneError):
+    """The crontab cannot be read, written or safely changed."""
+
+
+def parse_schedule(text: str) -> str:
+    """The five time fields of crontab(5), one space apart.
+
+    Names stand alone, as that page asks; nicknames such as ``@daily`` are not read by every cron. Raises
+    ``UsageError``.
+    """
+    if any(not character.isprintable() and character != "\t" for character in text):
+        raise UsageError(f"schedule {text!a}: must be one line of plain text, such as {DEFAULT_SCHEDULE!r}")
+    fields = text.split()
+    if len(fields) != len(_FIELDS):
+        raise UsageError(
+            f"schedule {text!a}: needs five fields (minute, hour, day of month, month, day of week), "
+            f"such as {DEFAULT_SCHEDULE!r}"
+        )
+    for field, (name, low, high, names) in zip(fields, _FIELDS, strict=True):
+        if field.lower() not in names and not all(_fits(item, low, high) for item in field.split(",")):
+            raise UsageError(
+                f"schedule {text!a}: {name} {field!a} is not *, a number from {low} to {high}, a range, a list "
+                "or a step of these"
+            )
+    return " ".join(fields)
+
+
+def cron_line(*, schedule: str, executable: Path, log: Path, store: str | None) -> str:
+    """The crontab line: ``executable`` tunes what is due in ``store`` and appends its output to ``log``.
+
+    Raises ``UsageError`` for a bad schedule and ``CrontabError`` for a name that no crontab line can hold.
+    """
+    words = [_quoted(str(executable)), _TASK]
+    if store is not None:
+        words += ["--db", _quoted(store)]
+    return " ".join((parse_schedule(schedule), *words, ">>", _quoted(str(log)), "2>&1"))
+
+
+def block_of(line: str) -> str:
+    """The marked block that holds ``line``."""
+    return "".join(f"{row}\n" for row in (START, _HINT, line, END))
+
+
+def with_block(text: str, block: str) -> str:
+    """The crontab ``text`` with ``block`` in place of the one it has, else at its end.
+
+    Raises ``CrontabError`` when the marks in ``text`` are damaged or lines of others stand between them.
+    """
+    lines = _lines(text)
+    blocks = _blocks(lines)
+    if not blocks:
+        return text + block if text.endswith("\n") or not text else f"{text}\n{_noting(block)}"
+    first = blocks[0]
+    noted = f"{_NO_NEWLINE}\n" in lines[first.start : first.stop]
+    kept = _noting(block) if noted else block
+    return "".join((*lines[: first.start], kept, *_outside(lines[first.stop :])))
+
+
+def without_block(text: str) -> str:
+    """The crontab ``text`` as it was before ``with_block``, byte for byte. Raises as that does."""
+    lines = _lines(text)
+    blocks = _blocks(lines)
+    if not blocks:
+        return text
+    rest = "".join(_outside(lines))
+    last = blocks[-1]
+    at_the_end = last.stop == len(lines)
+    if at_the_end and f"{_NO_NEWLINE}\n" in lines[last.start : last.stop]:
+        return rest.removesuffix("\n")
+    return rest
+
+
+def installed_lines(text: str) -> tuple[str, ...]:
+    """The crontab lines in our block, none when there is no block. Raises as ``with_block`` does."""
+    lines = _lines(text)
+    inside = (line.strip() for block in _blocks(lines) for line in lines[block.start : block.stop])
+    return tuple(line for line in inside if _acts(line))
+
+
+def find_executable(argv0: str) -> Path:
+    """The absolute path of ``autotune``: what is running, else on PATH, else beside this Python.
+
+    Raises ``CrontabError``.
+    """
+    running = shutil.which(str(Path(argv0).absolute())) if Path(argv0).name == "autotune" else None
+    beside = shutil.which(str(Path(sys.executable).with_name("autotune")))
+    found = running or shutil.which("autotune") or beside
+    if found is None:
+        raise CrontabError("autotune: no such command on PATH; install the package with pip, then try again")
+    return Path(found).absolute()
+
+
+def store_for_cron(db: str | None, environ: Mapping[str, str]) -> str | None:
+    """What ``--db`` must say so that cron, which has none of ``environ``, uses the same store; None: nothing."""
+    if not (db or environ.get(DATABASE_VARIABLE) or environ.get("XDG_DATA_HOME")):
+        return None
+    store = store_location(db, environ)
+    return str(store_path(store).absolute()) if is_file(store) else store
+
+
+def read_crontab() -> str:
+    """The user's crontab, empty when there is none; what is not UTF-8 in it is kept as surrogates.
+
+    Raises ``CrontabError``.
+    """
+    done = _crontab("-l", b"")
+    if done.returncode == 0:
+        return done.stdout.decode("utf-8", "surrogateescape")
+    said = _one_line(done.stderr)
+    # Debian, cronie and macOS say the first, BusyBox the second
+    if "no crontab for" in said.lower() or "no such file or directory" in said.lower():
+        return ""
+    raise CrontabError(f"crontab -l failed ({said}): nothing was changed")
+
+
+def write_crontab(text: str) -> None:
+    """Replace the user's crontab, or remove it when nothing is left. Raises ``CrontabError``."""
+    option = "-" if text else "-r"
+    done = _crontab(option, text.encode("utf-8", "surrogateescape"))
+    if done.returncode != 0:
+        raise CrontabError(
+            f"crontab {option} failed ({_one_line(done.stderr)}): the crontab is as it was before"
+        )
+
+
+def _crontab(option: str, given: bytes) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            ["crontab", option],
+            input=given,
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+            env=os.environ | {"LC_ALL": "C"},
+        )
+    except FileNotFoundError:
+        raise CrontabError(
+            "crontab: no such command; install cron (Debian, Ubuntu: apt-get install cron; "
+            "Fedora: dnf install cronie), or call `autotune run --all --due` from another scheduler"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise CrontabError(
+            f"crontab {option} did not end within {_SECONDS:.0f} s: look at it by hand"
+        ) from None
+    except OSError as error:
+        raise CrontabError(f"crontab {option} cannot be run ({error.strerror}): check PATH") from None
+
+
+def _fits(item: str, low: int, high: int) -> bool:
+    match = _ITEM.fullmatch(item)
+    if match is None:
+        return False
+    first, last, step = (None if part is None else int(part) for part in match.groups())
+    if step is not None and (not 1 <= step <= high or (first is not None and last is None)):
+        return False
+    if first is None:
+        return True
+    return low <= first <= (first if last is None else last) <= high
+
+
+def _quoted(name: str) -> str:
+    if not name.isprintable() or "\\" in name:
+        raise CrontabError(
+            f"{name!a}: no crontab line can hold this name; use one without special characters"
+        )
+    return shlex.quote(name).replace("%", r"\%")  # cron ends a command at a bare %
+
+
+def _lines(text: str) -> list[str]:
+    # Not splitlines, which also splits at characters that are part of a line for cron.
+    return [line for line in re.split(r"(?<=\n)", text) if line]
+
+
+def _blocks(lines: list[str]) -> list[range]:
+    blocks, start = [], None
+    for number, line in enumerate(lines):
+        mark = line.strip()
+        if mark == (START if start is not None else END):
+            raise _damaged(number if start is None else start, END if start is not None else START)
+        if mark == START:
+            start = number
+        elif mark == END and start is not None:
+            blocks.append(range(start, number + 1))
+            start = None
+    if start is not None:
+        raise _damaged(start, END)
+    for number in (number for block in blocks for number in block):
+        if _acts(lines[number].strip()) and f" {_TASK}" not in lines[number]:
+            raise CrontabError(
+                f"the crontab's line {number + 1} is not autotune's but stands in its block: move it out "
+                "with crontab -e"
+            )
+    return blocks
+
+
+def _damaged(number: int, missing: str) -> CrontabError:
+    return CrontabError(
+        f"the crontab's autotune block is damaged: line {number + 1} has no {missing!r} to go with it; "
+        "repair it with crontab -e"
+    )
+
+
+def _outside(lines: list[str]) -> Iterable[str]:
+    inside = {number for block in _blocks(lines) for number in block}
+    return (line for number, line in enumerate(lines) if number not in inside)
+
+
+def _acts(line: str) -> bool:
+    return bool(line) and not line.startswith("#")
+
+
+def _noting(block: str) -> str:
+    return block.replace(f"{START}\n", f"{START}\n{_NO_NEWLINE}\n", 1)
+
+
+def _one_line(output: bytes) -> str:
+    return " ".join(output.decode("utf-8", "replace").split())[:300] or "it gave no reason"

@@ -1,0 +1,193 @@
+"""Judges whether a machine has what tuning needs: pure checks, each with what was found and its mend."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Severity = Literal["essential", "warning"]
+Part = Literal["compiler", "headers", "openmp"]
+
+PYTHON, TORCH = (3, 11), "2.13"  # as in pyproject.toml
+BUSY_SHARE = 0.15
+"""CPUs in use by another process from which the timed rounds of a trial count as disturbed."""
+_FAILS = "compiled settings will fail"
+
+# os-release's ID or ID_LIKE to how packages are installed, and the names of g++ and of Python's headers
+_PACKAGES = {
+    "debian": ("apt-get install", "g++", f"python{sys.version_info[0]}.{sys.version_info[1]}-dev"),
+    "fedora": ("dnf install", "gcc-c++", "python3-devel"),
+    "suse": ("zypper install", "gcc-c++", "python3-devel"),
+    "arch": ("pacman -S", "gcc", "python"),
+    "alpine": ("apk add", "g++", "python3-dev"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What one check found; ``mend`` is the command or step that puts it right, empty when ``ok``.
+
+    Without what is ``essential`` a machine cannot tune; a ``warning`` is worth a look.
+    """
+
+    name: str
+    ok: bool
+    severity: Severity = "essential"
+    found: str
+    mend: str = ""
+
+    def __post_init__(self) -> None:
+        if self.ok == bool(self.mend):
+            raise ValueError(f"check {self.name}: what is not ok needs a mend, and nothing else does")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Torch:
+    """What a process that imported torch saw; ``problem`` is why it could not, empty when it could."""
+
+    version: str = ""
+    cuda: str = ""
+    gpu: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiler:
+    """The compiler torch would call, why it could not compile, and the others that are there."""
+
+    command: str
+    from_variable: bool = False
+    problem: str = ""
+    openmp_problem: str = ""
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """The busiest other process; ``cpus`` is its share of one CPU."""
+
+    name: str
+    pid: int
+    cpus: float
+
+
+def essential_missing(checks: Sequence[Check]) -> bool:
+    """Whether anything is missing without which this machine cannot tune."""
+    return any(not check.ok and check.severity == "essential" for check in checks)
+
+
+def check_python(version: Sequence[int]) -> Check:
+    """Whether Python is new enough."""
+    found, wanted = (".".join(map(str, numbers)) for numbers in (version, PYTHON))
+    if tuple(version[:2]) >= PYTHON:
+        return Check(name="Python", ok=True, found=found)
+    return Check(name="Python", ok=False, found=found, mend=f"install Python {wanted} or newer")
+
+
+def check_torch(installed: str, torch: Torch) -> Check:
+    """Whether torch is ``installed`` (its version) and a process could import it."""
+    install = f"pip install 'torch=={TORCH}.*'"
+    if installed == "not installed":
+        return Check(name="torch", ok=False, found=installed, mend=install)
+    if torch.problem:
+        again = install.replace("install", "install --force-reinstall", 1)
+        return Check(
+            name="torch", ok=False, found=f"{installed} cannot be imported: {torch.problem}", mend=again
+        )
+    found = f"{torch.version}, {f'built for CUDA {torch.cuda}' if torch.cuda else 'built for CPUs'}"
+    if not torch.version.startswith(f"{TORCH}."):
+        return Check(name="torch", ok=False, severity="warning", found=f"{found}; not {TORCH}", mend=install)
+    return Check(name="torch", ok=True, found=found)
+
+
+def check_compiler(compiler: Compiler, release: Mapping[str, str], platform: str) -> Check:
+    """Whether the compiler that torch calls (CXX, else g++, on macOS clang++) compiled a small file."""
+    name = "C++ compiler"
+    if not compiler.problem:
+        return Check(name=name, ok=True, found=f"{compiler.command} compiles C++20")
+    mend = package_mend(release, platform, "compiler")
+    if compiler.from_variable:
+        mend = "unset CXX, or name one compiler's path in it"
+    elif compiler.others:
+        mend += f", or export CXX={compiler.others[0]}"
+    return Check(name=name, ok=False, found=f"{compiler.command}: {compiler.problem}; {_FAILS}", mend=mend)
+
+
+def check_openmp(compiler: Compiler, release: Mapping[str, str], platform: str) -> Check:
+    """Whether the compiler has OpenMP, with which torch compiles every kernel for a CPU."""
+    if compiler.problem:
+        mend = "mend the C++ compiler first"
+        return Check(name="OpenMP", ok=False, found="not tried: no C++ compiler", mend=mend)
+    if compiler.openmp_problem:
+        mend = package_mend(release, platform, "openmp")
+        return Check(name="OpenMP", ok=False, found=f"{compiler.openmp_problem}; {_FAILS}", mend=mend)
+    return Check(name="OpenMP", ok=True, found="headers and library")
+
+
+def check_headers(folder: Path, release: Mapping[str, str], platform: str) -> Check:
+    """Whether Python's headers are in ``folder``: every kernel that torch compiles for a CPU includes them."""
+    name, header = "Python headers", folder / "Python.h"
+    if header.is_file():
+        return Check(name=name, ok=True, found=str(folder))
+    mend = package_mend(release, platform, "headers")
+    return Check(name=name, ok=False, found=f"{header} is missing; {_FAILS}", mend=mend)
+
+
+def check_device(cpu: str, gpu: str, torch: Torch) -> Check:
+    """The CPU, and the GPU as the driver's files name it (``none`` without one) and as torch sees it."""
+    if gpu == "none":
+        return Check(name="device", ok=True, found=f"{cpu}; no NVIDIA driver")
+    if torch.gpu:
+        return Check(name="device", ok=True, found=f"{cpu}; {torch.gpu} with CUDA {torch.cuda}")
+    mend = "see what nvidia-smi says; after a driver update reboot"
+    if not torch.cuda:
+        mend = "install a CUDA build of torch: https://pytorch.org/get-started/locally"
+    found = f"{cpu}; {gpu}, which torch does not see"
+    return Check(name="device", ok=False, severity="warning", found=found, mend=mend)
+
+
+def check_threads(threads: int, quota: float | None) -> Check:
+    """The CPUs this process may run on, and a container's quota in CPUs (None for no limit)."""
+    found = f"{threads} available"
+    if quota is None or quota >= threads:
+        return Check(name="threads", ok=True, found=found)
+    found += f", but a quota of {quota:g} CPUs, at which all of them stall"
+    mend = "give the container whole CPUs (--cpuset-cpus) in place of a quota"
+    return Check(name="threads", ok=False, severity="warning", found=found, mend=mend)
+
+
+def check_load(load: float, threads: int, neighbour: Neighbour | None) -> Check:
+    """Whether others use the CPU: the load average, and the busiest other process."""
+    found = f"load average {load:.1f} on {threads} threads"
+    busy = neighbour is not None and neighbour.cpus > BUSY_SHARE
+    if neighbour is not None and busy:
+        found += f"; {neighbour.name} (process {neighbour.pid}) takes {neighbour.cpus:.0%} of a CPU"
+    if not busy and load <= max(1.0, threads / 2):
+        return Check(name="load", ok=True, found=found)
+    mend = "tune while the machine is quiet; timings of a busy one are noisy"
+    return Check(name="load", ok=False, severity="warning", found=found, mend=mend)
+
+
+def check_sqlite(version: Sequence[int], journal: str) -> Check:
+    """The SQLite library and the journal mode that is safe with it."""
+    found = f"{'.'.join(map(str, version))}, journal mode {journal}"
+    if journal != "WAL":
+        found += ": this release can corrupt a write-ahead log, 3.51.3 and newer cannot"
+    return Check(name="SQLite", ok=True, found=found)
+
+
+def package_mend(release: Mapping[str, str], platform: str, part: Part) -> str:
+    """The command that installs ``part`` here; ``release`` are the fields of os-release."""
+    if platform == "darwin":
+        return "brew install libomp" if part == "openmp" else "xcode-select --install"
+    family = {"ubuntu": "debian", "rhel": "fedora", "centos": "fedora", "opensuse": "suse"}
+    for token in f"{release.get('ID', '')} {release.get('ID_LIKE', '')}".split():
+        packages = _PACKAGES.get(family.get(token, token))
+        if packages is not None:
+            command, compiler, headers = packages
+            return f"{command} {headers if part == 'headers' else compiler}"
+    what = "Python's headers" if part == "headers" else "g++"
+    return f"install {what} with this system's package manager"

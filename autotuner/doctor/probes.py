@@ -1,0 +1,195 @@
+"""Looks at this machine for the doctor: torch and the compiler in child processes, the rest in /proc."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+
+from autotuner.doctor.checks import (
+    Check,
+    Compiler,
+    Neighbour,
+    Torch,
+    check_compiler,
+    check_device,
+    check_headers,
+    check_load,
+    check_openmp,
+    check_python,
+    check_sqlite,
+    check_threads,
+    check_torch,
+)
+from autotuner.identity import available_threads, current_environment
+from storage.sqlite_files import journal_mode
+
+_CHILD_SECONDS = 30.0
+_WATCH_SECONDS = 0.3
+_PROBE = """
+import json, torch
+gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda or "", "gpu": gpu}))
+"""
+_PLAIN = """#include <cmath>
+#include <vector>
+extern "C" double check(double x) { std::vector<double> all(3, x); return std::sqrt(all[0]); }
+"""
+_OPENMP = f"""#include <omp.h>
+{_PLAIN}extern "C" int threads() {{ return omp_get_max_threads(); }}
+"""
+
+
+def machine_checks(environ: Mapping[str, str]) -> tuple[Check, ...]:
+    """All checks of the machine, in a fixed order."""
+    load = check_load(os.getloadavg()[0], available_threads(), busiest_neighbour())
+    with ThreadPoolExecutor() as pool:
+        imported = pool.submit(probe_torch)
+        compiler, torch = probe_compiler(environ), imported.result()
+    gpu, release = current_environment("cuda"), os_release()
+    return (
+        check_python(sys.version_info[:3]),
+        check_torch(gpu.torch, torch),
+        check_compiler(compiler, release, sys.platform),
+        check_openmp(compiler, release, sys.platform),
+        check_headers(Path(sysconfig.get_path("include")), release, sys.platform),
+        check_device(current_environment("cpu").hardware, gpu.hardware, torch),
+        check_threads(available_threads(), cpu_quota()),
+        load,
+        check_sqlite(sqlite3.sqlite_version_info, journal_mode(sqlite3.sqlite_version_info)),
+    )
+
+
+def probe_torch(python: str = sys.executable) -> Torch:
+    """Import torch in a process of its own, so that whatever that does ends with it."""
+    # -P: a torch.py in the working folder is not the torch that a command imports
+    output, problem = _run([python, "-P", "-c", _PROBE], _last_line)
+    if problem:
+        return Torch(problem=problem)
+    try:
+        return Torch(**json.loads(output))
+    except (TypeError, ValueError):
+        return Torch(problem=f"it printed {output.strip()[:60]!a}")
+
+
+def probe_compiler(environ: Mapping[str, str]) -> Compiler:
+    """Compile a small file with the compiler that torch 2.13 would call (``torch/_inductor/cpp_builder.py``)."""
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    command = environ.get("CXX", usual)
+    openmp_problem = compile_with(command, _OPENMP, *_openmp_flags(environ))
+    problem = openmp_problem and compile_with(command, _PLAIN)
+    others = [name for name in ("g++", "clang++") if name != command and shutil.which(name)]
+    return Compiler(
+        command=command,
+        from_variable="CXX" in environ,
+        problem=problem,
+        openmp_problem=openmp_problem,
+        others=tuple(others),
+    )
+
+
+def compile_with(command: str, source: str, *flags: str) -> str:
+    """Compile ``source`` to a library in a temporary folder; the reason when that fails, else nothing."""
+    with tempfile.TemporaryDirectory(prefix="autotune-") as folder:
+        file, library = Path(folder) / "check.cpp", Path(folder) / "check.so"
+        file.write_text(source, encoding="utf-8")
+        arguments = ["-std=c++20", "-shared", "-fPIC", str(file), "-o", str(library), *flags]
+        # CXX is one command: torch does not split it either
+        return _run([command, *arguments], _first_error)[1]
+
+
+def busiest_neighbour(seconds: float = _WATCH_SECONDS) -> Neighbour | None:
+    """The process, other than this one, that used most CPU time within ``seconds``; None for none at all."""
+    before, started = _cpu_seconds(), time.monotonic()
+    time.sleep(seconds)
+    after, wall = _cpu_seconds(), time.monotonic() - started
+    used = [
+        Neighbour(name=name, pid=pid, cpus=max(0.0, (spent - before[pid][1]) / wall))
+        for pid, (name, spent) in after.items()
+        if pid in before and before[pid][0] == name
+    ]
+    return max(used, key=lambda neighbour: neighbour.cpus, default=None)
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """The CPUs a container may use, from cgroup v2 or v1; None when nothing limits them."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):
+            numbers = " ".join((root / name).read_text(encoding="ascii") for name in files).split()
+            quota, period = map(int, numbers)  # cgroup v2 says max, v1 -1, for no limit
+            if quota > 0 and period > 0:
+                return quota / period
+    return None
+
+
+def os_release() -> dict[str, str]:
+    """The fields of os-release, none on a system without it."""
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
+
+
+def _openmp_flags(environ: Mapping[str, str]) -> tuple[str, ...]:
+    if sys.platform != "darwin":
+        return ("-fopenmp",)
+    named = [environ[name] for name in ("OMP_PREFIX", "CONDA_PREFIX") if name in environ]
+    for prefix in map(Path, (*named, "/opt/homebrew/opt/libomp", "/usr/local/opt/libomp")):
+        if (prefix / "include" / "omp.h").is_file():
+            return ("-Xclang", "-fopenmp", f"-I{prefix / 'include'}", f"-L{prefix / 'lib'}", "-lomp")
+    return ("-Xclang", "-fopenmp", "-lomp")
+
+
+def _run(command: Sequence[str], choose: Callable[[str], str]) -> tuple[str, str]:
+    """Standard output of a child, and the line of its standard error that says why it failed."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            timeout=_CHILD_SECONDS,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | {"LC_ALL": "C"},
+        )
+    except FileNotFoundError:
+        return "", "no such command"
+    except subprocess.TimeoutExpired:
+        return "", f"did not end within {_CHILD_SECONDS:.0f} s"
+    except (OSError, ValueError) as error:
+        return "", f"cannot be run ({error})"
+    if done.returncode == 0:
+        return done.stdout, ""
+    return "", choose(done.stderr) or f"ended with {done.returncode} and no reason"
+
+
+def _first_error(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = (line.partition("error:")[2].strip() for line in lines if "error:" in line)
+    return next(errors, lines[0] if lines else "")[:200]
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")[:200]
+
+
+def _cpu_seconds() -> dict[int, tuple[str, float]]:
+    found = {}
+    for process in psutil.process_iter(["name", "cpu_times"]):
+        times = process.info["cpu_times"]
+        if times is not None and process.pid != os.getpid():
+            found[process.pid] = (process.info["name"] or "?", times.user + times.system)
+    return found

@@ -1,0 +1,268 @@
+"""Looks at the store, its snapshot, the compile cache and the model for the doctor, and changes none of them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import NullPool, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from autotuner.doctor.checks import Check
+from autotuner.locations import is_file, snapshot_path, store_path
+from storage.database import Database
+from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
+from storage.migrations import HEAD_REVISION, known_revisions
+from storage.repository import Repository
+from storage.snapshot import SnapshotEntry, SnapshotPin, read_snapshot
+from storage.sqlite_files import DATABASE_ERRORS, refuse_cut_short, translated
+from toto_core.model_files import (
+    CONFIG_FILE,
+    EMBEDDED,
+    WEIGHTS_FILE,
+    CheckpointError,
+    digest,
+    locate,
+    read_config,
+)
+
+_WAIT_SECONDS = 2
+_READ_WHOLE_BYTES = 512 * 2**20  # SQLite checks some hundred MB a second
+_LOW_SPACE_BYTES = 2**30  # the artifacts of one large compiled model take about a tenth of it
+_PUBLISH = "autotune db upgrade (it publishes the snapshot again)"
+
+
+def store_checks(store: str, cache: Path, model: str) -> tuple[Check, ...]:
+    """All checks of this module, in a fixed order."""
+    return check_database(store), check_snapshot(store), check_cache(cache), check_model(model)
+
+
+def check_database(store: str) -> Check:
+    """Whether the store can be read, is whole, and is of this version; nothing is created or upgraded."""
+    name = "database"
+    path = store_path(store) if is_file(store) else None
+    if path is not None and not _holds_something(path):
+        return _not_yet(name, path, "the first `autotune run` makes the store")
+    try:
+        with _read_only(store) as database:
+            return _judged(database)
+    except StorageError as error:
+        if path is not None and path.with_name(f"{path.name}-journal").exists():
+            found = f"{path} was left in mid-write; the next opening restores it"
+            return Check(name=name, ok=False, severity="warning", found=found, mend="autotune db check")
+        return _broken(name, error)
+
+
+def check_snapshot(store: str) -> Check:
+    """Whether the snapshot that production reads is whole and says what the store says."""
+    name, path = "snapshot", snapshot_path(store)
+    contents = _contents(store)
+    try:
+        snapshot = read_snapshot(path)
+    except SnapshotError as error:
+        if error.reason == "missing" and not any(contents or ()):
+            return Check(name=name, ok=True, found="none yet: nothing is promoted or pinned")
+        found = f"{path}: {error.reason}; production runs eager fp32"
+        return Check(name=name, ok=False, severity="warning", found=found, mend=_PUBLISH)
+    if contents is not None and contents != (snapshot.entries, snapshot.pins):
+        found = f"{path}: says something else than the store"
+        return Check(name=name, ok=False, severity="warning", found=found, mend=_PUBLISH)
+    symbols = len({entry.symbol for entry in snapshot.entries} | {pin.symbol for pin in snapshot.pins})
+    found = f"{path}: {symbols} symbols, written {snapshot.written_at:%Y-%m-%d %H:%M} UTC"
+    return Check(name=name, ok=True, found=found)
+
+
+def check_cache(folder: Path) -> Check:
+    """Whether compile artifacts can be kept in ``folder``: caches are code, so it must be private."""
+    name = "compile cache"
+    try:
+        state = folder.lstat()
+    except FileNotFoundError:
+        return _not_yet(name, folder, "made when it is needed")
+    except OSError as error:
+        return Check(
+            name=name, ok=False, found=f"{folder}: {error.strerror}", mend=_elsewhere("AUTOTUNE_CACHE")
+        )
+    fault, mend = _fault(folder, state)
+    if fault:
+        return Check(name=name, ok=False, found=f"{folder} {fault}", mend=mend)
+    return _with_space(name, folder, f"{folder}, private")
+
+
+def check_model(model: str) -> Check:
+    """Whether the model's files are on this machine and fit each other; nothing is downloaded."""
+    name = "model"
+    try:
+        folder = _on_this_machine(model)
+        config = read_config(folder)
+        _refuse_cut_weights(folder / WEIGHTS_FILE)
+        identity = digest(folder)[:12]
+    except CheckpointError as error:
+        mend = "give a folder with both files, or use toto-mini"
+        if model == EMBEDDED:
+            mend = "pip install --force-reinstall toto-autotune"
+        elif "hub cache" in str(error):
+            mend = f"hf download {model} {CONFIG_FILE} {WEIGHTS_FILE}"
+        return Check(name=name, ok=False, found=str(error), mend=mend)
+    size = (folder / WEIGHTS_FILE).stat().st_size / 2**20
+    shape = f"{config.num_layers} layers, {config.embed_dim} wide, patch {config.patch_size}"
+    return Check(name=name, ok=True, found=f"{model}: {shape}, {size:.0f} MB, digest {identity}")
+
+
+def _read_only(store: str) -> Database:
+    """The store without the upgrade that ``open_database`` makes, a file without the right to write."""
+    if is_file(store):
+        return _read_only_file(store_path(store).absolute())
+    try:
+        engine = create_engine(make_url(store), connect_args={"connect_timeout": _WAIT_SECONDS})
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        raise StoreUnavailable(
+            "the store's address is no URL of a server: give a path or postgresql+psycopg://…"
+        ) from None
+    except ImportError as error:
+        raise StoreUnavailable(
+            f"the server's driver is missing ({error}): pip install 'psycopg[binary]'"
+        ) from None
+    return Database(engine, path=None, busy_timeout_s=_WAIT_SECONDS)
+
+
+def _read_only_file(path: Path) -> Database:
+    def connect() -> sqlite3.Connection:
+        uri = f"{path.as_uri()}?mode=ro"
+        return sqlite3.connect(
+            uri, uri=True, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+
+    try:
+        with closing(connect()) as connection:
+            refuse_cut_short(connection, path)
+    except DATABASE_ERRORS as error:
+        raise translated(error, str(path)) from error
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    return Database(engine, path=path, busy_timeout_s=_WAIT_SECONDS)
+
+
+def _judged(database: Database) -> Check:
+    name, label, revision = "database", database.label, database.revision()
+    found = f"{label}: schema revision {revision}"
+    if revision is None:
+        return _without_tables(database)
+    if revision not in known_revisions():
+        found += f", this version knows {HEAD_REVISION} at most"
+        return Check(name=name, ok=False, found=found, mend="pip install --upgrade toto-autotune")
+    if revision != HEAD_REVISION:
+        found += f", this version's is {HEAD_REVISION}"
+        return Check(name=name, ok=False, severity="warning", found=found, mend="autotune db upgrade")
+    size = 0 if database.path is None else database.path.stat().st_size
+    problems = database.check() if size <= _READ_WHOLE_BYTES else []
+    if problems:
+        more = f" and {len(problems) - 1} more" if problems[1:] else ""
+        return Check(name=name, ok=False, found=f"{label}: {problems[0]}{more}", mend="restore a backup")
+    extent = "whole" if size <= _READ_WHOLE_BYTES else "too large to be read to the end here"
+    return Check(name=name, ok=True, found=f"{found}, {size / 2**20:.1f} MB, {extent}")
+
+
+def _without_tables(database: Database) -> Check:
+    if database.path is None:
+        found = f"{database.label}: no store yet; the first `autotune run` makes it"
+        return Check(name="database", ok=True, found=found)
+    mend = "name another file with --db or AUTOTUNE_DB"
+    return Check(name="database", ok=False, found=f"{database.path} is no store of autotune", mend=mend)
+
+
+def _contents(store: str) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin, ...]] | None:
+    """What a snapshot of the store would hold; None when that cannot be told."""
+    if is_file(store) and not _holds_something(store_path(store)):
+        return (), ()
+    try:
+        with _read_only(store) as database:
+            return Repository(database).snapshot_contents()
+    except StorageError:
+        return None
+
+
+def _broken(name: str, error: StorageError) -> Check:
+    found, _, advice = str(error).rpartition(": ")
+    if not found or not isinstance(error, StoreCorrupt | StoreUnavailable):
+        found, advice = str(error), "autotune db check, then restore a backup"
+    return Check(name=name, ok=False, found=found, mend=advice)
+
+
+def _holds_something(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0 or not path.is_file()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # what may not be looked at is reported when it is opened
+
+
+def _not_yet(name: str, path: Path, when: str) -> Check:
+    """What is not there yet can be made when the nearest folder above it may be written."""
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        variable = "AUTOTUNE_CACHE" if name == "compile cache" else "AUTOTUNE_DB"
+        found = f"{path} is not there and {above} cannot be written"
+        return Check(name=name, ok=False, found=found, mend=_elsewhere(variable))
+    return _with_space(name, above, f"none yet at {path}; {when}")
+
+
+def _with_space(name: str, folder: Path, found: str) -> Check:
+    free = shutil.disk_usage(folder).free
+    found += f", {free / 2**30:.1f} GB free"
+    if free >= _LOW_SPACE_BYTES:
+        return Check(name=name, ok=True, found=found)
+    return Check(name=name, ok=False, severity="warning", found=found, mend=f"free some space under {folder}")
+
+
+def _fault(folder: Path, state: os.stat_result) -> tuple[str, str]:
+    """Why no compiled code can be kept in ``folder``, and the mend; empty when it can."""
+    elsewhere, private = _elsewhere("AUTOTUNE_CACHE"), f"chmod 700 {shlex.quote(str(folder))}"
+    faults = (
+        (stat.S_ISLNK(state.st_mode), "is a link", "set AUTOTUNE_CACHE to the real folder"),
+        (not stat.S_ISDIR(state.st_mode), "is not a folder", elsewhere),
+        (state.st_uid != os.geteuid(), f"belongs to user {state.st_uid}", elsewhere),
+        (bool(state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)), "is writable by others", private),
+        (not os.access(folder, os.W_OK | os.X_OK), "cannot be written", private),
+        (_noexec(folder), "is mounted noexec: compiled code cannot be loaded from it", elsewhere),
+    )
+    return next(((fault, mend) for found, fault, mend in faults if found), ("", ""))
+
+
+def _noexec(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))  # macOS has no such flag
+
+
+def _elsewhere(variable: str) -> str:
+    return f"set {variable} to a place of your own"
+
+
+def _on_this_machine(model: str) -> Path:
+    looks_local = model == EMBEDDED or Path(model).is_dir() or model.count("/") != 1
+    if looks_local or model.startswith((".", "/", "~")):
+        return locate(model)
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = [try_to_load_from_cache(model, name) for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    except HFValidationError:
+        raise CheckpointError(f"{model}: no such folder, and not a hub id") from None
+    if not all(isinstance(path, str) for path in found):
+        raise CheckpointError(f"{model}: not in the local hub cache")
+    return Path(str(found[0])).parent
+
+
+def _refuse_cut_weights(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):  # reads the header and compares it with the file's length
+            return
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: is not a readable safetensors file ({error})") from None

@@ -1,0 +1,138 @@
+"""What the store holds and what a lookup answers, as the plain documents that commands print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from autotuner.errors import AutotuneError
+from autotuner.persistence import Promotion
+from autotuner.serving.resolve import Resolution
+from autotuner.summary import promotion_document
+from storage.records import PinRecord, PromotionRecord, RunRecord, UnpinRecord
+from toto_core.settings import RuntimeSettings, SettingsError
+
+
+def active_document(promotion: Promotion, pin: PinRecord | None) -> dict[str, Any]:
+    """A promotion with its symbol's pin under ``pinned``, None for none.
+
+    Raises ``AutotuneError`` when the figures that are stored with it are none.
+    """
+    if not isinstance(promotion.evidence, Mapping):
+        raise AutotuneError(
+            f"promotion {promotion.id} of {promotion.symbol} has no readable figures; "
+            f"`autotune rollback {promotion.symbol}` takes it out of use"
+        )
+    document = promotion_document(promotion, source="promotion")
+    return document | {"pinned": None if pin is None else pin_document(pin)}
+
+
+def pinned_document(pin: PinRecord) -> dict[str, Any]:
+    """A symbol that is pinned and was never promoted."""
+    found = pin_document(pin)
+    common = {"symbol": pin.symbol, "profile": None, "source": "pin", "since": found["since"]}
+    return common | {"settings": found["settings"], "pinned": found}
+
+
+def pin_document(pin: PinRecord) -> dict[str, Any]:
+    """What a symbol is pinned to; settings that cannot be read are given as they are stored."""
+    return {
+        "settings": json.loads(pin.settings_json),
+        "reason": pin.reason,
+        "since": pin.pinned_at.isoformat(),
+    }
+
+
+def lookup_document(found: Resolution) -> dict[str, Any]:
+    """What a lookup answers here, from where, and why each earlier step missed."""
+    return {
+        "settings": found.settings.to_dict(),
+        "source": found.source,
+        "since": found.since,
+        "reasons": list(found.reasons),
+    }
+
+
+def differs(found: Resolution, promotion: Promotion) -> bool:
+    """Whether a lookup answers anything else than the promotion."""
+    return found.source != "promotion" or found.settings != promotion.settings
+
+
+def history(
+    promotions: Sequence[PromotionRecord],
+    pins: Iterable[PinRecord | UnpinRecord],
+    runs: Iterable[RunRecord],
+) -> list[dict[str, Any]]:
+    """Promotions, pins and the runs that promoted nothing, oldest first."""
+    promoted = {promotion.run_id for promotion in promotions}
+    events = [(promotion.promoted_at, promotion_event(promotion)) for promotion in promotions]
+    events += [(pin.pinned_at, _pin_event(pin)) for pin in pins]
+    events += [(run.started_at, _run_event(run)) for run in runs if run.run_id not in promoted]
+    return [event for _, event in sorted(events, key=_moment)]
+
+
+def promotion_event(promotion: PromotionRecord) -> dict[str, Any]:
+    """One line of the ledger; its settings are as they are stored, readable or not."""
+    evidence = json.loads(promotion.evidence_json)
+    back = promotion.rolled_back_at
+    return {
+        "event": "promotion",
+        "at": promotion.promoted_at.isoformat(),
+        "symbol": promotion.symbol,
+        "profile": promotion.profile,
+        "kind": promotion.kind,
+        "verdict": promotion.verdict,
+        "reason": promotion.reason,
+        "settings": json.loads(promotion.settings_json),
+        "ratio": evidence.get("ratio") if isinstance(evidence, dict) else None,
+        "workload": promotion.workload_signature,
+        "environment": promotion.environment_fingerprint,
+        "run_id": promotion.run_id,
+        "id": promotion.id,
+        "rolled_back_at": None if back is None else back.isoformat(),
+        "rolled_back_reason": promotion.rolled_back_reason,
+    }
+
+
+def readable_settings(text: str) -> RuntimeSettings | None:
+    """Stored settings, None when this version cannot read them."""
+    try:
+        return RuntimeSettings.from_json(text)
+    except SettingsError:
+        return None
+
+
+def _moment(event: tuple[datetime, dict[str, Any]]) -> datetime:
+    return event[0]
+
+
+def _pin_event(pin: PinRecord | UnpinRecord) -> dict[str, Any]:
+    held = isinstance(pin, PinRecord)
+    return {
+        "event": "pinned" if held else "unpinned",
+        "at": pin.pinned_at.isoformat(),
+        "symbol": pin.symbol,
+        "reason": pin.reason,
+        "settings": json.loads(pin.settings_json) if isinstance(pin, PinRecord) else None,
+    }
+
+
+def _run_event(run: RunRecord) -> dict[str, Any]:
+    summary = json.loads(run.summary_json) if run.summary_json else None
+    fields = summary if isinstance(summary, dict) else {}
+    decision = fields.get("decision")
+    decided = decision if isinstance(decision, dict) else {}
+    return {
+        "event": "run",
+        "at": run.started_at.isoformat(),
+        "symbol": run.symbol,
+        "profile": run.profile,
+        "status": run.status,
+        "finished_at": None if run.finished_at is None else run.finished_at.isoformat(),
+        "verdict": decided.get("verdict"),
+        "reason": decided.get("reason") or "",
+        "settings": fields.get("settings"),
+        "run_id": run.run_id,
+    }

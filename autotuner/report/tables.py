@@ -1,0 +1,244 @@
+"""Stored promotions, pins and runs as tables for people, made from the documents that ``--json`` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from autotuner.workload import Workload
+from toto_core.compile_report import CompileReport
+from toto_core.settings import RuntimeSettings
+
+Document = Mapping[str, Any]
+
+_UNKNOWN = "-"
+_MENDS = {
+    "kill switch": "unset TOTO_DISABLE_COMPILE to let {symbol} compile again",
+    "environment variable": "unset TOTO_COMPILE_MODE to let the store decide again",
+    "pin": "autotune unpin {symbol} lets the promotion decide again",
+}
+
+
+def card(document: Document) -> RenderableType:
+    """What a symbol was promoted to, and why: one line per topic; a figure that is not stored is left out."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _card_rows(document):
+        if text:
+            table.add_row(Text(f"  {name}"), Text(text))
+    return Group(Text(_title(document), style="bold"), table)
+
+
+def listing(documents: Sequence[Document]) -> Table:
+    """One row a symbol: what it was last promoted to, or that it cannot be read."""
+    table = _columns("symbol", "settings", "speed-up", "p50", "profile", "since", "pinned")
+    for document in documents:
+        if "error" in document:
+            table.add_row(document["symbol"], Text(plain(document["error"]), style="red"))
+            continue
+        pin = document.get("pinned")
+        table.add_row(
+            document["symbol"],
+            Text(label(document)),
+            Text(_interval(document) or _UNKNOWN),
+            Text(_ms(document, "p50_ms") or _UNKNOWN),
+            Text(plain(document["profile"] or _UNKNOWN)),
+            Text(moment(document["since"])),
+            Text(label(pin) if pin else ""),
+        )
+    return table
+
+
+def timeline(events: Sequence[Document]) -> Table:
+    """Promotions, pins and runs in the order they happened."""
+    table = _columns("when", "symbol", "what", "profile", "settings", "why")
+    for event in events:
+        table.add_row(
+            Text(moment(event["at"])),
+            Text(event["symbol"]),
+            Text(plain(_what(event))),
+            Text(plain(event.get("profile") or "")),
+            Text(label(event)),
+            Text(_why(event)),
+        )
+    return table
+
+
+def label(document: Document) -> str:
+    """Short text for a document's settings, empty when it has none; what cannot be read is said, not raised."""
+    if document.get("settings") is None:
+        return ""
+    try:
+        return RuntimeSettings.from_dict(document["settings"]).label
+    except ValueError as error:
+        return plain(f"unreadable ({error})")
+
+
+def speed(document: Document) -> str:
+    """``2.81x faster than eager fp32 [2.74, 2.88]``, empty when no ratio is stored."""
+    found = _ratio(document)
+    if found is None:
+        return ""
+    estimate, low, high = found
+    if estimate == low == high == 1:
+        return "that of the reference, which it is"
+    words = "faster than" if estimate >= 1 else "the speed of"
+    return f"{estimate:.2f}x {words} eager fp32 [{low:.2f}, {high:.2f}]"
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time as ``2026-05-04 12:30 UTC``; other text unchanged."""
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return plain(text)
+
+
+def plain(text: str) -> str:
+    """``text`` on one line without control characters, which stored text could send to a terminal."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _title(document: Document) -> str:
+    symbol, found = document["symbol"], document.get("lookup")
+    if found and found["differs"]:
+        return f"{symbol} was promoted to {label(document)}; here it runs {label(found)} (from: {found['source']})"
+    return f"{symbol} runs {label(document)}"
+
+
+def _card_rows(document: Document) -> Iterable[tuple[str, str]]:
+    yield "speed", speed(document)
+    yield "figures", _figures(document)
+    yield "latency", _joined(document, p50=("p50_ms", _ms), p95=("p95_ms", _ms), sigma=("sigma_time_ms", _ms))
+    yield "accuracy", _accuracy(document)
+    yield (
+        "start",
+        _joined(document, cold=("cold_start_ms", _seconds), warm=("warm_start_ms", _seconds)),
+    )
+    yield "memory", _memory(document)
+    yield "compile", _compile(document)
+    yield "workload", _workload(document)
+    yield "decision", plain(f"{document['decision']['verdict']}: {document['decision']['reason']}")
+    yield "since", f"{moment(document['since'])}, profile {plain(document['profile'])}"
+    yield "pinned", _pin(document)
+    found = document.get("lookup") or {}
+    for place, reason in enumerate(found["reasons"] if found.get("differs") else ()):
+        yield "" if place else "lookup", plain(reason)
+    yield "next", _next(document, found)
+
+
+def _figures(document: Document) -> str:
+    if document.get("stage") == "search":
+        return "of the search: they rank settings and promise nothing"
+    launches = _number(document, "launches")
+    return "" if launches is None else f"of the duel, {launches:.0f} launches each"
+
+
+def _accuracy(document: Document) -> str:
+    mae, reference = _number(document, "mae"), _number(document, "mae_reference")
+    drift, shift = _number(document, "drift"), _number(document, "quantile_shift")
+    beside = "" if reference is None else f" beside {reference:.4g} of the reference"
+    parts = (
+        None if mae is None else f"MAE {mae:.4g}{beside}",
+        None if drift is None else f"drift at most {drift:.3%}",
+        None if shift is None else f"quantile shift {shift:.3%}",
+    )
+    return ", ".join(part for part in parts if part)
+
+
+def _memory(document: Document) -> str:
+    peak = _number(document, "peak_bytes")
+    return "" if not peak else f"{peak / 2**20:,.0f} MiB at peak"
+
+
+def _compile(document: Document) -> str:
+    try:
+        return CompileReport.from_dict(document["compile_report"]).summary
+    except (KeyError, TypeError, ValueError):
+        return ""
+
+
+def _workload(document: Document) -> str:
+    fields = {name: value for name, value in document["workload"].items() if name != "signature"}
+    return plain(Workload.from_dict(fields).summary)
+
+
+def _pin(document: Document) -> str:
+    pin = document.get("pinned")
+    if not pin:
+        return ""
+    why = f" ({plain(pin['reason'])})" if pin["reason"] else ""
+    return f"to {label(pin)} since {moment(pin['since'])}{why}"
+
+
+def _next(document: Document, found: Document) -> str:
+    symbol = document["symbol"]
+    if not found.get("differs"):
+        return f"autotune forecast --symbol {symbol}; autotune rollback {symbol} takes the promotion back"
+    return _MENDS.get(found["source"], "autotune run --symbol {symbol} tunes it here").format(symbol=symbol)
+
+
+def _what(event: Document) -> str:
+    if event["event"] == "promotion":
+        back = ", rolled back" if event["rolled_back_at"] else ""
+        return f"promoted by {event['kind']}{back}"
+    if event["event"] == "run":
+        return f"run {event['status']}" + (f": {event['verdict']}" if event["verdict"] else "")
+    return str(event["event"])
+
+
+def _why(event: Document) -> str:
+    back = event.get("rolled_back_at")
+    if not back:
+        return plain(event["reason"])
+    return f"{plain(event['reason'])}\nrolled back {moment(back)}: {plain(event['rolled_back_reason'])}"
+
+
+def _columns(*names: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold", no_wrap=name in {"symbol", "when", "since"})
+    return table
+
+
+def _joined(document: Document, **parts: tuple[str, Any]) -> str:
+    texts = {name: write(document, field) for name, (field, write) in parts.items()}
+    return ", ".join(f"{name} {text}" for name, text in texts.items() if text)
+
+
+def _interval(document: Document) -> str:
+    found = _ratio(document)
+    return "" if found is None else "{:.2f}x [{:.2f}, {:.2f}]".format(*found)
+
+
+def _ratio(document: Document) -> tuple[float, float, float] | None:
+    ratio = document.get("ratio")
+    if not isinstance(ratio, Mapping):
+        return None
+    estimate, low, high = (_number(ratio, name) for name in ("estimate", "low", "high"))
+    return None if estimate is None or low is None or high is None else (estimate, low, high)
+
+
+def _ms(document: Document, name: str) -> str:
+    value = _number(document, name)
+    return "" if value is None else f"{value:,.2f} ms"
+
+
+def _seconds(document: Document, name: str) -> str:
+    value = _number(document, name)
+    return "" if value is None else f"{value / 1000:,.2f} s"
+
+
+def _number(document: Document, name: str) -> float | None:
+    value = document.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

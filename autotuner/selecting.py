@@ -1,0 +1,113 @@
+"""Promotes what stored measurements say is best under another profile, without measuring anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from autotuner.errors import AutotuneError
+from autotuner.measurement.trial import Measured
+from autotuner.persistence import Promotion, Store, Subject
+from autotuner.search.objective import Limits, Profile, Ranked, rank
+from autotuner.summary import search_figures
+from toto_core.settings import RuntimeSettings, SettingsError, canonical
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pick:
+    """What stored measurements say a symbol should run, with the figures and the reason in one sentence."""
+
+    settings: RuntimeSettings
+    evidence: Mapping[str, Any]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What a symbol ran before, what it runs now, and whether that was newly promoted."""
+
+    before: Promotion | None
+    now: Promotion
+    changed: bool
+
+
+def select(store: Store, symbol: str, profile: Profile, *, at: datetime) -> Selection:
+    """Score what the symbol's newest run measured or took up under ``profile`` and promote the best.
+
+    Nothing is promoted when the symbol runs just that under just this profile already. Raises
+    ``AutotuneError`` when nothing is stored or nothing keeps the profile's limits, ``StorageError``.
+    """
+    subject = store.measured_subject(symbol)
+    if subject is None:
+        raise AutotuneError(
+            f"{symbol}: no stored measurements to score; "
+            f"`autotune run --symbol {symbol} --profile {profile.name}` makes them"
+        )
+    before, champion = store.active(symbol), store.champion(subject, profile.name)
+    pick = choose(_ranked(store, subject, profile), champion, subject, profile)
+    if before and champion and before.id == champion.id and before.settings == pick.settings:
+        return Selection(before=before, now=before, changed=False)
+    promotion = Promotion(
+        symbol=symbol,
+        profile=profile.name,
+        workload=subject.workload,
+        environment=subject.environment,
+        settings=pick.settings,
+        verdict="selected",
+        reason=pick.reason,
+        evidence=pick.evidence,
+        promoted_at=at,
+        kind="select",
+    )
+    store.promote(promotion)
+    return Selection(before=before, now=promotion, changed=True)
+
+
+def choose(ranked: Sequence[Ranked], champion: Promotion | None, subject: Subject, profile: Profile) -> Pick:
+    """The profile's champion when a duel proved it and it keeps the limits still, else the best of ``ranked``.
+
+    ``ranked`` is best first. Search figures only rank: the best of forty equal settings looks 9 % better by
+    luck, so they never overrule a duel. Raises ``AutotuneError`` when nothing keeps the limits.
+    """
+    if champion and _won_a_duel(champion) and not _ruled_out(champion.settings, ranked):
+        reason = f"{champion.settings.label} won its duel under {profile.name}, which search figures do not overrule."
+        return Pick(settings=champion.settings, evidence=champion.evidence, reason=reason)
+    again = f"measure again with `autotune run --symbol {subject.symbol} --profile {profile.name}`"
+    if not ranked:
+        raise AutotuneError(f"{subject.symbol}: every stored trial failed; {again}")
+    best = ranked[0]
+    if not best.judged.feasible or not isinstance(best.outcome, Measured):
+        raise AutotuneError(
+            f"{subject.symbol}: none of {len(ranked)} stored settings keeps the limits of {profile.name}; "
+            f"{best.settings.label} comes nearest ({'; '.join(best.judged.reasons)}); {again}"
+        )
+    reason = (
+        f"{best.settings.label} scores {best.judged.score:.3f} under {profile.name} (eager fp32 1, lower is better), "
+        f"the best of {len(ranked)} stored settings; the figures are from the search, not from a duel."
+    )
+    return Pick(
+        settings=best.settings, evidence=search_figures(best.outcome, subject.workload), reason=reason
+    )
+
+
+def _won_a_duel(promotion: Promotion) -> bool:
+    return isinstance(promotion.evidence, Mapping) and promotion.evidence.get("stage") == "duel"
+
+
+def _ruled_out(settings: RuntimeSettings, ranked: Sequence[Ranked]) -> bool:
+    return any(entry.settings == settings and not entry.judged.feasible for entry in ranked)
+
+
+def _ranked(store: Store, subject: Subject, profile: Profile) -> Sequence[Ranked]:
+    environment = subject.environment
+    # The canonical reference is eager, where the model's patch size decides nothing.
+    facts = subject.workload.facts(device=environment.device, threads=environment.threads, patch_size=1)
+    try:
+        known = store.known(subject, run_id=None)
+    except SettingsError as error:
+        raise AutotuneError(
+            f"{store.location}: a stored measurement of {subject.symbol} cannot be read: {error}; restore a backup"
+        ) from None
+    return rank(known, subject.workload, profile, Limits(), reference=canonical(RuntimeSettings(), facts))

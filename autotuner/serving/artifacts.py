@@ -1,0 +1,94 @@
+"""Folders for compile artifacts: one per environment and settings, owned and private, because caches are code.
+
+torch unpickles and loads what lies in them, so that whoever can write there can run code here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from autotuner.errors import AutotuneError
+from autotuner.locations import cache_folder
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+
+
+class CacheRefused(AutotuneError):  # noqa: N818 - reads as the message it stands for
+    """A cache folder could have been written by someone else, or cannot be made; the message is one line."""
+
+
+def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
+    """The cache folder of these settings in this environment, made 0700 where it is missing.
+
+    Raises ``CacheRefused`` when the cache folder or a folder in it is a link, not the effective user's own,
+    writable by others, or cannot be made.
+    """
+    if _FINGERPRINT.fullmatch(environment_fingerprint) is None:
+        raise CacheRefused(f"compile cache: {environment_fingerprint!r} is no environment fingerprint")
+    digest = hashlib.sha256(settings_key.encode()).hexdigest()[:16]
+    root = cache_folder().absolute()
+    folder = root / environment_fingerprint / digest
+    try:
+        for above in reversed(root.parents):
+            _make(above)
+        for level in _levels(root, folder):
+            _make(level)
+            _refuse_unsafe(level)
+    except OSError as error:
+        raise CacheRefused(f"compile cache {folder} cannot be used: {error.strerror or error}") from None
+    return folder
+
+
+def wipe(path: Path) -> None:
+    """Remove a folder that ``compile_cache`` gave, with all it holds; nothing when it is not there.
+
+    Follows no link. Raises ``CacheRefused`` for a folder elsewhere and for one that cannot be removed.
+    """
+    root = cache_folder().absolute()
+    if ".." in path.parts or root not in path.parents:
+        raise CacheRefused(f"{path} is not in the compile cache {root}: it is not removed")
+    try:
+        for level in _levels(root, path):
+            _refuse_unsafe(level)
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CacheRefused(f"{path} cannot be removed: {error.strerror or error}") from None
+
+
+def _levels(root: Path, folder: Path) -> Iterator[Path]:
+    """``root`` and every folder below it down to ``folder``."""
+    yield root
+    yield from reversed([level for level in (folder, *folder.parents) if root in level.parents])
+
+
+def _make(level: Path) -> None:
+    try:
+        level.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    except OSError:
+        if not level.is_dir():  # a folder above, such as a read-only root, need not be made
+            raise
+
+
+def _refuse_unsafe(level: Path) -> None:
+    found = level.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        fault = "is a link: name the real folder"
+    elif not stat.S_ISDIR(found.st_mode):
+        fault = "is not a folder: move it aside"
+    elif found.st_uid != os.geteuid():
+        fault = f"belongs to user {found.st_uid}: use a folder of your own"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        fault = "is writable by others: chmod it to 0700"
+    else:
+        return
+    raise CacheRefused(f"compile cache {level} {fault}")

@@ -1,0 +1,165 @@
+"""Picks from a snapshot what fits a symbol or a workload, and says field by field why the rest does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from autotuner.identity import Environment
+from autotuner.workload import Workload
+from storage.snapshot import SnapshotEntry, SnapshotPin
+from toto_core.settings import RuntimeSettings
+
+_LONGEST_LINE = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What an entry has to match; None for a field matches any value."""
+
+    model: str | None
+    workload: Workload | None
+    profile: str | None
+    environment: Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A snapshot entry that could be read whole, so that what is used of it is never a half."""
+
+    entry: SnapshotEntry
+    settings: RuntimeSettings
+    workload: Workload
+
+    @property
+    def age_rank(self) -> tuple[datetime, int]:
+        """Sorts older entries first."""
+        return self.entry.since, self.entry.promotion_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The entry that fits, or one line for everything that speaks against the others."""
+
+    known: Known | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def readable(entries: Iterable[SnapshotEntry], step: str) -> tuple[list[Known], tuple[str, ...]]:
+    """The entries that can be read whole, and one line for each that cannot, which spoils no other."""
+    known, reasons = [], []
+    for entry in entries:
+        try:
+            known.append(_read(entry))
+        except Exception as error:  # what a damaged or newer store holds can fail in any way
+            reasons.append(one_line(f"{step}: an entry of {entry.symbol} is skipped: {error}"))
+    return known, tuple(reasons)
+
+
+def fitting(known: Sequence[Known], wanted: Wanted, step: str) -> Choice:
+    """The best of ``known`` that matches ``wanted`` in every field; else how the nearest differs.
+
+    Fields that are not asked for are preferably those of the symbol's last promotion; then newer is better.
+    """
+    if not known:
+        return Choice()
+    latest = last(known)
+    ranked = sorted(known, key=lambda item: (_likeness(item, latest), item.age_rank), reverse=True)
+    misfits = [_misfits(item, wanted) for item in ranked]
+    best = min(range(len(ranked)), key=lambda place: len(misfits[place]))  # the first of equals
+    if not misfits[best]:
+        return Choice(known=ranked[best])
+    return Choice(reasons=(one_line(f"{step}: {'; '.join(misfits[best])}"),))
+
+
+def last(known: Sequence[Known]) -> Known | None:
+    """What the symbol was last promoted for; without a mark the newest, None for no entries."""
+    return max(known, key=lambda item: (item.entry.newest, item.age_rank), default=None)
+
+
+def pinned(pin: SnapshotPin) -> RuntimeSettings:
+    """The settings of a pin. Raises whatever reading a damaged one raises."""
+    _text("settings_json", pin.settings_json)
+    if not isinstance(pin.since, datetime):
+        raise TypeError("since is no time")
+    return RuntimeSettings.from_json(pin.settings_json)
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line of bounded length, safe to print whatever it quotes."""
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(text.split()))
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 3]}..."
+
+
+def _read(entry: SnapshotEntry) -> Known:
+    for name in ("profile", "model", "workload_signature", "environment_fingerprint", "workload_json"):
+        _text(name, getattr(entry, name))
+    if not isinstance(entry.promotion_id, int) or not isinstance(entry.newest, bool):
+        raise TypeError("promotion_id must be a whole number and newest true or false")
+    if not isinstance(entry.since, datetime) or entry.since.tzinfo is None:
+        raise TypeError("since must be a time with its zone")
+    _text("settings_json", entry.settings_json)
+    return Known(
+        entry=entry,
+        settings=RuntimeSettings.from_json(entry.settings_json),
+        workload=Workload.from_dict(_object(entry.workload_json)),
+    )
+
+
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, not {value!r}")
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise TypeError(f"not an object of fields: {text[:60]}")
+    return value
+
+
+def _likeness(item: Known, other: Known | None) -> int:
+    if other is None:
+        return 0
+    names = ("model", "workload_signature", "profile")
+    return sum(getattr(item.entry, name) == getattr(other.entry, name) for name in names)
+
+
+def _misfits(item: Known, wanted: Wanted) -> list[str]:
+    entry, misfits = item.entry, []
+    if wanted.model is not None and entry.model != wanted.model:
+        misfits.append(f"made for another model: {entry.model} there, {wanted.model} wanted")
+    if wanted.workload is not None and entry.workload_signature != wanted.workload.signature:
+        misfits.append(f"made for another workload: {_unequal(item.workload, wanted.workload)}")
+    if wanted.profile is not None and entry.profile != wanted.profile:
+        misfits.append(f"made for another profile: {entry.profile} there, {wanted.profile} wanted")
+    if entry.environment_fingerprint != wanted.environment.fingerprint:
+        misfits.append(f"measured in another environment: {_elsewhere(entry, wanted.environment)}")
+    return misfits
+
+
+def _unequal(there: Workload, wanted: Workload) -> str:
+    theirs, ours = _flat(there), _flat(wanted)
+    names = [name for name in (*ours, *theirs) if theirs.get(name) != ours.get(name)]
+    listed = (f"{n}: {theirs.get(n)} there, {ours.get(n)} wanted" for n in dict.fromkeys(names))
+    return ", ".join(listed) or f"signature: another than {wanted.signature}"
+
+
+def _flat(workload: Workload) -> dict[str, Any]:
+    fields = workload.to_dict()
+    requests = fields.pop("requests")
+    if len(requests) > 1:
+        return {**fields, "requests": workload.summary}
+    return {**fields, **requests[0], "weight": 1.0}  # of a single request shape the weight changes nothing
+
+
+def _elsewhere(entry: SnapshotEntry, here: Environment) -> str:
+    try:
+        differences = here.differences(Environment.from_dict(_object(entry.environment_json)))
+    except Exception:  # it only explains a mismatch that is certain already
+        differences = ()
+    fingerprints = f"fingerprint: {entry.environment_fingerprint} there, {here.fingerprint} here"
+    return ", ".join(differences) or fingerprints

@@ -1,0 +1,197 @@
+"""The order in which settings are looked for, as a pure decision that says why each earlier step missed."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from autotuner.identity import Environment
+from autotuner.serving.choice import Choice, Wanted, fitting, last, one_line, pinned, readable
+from autotuner.workload import DEFAULT_MODEL, Workload
+from storage.snapshot import Snapshot
+from toto_core import compile_config
+from toto_core.settings import COMPILE_MODES, RuntimeSettings
+
+Source = Literal[
+    "kill switch", "explicit", "environment variable", "pin", "promotion", "workload winner", "default"
+]
+KILL_SWITCH, MODE_VARIABLE = "TOTO_DISABLE_COMPILE", "TOTO_COMPILE_MODE"
+SAFE = RuntimeSettings()
+DEFAULT_PROFILE = "production"
+_OFF = frozenset({"", "0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What a lookup was asked for, and the variables; ``symbol`` is None for text that is no symbol."""
+
+    symbol: str | None
+    given: str
+    model: str | None
+    workload: Workload | None
+    profile: str | None
+    settings: RuntimeSettings | None
+    environment: Environment
+    kill_switch: str | None
+    mode: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """The settings a symbol is to run with, where they come from, and why each earlier step missed.
+
+    ``model``, ``workload`` and ``profile`` are what was asked for, else what the symbol was last promoted
+    for, None where nothing is known; ``since`` is the time of the pin or the promotion in ISO 8601.
+    """
+
+    symbol: str
+    settings: RuntimeSettings
+    source: Source
+    reasons: tuple[str, ...]
+    model: str
+    workload: Workload | None = None
+    profile: str | None = None
+    since: str | None = None
+
+    @property
+    def settings_key(self) -> str:
+        """The key of the settings."""
+        return self.settings.key
+
+
+def resolve(ask: Ask, snapshot: Snapshot | None, notes: tuple[str, ...]) -> Resolution:
+    """The answer to ``ask``; ``notes`` say why there is no symbol or no snapshot, where there is none."""
+    promotion = _promotion(ask, snapshot)
+    safe = _safe(ask, promotion, notes)
+    if compile_config.disabled({KILL_SWITCH: ask.kill_switch or ""}):
+        return dataclasses.replace(safe, source="kill switch")
+    safe = _missed(safe, _why_not_killed(ask.kill_switch))
+    if ask.settings is not None:
+        return dataclasses.replace(safe, settings=ask.settings, source="explicit")
+    safe = _missed(safe, "explicit: no settings were given")
+    mode = (ask.mode or "").strip()
+    if mode not in COMPILE_MODES:
+        return _stored(ask, snapshot, promotion, _missed(safe, _why_no_mode(mode)))
+    found = _stored(ask, snapshot, promotion, safe)
+    note = (
+        f"environment variable: {MODE_VARIABLE}={mode} sets the mode alone; the rest is of the {found.source}"
+    )
+    return _missed(
+        dataclasses.replace(
+            found, settings=found.settings.replace(compile_mode=mode), source="environment variable"
+        ),
+        note,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Promotion:
+    """The symbol's own entries: the one that fits, and the one that says what the symbol is run for."""
+
+    choice: Choice
+    subject: Workload | None = None
+    profile: str | None = None
+    reasons: tuple[str, ...] = ()
+
+
+def _promotion(ask: Ask, snapshot: Snapshot | None) -> _Promotion:
+    if snapshot is None or ask.symbol is None:
+        return _Promotion(choice=Choice())
+    own = [entry for entry in snapshot.entries if entry.symbol == ask.symbol]
+    known, skipped = readable(own, "promotion")
+    wanted = Wanted(model=ask.model, workload=ask.workload, profile=ask.profile, environment=ask.environment)
+    choice = fitting(known, wanted, "promotion")
+    subject = choice.known or last([item for item in known if ask.model in {None, item.entry.model}])
+    nothing = (
+        () if known else (f"promotion: {ask.symbol} has none; run `autotune run --symbol {ask.symbol}`",)
+    )
+    return _Promotion(
+        choice=choice,
+        subject=None if subject is None else subject.workload,
+        profile=None if subject is None else subject.entry.profile,
+        reasons=(*skipped, *choice.reasons, *nothing),
+    )
+
+
+def _safe(ask: Ask, promotion: _Promotion, notes: tuple[str, ...]) -> Resolution:
+    workload = ask.workload or promotion.subject
+    return Resolution(
+        symbol=ask.symbol or ask.given,
+        settings=SAFE,
+        source="default",
+        reasons=notes,
+        model=ask.model or (workload.model if workload else DEFAULT_MODEL),
+        workload=workload,
+        profile=ask.profile or promotion.profile,
+    )
+
+
+def _stored(ask: Ask, snapshot: Snapshot | None, promotion: _Promotion, safe: Resolution) -> Resolution:
+    """Pin, promotion, winner of the workload, in this order; ``safe`` when none of them fits."""
+    if snapshot is None or ask.symbol is None:
+        return safe
+    pin, why_not = _pin(snapshot, ask.symbol, safe)
+    if pin is not None:
+        return pin
+    safe = _missed(safe, *why_not)
+    if promotion.choice.known is not None:
+        known = promotion.choice.known
+        since = known.entry.since.isoformat()
+        safe = _missed(safe, *promotion.reasons)
+        return dataclasses.replace(safe, settings=known.settings, source="promotion", since=since)
+    return _winner(ask, snapshot, _missed(safe, *promotion.reasons))
+
+
+def _pin(snapshot: Snapshot, symbol: str, safe: Resolution) -> tuple[Resolution | None, tuple[str, ...]]:
+    pin = next((pin for pin in snapshot.pins if pin.symbol == symbol), None)
+    if pin is None:
+        return None, (f"pin: {symbol} has none",)
+    try:
+        settings = pinned(pin)
+    except Exception as error:  # what a damaged or newer store holds can fail in any way
+        return None, (one_line(f"pin: that of {symbol} cannot be read: {error}"),)
+    return dataclasses.replace(safe, settings=settings, source="pin", since=pin.since.isoformat()), ()
+
+
+def _winner(ask: Ask, snapshot: Snapshot, safe: Resolution) -> Resolution:
+    workload, step = safe.workload, "workload winner"
+    if workload is None:
+        return _missed(safe, f"{step}: no workload was asked for and none is known of {ask.symbol}")
+    signature = workload.signature
+    same = [entry for entry in snapshot.entries if entry.workload_signature == signature]
+    known, skipped = readable(same, step)
+    wanted = Wanted(
+        model=None, workload=None, profile=safe.profile or DEFAULT_PROFILE, environment=ask.environment
+    )
+    choice = fitting(known, wanted, step)
+    nothing = () if known else (f"{step}: none for {workload.summary}",)
+    safe = _missed(safe, *skipped, *choice.reasons, *nothing)
+    if choice.known is None:
+        return safe
+    return dataclasses.replace(
+        safe,
+        settings=choice.known.settings,
+        source="workload winner",
+        profile=choice.known.entry.profile,
+        since=choice.known.entry.since.isoformat(),
+    )
+
+
+def _missed(resolution: Resolution, *reasons: str) -> Resolution:
+    return dataclasses.replace(resolution, reasons=(*resolution.reasons, *reasons))
+
+
+def _why_not_killed(value: str | None) -> str:
+    if value is None:
+        return f"kill switch: {KILL_SWITCH} is not set"
+    if value.strip().lower() in _OFF:
+        return f"kill switch: {KILL_SWITCH} is off"
+    return one_line(f"kill switch: {KILL_SWITCH}={value!a} is ignored: use 1 or 0")
+
+
+def _why_no_mode(mode: str) -> str:
+    if not mode:
+        return f"environment variable: {MODE_VARIABLE} is not set"
+    known = ", ".join(COMPILE_MODES)
+    return one_line(f"environment variable: {MODE_VARIABLE}={mode!a} is ignored: known are {known}")

@@ -1,0 +1,150 @@
+"""``lookup``: the settings a symbol is to run with, from the snapshot alone, in microseconds once cached."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+from autotuner.identity import current_environment
+from autotuner.locations import DATABASE_VARIABLE, snapshot_path, store_location
+from autotuner.serving.choice import one_line
+from autotuner.serving.order import KILL_SWITCH, MODE_VARIABLE, Ask, Resolution, resolve
+from autotuner.workload import Workload
+from storage.errors import SnapshotError
+from storage.snapshot import Snapshot, read_snapshot
+from toto_core.settings import RuntimeSettings
+from toto_core.symbols import MAX_QUOTED_LENGTH, SymbolError, parse_symbol, quoted
+
+__all__ = ["Resolution", "lookup"]
+
+_DEVICES = ("cpu", "cuda")
+_MOST_RESOLUTIONS, _MOST_SNAPSHOTS = 10_000, 8  # bounds; beyond them everything is forgotten and read again
+
+_Identity = tuple[int, ...] | None
+_resolutions: dict[tuple[Any, ...], Resolution] = {}
+_snapshots: dict[str, tuple[_Identity, Snapshot]] = {}
+
+
+def lookup(
+    symbol: str,
+    *,
+    model: str | None = None,
+    workload: Workload | None = None,
+    profile: str | None = None,
+    settings: RuntimeSettings | None = None,
+    db: str | None = None,
+    device: str = "cpu",
+) -> Resolution:
+    """The settings ``symbol`` is to run with on ``device`` (``cpu`` or ``cuda``).
+
+    The first of: kill switch ``TOTO_DISABLE_COMPILE``, ``settings``, ``TOTO_COMPILE_MODE`` (the mode only),
+    the symbol's pin, its active settings for this environment, the newest winner of the same workload on this
+    environment, eager fp32. None for ``model``, ``workload`` or ``profile`` means what the symbol was last
+    promoted for; ``model`` overrides the workload's own. Never raises for a symbol or a store that is
+    unknown, damaged or locked, and waits for nothing: it falls back, and ``reasons`` says why.
+    """
+    variables = os.environ.get(KILL_SWITCH), os.environ.get(MODE_VARIABLE)
+    store = db or os.environ.get(DATABASE_VARIABLE)
+    data_home = None if store else os.environ.get("XDG_DATA_HOME")
+    path, fault = _snapshot_file(store, os.environ.get("HOME"), data_home)
+    identity = _identity(path)
+    text = symbol if isinstance(symbol, str) else None
+    given = ascii(symbol) if text is None else text
+    key = (given, text, model, workload, profile, settings, device, variables, path, fault, identity)
+    found = _resolutions.get(key)
+    if found is not None:
+        return found
+    parsed, why_no_symbol = _symbol(text, given)
+    kind, why_no_device = _device(device)
+    ask = Ask(
+        symbol=parsed,
+        given=given[:MAX_QUOTED_LENGTH],
+        model=model or None,
+        workload=_with_model(workload, model),
+        profile=profile,
+        settings=settings,
+        environment=current_environment(kind),
+        kill_switch=variables[0],
+        mode=variables[1],
+    )
+    snapshot, why_no_snapshot = (None, fault) if fault else _snapshot(path, identity, parsed or "SYMBOL")
+    notes = tuple(note for note in (why_no_symbol, why_no_device, why_no_snapshot) if note)
+    found = resolve(ask, snapshot, notes)
+    if snapshot is not None or identity == ():  # a read that failed may succeed the next time
+        if len(_resolutions) >= _MOST_RESOLUTIONS:
+            _resolutions.clear()
+        _resolutions[key] = found
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _snapshot_file(store: str | None, home: str | None, data_home: str | None) -> tuple[str, str]:
+    """The snapshot's path, or an empty one and the reason; ``home`` and ``data_home`` only decide it."""
+    try:
+        return str(snapshot_path(store_location(store))), ""
+    except (OSError, RuntimeError, ValueError) as error:
+        return "", one_line(f"snapshot: the store {store!r} has no place: {error}; name a file or a server")
+
+
+def _identity(path: str) -> _Identity:
+    """Changes whenever the file does; empty when there is none, None when that cannot be told."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a Path costs as much as the rest of a cached lookup
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _snapshot(path: str, identity: _Identity, symbol: str) -> tuple[Snapshot | None, str]:
+    """The snapshot, read again only when the file is another one; else None and the reason."""
+    known = _snapshots.get(path)
+    if known is not None and known[0] == identity:
+        return known[1], ""
+    try:
+        snapshot = _read(Path(path), identity)
+    except SnapshotError as error:
+        reason: str = error.reason
+    except Exception:  # the right digest over a document of another shape can fail in any way
+        reason = "truncated/corrupt"
+    else:
+        if len(_snapshots) >= _MOST_SNAPSHOTS:
+            _snapshots.clear()
+        _snapshots[path] = (identity, snapshot)
+        return snapshot, ""
+    state = "is missing" if reason == "missing" else f"cannot be used ({reason})"
+    return None, one_line(f"snapshot: {path} {state}; run `autotune run --symbol {symbol}`")
+
+
+def _read(path: Path, identity: _Identity) -> Snapshot:
+    if identity == ():
+        raise SnapshotError(f"{path} is missing", "missing")
+    if identity is None or not path.is_file():  # opening a pipe would wait for its writer
+        raise SnapshotError(f"{path} is not a file", "unreadable")
+    return read_snapshot(path)
+
+
+def _symbol(text: str | None, given: str) -> tuple[str | None, str]:
+    if text is None:
+        return None, f"symbol: {quoted(given)} is not text; give a symbol such as AMD"
+    try:
+        return parse_symbol(text), ""
+    except SymbolError as error:
+        return None, f"symbol: {error}"
+
+
+def _device(device: str) -> tuple[str, str]:
+    kind = device.partition(":")[0]
+    if kind in _DEVICES:
+        return kind, ""
+    return "cpu", f"device: {quoted(device)} is neither cpu nor cuda; looked up for cpu"
+
+
+def _with_model(workload: Workload | None, model: str | None) -> Workload | None:
+    if workload is None or not model or workload.model == model:
+        return workload
+    return dataclasses.replace(workload, model=model, revision=None)

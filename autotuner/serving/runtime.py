@@ -1,0 +1,173 @@
+"""``load_pipeline``: a pipeline for a symbol, compiled and warm when it returns; torch loads on the first call."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autotuner.identity import Environment, current_environment
+from autotuner.locations import spool_folder, store_location
+from autotuner.serving.artifacts import CacheRefused, compile_cache
+from autotuner.serving.order import SAFE, Resolution
+from autotuner.serving.quarantine import Quarantine, cause, remember, remembered, write_note
+from autotuner.serving.resolve import lookup
+from autotuner.workload import RequestShape, Workload
+from toto_core.settings import RuntimeSettings
+
+if TYPE_CHECKING:
+    from toto_core.pipeline import TotoPipeline
+
+CACHE_DIR_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+_QUIET_CALLS, _MOST_CALLS = 2, 10
+_set_here: set[str] = set()  # cache folders that this module, not the user, has put into the variable
+
+
+def load_pipeline(
+    symbol: str,
+    *,
+    model: str | None = None,
+    workload: Workload | None = None,
+    profile: str | None = None,
+    settings: RuntimeSettings | None = None,
+    device: str | None = None,
+    db: str | None = None,
+) -> TotoPipeline:
+    """The pipeline of ``lookup``'s answer on ``device`` (``cpu`` unless given), compiled and warm.
+
+    Its ``last_run_metadata`` says the ``symbol`` and the ``settings_source``. Settings that cannot be built,
+    that fail in the warm-up or that torch runs eagerly are quarantined: this process goes on in eager fp32,
+    with one ``RuntimeWarning``, and a note for the tuner is left in the spool. Unless the user has set
+    ``TORCHINDUCTOR_CACHE_DIR``, it is set to a private folder of these settings. Raises what loading and
+    running in eager fp32 raises: ``CheckpointError``, ``DeviceError``, ``RequestError``.
+    """
+    target = _device(device)
+    found = lookup(
+        symbol, model=model, workload=workload, profile=profile, settings=settings, db=db, device=target
+    )
+    provenance = {"settings_source": str(found.source), "symbol": found.symbol}
+    if found.settings == SAFE:
+        return _warm_pipeline(found, SAFE, target, provenance)
+    environment = current_environment(target.partition(":")[0])
+    reason = known_reason = remembered(found, environment)
+    if reason is None:
+        pipeline, reason = _attempt(found, target, provenance | _private_cache(environment, found))
+        if pipeline is not None:
+            return pipeline
+    provenance["settings_source"] = f"quarantined: {reason}"
+    pipeline = _warm_pipeline(found, SAFE, target, provenance)
+    if known_reason is None:  # only now: where eager fails too, the settings were not at fault
+        _quarantine(found, environment, reason, db)
+    return pipeline
+
+
+def _device(device: str | None) -> str:
+    if device != "auto":
+        return device or "cpu"
+    from toto_core.device import resolve_device
+
+    return resolve_device("auto").type
+
+
+def _attempt(found: Resolution, device: str, provenance: dict[str, str]) -> tuple[TotoPipeline | None, str]:
+    """The pipeline under the settings found, or None and why they do not work here."""
+    from toto_core.device import DeviceError
+    from toto_core.model_files import CheckpointError
+
+    try:
+        pipeline = _warm_pipeline(found, found.settings, device, provenance)
+    except (CheckpointError, DeviceError):
+        raise  # no settings would help
+    except Exception as error:  # whatever a compiler raises: eager has to go on
+        return None, cause(error)
+    report = pipeline.compile_report
+    if found.settings.compiled and not report.really_compiled:
+        pipeline.unload()
+        return None, f"ran eagerly although asked to compile: {report.summary}"
+    return pipeline, ""
+
+
+def _warm_pipeline(
+    found: Resolution, settings: RuntimeSettings, device: str, provenance: dict[str, str]
+) -> TotoPipeline:
+    from toto_core.pipeline import TotoPipeline
+
+    workload = found.workload
+    revision = workload.revision if workload is not None and workload.model == found.model else None
+    pipeline = TotoPipeline.from_pretrained(found.model, device=device, settings=settings, revision=revision)
+    pipeline.provenance = provenance
+    shapes = (RequestShape(),) if workload is None else workload.shapes
+    for shape in shapes:
+        _warm_up(pipeline, shape, series=1 if workload is None else workload.series_per_call)
+    return pipeline
+
+
+def _warm_up(pipeline: TotoPipeline, shape: RequestShape, *, series: int) -> None:
+    """Call until two calls in a row compile nothing, at least twice and at most ten times."""
+    context, quiet = _random_walk(series, shape.variates, shape.context_length), 0
+    for _ in range(_MOST_CALLS):
+        graphs = pipeline.compile_report.graphs
+        pipeline.predict(context, shape.prediction_length, shape.num_samples)
+        quiet = quiet + 1 if pipeline.compile_report.graphs == graphs else 0
+        if quiet == _QUIET_CALLS:
+            return
+
+
+def _random_walk(*shape: int) -> Any:
+    """Prices (series, variate, time) of a geometric random walk, 1 % a step, always the same."""
+    import numpy as np
+
+    steps = np.random.default_rng(0).normal(scale=0.01, size=shape)
+    return (100.0 * np.exp(np.cumsum(steps, axis=-1))).astype(np.float32)
+
+
+def _private_cache(environment: Environment, found: Resolution) -> dict[str, str]:
+    """Point torch at these settings' cache folder; what is to be said about it in the provenance."""
+    if not found.settings.compiled:
+        return {}
+    current = os.environ.get(CACHE_DIR_VARIABLE)
+    if current is not None and current not in _set_here and not _is_torch_default(Path(current)):
+        return {}
+    said = {}
+    try:
+        folder = str(compile_cache(environment.fingerprint, found.settings_key))
+    except CacheRefused as error:
+        folder = _temporary_folder()
+        said = {"compile_cache": f"temporary: {error}"}
+        warnings.warn(f"{error}; compiling into {folder} instead", RuntimeWarning, stacklevel=3)
+    _set_here.add(folder)
+    os.environ[CACHE_DIR_VARIABLE] = folder
+    return said
+
+
+def _is_torch_default(folder: Path) -> bool:
+    """Whether torch itself has set the variable, to its guessable folder, when it compiled something earlier."""
+    return folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith("torchinductor_")
+
+
+@functools.cache
+def _temporary_folder() -> str:
+    return tempfile.mkdtemp(prefix="autotune-")  # 0700; torch may load from it until the process ends
+
+
+def _quarantine(found: Resolution, environment: Environment, reason: str, db: str | None) -> None:
+    quarantine = Quarantine(
+        resolution=found, environment=environment, reason=reason, failed_at=datetime.now(UTC)
+    )
+    remember(quarantine)
+    unnoted = ""
+    try:
+        folder = spool_folder(store_location(db))
+        write_note(folder, quarantine.file_name, quarantine.to_dict())
+    except (OSError, RuntimeError, ValueError) as error:
+        unnoted = f"; no note of it could be left for the tuner ({error})"
+    warnings.warn(
+        f"{found.symbol}: settings {found.settings.label} are quarantined, this process runs eager fp32: "
+        f"{reason}{unnoted}",
+        RuntimeWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,251 @@
+"""One tuning run of one symbol, from prices to a stored decision."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from autotuner.bench import Bench, effective_cost, one_measurer, process_bench
+from autotuner.errors import AutotuneError
+from autotuner.locations import studies_url
+from autotuner.measurement.runner import Runner
+from autotuner.measurement.trial import Measured
+from autotuner.persistence import Promotion, Store, Subject
+from autotuner.promotion.decision import Decision, decide
+from autotuner.promotion.duel import DuelArm, DuelPlan, DuelResult, run_duel
+from autotuner.search.objective import Limits, Profile, drift_factor
+from autotuner.search.owner import Owner
+from autotuner.search.space import SearchSpace
+from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
+from autotuner.subjects import prepare
+from autotuner.summary import duel_figures, run_document, search_figures
+from autotuner.workload import Workload
+from toto_core.settings import RuntimeSettings
+
+DUEL_SHARE = 0.4
+"""Share of the time kept for the duel: search figures only rank."""
+FINALISTS = 3
+LONGEST_TRIAL_SECONDS = 150.0
+
+
+class Listener(Protocol):
+    """Hears how a run goes on; the command line draws it."""
+
+    def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
+        """The search of a symbol begins; ``known`` outcomes are taken up."""
+        ...
+
+    def say(self, line: str) -> None:
+        """One line of what is being done now."""
+        ...
+
+    def trial(self, event: TrialEvent) -> None:
+        """A trial has an outcome, and it is stored."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRequest:
+    """What one run is asked to do; ``seconds`` covers everything, the duel included."""
+
+    symbol: str
+    workload: Workload
+    profile: Profile
+    limits: Limits = Limits()
+    data: Path | None = None
+    device: str = "cpu"
+    trials: int = 40
+    seconds: float = 300.0
+    seed: int = 0
+    resume: bool = True
+    reuse: bool = True
+
+
+def tune(
+    request: TuneRequest, store: Store, listener: Listener, bench: Bench | None = None
+) -> dict[str, Any]:
+    """Search, duel, decide, store, and return the run's document (``summary.run_document``).
+
+    An interrupt stores the run as interrupted and is raised again; everything measured so far is kept. Raises
+    ``AutotuneError``, ``SeriesError``, ``CheckpointError`` or ``StorageError``, each with one line.
+    """
+    clock = bench.clock if bench else time.monotonic
+    end = clock() + request.seconds
+    workload = request.workload
+    prepared = prepare(request.symbol, workload, data=request.data, device=request.device)
+    subject, series = prepared.subject, prepared.series
+    for repair in series.repairs:
+        listener.say(f"{series.source}: {repair}")
+    bench = bench or process_bench(
+        workload=workload,
+        profile=request.profile,
+        limits=request.limits,
+        device=request.device,
+        series=series,
+        patch_size=prepared.patch_size,
+        seed=request.seed,
+    )
+    store.remember(subject, series)
+    study_name = f"{subject.symbol} {workload.signature} {subject.environment.fingerprint}"
+    run_id, _ = store.begin_run(
+        subject, profile=request.profile.name, seed=request.seed, study=study_name, resume=request.resume
+    )
+    run = _Run(request=request, subject=subject, store=store, listener=listener, bench=bench, run_id=run_id)
+    status: Any = "failed"
+    try:
+        alone = one_measurer(request.device, listener.say, seconds=max(0.0, end - clock()))
+        with alone if bench.exclusive else contextlib.nullcontext():
+            document = run.go(study_name, end)
+        store.end_run(run_id, "finished", document)
+        status = None
+        return document
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        if status is not None:
+            store.end_run(run_id, status)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """One run under way."""
+
+    request: TuneRequest
+    subject: Subject
+    store: Store
+    listener: Listener
+    bench: Bench
+    run_id: str
+
+    def go(self, study_name: str, end: float) -> dict[str, Any]:
+        champion = self.store.champion(self.subject, self.request.profile.name)
+        runner = self.bench.make_runner(self.listener.say)
+        try:
+            study = self._search(runner, study_name, champion, end)
+            result = self._duel(runner, study, champion, end)
+        finally:
+            runner.close()
+        decision = decide(
+            result,
+            champion=champion.settings if champion else None,
+            reference=self.bench.space.reference,
+        )
+        figures = self._figures(decision, study, result)
+        if decision.promoted:
+            self._promote(decision, figures)
+        return run_document(
+            symbol=self.request.symbol,
+            profile=self.request.profile.name,
+            workload=self.request.workload,
+            decision=decision,
+            figures=figures,
+            study=study,
+            distinct_keys=len(self.bench.space.keys),
+            run_id=self.run_id,
+        )
+
+    def _search(self, runner: Runner, study_name: str, champion: Promotion | None, end: float) -> StudyResult:
+        request, space = self.request, self.bench.space
+        known = self.store.known(self.subject, run_id=self.run_id) if request.reuse else {}
+        seconds = max(0.0, (end - self.bench.clock()) * (1 - DUEL_SHARE))
+        self.listener.begin(request.symbol, request.workload, space, len(known), seconds)
+        first = [space.reference, space.reference.replace(precision="bf16")]
+        first += [champion.settings] if champion else []
+        first += self.store.winners_elsewhere(self.subject)
+        return run_study(
+            runner,
+            space=space,
+            workload=request.workload,
+            profile=request.profile,
+            limits=request.limits,
+            known=known,
+            first=[settings for settings in first if space.canonical(settings) in space],
+            plan=StudyPlan(trials=request.trials, seconds=seconds, seed=request.seed),
+            storage_url=studies_url(self.store.location),
+            study_name=study_name,
+            owner=Owner.current(),
+            on_outcome=self._keep,
+            clock=self.bench.clock,
+            seconds_for_trial=lambda _, left: min(LONGEST_TRIAL_SECONDS, left),
+        )
+
+    def _keep(self, event: TrialEvent) -> None:
+        self.store.record(self.subject, self.run_id, event.settings, event.outcome, "search")
+        self.listener.trial(event)
+
+    def _duel(
+        self, runner: Runner, study: StudyResult, champion: Promotion | None, end: float
+    ) -> DuelResult | None:
+        if not self.request.profile.searches:
+            return None
+        reference = self.bench.space.reference
+        feasible = [entry.settings for entry in study.ranked if entry.judged.feasible]
+        challengers = [settings for settings in feasible if settings != reference][:FINALISTS]
+        if not challengers:
+            return None
+        self.listener.say(f"duel: {', '.join(settings.label for settings in challengers)}")
+        return run_duel(
+            runner,
+            challengers=[self._arm(settings, study) for settings in challengers],
+            champion=self._arm(champion.settings, study) if champion else None,
+            reference=self._arm(reference, study),
+            cost=effective_cost(self.request.workload, self.request.profile),
+            seconds=max(0.0, end - self.bench.clock()),
+            plan=DuelPlan(),
+            rng=np.random.default_rng(self.request.seed),
+            clock=self.bench.clock,
+            on_progress=self.listener.say,
+        )
+
+    def _arm(self, settings: RuntimeSettings, study: StudyResult) -> DuelArm:
+        measured = study.outcomes.get(settings)
+        if not isinstance(measured, Measured):
+            return DuelArm(settings=settings)
+        factor = drift_factor(measured.accuracy.drift, self.request.profile)
+        return DuelArm(settings=settings, cold_start_ms=measured.cold_start_ms, drift_factor=factor)
+
+    def _figures(self, decision: Decision, study: StudyResult, result: DuelResult | None) -> dict[str, Any]:
+        found = study.outcomes.get(decision.settings)
+        measured = found if isinstance(found, Measured) else None
+        workload, reference = self.request.workload, self.bench.space.reference
+        stage2 = result.stage2 if result else ()
+        rng = np.random.default_rng(self.request.seed)
+        figures = duel_figures(
+            decision.settings,
+            reference=reference,
+            stage2=stage2,
+            measured=measured,
+            workload=workload,
+            rng=rng,
+        )
+        if figures is None and measured is not None:
+            figures = search_figures(measured, workload)
+        if figures is None:
+            raise AutotuneError(
+                f"{self.request.symbol}: nothing was measured within {self.request.seconds:.0f} s; "
+                "give the run more time with --timeout"
+            )
+        return figures
+
+    def _promote(self, decision: Decision, figures: dict[str, Any]) -> None:
+        self.store.promote(
+            Promotion(
+                symbol=self.subject.symbol,
+                profile=self.request.profile.name,
+                workload=self.request.workload,
+                environment=self.subject.environment,
+                settings=decision.settings,
+                verdict=decision.verdict,
+                reason=decision.reason,
+                evidence=figures,
+                promoted_at=datetime.now(UTC),
+                run_id=self.run_id,
+            )
+        )

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autotuner.measurement.process_runner import ProcessRunner
+from autotuner.measurement.trial import Failed, Measured
+from autotuner.search.objective import Limits, profile, violations
+from autotuner.workload import Workload
+from tests.support.benches import EAGER, process_runner
+from tests.support.faulty_children import EAT_MEMORY, HANG, SEGFAULT, SHIFTED_FORECAST, children_that
+from toto_core.settings import RuntimeSettings
+
+COMPILED = RuntimeSettings(compile_mode="default", num_threads=1)
+BF16 = RuntimeSettings(precision="bf16", num_threads=1)
+
+
+def _measure(runner: ProcessRunner, settings: RuntimeSettings, seconds: float = 60.0) -> Measured | Failed:
+    try:
+        return runner.measure(settings, seconds=seconds)
+    finally:
+        runner.close()
+
+
+def _no_workers_left(within: float = 5.0) -> bool:
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        mine = psutil.Process().children(recursive=True)
+        if not [p for p in mine if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_trial_that_hangs_is_a_timeout_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children_that(HANG, folder=tmp_path / "site", monkeypatch=monkeypatch)
+    outcome = _measure(process_runner(tmp_path), COMPILED, seconds=25.0)
+    assert isinstance(outcome, Failed)
+    assert outcome.kind == "timeout"
+    assert _no_workers_left()
+
+
+def test_a_trial_that_segfaults_names_the_signal_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children_that(SEGFAULT, folder=tmp_path / "site", monkeypatch=monkeypatch)
+    runner = process_runner(tmp_path)
+    try:
+        crashed = runner.measure(COMPILED, seconds=60.0)
+        after = runner.measure(BF16, seconds=60.0)
+    finally:
+        runner.close()
+    assert isinstance(crashed, Failed)
+    assert crashed.kind == "crashed"
+    assert "SIGSEGV" in crashed.detail
+    assert isinstance(after, Measured)
+
+
+def test_a_trial_that_eats_memory_is_refused_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    children_that(EAT_MEMORY, folder=tmp_path / "site", monkeypatch=monkeypatch)
+    outcome = _measure(process_runner(tmp_path, memory_bytes=1 << 30), COMPILED)
+    assert isinstance(outcome, Failed)
+    assert outcome.kind == "out_of_memory"
+
+
+def test_without_a_compiler_compiled_trials_fail_with_the_cause_and_eager_ones_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.delenv("CXX", raising=False)
+    runner = process_runner(tmp_path)
+    try:
+        compiled = runner.measure(COMPILED, seconds=90.0)
+        eager = runner.measure(BF16, seconds=60.0)
+    finally:
+        runner.close()
+    assert isinstance(compiled, Failed)
+    assert compiled.kind == "compile_error"
+    assert "compiler" in compiled.detail.lower()
+    assert isinstance(eager, Measured)
+
+
+def test_a_forecast_wrong_by_one_percent_of_price_is_far_beyond_every_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bf16 = "settings.precision == 'bf16'"
+    children_that(SHIFTED_FORECAST, folder=tmp_path / "site", monkeypatch=monkeypatch, when=bf16)
+    outcome = _measure(process_runner(tmp_path), BF16)
+    assert isinstance(outcome, Measured)
+    assert violations(outcome, Workload(), profile("production"), Limits())
+    assert outcome.accuracy.quantile_shift > 2 * profile("throughput").quantile_limit
+
+
+_PARENT = """
+import sys, pathlib
+from autotuner.search.objective import Limits, profile, violations
+from autotuner.workload import Workload
+from tests.support.benches import process_runner, EAGER
+runner = process_runner(pathlib.Path(sys.argv[1]))
+runner.measure(EAGER.replace(precision="bf16"), seconds=120)
+print("measured", flush=True)
+"""
+
+
+@pytest.mark.parametrize("after_seconds", [0.5, 4.0])
+def test_a_parent_killed_at_any_moment_leaves_no_process(tmp_path: Path, after_seconds: float) -> None:
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(tmp_path)], cwd=root)
+    watched = psutil.Process(parent.pid)
+    family: set[psutil.Process] = set()
+    deadline = time.monotonic() + 60.0
+    while not family and time.monotonic() < deadline:
+        family.update(watched.children(recursive=True))
+        time.sleep(0.02)
+    seen_from = time.monotonic()
+    while time.monotonic() - seen_from < after_seconds:
+        family.update(watched.children(recursive=True))
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert family
+    _, alive = psutil.wait_procs(family, timeout=10.0)
+    assert alive == []
+
+
+def test_the_reference_measured_against_itself_is_a_plain_measurement(tmp_path: Path) -> None:
+    outcome = _measure(process_runner(tmp_path), EAGER)
+    assert isinstance(outcome, Measured)
+    assert outcome.accuracy.drift == 0.0
+    assert outcome.accuracy.windows == 16
+    assert outcome.ratio.low <= outcome.ratio.estimate <= outcome.ratio.high
+    assert outcome.report.requested is False

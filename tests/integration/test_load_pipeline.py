@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autotuner import load_pipeline
+from autotuner.identity import current_environment
+from autotuner.locations import spool_folder
+from autotuner.serving.artifacts import compile_cache
+from autotuner.workload import RequestShape, Workload
+from tests.support.snapshots import BF16, SMALL, entry, published
+from tests.support.tiny_model import save_tiny_model
+from toto_core.device import DeviceError
+from toto_core.model_files import CheckpointError
+from toto_core.pipeline import TotoPipeline
+from toto_core.settings import RuntimeSettings
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+DEFAULT = RuntimeSettings(compile_mode="default")
+PRICES = 100 + np.sin(np.arange(64) / 5)
+WITHOUT_COMPILER = """
+import json, os, sys, warnings
+from autotuner import load_pipeline
+from toto_core.settings import RuntimeSettings
+from tests.support.snapshots import SMALL
+
+loads = []
+for store, precision in zip(sys.argv[1::2], sys.argv[2::2]):
+    settings = RuntimeSettings(compile_mode="default", precision=precision)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pipeline = load_pipeline("AMD", workload=SMALL, settings=settings, db=store)
+        answer = pipeline.predict([100.0 + i for i in range(64)], 4, 8)
+    loads.append({
+        "mean": answer.mean.tolist(),
+        "source": pipeline.last_run_metadata["settings_source"],
+        "mode": pipeline.settings.compile_mode,
+        "cache": os.environ["TORCHINDUCTOR_CACHE_DIR"],
+        "warnings": [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)],
+    })
+print(json.dumps(loads))
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("caches") / "cache"
+
+
+@pytest.fixture(autouse=True)
+def variables(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TOTO_DISABLE_COMPILE", "TOTO_COMPILE_MODE", "AUTOTUNE_DB", "TORCHINDUCTOR_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(cache))
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> str:
+    return str(tmp_path / "autotune.db")
+
+
+def metadata(pipeline: TotoPipeline) -> dict[str, Any]:
+    pipeline.predict(PRICES, 4, 8)
+    return pipeline.last_run_metadata
+
+
+def test_a_symbol_nobody_tuned_runs_in_eager_fp32_and_is_warm(db: str) -> None:
+    pipeline = load_pipeline("amd", db=db)
+
+    assert pipeline.settings == RuntimeSettings()
+    assert pipeline.cold_start_ms is not None
+    found = metadata(pipeline)
+    assert (found["symbol"], found["settings_source"]) == ("AMD", "default")
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+def test_text_that_is_no_symbol_still_gets_a_pipeline(db: str) -> None:
+    assert metadata(load_pipeline("../x", db=db))["settings_source"] == "default"
+
+
+def test_a_promoted_symbol_runs_under_its_settings_and_is_warm_for_its_workload(db: str) -> None:
+    shapes = (RequestShape(context_length=64, num_samples=None), RequestShape(context_length=96, variates=2))
+    published(db, entry(workload=Workload(shapes=shapes, series_per_call=3)))
+    pipeline = load_pipeline("AMD", db=db)
+
+    assert pipeline.settings == BF16
+    assert pipeline.last_run_metadata["num_samples_used"] == shapes[1].num_samples
+    assert metadata(pipeline)["settings_source"] == "promotion"
+
+
+def test_settings_that_are_given_win_and_the_kill_switch_over_them(
+    db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(db, entry())
+    pipeline = load_pipeline("AMD", db=db, settings=RuntimeSettings())
+    assert metadata(pipeline)["settings_source"] == "explicit"
+    monkeypatch.setenv("TOTO_DISABLE_COMPILE", "1")
+    pipeline = load_pipeline("AMD", db=db, settings=DEFAULT)
+    assert pipeline.settings == RuntimeSettings()
+    assert metadata(pipeline)["settings_source"] == "kill switch"
+
+
+def test_a_compiled_pipeline_is_warm_private_and_answers_as_eager_does(db: str, cache: Path) -> None:
+    published(db, entry(settings=DEFAULT))
+    pipeline = load_pipeline("AMD", db=db)
+    report = pipeline.compile_report
+    forecast = pipeline.predict(PRICES, 4, 8, seed=3)
+
+    assert report.really_compiled
+    assert report.graphs == 1
+    assert pipeline.compile_report == report
+    assert metadata(pipeline)["torch_compile_success"] is True
+    assert metadata(pipeline)["settings_source"] == "promotion"
+    own = compile_cache(current_environment().fingerprint, DEFAULT.key)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(own)
+    assert cache in own.parents
+    assert any(own.rglob("*.so"))
+    assert not spool_folder(db).exists()
+    eager = load_pipeline("AMD", db=db, settings=RuntimeSettings()).predict(PRICES, 4, 8, seed=3)
+    np.testing.assert_allclose(forecast.mean, eager.mean, rtol=1e-4)
+
+
+def test_a_pipeline_that_falls_back_to_eager_by_itself_is_quarantined(
+    db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = compile_cache(current_environment().fingerprint, DEFAULT.key)
+    model = save_tiny_model(tmp_path / "tiny")
+    shapes = (RequestShape(context_length=32, num_samples=4), RequestShape(context_length=64, num_samples=4))
+    two_graphs = Workload(model=model, shapes=shapes)
+    one_allowed = DEFAULT.replace(recompile_limit=1)
+    published(db, entry(workload=two_graphs, settings=one_allowed))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(compiled))
+    with pytest.warns(RuntimeWarning, match="AMD: settings default fp32 recompile_limit=1 are quarantined"):
+        pipeline = load_pipeline("AMD", db=db)
+
+    assert pipeline.settings == RuntimeSettings()
+    source = metadata(pipeline)["settings_source"]
+    assert source.startswith("quarantined: ran eagerly although asked to compile: ")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(compiled)
+    (note,) = spool_folder(db).iterdir()
+    assert (note.name[:11], note.suffix) == ("quarantine-", ".json")
+    assert stat.S_IMODE(note.stat().st_mode) == 0o600
+    assert stat.S_IMODE(note.parent.stat().st_mode) == 0o700
+    fields = json.loads(note.read_text())
+    assert (fields["symbol"], fields["model"], fields["source"]) == ("AMD", model, "promotion")
+    assert RuntimeSettings.from_dict(fields["settings"]) == one_allowed
+    assert Workload.from_dict(fields["workload"]) == two_graphs
+    assert fields["environment_fingerprint"] == current_environment().fingerprint
+    assert source.endswith(fields["reason"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = load_pipeline("AMD", db=db)
+    assert metadata(again)["settings_source"] == source
+
+
+def without_compiler(tmp_path: Path, *loads: str) -> list[dict[str, Any]]:
+    """What loads in a process that finds no C++ compiler gave; ``loads`` are stores and precisions in turn."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "ls", "uname", "ldconfig"):
+        found = shutil.which(name)
+        if found:
+            (tools / name).symlink_to(found)
+    kept = {name: value for name, value in os.environ.items() if name not in {"CXX", "CC"}}
+    finished = subprocess.run(
+        [sys.executable, "-c", WITHOUT_COMPILER, *loads],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=kept | {"PATH": str(tools)},
+        cwd=Path(__file__).parents[2],
+    )
+    answer: list[dict[str, Any]] = json.loads(finished.stdout.splitlines()[-1])
+    return answer
+
+
+def test_without_a_compiler_the_process_goes_on_in_eager_and_says_so(
+    tmp_path: Path, db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsafe, blocked = tmp_path / "unsafe", str(tmp_path / "blocked.db")
+    unsafe.mkdir()
+    unsafe.chmod(0o777)
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(unsafe))
+    spool_folder(blocked).write_text("a file is in the way")
+    first, second, third = without_compiler(tmp_path, db, "fp32", db, "fp32", blocked, "bf16")
+
+    assert {load["mode"] for load in (first, second, third)} == {"eager"}
+    assert np.isfinite(first["mean"]).all()
+    assert first["mean"] == second["mean"] == third["mean"]
+    assert first["source"] == second["source"]
+    assert first["source"].startswith("quarantined: ")
+
+    about_cache, about_settings = first["warnings"]
+    assert "AMD: settings default fp32 are quarantined, this process runs eager fp32: " in about_settings
+    assert "\n" not in about_settings
+    assert second["warnings"] == []
+    assert "no note of it could be left for the tuner" in third["warnings"][-1]
+
+    assert f"{unsafe} is writable by others" in about_cache
+    assert f"compiling into {first['cache']} instead" in about_cache
+    assert list(unsafe.iterdir()) == []
+    assert stat.S_IMODE(Path(first["cache"]).stat().st_mode) == 0o700
+    assert third["cache"] == first["cache"]
+    shutil.rmtree(first["cache"])
+
+    (note,) = spool_folder(db).iterdir()
+    fields = json.loads(note.read_text())
+    assert (fields["kind"], fields["symbol"], fields["source"]) == ("quarantine", "AMD", "explicit")
+    assert fields["settings_key"] == DEFAULT.key
+    assert fields["workload_signature"] == SMALL.signature
+
+
+def test_a_model_that_cannot_be_loaded_is_an_error_and_no_quarantine(db: str, tmp_path: Path) -> None:
+    published(db, entry(workload=dataclasses.replace(SMALL, model=str(tmp_path / "gone"))))
+    with pytest.raises(CheckpointError, match="no such model folder"):
+        load_pipeline("AMD", db=db)
+    assert not spool_folder(db).exists()
+
+
+def test_a_device_that_is_not_there_is_an_error_and_no_quarantine(db: str) -> None:
+    for device in ("tpu", "cpu0"):
+        with pytest.raises(DeviceError):
+            load_pipeline("AMD", db=db, settings=BF16, device=device)
+    assert not spool_folder(db).exists()
+
+
+def test_a_workload_that_eager_cannot_run_either_blames_no_settings(db: str) -> None:
+    endless = Workload(shapes=(RequestShape(context_length=10**6, variates=10**6),), series_per_call=10**6)
+    with pytest.raises(MemoryError):
+        load_pipeline("AMD", db=db, settings=BF16, workload=endless)
+    assert not spool_folder(db).exists()

@@ -1,0 +1,73 @@
+"""Runs the real command line in a child process, with a store, data and cache folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_MAIN = "from autotuner.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Cli:
+    """``run`` and ``start`` call ``autotune``; everything it keeps lies under ``folder``."""
+
+    folder: Path
+
+    @property
+    def db(self) -> Path:
+        """The store."""
+        return self.folder / "autotune.db"
+
+    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Variables of a child: nothing of this process's own settings, all folders inside ``folder``."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("TOTO_", "AUTOTUNE_"))}
+        return {
+            **kept,
+            "AUTOTUNE_DB": str(self.db),
+            "AUTOTUNE_CACHE": str(self.folder / "cache"),
+            "XDG_DATA_HOME": str(self.folder / "data"),
+            "COLUMNS": "200",
+            **(extra or {}),
+        }
+
+    def start(self, *arguments: str, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start a command and return at once."""
+        return subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *arguments],
+            env=self.environment(extra),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, *arguments: str, extra: Mapping[str, str] | None = None, timeout: float = 240.0
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        with self.start(*arguments, extra=extra) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def python(self, code: str, extra: Mapping[str, str] | None = None) -> str:
+        """Standard output of a Python program that sees the same folders."""
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=self.environment(extra),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=240,
+        )
+        return done.stdout

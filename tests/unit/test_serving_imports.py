@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.snapshots import entry, published
+
+HEAVY = (
+    "torch",
+    "optuna",
+    "pandas",
+    "click",
+    "sqlalchemy",
+    "numpy",
+    "pydantic",
+    "huggingface_hub",
+    "alembic",
+)
+LOOK_UP = """
+import json, sys, time
+import autotuner
+before = time.process_time()
+found = autotuner.lookup("AMD")
+first_ms = (time.process_time() - before) * 1000
+heavy = sorted(set(sys.argv[1:]) & set(sys.modules))
+print(json.dumps({"source": found.source, "first_ms": first_ms, "heavy": heavy}))
+"""
+
+
+def in_another_process(code: str, **variables: str) -> Any:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOTO_", "AUTOTUNE_"))}
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *HEAVY],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=kept | variables,
+    )
+    assert finished.stderr == ""
+    return json.loads(finished.stdout)
+
+
+def test_a_lookup_imports_nothing_heavy_and_the_first_one_takes_milliseconds(tmp_path: Path) -> None:
+    db = str(tmp_path / "autotune.db")
+    published(db, *(entry(f"S{number}") for number in range(499)), entry())
+    answers = [in_another_process(LOOK_UP, AUTOTUNE_DB=db) for _ in range(3)]
+
+    assert all(answer["source"] == "promotion" for answer in answers)
+    assert all(answer["heavy"] == [] for answer in answers)
+    assert min(answer["first_ms"] for answer in answers) < 100  # under 20 on an idle core
+
+
+def test_a_lookup_without_a_store_imports_nothing_heavy_either(tmp_path: Path) -> None:
+    answer = in_another_process(LOOK_UP, HOME=str(tmp_path), XDG_DATA_HOME=str(tmp_path / "data"))
+
+    assert answer["source"] == "default"
+    assert answer["heavy"] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_what_loads_pipelines_leaves_torch_and_its_variables_alone(tmp_path: Path) -> None:
+    code = (
+        "import json, os, sys; before = dict(os.environ); import autotuner.serving.runtime; "
+        "print(json.dumps([sorted(set(sys.argv[1:]) & set(sys.modules)), before == dict(os.environ)]))"
+    )
+    assert in_another_process(code) == [[], True]
