@@ -115,7 +115,7 @@ def forecast_command(
     from autotuner.report.forecast_view import drawing
 
     console = Console()
-    console.print(drawing(made.view(), ascii_only=console.options.ascii_only))
+    console.print(drawing(made.view(), width=console.width, ascii_only=console.options.ascii_only))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,9 +188,14 @@ class _Made:
                 ("from", f"{self.source}{since}"),
                 ("latency", f"{latency_ms:.1f} ms"),
                 ("first call", f"{first_ms:,.0f} ms with loading; ready after {self.ready_ms:,.0f} ms"),
-                *(("why", reason) for reason in self.found.reasons if reason.startswith(_TELLING)),
+                *(("why", reason) for reason in self._why_not_stored()),
             ),
         )
+
+    def _why_not_stored(self) -> list[str]:
+        if self.found.source not in {"default", "workload winner", "environment variable"}:
+            return []
+        return [reason for reason in self.found.reasons if reason.startswith(_TELLING)]
 
     def _quantile(self, q: float) -> list[float]:
         return _values(self.forecast.quantile(q))

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 _BAR_WIDTH = 28
+_WIDE = 76  # five columns of figures and a bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,8 @@ class ForecastView:
             raise ValueError("a forecast view needs a whole band or none")
 
 
-def drawing(view: ForecastView, *, ascii_only: bool) -> RenderableType:
-    """The whole drawing; ``ascii_only`` for a terminal that does not speak UTF-8."""
+def drawing(view: ForecastView, *, width: int, ascii_only: bool) -> RenderableType:
+    """The whole drawing; a terminal of few columns gets no bars, one that does not speak UTF-8 plain ones."""
     glyphs = ASCII if ascii_only else BLOCKS
     past, span = len(view.history), _span(view)
     line = sparkline((*view.history, *view.centre), glyphs)
@@ -59,12 +60,13 @@ def drawing(view: ForecastView, *, ascii_only: bool) -> RenderableType:
     notes = Table.grid(padding=(0, 2))
     notes.add_column(style="dim")
     notes.add_column(overflow="fold")  # the default cuts long words with a character that is not ASCII
-    for word, said in (("bars", bars), *view.notes):
+    wide = width >= _WIDE
+    for word, said in (*([("bars", bars)] if wide else []), *view.notes):
         notes.add_row(word, escape(_plain(said) if ascii_only else said))
     return Group(
         f"[bold]{escape(_plain(view.title) if ascii_only else view.title)}[/]",
         f"{escape(line[:past])}[cyan]{escape(line[past:])}[/]  [dim]last {past} prices,[/] [cyan]forecast[/]",
-        _steps(view, span, glyphs),
+        _steps(view, span, glyphs if wide else None),
         notes,
     )
 
@@ -102,21 +104,21 @@ def decimals(level: float) -> int:
     return 2 if level <= 0 else min(max(4 - math.floor(math.log10(level)), 2), 12)
 
 
-def _steps(view: ForecastView, span: tuple[float, float], glyphs: Glyphs) -> Table:
+def _steps(view: ForecastView, span: tuple[float, float], glyphs: Glyphs | None) -> Table:
+    """One row a step, with bars where there are glyphs to draw them with."""
     last = view.history[-1]
     table = Table(show_edge=False, pad_edge=False)
     for heading in ("step", "10 %", "median", "90 %", "change") if view.low else ("step", "mean", "change"):
-        table.add_column(heading, justify="right", overflow="fold")
-    table.add_column(no_wrap=True, overflow="crop")
+        table.add_column(heading, justify="right", no_wrap=True, overflow="crop")
+    if glyphs is not None:
+        table.add_column(no_wrap=True, overflow="crop")
     lows, highs = view.low or view.centre, view.high or view.centre
     for step, (low, centre, high) in enumerate(zip(lows, view.centre, highs, strict=True), start=1):
         prices = (low, centre, high) if view.low else (centre,)
-        table.add_row(
-            str(step),
-            *(_price(price, view) for price in prices),
-            f"{centre / last - 1:+.2%}",
-            bar(low, centre, high, last=last, span=span, glyphs=glyphs),
-        )
+        cells = [str(step), *(_price(price, view) for price in prices), f"{centre / last - 1:+.2%}"]
+        if glyphs is not None:
+            cells.append(bar(low, centre, high, last=last, span=span, glyphs=glyphs))
+        table.add_row(*cells)
     return table
 
 
