@@ -14,7 +14,9 @@ CACHE_VARIABLE = "AUTOTUNE_CACHE"
 def store_location(explicit: str | None = None, environ: Mapping[str, str] | None = None) -> str:
     """The store's path or URL: ``explicit``, else ``AUTOTUNE_DB``, else ``autotune.db`` in the user data folder."""
     chosen = explicit or (os.environ if environ is None else environ).get(DATABASE_VARIABLE)
-    return chosen or str(data_folder() / "autotune.db")
+    if not chosen:
+        return str(data_folder() / "autotune.db")
+    return chosen if "://" in chosen else str(Path(chosen).expanduser())
 
 
 def is_file(store: str) -> bool:

@@ -105,6 +105,15 @@ class Ledger:
         with self._database.read() as session:
             return current_pins(session)
 
+    def pin_history(self, symbol: str | None = None) -> tuple[PinRecord | UnpinRecord, ...]:
+        """Every pin and every end of one, oldest first."""
+        statement = select(PinRow).order_by(PinRow.id)
+        if symbol is not None:
+            statement = statement.where(PinRow.symbol == symbol)
+        with self._database.read() as session:
+            rows = session.scalars(statement)
+            return tuple(_pin(row) for row in rows)
+
     def symbols(self) -> tuple[str, ...]:
         """Every symbol that has a run, a promotion or a pin, in order."""
         tables = (RunRow.symbol, PromotionRow.symbol, PinRow.symbol)
@@ -125,6 +134,10 @@ class Ledger:
             self._database.lock(session, PromotionRow, RollbackRow, PinRow)
             entries, pins = _snapshot_contents(session)
             publish(path, entries, pins, generation_time=now)
+
+
+def _pin(row: PinRow) -> PinRecord | UnpinRecord:
+    return to_record(UnpinRecord, row) if row.settings_key is None else to_record(PinRecord, row)
 
 
 def append_promotion(session: Session, promotion: PromotionRecord) -> int:

@@ -165,6 +165,14 @@ class Repository(Ledger, Upkeep):
         with self._database.read() as session:
             return _runs(session, statement.order_by(RunRow.started_at, RunRow.run_id))
 
+    def runs(self, symbol: str | None = None) -> tuple[RunRecord, ...]:
+        """Every run, or those of one symbol, oldest first."""
+        statement = select(RunRow).order_by(RunRow.started_at, RunRow.run_id)
+        if symbol is not None:
+            statement = statement.where(RunRow.symbol == symbol)
+        with self._database.read() as session:
+            return _runs(session, statement)
+
     def run(self, run_id: str) -> RunRecord:
         """The run of that id. Raises `NotFound`."""
         with self._database.read() as session:

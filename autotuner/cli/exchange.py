@@ -75,7 +75,8 @@ def import_command(file: str, as_json: bool, db: str | None) -> None:
     """
     import dataclasses
 
-    from autotuner.persistence import Store, settings_key
+    from autotuner.persistence import Store
+    from autotuner.stored import settings_key
     from storage.errors import InvalidDocument
     from storage.exchange import parse_document
 
@@ -117,7 +118,7 @@ def _parsed(file: str) -> Any:
 
 
 def _signature(text: str) -> str:
-    from autotuner.persistence import workload_signature
+    from autotuner.stored import workload_signature
 
     try:
         return workload_signature(text)

@@ -20,19 +20,28 @@ def one_line_failures() -> Iterator[None]:
     try:
         yield
     except (UsageError, SymbolError, SettingsError) as error:
-        raise _Refusal(str(error), exit_code=2) from error
+        raise _Refused(error) from error
     except (AutotuneError, StorageError, CheckpointError) as error:
-        raise _Refusal(str(error), exit_code=1) from error
+        raise _Failed(error) from error
     except ValueError as error:
         if not _known(error):
             raise
-        raise _Refusal(str(error), exit_code=1) from error
+        raise _Failed(error) from error
 
 
-class _Refusal(click.ClickException):
-    def __init__(self, message: str, *, exit_code: int) -> None:
-        super().__init__(" ".join(message.split()))
-        self.exit_code = exit_code
+class _Failed(click.ClickException):
+    """What was asked for could not be done."""
+
+    exit_code = 1
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(" ".join(str(error).split()))
+
+
+class _Refused(_Failed):
+    """What was asked for makes no sense."""
+
+    exit_code = 2
 
 
 def _known(error: ValueError) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from autotuner.cli.live import LiveProgress, PlainProgress
     from autotuner.persistence import Store
     from autotuner.session import TuneRequest
+    from autotuner.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,27 +233,22 @@ def _request(symbol: str, asked: Asked) -> TuneRequest:
     )
 
 
-def _workload(asked: Asked) -> Any:
-    import dataclasses
-
+def _workload(asked: Asked) -> Workload:
     from autotuner.workload import RequestShape, Workload, read_workload
 
-    lengths = {
-        "context_length": asked.context_length,
-        "prediction_length": asked.prediction_length,
-        "num_samples": asked.num_samples,
-    }
-    given = {name: value for name, value in lengths.items() if value is not None}
-    if asked.workload:
-        if given:
-            raise UsageError(f"--workload and --{next(iter(given)).replace('_', '-')} contradict each other")
-        workload = read_workload(asked.workload)
-    else:
-        if given.get("num_samples") == 0:
-            given["num_samples"] = None  # type: ignore[assignment]
-        workload = Workload(shapes=(RequestShape(**given),))  # type: ignore[arg-type]
-    changes = {"model": asked.model, "calls_per_process": asked.calls_per_process}
-    return dataclasses.replace(workload, **{k: v for k, v in changes.items() if v is not None})
+    lengths = {"context_length": asked.context_length, "prediction_length": asked.prediction_length}
+    given: dict[str, Any] = {name: value for name, value in lengths.items() if value is not None}
+    if asked.num_samples is not None:
+        given["num_samples"] = asked.num_samples or None  # 0 asks for the mean path
+    if asked.workload and given:
+        raise UsageError(f"--workload and --{next(iter(given)).replace('_', '-')} contradict each other")
+    shapes = (RequestShape(**given),)
+    workload = read_workload(asked.workload) if asked.workload else Workload(shapes=shapes)
+    return dataclasses.replace(
+        workload,
+        model=asked.model or workload.model,
+        calls_per_process=asked.calls_per_process or workload.calls_per_process,
+    )
 
 
 def _symbols(

@@ -105,7 +105,9 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
     from autotuner.report.tables import timeline
 
     with Store(location(db), create=False) as store:
-        events = history(store.records.promotions(symbol), store.pin_history(symbol), store.runs(symbol))
+        events = history(
+            store.records.promotions(symbol), store.records.pin_history(symbol), store.records.runs(symbol)
+        )
     if as_json:
         print_json({"symbol": symbol, "history": events})
     elif events:

@@ -34,6 +34,7 @@ from toto_core.model_files import (
 _WAIT_SECONDS = 2
 _READ_WHOLE_BYTES = 512 * 2**20  # SQLite checks some hundred MB a second
 _LOW_SPACE_BYTES = 2**30  # the artifacts of one large compiled model take about a tenth of it
+_ADDRESSES = "give a path or postgresql+psycopg://USER@HOST/NAME"
 _PUBLISH = "autotune db upgrade (it publishes the snapshot again)"
 
 
@@ -119,11 +120,12 @@ def _read_only(store: str) -> Database:
     if is_file(store):
         return _read_only_file(store_path(store).absolute())
     try:
-        engine = create_engine(make_url(store), connect_args={"connect_timeout": _WAIT_SECONDS})
+        url = make_url(store)
+        if url.get_backend_name() != "postgresql":
+            raise StoreUnavailable(f"a store cannot be kept in {url.drivername}: {_ADDRESSES}")
+        engine = create_engine(url, connect_args={"connect_timeout": _WAIT_SECONDS})
     except (ArgumentError, NoSuchModuleError, ValueError):
-        raise StoreUnavailable(
-            "the store's address is no URL of a server: give a path or postgresql+psycopg://…"
-        ) from None
+        raise StoreUnavailable(f"the store's address is no URL of a server: {_ADDRESSES}") from None
     except ImportError as error:
         raise StoreUnavailable(
             f"the server's driver is missing ({error}): pip install 'psycopg[binary]'"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Iterator
@@ -27,13 +28,18 @@ def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
     """The cache folder of these settings in this environment, made 0700 where it is missing.
 
     Raises ``CacheRefused`` when the cache folder or a folder in it is a link, not the effective user's own,
-    writable by others, or cannot be made.
+    writable by others, or cannot be made or named in a compiler call.
     """
     if _FINGERPRINT.fullmatch(environment_fingerprint) is None:
         raise CacheRefused(f"compile cache: {environment_fingerprint!r} is no environment fingerprint")
     digest = hashlib.sha256(settings_key.encode()).hexdigest()[:16]
     root = cache_folder().absolute()
     folder = root / environment_fingerprint / digest
+    if _is_split(str(folder)):
+        raise CacheRefused(
+            f"compile cache {root} has a space or a quote in its name, at which torch's compiler calls "
+            "break: name another folder in AUTOTUNE_CACHE"
+        )
     try:
         for above in reversed(root.parents):
             _make(above)
@@ -67,6 +73,13 @@ def _levels(root: Path, folder: Path) -> Iterator[Path]:
     """``root`` and every folder below it down to ``folder``."""
     yield root
     yield from reversed([level for level in (folder, *folder.parents) if root in level.parents])
+
+
+def _is_split(path: str) -> bool:
+    try:
+        return shlex.split(path) != [path]  # torch splits its compiler calls so, without quoting paths
+    except ValueError:
+        return True
 
 
 def _make(level: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from autotuner.identity import Environment
 from autotuner.serving.choice import one_line
 from autotuner.serving.order import Resolution
 
+_COMMAND = re.compile(r"\n\s*Command:\n.*?\n\s*Output:\n", re.DOTALL)
 _failed: dict[tuple[str, str, str], str] = {}
 
 
@@ -84,8 +86,8 @@ def write_note(folder: Path, name: str, fields: Mapping[str, Any]) -> None:
 
 
 def cause(error: Exception) -> str:
-    """An exception in one line, without the advice on verbose logging that torch adds."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    """An exception in one line, without torch's compiler command lines and advice on verbose logging."""
+    lines = [line.strip() for line in _COMMAND.sub(" ", str(error)).splitlines()]
     kept = [line for line in lines if not line.startswith(("Set TORCHDYNAMO_VERBOSE", "For even more"))]
     return one_line(f"{type(error).__name__}: {' '.join(kept) or 'no message'}")
 

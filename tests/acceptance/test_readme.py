@@ -17,7 +17,7 @@ def test_the_trading_script_runs_as_printed(autotune: Cli) -> None:
     lines = [line for line in script.splitlines() if line.strip()]
     assert len(lines) <= 10
     printed = autotune.python(script).strip().splitlines()
-    assert len(eval(printed[0])) == 8  # noqa: S307 - our own README printed it
+    assert len(eval(printed[0])) == 8
     assert "'num_samples_used': 256" in printed[-1]
     assert "torch_compile_success" in printed[-1]
 

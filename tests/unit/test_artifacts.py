@@ -100,6 +100,16 @@ def test_a_level_of_another_user_is_refused(root: Path) -> None:
     assert f"{root / PRINT} belongs to user {NOBODY}" in _refusal()
 
 
+@pytest.mark.parametrize("name", ["my cache", "it's", 'a"b', "a\\b", "a\nb"])
+def test_a_name_that_breaks_torchs_compiler_calls_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / name))
+
+    assert "name another folder in AUTOTUNE_CACHE" in _refusal()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_in_the_way_is_refused(root: Path) -> None:
     root.mkdir(parents=True)
     (root / PRINT).write_text("")

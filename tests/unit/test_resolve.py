@@ -419,7 +419,7 @@ stored_settings = (
     st.text()
     | json_values.map(json.dumps)
     | st.fixed_dictionaries(
-        {}, optional={name: json_values for name in ("compile_mode", "freezing", "num_threads")}
+        {}, optional=dict.fromkeys(("compile_mode", "freezing", "num_threads"), json_values)
     ).map(json.dumps)
 )
 

@@ -1,0 +1,189 @@
+"""The store's records in the tuner's own types, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import psutil
+
+from autotuner.errors import AutotuneError
+from autotuner.identity import Environment
+from autotuner.measurement.trial import Failed, Measured, Outcome, measured_from_json, measured_to_json
+from autotuner.workload import Workload
+from storage.records import (
+    MEASURED,
+    EnvironmentRecord,
+    MeasurementRecord,
+    PromotionKind,
+    PromotionRecord,
+    RunRecord,
+    Stage,
+    WorkloadRecord,
+)
+from toto_core.settings import RuntimeSettings, SettingsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a run is about: everything two measurements must share to be comparable."""
+
+    symbol: str
+    workload: Workload
+    environment: Environment
+    series_digest: str
+    model_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """One line of the ledger in the tuner's own types; ``evidence`` are the figures it was promoted for."""
+
+    symbol: str
+    profile: str
+    workload: Workload
+    environment: Environment
+    settings: RuntimeSettings
+    verdict: str
+    reason: str
+    evidence: Mapping[str, Any]
+    promoted_at: datetime
+    kind: PromotionKind = "run"
+    id: int | None = None
+    run_id: str | None = None
+    rolled_back_at: datetime | None = None
+    rolled_back_reason: str | None = None
+
+
+def promotion_record(promotion: Promotion) -> PromotionRecord:
+    """A promotion as the ledger keeps it."""
+    return PromotionRecord(
+        symbol=promotion.symbol,
+        profile=promotion.profile,
+        model=promotion.workload.model,
+        workload_signature=promotion.workload.signature,
+        environment_fingerprint=promotion.environment.fingerprint,
+        settings_key=promotion.settings.key,
+        settings_json=promotion.settings.to_json(),
+        verdict=promotion.verdict,
+        reason=promotion.reason,
+        evidence_json=json.dumps(promotion.evidence),
+        promoted_at=promotion.promoted_at,
+        kind=promotion.kind,
+        run_id=promotion.run_id,
+    )
+
+
+def measurement_record(
+    subject: Subject, run_id: str, settings: RuntimeSettings, outcome: Outcome, stage: Stage
+) -> MeasurementRecord:
+    """An outcome as the store keeps it, made now."""
+    return MeasurementRecord(
+        run_id=run_id,
+        symbol=subject.symbol,
+        workload_signature=subject.workload.signature,
+        environment_fingerprint=subject.environment.fingerprint,
+        series_digest=subject.series_digest,
+        model_digest=subject.model_digest,
+        settings_key=settings.key,
+        settings_json=settings.to_json(),
+        stage=stage,
+        outcome=MEASURED if isinstance(outcome, Measured) else outcome.kind,
+        detail="" if isinstance(outcome, Measured) else outcome.detail,
+        measurement_json=measured_to_json(outcome) if isinstance(outcome, Measured) else None,
+        measured_at=datetime.now(UTC),
+    )
+
+
+def read_subject(
+    record: MeasurementRecord, workload: WorkloadRecord, environment: EnvironmentRecord, store: str
+) -> Subject:
+    """What a measurement was about. Raises ``AutotuneError`` when it cannot be read."""
+    try:
+        return Subject(
+            symbol=record.symbol,
+            workload=Workload.from_dict(json.loads(workload.workload_json)),
+            environment=Environment.from_dict(json.loads(environment.facts_json)),
+            series_digest=record.series_digest,
+            model_digest=record.model_digest,
+        )
+    except (AutotuneError, TypeError, ValueError) as error:
+        raise AutotuneError(
+            f"{store}: what {record.symbol} was measured for cannot be read: {error}; "
+            f"measure it afresh with `autotune run --symbol {record.symbol}`"
+        ) from None
+
+
+def read_promotion(
+    record: PromotionRecord, workload: WorkloadRecord, environment: EnvironmentRecord, store: str
+) -> Promotion:
+    """A line of the ledger. Raises ``AutotuneError`` when it cannot be read."""
+    try:
+        return Promotion(
+            symbol=record.symbol,
+            profile=record.profile,
+            workload=Workload.from_dict(json.loads(workload.workload_json)),
+            environment=Environment.from_dict(json.loads(environment.facts_json)),
+            settings=RuntimeSettings.from_json(record.settings_json),
+            verdict=record.verdict,
+            reason=record.reason,
+            evidence=json.loads(record.evidence_json),
+            promoted_at=record.promoted_at,
+            kind=record.kind,
+            id=record.id,
+            run_id=record.run_id,
+            rolled_back_at=record.rolled_back_at,
+            rolled_back_reason=record.rolled_back_reason,
+        )
+    except (AutotuneError, SettingsError, TypeError, ValueError) as error:
+        raise AutotuneError(
+            f"{store}: promotion {record.id} of {record.symbol} cannot be read: {error}; "
+            f"`autotune rollback {record.symbol}` takes it out of use"
+        ) from None
+
+
+def read_settings(text: str) -> RuntimeSettings | None:
+    """Stored settings, None when another version or a stranger wrote something this one cannot read."""
+    try:
+        return RuntimeSettings.from_json(text)
+    except SettingsError:
+        return None
+
+
+def settings_key(text: str) -> str:
+    """Check settings JSON from outside and return its key. Raises ``SettingsError``."""
+    return RuntimeSettings.from_json(text).key
+
+
+def workload_signature(text: str) -> str:
+    """Check workload JSON from outside and return its signature. Raises ``UsageError``."""
+    return Workload.from_dict(json.loads(text)).signature
+
+
+def read_outcome(record: MeasurementRecord) -> Outcome | None:
+    """The outcome of a record, None when another version wrote something this one cannot read."""
+    try:
+        if record.outcome == MEASURED:
+            return measured_from_json(record.measurement_json or "")
+        return Failed(kind=record.outcome, detail=record.detail)
+    except ValueError:
+        return None
+
+
+def owner_runs_still(run: RunRecord) -> bool:
+    """Whether the process that owns a run is alive; its start time tells it from a later one of the same id."""
+    try:
+        started = psutil.Process(run.owner_pid).create_time()
+    except psutil.Error:
+        return False
+    return abs(started - run.owner_started) < 2.0
+
+
+def moment(stamp: Any) -> datetime:
+    """A numpy time stamp, which is UTC here, as an aware ``datetime``."""
+    converted: datetime = pd.Timestamp(stamp).tz_localize("UTC").to_pydatetime()
+    return converted
