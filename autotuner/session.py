@@ -21,7 +21,7 @@ from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.duel import DuelArm, DuelPlan, DuelResult, run_duel
 from autotuner.search.objective import Limits, Profile, drift_factor
 from autotuner.search.owner import Owner
-from autotuner.search.space import SearchSpace
+from autotuner.search.space import SearchSpace, likely_winners
 from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
 from autotuner.subjects import prepare
 from autotuner.summary import duel_figures, run_document, search_figures
@@ -159,6 +159,7 @@ class _Run:
         first = [space.reference, space.reference.replace(precision="bf16")]
         first += [champion.settings] if champion else []
         first += self.store.winners_elsewhere(self.subject)
+        first += likely_winners(space)
         return run_study(
             runner,
             space=space,

@@ -87,4 +87,5 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: is not a readable safetensors file ({reason}); fetch or convert it again"
         ) from None
-    return {name: tensor.float() for name, tensor in weights.items()}
+    # copied, because load_file maps the file: a file overwritten in place would kill every process that uses it
+    return {name: tensor.to(torch.float32, copy=True) for name, tensor in weights.items()}

@@ -51,10 +51,10 @@ def settings_from_environment(environ: Mapping[str, str]) -> RuntimeSettings:
     """The settings the variables stand for; an unknown mode or backend warns and is ignored."""
     if disabled(environ) or environ.get("TOTO_COMPILE", "1").strip().lower() in _FALSE:
         return RuntimeSettings()
-    backend = environ.get("TOTO_COMPILE_BACKEND", "inductor").strip()
+    backend = environ.get("TOTO_COMPILE_BACKEND", "").strip() or "inductor"
     if backend != "inductor":
         warnings.warn(f"TOTO_COMPILE_BACKEND={backend} is ignored: only inductor is supported", stacklevel=3)
-    mode = environ.get("TOTO_COMPILE_MODE", DEFAULT_MODE).strip()
+    mode = environ.get("TOTO_COMPILE_MODE", "").strip() or DEFAULT_MODE
     if mode not in COMPILE_MODES:
         known = ", ".join(COMPILE_MODES)
         warnings.warn(f"TOTO_COMPILE_MODE={mode} is ignored: known are {known}", stacklevel=3)

@@ -11,6 +11,7 @@ import click
 from autotuner.cli.options import Command, db_option, json_option, print_json
 from autotuner.daemon.cron import (
     DEFAULT_SCHEDULE,
+    CrontabError,
     block_of,
     cron_line,
     find_executable,
@@ -93,7 +94,7 @@ def install_command(schedule: str, db: str | None, as_json: bool) -> None:
     line = _line(schedule, db)
     before = read_crontab()
     after = with_block(before, block_of(line))
-    _log().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_folder(_log().parent)
     if after != before:
         write_crontab(after)
     if as_json:
@@ -128,6 +129,15 @@ def _line(schedule: str, db: str | None) -> str:
         log=_log(),
         store=store_for_cron(db, os.environ),
     )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CrontabError(
+            f"{folder}: the folder of the log cannot be made ({error.strerror}): check its owner"
+        ) from None
 
 
 def _log() -> Path:

@@ -175,7 +175,9 @@ class _Made:
         from autotuner.report.forecast_view import ForecastView
 
         sampled = self.shape.num_samples is not None
-        since = f" since {self.found.since[:10]}" if self.found.since else ""
+        since = (
+            f" since {self.found.since[:10]}" if self.found.since and self.source == self.found.source else ""
+        )
         first_ms, latency_ms = self.metadata["cold_start_ms"], self.metadata["latency_ms"]
         return ForecastView(
             title=f"{self.found.symbol} as of {self.as_of}, {self.found.model}",
@@ -219,11 +221,12 @@ def _request(
 
 @contextlib.contextmanager
 def _warnings_as_notes() -> Iterator[None]:
-    """Each warning once, on one line; a quarantine or a refused cache is nothing to trace back."""
+    """Each warning of ours once, on one line: a quarantine or a refused cache; not what torch deprecates."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    for line in dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught):
+    ours = (warning.message for warning in caught if issubclass(warning.category, RuntimeWarning))
+    for line in dict.fromkeys(" ".join(str(message).split()) for message in ours):
         note(f"warning: {line}")
 
 

@@ -33,11 +33,11 @@ def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
     if _FINGERPRINT.fullmatch(environment_fingerprint) is None:
         raise CacheRefused(f"compile cache: {environment_fingerprint!r} is no environment fingerprint")
     digest = hashlib.sha256(settings_key.encode()).hexdigest()[:16]
-    root = cache_folder().absolute()
+    root = _root()
     folder = root / environment_fingerprint / digest
     if _is_split(str(folder)):
         raise CacheRefused(
-            f"compile cache {root} has a space or a quote in its name, at which torch's compiler calls "
+            f"compile cache {str(root)!r} has a space or a quote in its name, at which torch's compiler calls "
             "break: name another folder in AUTOTUNE_CACHE"
         )
     try:
@@ -56,7 +56,7 @@ def wipe(path: Path) -> None:
 
     Follows no link. Raises ``CacheRefused`` for a folder elsewhere and for one that cannot be removed.
     """
-    root = cache_folder().absolute()
+    root = _root()
     if ".." in path.parts or root not in path.parents:
         raise CacheRefused(f"{path} is not in the compile cache {root}: it is not removed")
     try:
@@ -67,6 +67,13 @@ def wipe(path: Path) -> None:
         return
     except OSError as error:
         raise CacheRefused(f"{path} cannot be removed: {error.strerror or error}") from None
+
+
+def _root() -> Path:
+    try:
+        return cache_folder().absolute()
+    except (OSError, RuntimeError) as error:
+        raise CacheRefused(f"compile cache: {error}; name a folder in AUTOTUNE_CACHE") from None
 
 
 def _levels(root: Path, folder: Path) -> Iterator[Path]:

@@ -151,7 +151,7 @@ def _is_torch_default(folder: Path) -> bool:
 
 @functools.cache
 def _temporary_folder() -> str:
-    return tempfile.mkdtemp(prefix="autotune-")  # 0700; torch may load from it until the process ends
+    return tempfile.mkdtemp(prefix="autotune-cache-")  # 0700; torch may load from it until the process ends
 
 
 def _quarantine(found: Resolution, environment: Environment, reason: str, db: str | None) -> None:

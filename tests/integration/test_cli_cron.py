@@ -179,6 +179,17 @@ def test_a_crontab_that_refuses_the_new_text_is_reported_in_one_line(table: Path
     assert result.stderr == "Error: crontab - failed (bad minute): the crontab is as it was before\n"
 
 
+def test_a_log_that_could_not_be_written_is_refused_before_anything_changes(
+    table: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "home").write_text("a file")
+    result = run("install")
+    assert result.exit_code == 1
+    assert "the folder of the log cannot be made" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not table.exists()
+
+
 def test_the_help_has_an_example(table: Path) -> None:
     for command in ((), ("show",), ("install",), ("remove",)):
         result = run(*command, "--help")

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,12 @@ def test_settings_that_are_given_win_and_the_kill_switch_over_them(
     assert metadata(pipeline)["settings_source"] == "kill switch"
 
 
-def test_a_compiled_pipeline_is_warm_private_and_answers_as_eager_does(db: str, cache: Path) -> None:
+@pytest.mark.slow
+def test_a_compiled_pipeline_is_warm_private_and_answers_as_eager_does(
+    db: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guessable = Path(tempfile.gettempdir()) / "torchinductor_me"  # torch sets this when it compiles unasked
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(guessable))
     by_layer = DEFAULT.replace(compile_scope="layer")  # compiles in half the time of the full graph
     published(db, entry(settings=by_layer))
     pipeline = load_pipeline("AMD", db=db)
@@ -131,6 +137,7 @@ def test_a_compiled_pipeline_is_warm_private_and_answers_as_eager_does(db: str, 
     np.testing.assert_allclose(forecast.mean, eager.mean, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_falls_back_to_eager_by_itself_is_quarantined(
     db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +192,7 @@ def without_compiler(tmp_path: Path, *loads: str) -> list[dict[str, Any]]:
     return answer
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_process_goes_on_in_eager_and_says_so(
     tmp_path: Path, db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

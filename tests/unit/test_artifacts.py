@@ -110,6 +110,12 @@ def test_a_name_that_breaks_torchs_compiler_calls_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_cache_without_a_place_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNE_CACHE", "~nobody-by-this-name/cache")
+
+    assert "name a folder in AUTOTUNE_CACHE" in _refusal()
+
+
 def test_a_file_in_the_way_is_refused(root: Path) -> None:
     root.mkdir(parents=True)
     (root / PRINT).write_text("")
