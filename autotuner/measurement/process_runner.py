@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import random
 import shutil
 import tempfile
@@ -27,21 +26,22 @@ from autotuner.measurement.timing import WINDOW
 from autotuner.measurement.trial import (
     ArmLaunch,
     Block,
-    Conditions,
     Failed,
     Launch,
     Measured,
     Outcome,
 )
-from autotuner.measurement.watch import Watch
+from autotuner.measurement.turns import ArmBlocks, Taken, Turns
 from autotuner.workload import Workload
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 
 SEEDS = (11, 12, 13)
 """Noise of the accuracy windows, the same for every arm."""
-_REPEATS = 3
-"""A block that someone else's work disturbed is taken again this often before it is kept and flagged."""
+_ACCURACY_SHARE = 0.2
+"""Of a trial's time once it is warm, kept for its forecasts."""
+_GRACE_SECONDS = 2.0
+"""A launch that used its time up may still say what compiling did."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,6 @@ class RunnerLimits:
     """What a trial may take: blocks of each arm, memory of a child, seconds to reach a steady state."""
 
     blocks: int = 24
-    fewest_blocks: int = 8
     memory_bytes: int
     warm_up_seconds: float = 20.0
     enough_width: float = 0.04
@@ -58,8 +57,9 @@ class RunnerLimits:
 class _Arm:
     """A started child with its answers so far."""
 
-    def __init__(self, child: Child, cold_start_ms: float) -> None:
+    def __init__(self, child: Child, settings: RuntimeSettings, cold_start_ms: float) -> None:
         self.child = child
+        self.settings = settings
         self.cold_start_ms = cold_start_ms
         self.report = CompileReport()
         self.peak_bytes = 0
@@ -68,6 +68,9 @@ class _Arm:
         request = {"ask": "block", "shape": shape, "calls": WINDOW}
         milliseconds = self.child.ask(request, event="block", deadline=deadline)["ms"]
         return tuple(milliseconds[1:])  # the first call pays for the other arm's cache
+
+    def cpu_seconds(self) -> float:
+        return self.child.cpu_seconds()
 
     def note(self, answer: dict[str, Any]) -> None:
         self.report = CompileReport.from_dict(answer["report"])
@@ -139,19 +142,10 @@ class ProcessRunner:
             started = [self._start_or_fail(settings, children, deadline) for settings in arms]
             running = [arm for arm in started if isinstance(arm, _Arm)]
             self._say(f"timing {len(running)} settings side by side")
-            try:
-                taken, conditions = self._take_turns(running, blocks, deadline)
-                for arm in running:
-                    arm.refresh(deadline)
-            except ChildError as error:
-                return Launch(settings=tuple(arms), arms=tuple(error.failed for _ in arms))
-            results: list[ArmLaunch | Failed] = []
-            turns = iter(taken)
-            for settings, begun in zip(arms, started, strict=True):
-                results.append(
-                    begun if isinstance(begun, Failed) else _launched(settings, begun, next(turns))
-                )
-            return Launch(settings=tuple(arms), arms=tuple(results), conditions=conditions)
+            taken = self._turns(running, deadline).take(blocks, lambda *_: False)
+            ended = {id(arm): _launched(arm, index, taken, deadline) for index, arm in enumerate(running)}
+            results = tuple(arm if isinstance(arm, Failed) else ended[id(arm)] for arm in started)
+        return Launch(settings=tuple(arms), arms=results, conditions=taken.conditions)
 
     def close(self) -> None:
         """End every child process and remove temporary files."""
@@ -162,11 +156,15 @@ class ProcessRunner:
         self._folder.cleanup()
 
     def _measure_beside(self, reference: _Arm, arm: _Arm, deadline: float) -> Outcome:
-        # the reference's own failure must not be blamed on the candidate
         self._say("timing it beside the reference")
-        (blocks, reference_blocks), conditions = self._take_turns(
-            (arm, reference), self._limits.blocks, deadline
-        )
+        reserve = _ACCURACY_SHARE * max(0.0, deadline - time.monotonic())
+        turns = self._turns((arm, reference), deadline - reserve)
+        taken = turns.take(self._limits.blocks, self._enough)
+        if 0 in taken.failed:
+            return taken.failed[0]
+        if taken.failed:  # the next trial starts another reference
+            return Failed(kind="unstable", detail=f"the reference beside it failed: {taken.failed[1].kind}")
+        blocks, reference_blocks = taken.blocks
         forecasts = arm.child.ask({"ask": "forecasts"}, event="forecasts", deadline=deadline)["shapes"]
         arm.refresh(deadline)
         ours, theirs = read_forecasts(forecasts), read_forecasts(self._reference_forecasts or [])
@@ -183,51 +181,20 @@ class ProcessRunner:
             peak_bytes=arm.peak_bytes,
             accuracy=merge_accuracy(ours, theirs, self._workload.weights, self._rng),
             report=arm.report,
-            conditions=conditions,
+            conditions=taken.conditions,
             blocks=blocks,
             reference_blocks=reference_blocks,
         )
 
-    def _take_turns(
-        self, arms: Sequence[_Arm], blocks: int, deadline: float
-    ) -> tuple[tuple[tuple[tuple[Block, ...], ...], ...], Conditions]:
-        """``blocks`` rounds; in each every arm, in random order, gives one block per shape."""
-        shapes = range(len(self._workload.shapes))
-        taken: list[list[list[Block]]] = [[[] for _ in shapes] for _ in arms]
-        watch = Watch(lambda: sum(arm.child.cpu_seconds() for arm in arms))
-        rounds = 0
-        while arms and rounds < blocks:
-            if rounds >= self._limits.fewest_blocks and self._enough(taken, rounds, blocks):
-                break
-            turn = self._quiet_round(arms, watch, deadline)
-            for arm, shape in itertools.product(range(len(arms)), shapes):
-                taken[arm][shape].append(turn[arm][shape])
-            rounds += 1
-        frozen = tuple(tuple(tuple(shape) for shape in arm) for arm in taken)
-        return frozen, watch.conditions(rounds)
+    def _turns(self, arms: Sequence[_Arm], deadline: float) -> Turns:
+        shapes = len(self._workload.shapes)
+        return Turns(arms, shapes=shapes, order=self._order, deadline=deadline)
 
-    def _quiet_round(self, arms: Sequence[_Arm], watch: Watch, deadline: float) -> list[list[Block]]:
-        """A round that nobody disturbed, or after a few attempts one that is flagged."""
-        for _ in range(1 if watch.never_quiet else 1 + _REPEATS):
-            watch.start()
-            turn = self._round(arms, deadline)
-            if not watch.disturbed():
-                return turn
-        watch.flag()
-        return turn
-
-    def _round(self, arms: Sequence[_Arm], deadline: float) -> list[list[Block]]:
-        turn: list[list[Block]] = [[] for _ in arms]
-        for shape in range(len(self._workload.shapes)):
-            for index in self._order.sample(range(len(arms)), len(arms)):
-                turn[index].append(arms[index].block(shape, deadline))
-        return turn
-
-    def _enough(self, taken: list[list[list[Block]]], rounds: int, blocks: int) -> bool:
+    def _enough(self, rounds: int, blocks: Sequence[ArmBlocks]) -> bool:
         """Planned looks, a third and two thirds of the way: stop when the interval is narrow, whatever it says."""
-        if len(taken) != 2 or rounds not in {blocks // 3, 2 * blocks // 3}:
+        if rounds not in {self._limits.blocks // 3, 2 * self._limits.blocks // 3}:
             return False
-        ratio = paired_ratio(taken[1], taken[0], cost=self._cost.time_alone, rng=self._rng)
+        ratio = paired_ratio(blocks[1], blocks[0], cost=self._cost.time_alone, rng=self._rng)
         return ratio.high - ratio.low < self._limits.enough_width * ratio.estimate
 
     def _ensure_reference(self, deadline: float) -> _Arm:
@@ -247,7 +214,7 @@ class ProcessRunner:
     ) -> _Arm:
         child = Child(self._job(settings), cache_dir=self._cache_dir(settings, empty=cold))
         children.append(child)
-        arm = _Arm(child, child.expect("started", deadline=deadline)["cold_start_ms"])
+        arm = _Arm(child, settings, child.expect("started", deadline=deadline)["cold_start_ms"])
         arm.note(child.expect("ready", deadline=deadline))
         return arm
 
@@ -307,10 +274,16 @@ def _not_compiled(settings: RuntimeSettings, report: CompileReport) -> Failed | 
     return Failed(kind="not_compiled", detail=f"asked for {settings.compile_mode}, but {cause}")
 
 
-def _launched(
-    settings: RuntimeSettings, arm: _Arm, blocks: tuple[tuple[Block, ...], ...]
-) -> ArmLaunch | Failed:
-    failed = _not_compiled(settings, arm.report)
-    return failed or ArmLaunch(
-        start_ms=arm.cold_start_ms, blocks=blocks, peak_bytes=arm.peak_bytes, report=arm.report
+def _launched(arm: _Arm, index: int, taken: Taken, deadline: float) -> ArmLaunch | Failed:
+    if index in taken.failed:
+        return taken.failed[index]
+    try:
+        arm.refresh(deadline + _GRACE_SECONDS)
+    except ChildError as error:
+        return error.failed
+    return _not_compiled(arm.settings, arm.report) or ArmLaunch(
+        start_ms=arm.cold_start_ms,
+        blocks=taken.blocks[index],
+        peak_bytes=arm.peak_bytes,
+        report=arm.report,
     )

@@ -57,7 +57,7 @@ def _bench(workload: Workload, folder: Path) -> Bench:
             device="cpu",
             reference=EAGER,
             cost=effective_cost(workload, production),
-            limits=RunnerLimits(blocks=8, fewest_blocks=8, memory_bytes=4 << 30),
+            limits=RunnerLimits(blocks=8, memory_bytes=4 << 30),
             caches=folder / "caches",
         )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch._inductor.config as inductor_config
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.golden import GoldenCase, golden_case
@@ -52,9 +53,10 @@ def tiny(settings: RuntimeSettings) -> tuple[TotoPipeline, TotoPipeline]:
     )
 
 
-def walk(length: int, variates: int = 1) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def walk(length: int, variates: int = 1) -> NDArray[np.float64]:
     moves = np.random.default_rng(length).normal(0.0, 0.01, size=(variates, length))
-    return 80.0 * np.exp(moves.cumsum(-1))
+    prices: NDArray[np.float64] = 80.0 * np.exp(moves.cumsum(-1))
+    return prices
 
 
 def relative_error(ours: Tensor, expected: Tensor) -> float:

@@ -27,6 +27,6 @@ def process_runner(
         device="cpu",
         reference=EAGER,
         cost=EffectiveCost(weights=workload.weights),
-        limits=RunnerLimits(blocks=6, fewest_blocks=6, memory_bytes=memory_bytes, warm_up_seconds=30.0),
+        limits=RunnerLimits(blocks=6, memory_bytes=memory_bytes, warm_up_seconds=30.0),
         caches=folder / "caches",
     )

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch._dynamo
 
@@ -13,11 +11,10 @@ EAGER = RuntimeSettings()
 
 
 @pytest.fixture(autouse=True)
-def nothing_applied(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_applied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compile_config, "_applied", [])
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    yield
 
 
 def test_without_any_variable_a_pipeline_runs_eagerly() -> None:

@@ -35,7 +35,7 @@ def test_a_single_series_is_samples_by_time() -> None:
     assert len(forecast) == 3
     assert forecast[1].shape == (101, 4)
     assert torch.equal(forecast[1], forecast.samples[1, 0].T)
-    assert [series.shape for series in forecast] == [(101, 4)] * 3
+    assert [forecast[i].shape for i in range(-3, 3)] == [(101, 4)] * 6
 
 
 def test_several_variates_stay_between_samples_and_time() -> None:

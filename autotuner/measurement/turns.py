@@ -1,0 +1,101 @@
+"""Arms take turns: rounds of timed blocks in random order, repeated when someone else used the machine."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from autotuner.measurement.child import ChildError
+from autotuner.measurement.trial import Block, Conditions, Failed
+from autotuner.measurement.watch import Watch
+
+ArmBlocks = tuple[tuple[Block, ...], ...]
+"""Raw blocks of one arm, indexed [shape][block]."""
+
+REPEATS = 3
+"""A round that someone else's work disturbed is taken again this often before it is kept and flagged."""
+FEWEST_ROUNDS = 4
+"""Rounds without which there is no interval worth the name; after them the deadline ends the turns in time."""
+
+
+class Timed(Protocol):
+    """An arm that gives timed blocks."""
+
+    def block(self, shape: int, deadline: float) -> Block:
+        """Milliseconds of one block of a request shape. Raises ``ChildError``."""
+        ...
+
+    def cpu_seconds(self) -> float:
+        """CPU time it has used so far."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """Blocks of each arm in the order they were given; an arm that failed stands in ``failed`` by its index."""
+
+    blocks: tuple[ArmBlocks, ...]
+    failed: Mapping[int, Failed]
+    conditions: Conditions
+
+
+class Turns:
+    """One stretch of turns between ``arms``; block ``i`` of all arms that did not fail was taken side by side."""
+
+    def __init__(self, arms: Sequence[Timed], *, shapes: int, order: random.Random, deadline: float) -> None:
+        self._arms = arms
+        self._shapes = range(shapes)
+        self._order = order
+        self._deadline = deadline
+        self._blocks: list[list[list[Block]]] = [[[] for _ in self._shapes] for _ in arms]
+        self._failed: dict[int, Failed] = {}
+        self._watch = Watch(lambda: sum(arm.cpu_seconds() for arm in arms))
+        self._longest_round = 0.0
+
+    def take(self, rounds: int, enough: Callable[[int, Sequence[ArmBlocks]], bool]) -> Taken:
+        """Up to ``rounds`` rounds, fewer when ``enough(rounds so far, blocks)`` or when the time is up."""
+        done = 0
+        while done < rounds and len(self._failed) < len(self._arms):
+            left = self._deadline - time.monotonic()
+            if done >= FEWEST_ROUNDS and (left < self._longest_round or enough(done, self._frozen())):
+                break
+            turn = self._quiet_round(rounds - done)
+            for index, blocks in turn.items():
+                for shape in self._shapes:
+                    self._blocks[index][shape].append(blocks[shape])
+            done += 1
+        return Taken(
+            blocks=self._frozen(), failed=dict(self._failed), conditions=self._watch.conditions(done)
+        )
+
+    def _quiet_round(self, still_wanted: int) -> dict[int, list[Block]]:
+        """A round that nobody disturbed, or after a few attempts, or for want of time, one that is flagged."""
+        for attempt in range(1 + REPEATS):
+            self._watch.start()
+            started = time.monotonic()
+            turn = self._round()
+            self._longest_round = max(self._longest_round, time.monotonic() - started)
+            if not self._watch.disturbed():
+                return turn
+            needed = (still_wanted + 1) * self._longest_round
+            if attempt == REPEATS or self._watch.never_quiet or time.monotonic() + needed > self._deadline:
+                break
+        self._watch.flag()
+        return turn
+
+    def _round(self) -> dict[int, list[Block]]:
+        turn: dict[int, list[Block]] = {i: [] for i in range(len(self._arms)) if i not in self._failed}
+        for shape in self._shapes:
+            for index in self._order.sample(list(turn), len(turn)):
+                try:
+                    turn[index].append(self._arms[index].block(shape, self._deadline))
+                except ChildError as error:
+                    self._failed[index] = error.failed
+                    del turn[index]
+        return turn
+
+    def _frozen(self) -> tuple[ArmBlocks, ...]:
+        return tuple(tuple(tuple(shape) for shape in arm) for arm in self._blocks)
