@@ -13,13 +13,15 @@ import psutil
 from autotuner.errors import AutotuneError
 from autotuner.identity import available_threads, current_environment
 from autotuner.locations import cache_folder, data_folder
-from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
+from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits, trial_cache
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.stats import EffectiveCost
 from autotuner.search.objective import Limits, Profile
 from autotuner.search.space import SearchSpace, search_space
+from autotuner.serving.artifacts import CacheRefused, adopt
 from autotuner.workload import Workload
 from toto_core.series import PriceSeries
+from toto_core.settings import RuntimeSettings
 
 _MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
 Say = Callable[[str], None]
@@ -30,12 +32,14 @@ class Bench:
     """A space and a runner over it; ``make_runner`` is given who hears what the runner does.
 
     ``exclusive`` says that measuring needs the device for itself, which a replay of recorded answers does not.
+    ``hand_over`` gives production what compiling promoted settings left on disk.
     """
 
     space: SearchSpace
     make_runner: Callable[[Say], Runner]
     clock: Callable[[], float] = time.monotonic
     exclusive: bool = True
+    hand_over: Callable[[RuntimeSettings], None] = lambda _: None
 
 
 def process_bench(
@@ -53,6 +57,8 @@ def process_bench(
     facts = workload.facts(device=device, threads=available_threads(), patch_size=patch_size)
     space = search_space(workload, facts)
 
+    caches = cache_folder() / f"trials-{environment.fingerprint}-{workload.signature}"
+
     def make(say: Say) -> Runner:
         return ProcessRunner(
             workload=workload,
@@ -62,12 +68,17 @@ def process_bench(
             reference=space.reference,
             cost=effective_cost(workload, profile),
             limits=RunnerLimits(memory_bytes=_memory(limits)),
-            caches=cache_folder() / f"trials-{environment.fingerprint}-{workload.signature}",
+            caches=caches,
             seed=seed,
             say=say,
         )
 
-    return Bench(space=space, make_runner=make)
+    def hand_over(settings: RuntimeSettings) -> None:
+        with contextlib.suppress(CacheRefused):  # production then compiles for itself, and says why
+            if settings.compiled:
+                adopt(trial_cache(caches, settings), environment.fingerprint, settings.key)
+
+    return Bench(space=space, make_runner=make, hand_over=hand_over)
 
 
 def effective_cost(workload: Workload, profile: Profile) -> EffectiveCost:

@@ -210,7 +210,7 @@ class _Run:
         if not isinstance(measured, Measured):
             return DuelArm(settings=settings)
         factor = drift_factor(measured.accuracy.drift, self.request.profile)
-        return DuelArm(settings=settings, cold_start_ms=measured.cold_start_ms, drift_factor=factor)
+        return DuelArm(settings=settings, cold_start_ms=measured.start_ms, drift_factor=factor)
 
     def _figures(self, decision: Decision, study: StudyResult, result: DuelResult | None) -> dict[str, Any]:
         found = study.outcomes.get(decision.settings)
@@ -250,3 +250,4 @@ class _Run:
                 run_id=self.run_id,
             )
         )
+        self.bench.hand_over(decision.settings)

@@ -8,7 +8,7 @@ from pathlib import Path
 from autotuner.identity import current_environment
 from autotuner.persistence import Subject
 from autotuner.workload import Workload
-from toto_core.model_files import digest, locate, read_config
+from toto_core.model_files import check_weights, digest, locate, read_config
 from toto_core.series import PriceSeries, find_series
 
 
@@ -27,6 +27,7 @@ def prepare(symbol: str, workload: Workload, *, data: Path | None, device: str) 
     series = find_series(symbol, data, minimum_points=minimum)
     folder = locate(workload.model, revision=workload.revision)
     config = read_config(folder)
+    check_weights(folder)
     subject = Subject(
         symbol=symbol,
         workload=workload,

@@ -63,8 +63,8 @@ def duel_figures(
         "launches": len(usable),
         "ratio": _interval(ratio),
         **_times(timings, workload),
-        "warm_start_ms": float(np.median([arm.start_ms for _, arm in usable])),
         **(_accuracy(measured) if measured else {}),
+        "warm_start_ms": float(np.median([arm.start_ms for _, arm in usable])),
     }
 
 
@@ -142,6 +142,7 @@ def _accuracy(measured: Measured) -> dict[str, Any]:
         "mae_reference": accuracy.mae_reference,
         "sigma_mae": accuracy.sigma_mae,
         "cold_start_ms": measured.cold_start_ms,
+        "warm_start_ms": measured.warm_start_ms,
         "peak_bytes": measured.peak_bytes,
         "compile_report": measured.report.to_dict(),
         "conditions": dataclasses.asdict(measured.conditions),

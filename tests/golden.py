@@ -6,6 +6,7 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -32,7 +33,6 @@ class GoldenCase:
     name: str
     model: TotoModel
     vectors: dict[str, Tensor]
-    horizons: tuple[int, ...]
 
     @property
     def patch_size(self) -> int:
@@ -65,9 +65,14 @@ class GoldenCase:
         return TotoPipeline(self.decoder(chosen.precision), chosen, torch.device("cpu"), load_ms=0.0)
 
 
+def horizons_of(name: str) -> tuple[int, ...]:
+    """The horizons a case has mean forecasts for."""
+    return tuple(_about(name)["horizons"])
+
+
 @functools.cache
 def golden_case(name: str) -> GoldenCase:
-    about = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    about = _about(name)
     config = ModelConfig.from_official(about["config"])
     model = TotoModel(config)
     model.load_state_dict(from_official(load_file(FOLDER / f"{name}.weights.safetensors"), config))
@@ -75,14 +80,17 @@ def golden_case(name: str) -> GoldenCase:
         name=name,
         model=model.eval().requires_grad_(False),
         vectors=load_file(FOLDER / f"{name}.vectors.safetensors"),
-        horizons=tuple(about["horizons"]),
     )
 
 
 def write_official_folder(name: str, folder: Path) -> Path:
     """A checkpoint folder in the official layout, as a user would have downloaded it."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(about["config"]), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(_about(name)["config"]), encoding="utf-8")
     (folder / "model.safetensors").write_bytes((FOLDER / f"{name}.weights.safetensors").read_bytes())
     return folder
+
+
+def _about(name: str) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return fields

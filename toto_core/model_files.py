@@ -57,6 +57,21 @@ def read_config(folder: Path) -> ModelConfig:
         raise CheckpointError(f"{path}: {error}") from None
 
 
+def check_weights(folder: Path) -> None:
+    """Refuse weights that are no complete safetensors file, from its header alone: a pickle is never opened.
+
+    Raises ``CheckpointError``.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS_FILE
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: is not a readable safetensors file ({_one_line(error)})") from None
+
+
 def digest(folder: Path) -> str:
     """SHA-256 of a model's configuration and weights, hexadecimal: its identity, whatever it is called."""
     total = hashlib.sha256()

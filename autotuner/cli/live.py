@@ -133,7 +133,10 @@ def _speed_up(ratio: Interval) -> str:
 
 def _remarks(event: TrialEvent, measured: Measured) -> str:
     conditions = measured.conditions
-    remarks = [f"drift {measured.accuracy.drift:.2%}", f"starts in {measured.cold_start_ms / 1000:.1f} s"]
+    start = f"starts in {measured.cold_start_ms / 1000:.1f} s"
+    if measured.warm_start_ms is not None:
+        start += f" cold, {measured.warm_start_ms / 1000:.1f} s warm"
+    remarks = [f"drift {measured.accuracy.drift:.2%}", start]
     if conditions.disturbed_blocks:
         remarks.append(f"{conditions.disturbed_blocks} of {conditions.blocks} blocks disturbed")
     return ", ".join((*remarks, *event.judged.reasons))

@@ -155,7 +155,7 @@ def score(measured: Measured, workload: Workload, profile: Profile) -> float:
     the measurement has other request shapes than the workload.
     """
     weights, calls = workload.weights, workload.calls_per_process
-    own = effective_ms(measured.timings, weights, profile.sigma_weight, measured.cold_start_ms, calls)
+    own = effective_ms(measured.timings, weights, profile.sigma_weight, measured.start_ms, calls)
     reference = effective_ms(
         measured.reference_timings, weights, profile.sigma_weight, measured.reference_cold_start_ms, calls
     )

@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,24 @@ def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
     except OSError as error:
         raise CacheRefused(f"compile cache {folder} cannot be used: {error.strerror or error}") from None
     return folder
+
+
+def adopt(compiled: Path, environment_fingerprint: str, settings_key: str) -> bool:
+    """Hand what a trial compiled to production: fill the settings' cache folder unless something is in it.
+
+    False when there was nothing to do. Raises ``CacheRefused`` when the folder or its neighbourhood is unsafe.
+    """
+    folder = compile_cache(environment_fingerprint, settings_key)
+    if any(folder.iterdir()) or not compiled.is_dir():
+        return False
+    aside = Path(tempfile.mkdtemp(prefix="adopt-", dir=folder.parent))  # made 0700
+    try:
+        shutil.copytree(compiled, aside, symlinks=False, dirs_exist_ok=True)
+        aside.rename(folder)  # replaces an empty folder in one step: a process sees all of it or nothing
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise CacheRefused(f"compile cache {folder} cannot be filled: {error.strerror or error}") from None
+    return True
 
 
 def wipe(path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.serving.artifacts import CacheRefused, compile_cache, wipe
+from autotuner.serving.artifacts import CacheRefused, adopt, compile_cache, wipe
 from tests.storage_samples import NOBODY, shared_folder, unprivileged
 
 PRINT = "0123456789abcdef"
@@ -166,3 +166,28 @@ def test_wiping_what_lies_elsewhere_is_refused(root: Path, tmp_path: Path) -> No
             wipe(path)
     assert (tmp_path / "mine").is_dir()
     assert folder.is_dir()
+
+
+def test_what_a_trial_compiled_is_handed_over_once_and_never_over_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "cache"))
+    compiled = tmp_path / "trial"
+    (compiled / "ab").mkdir(parents=True)
+    (compiled / "ab" / "kernel.so").write_bytes(b"code")
+    fingerprint = "0123456789abcdef"
+    assert adopt(compiled, fingerprint, "key") is True
+    folder = compile_cache(fingerprint, "key")
+    assert (folder / "ab" / "kernel.so").read_bytes() == b"code"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (compiled / "ab" / "kernel.so").write_bytes(b"other")
+    assert adopt(compiled, fingerprint, "key") is False
+    assert (folder / "ab" / "kernel.so").read_bytes() == b"code"
+    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+
+
+def test_nothing_is_handed_over_where_nothing_was_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "cache"))
+    assert adopt(tmp_path / "missing", "0123456789abcdef", "key") is False

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.golden import CASES, QUANTILES, SAMPLES, GoldenCase, golden_case
+from tests.golden import CASES, QUANTILES, SAMPLES, GoldenCase, golden_case, horizons_of
 from toto_core.cache import empty_suffix
 from toto_core.decode import Context, Prediction
 from toto_core.forecast import Forecast
@@ -118,7 +118,7 @@ def test_each_cached_step_gives_the_reference_parameters(name: str) -> None:
         assert_same_parameters(ours | by_step, case, f"cached_step{step}")
 
 
-@pytest.mark.parametrize(("name", "horizon"), [(n, h) for n in CASES for h in golden_case(n).horizons])
+@pytest.mark.parametrize(("name", "horizon"), [(n, h) for n in CASES for h in horizons_of(n)])
 def test_the_mean_path_is_the_reference_one(name: str, horizon: int) -> None:
     case = golden_case(name)
     reference = case.vectors[f"mean.cached.h{horizon}"]

@@ -19,6 +19,9 @@ from toto_core.sampling import Mixture
 from toto_core.training.data import TRAIN_END, VALIDATION_END, Prices, training_batch
 from toto_core.training.scoring import one_patch_median, score
 
+THREADS = 2
+"""Threads the shipped weights were trained with; another count rounds, and so trains, differently."""
+
 MINI = ModelConfig(
     patch_size=32,
     embed_dim=128,
@@ -64,7 +67,7 @@ def fit(series: Mapping[str, Prices], plan: Plan, report: Callable[[str], None])
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        if step % plan.check_every == 0:
+        if step % plan.check_every == 0 or step == plan.steps:
             ratio = validation_ratio(model, series, plan.context)
             seconds = time.monotonic() - started
             report(

@@ -46,8 +46,15 @@ def score(
     windows: int,
     season: int,
 ) -> Score:
-    """Score on at most ``windows`` evenly spread origins whose targets lie in ``prices[start:stop]``."""
-    origins = np.unique(np.linspace(max(start, context), stop - horizon, windows).astype(int))
+    """Score on at most ``windows`` evenly spread origins whose targets lie in ``prices[start:stop]``.
+
+    Contexts may reach back before ``start``. ``season`` is how many steps back the seasonal forecast looks.
+    Raises ``ValueError`` when the share is shorter than the horizon.
+    """
+    first, last = max(start, context), stop - horizon
+    if last < first:
+        raise ValueError(f"{symbol}: no room for {horizon} steps after {context} before {stop}")
+    origins = np.unique(np.linspace(first, last, windows).astype(int))
     contexts = np.stack([prices[o - context : o] for o in origins]).astype(np.float32)
     targets = np.stack([prices[o : o + horizon] for o in origins])
     seasonal_index = np.arange(horizon) % season - season
