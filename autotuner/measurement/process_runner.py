@@ -124,9 +124,9 @@ class ProcessRunner:
     def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
         """One trial beside the reference; see ``Runner``."""
         deadline = time.monotonic() + seconds
-        reference = self._ensure_reference(deadline)
         with self._only_one_more() as children:
             try:
+                reference = self._ensure_reference(deadline)
                 self._say(f"starting {settings.label}")
                 arm = self._start(settings, children, deadline, cold=True)
                 failed = _not_compiled(settings, arm.report)
@@ -222,6 +222,8 @@ class ProcessRunner:
             arm = self._start(self._reference_settings, self._children, deadline, cold=True)
             answer = arm.child.ask({"ask": "forecasts"}, event="forecasts", deadline=deadline)
         except ChildError as error:
+            if error.failed.kind == "timeout":
+                raise  # too little time for a trial says nothing of the reference
             raise AutotuneError(f"the reference (eager fp32) cannot be measured: {error}") from None
         self._reference, self._reference_forecasts = arm, answer["shapes"]
         return arm

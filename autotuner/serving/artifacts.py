@@ -60,9 +60,10 @@ def adopt(compiled: Path, environment_fingerprint: str, settings_key: str) -> bo
     folder = compile_cache(environment_fingerprint, settings_key)
     if any(folder.iterdir()) or not compiled.is_dir():
         return False
-    aside = Path(tempfile.mkdtemp(prefix="adopt-", dir=folder.parent))  # made 0700
+    aside = Path(tempfile.mkdtemp(prefix="adopt-", dir=folder.parent))
     try:
         shutil.copytree(compiled, aside, symlinks=False, dirs_exist_ok=True)
+        aside.chmod(0o700)
         aside.rename(folder)  # replaces an empty folder in one step: a process sees all of it or nothing
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)

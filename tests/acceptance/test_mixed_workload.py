@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 
-from autotuner.bench import Bench, effective_cost
+from autotuner.bench import effective_cost
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
-from autotuner.measurement.runner import Runner
 from autotuner.measurement.trial import Failed, Measured
-from autotuner.persistence import Store
-from autotuner.search.objective import profile
+from autotuner.search.objective import Limits, profile
+from autotuner.search.owner import Owner
 from autotuner.search.space import SearchSpace, search_space
-from autotuner.session import TuneRequest, tune
+from autotuner.search.study import StudyPlan, run_study
 from autotuner.workload import Workload, read_workload
-from tests.support.listening import Silent
 from tests.support.tiny_model import TINY, save_tiny_model
 from toto_core.series import find_series
 from toto_core.settings import RuntimeSettings
 
 MIX = """
 model = "{model}"
+calls_per_process = 1000000
 
 [[requests]]
 context_length = 64
@@ -40,41 +40,51 @@ num_samples = 32
 weight = 2.0
 """
 EAGER = RuntimeSettings(num_threads=1)
-LIMITED = EAGER.replace(compile_mode="default", recompile_limit=2)
+LIMITED = EAGER.replace(compile_mode="default", recompile_limit=1)
 EXACT = EAGER.replace(compile_mode="default")
 BUCKETED = EAGER.replace(compile_mode="default", context_bucket=256)
 
 
-def _bench(workload: Workload, folder: Path) -> Bench:
+def _runner(workload: Workload, folder: Path) -> ProcessRunner:
     series = find_series("AMD", None)
-    production = profile("production")
-
-    def runner(_: object) -> Runner:
-        return ProcessRunner(
-            workload=workload,
-            close=series.close,
-            last_fifth_start=series.last_fifth_start(),
-            device="cpu",
-            reference=EAGER,
-            cost=effective_cost(workload, production),
-            limits=RunnerLimits(blocks=8, memory_bytes=4 << 30),
-            caches=folder / "caches",
-        )
-
-    return Bench(space=SearchSpace.of((EAGER, LIMITED, EXACT, BUCKETED)), make_runner=runner)
+    return ProcessRunner(
+        workload=workload,
+        close=series.close,
+        last_fifth_start=series.last_fifth_start(),
+        device="cpu",
+        reference=EAGER,
+        cost=effective_cost(workload, profile("production")),
+        limits=RunnerLimits(blocks=8, memory_bytes=4 << 30),
+        caches=folder / "caches",
+    )
 
 
 def test_recompile_limit_and_bucket_change_the_outcome_and_the_study_finds_it(tmp_path: Path) -> None:
     mix = tmp_path / "mix.toml"
     mix.write_text(MIX.format(model=save_tiny_model(tmp_path / "model")))
     workload = read_workload(mix)
-    request = TuneRequest(symbol="AMD", workload=workload, profile=profile("production"), seconds=240.0)
-    listener = Silent()
-    with Store(str(tmp_path / "autotune.db")) as store:
-        document = tune(request, store, listener, _bench(workload, tmp_path))
+    runner = _runner(workload, tmp_path)
+    try:
+        study = run_study(
+            runner,
+            space=SearchSpace.of((EAGER, LIMITED, EXACT, BUCKETED)),
+            workload=workload,
+            profile=profile("production"),
+            limits=Limits(),
+            known={},
+            first=[],
+            plan=StudyPlan(trials=4, seconds=280.0, seed=0),
+            storage_url=None,
+            study_name="mixed",
+            owner=Owner.current(),
+            on_outcome=lambda _: None,
+            clock=time.monotonic,
+            seconds_for_trial=lambda _, left: left,
+        )
+    finally:
+        runner.close()
 
-    outcomes = listener.outcomes
-    limited, exact, bucketed = outcomes[LIMITED], outcomes[EXACT], outcomes[BUCKETED]
+    limited, exact, bucketed = (study.outcomes[key] for key in (LIMITED, EXACT, BUCKETED))
     assert isinstance(limited, Failed)
     assert limited.kind == "not_compiled"
     assert "recompile limit" in limited.detail
@@ -84,9 +94,8 @@ def test_recompile_limit_and_bucket_change_the_outcome_and_the_study_finds_it(tm
     assert (exact.report.graphs, bucketed.report.graphs) == (3, 2)
     assert bucketed.cold_start_ms < exact.cold_start_ms
     assert np.isclose(bucketed.accuracy.mae, exact.accuracy.mae, rtol=1e-4)
-    assert document["settings"]["compile_mode"] == "default"
-    assert document["settings"]["recompile_limit"] != 2
-    assert document["trials"]["failed"] == {"not_compiled": 1}
+    assert study.ranked[0].settings in {EXACT, BUCKETED}
+    assert study.failed == {"not_compiled": 1}
 
 
 def test_the_space_of_a_mix_offers_limits_and_buckets_and_that_of_one_shape_does_not(tmp_path: Path) -> None:

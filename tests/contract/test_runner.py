@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,12 @@ from autotuner.measurement.trial import (
     measured_from_json,
     measured_to_json,
 )
+from tests.support.benches import EAGER, process_runner
+from tests.support.faulty_children import SEGFAULT, children_that
 from toto_core.settings import RuntimeSettings
+
+FAILS = 7
+"""A recompile limit that no other settings here have: children with it crash."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +38,20 @@ class Case:
     failing: RuntimeSettings
     shapes: int
     seconds: float
+    compiles: bool = True
+
+
+def processes() -> Case:
+    """Child processes; working settings are eager, so that the suite does not wait for a compiler."""
+    return Case(
+        open=lambda: process_runner(Path(tempfile.mkdtemp(prefix="autotune-contract-"))),
+        reference=EAGER,
+        working=EAGER.replace(precision="bf16"),
+        failing=EAGER.replace(compile_mode="default", recompile_limit=FAILS),
+        shapes=1,
+        seconds=90.0,
+        compiles=False,
+    )
 
 
 def replay(noise: Noise) -> Case:
@@ -53,19 +74,24 @@ def replay(noise: Noise) -> Case:
 CASES: dict[str, Callable[[], Case]] = {
     "replay": lambda: replay(Noise(seed=1)),
     "replay without noise": lambda: replay(Noise.none()),
+    "processes": processes,
 }
 
 
-@pytest.fixture(params=list(CASES))
+@pytest.fixture(params=list(CASES), scope="module")
 def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]()
 
 
-@pytest.fixture
-def runner(case: Case) -> Iterator[Runner]:
-    opened = case.open()
-    yield opened
-    opened.close()
+@pytest.fixture(scope="module")
+def runner(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        site = tmp_path_factory.mktemp("site")
+        fails = f"settings.recompile_limit == {FAILS}"
+        children_that(SEGFAULT, folder=site, monkeypatch=monkeypatch, when=fails)
+        opened = case.open()
+        yield opened
+        opened.close()
 
 
 def measure(runner: Runner, case: Case, settings: RuntimeSettings) -> Measured:
@@ -110,7 +136,7 @@ def test_the_reference_can_be_measured_like_any_other(runner: Runner, case: Case
 
 
 def test_a_compiled_trial_reports_that_it_compiled(runner: Runner, case: Case) -> None:
-    assert measure(runner, case, case.working).report.really_compiled
+    assert measure(runner, case, case.working).report.really_compiled is case.compiles
 
 
 def test_an_outcome_survives_json(runner: Runner, case: Case) -> None:
@@ -160,6 +186,7 @@ def test_a_launch_without_time_fails_every_arm(runner: Runner, case: Case) -> No
     assert all(isinstance(arm, Failed) and arm.kind == "timeout" for arm in launch.arms)
 
 
-def test_closing_twice_is_safe(runner: Runner) -> None:
-    runner.close()
-    runner.close()
+def test_closing_twice_is_safe(case: Case) -> None:
+    opened = case.open()
+    opened.close()
+    opened.close()

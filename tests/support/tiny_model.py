@@ -13,10 +13,10 @@ from toto_core.model import TotoModel
 TINY = ModelConfig(
     patch_size=16,
     embed_dim=16,
-    num_layers=2,
+    num_layers=1,
     num_heads=2,
     mlp_hidden_dim=32,
-    spacewise_every_n_layers=2,
+    spacewise_every_n_layers=-1,
     k_components=2,
 )
 
