@@ -39,8 +39,8 @@ from toto_core.settings import RuntimeSettings
 
 SEEDS = (11, 12, 13)
 """Noise of the accuracy windows, the same for every arm."""
-_ACCURACY_SHARE = 0.2
-"""Of a trial's time once it is warm, kept for its forecasts."""
+_FORECASTS_MAY_TAKE = 2.0
+"""Times as long as the reference took for its forecasts: what is kept of a trial's time for its own."""
 _GRACE_SECONDS = 2.0
 """A launch that used its time up may still say what compiling did."""
 
@@ -119,6 +119,7 @@ class ProcessRunner:
         np.save(self._series_file, close)
         self._reference: _Arm | None = None
         self._reference_forecasts: list[dict[str, Any]] | None = None
+        self._forecast_seconds = 0.0
         self._children: list[Child] = []
 
     def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
@@ -164,7 +165,7 @@ class ProcessRunner:
 
     def _measure_beside(self, reference: _Arm, arm: _Arm, deadline: float) -> Outcome:
         self._say("timing it beside the reference")
-        reserve = _ACCURACY_SHARE * max(0.0, deadline - time.monotonic())
+        reserve = _FORECASTS_MAY_TAKE * self._forecast_seconds
         turns = self._turns((arm, reference), deadline - reserve)
         taken = turns.take(self._limits.blocks, self._enough)
         if 0 in taken.failed:
@@ -220,7 +221,9 @@ class ProcessRunner:
         self._say(f"starting the reference, {self._reference_settings.label}")
         try:
             arm = self._start(self._reference_settings, self._children, deadline, cold=True)
+            asked = time.monotonic()
             answer = arm.child.ask({"ask": "forecasts"}, event="forecasts", deadline=deadline)
+            self._forecast_seconds = time.monotonic() - asked
         except ChildError as error:
             if error.failed.kind == "timeout":
                 raise  # too little time for a trial says nothing of the reference

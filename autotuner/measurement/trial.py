@@ -170,7 +170,7 @@ def _measured_from_dict(values: Mapping[str, Any]) -> Measured:
         ratio=Interval(**values["ratio"]),
         cold_start_ms=values["cold_start_ms"],
         reference_cold_start_ms=values["reference_cold_start_ms"],
-        warm_start_ms=values.get("warm_start_ms"),
+        warm_start_ms=values["warm_start_ms"],
         peak_bytes=values["peak_bytes"],
         accuracy=Accuracy(**values["accuracy"]),
         report=CompileReport.from_dict(values["report"]),

@@ -10,7 +10,7 @@ import time
 from tests.support.command import Cli
 from toto_core.settings import RuntimeSettings
 
-QUICK = ("--trials", "2", "--timeout", "60", "--json")
+QUICK = ("--trials", "2", "--timeout", "45", "--json")
 FIELDS = {
     "symbol",
     "profile",
@@ -48,7 +48,7 @@ def test_a_run_prints_one_document_and_a_second_run_takes_up_what_is_known(autot
     assert document["decision"]["verdict"] == "first"
     assert document["promoted"] is True
 
-    second = autotune.run("run", "--symbol", "AMD", "--trials", "1", "--timeout", "40", "--json")
+    second = autotune.run("run", "--symbol", "AMD", "--trials", "1", "--timeout", "20", "--json")
     assert second.returncode == 0, second.stderr
     again = json.loads(second.stdout)
     assert again["trials"]["reused"] >= document["trials"]["measured"]
@@ -80,7 +80,7 @@ def test_a_run_killed_in_mid_trial_goes_on_and_loses_nothing_it_acknowledged(aut
     process.stderr.close()
     assert _measurements(autotune) >= 2
 
-    resumed = autotune.run("run", "--symbol", "AMD", "--trials", "1", "--timeout", "40", "--json")
+    resumed = autotune.run("run", "--symbol", "AMD", "--trials", "1", "--timeout", "20", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["trials"]["reused"] >= 2
 

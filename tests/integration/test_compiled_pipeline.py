@@ -63,28 +63,34 @@ def relative_error(ours: Tensor, expected: Tensor) -> float:
     return float((ours.double() - expected.double()).abs().max() / expected.double().abs().max())
 
 
-def samples(pipeline: TotoPipeline, case: GoldenCase, first: int, horizon: int) -> Tensor:
+def samples_of(pipeline: TotoPipeline, context: NDArray[np.float64], horizon: int) -> Tensor:
+    samples = pipeline.predict(context, horizon, num_samples=11, seed=4).samples
+    assert samples is not None
+    return samples
+
+
+def mean_path(pipeline: TotoPipeline, case: GoldenCase, first: int, horizon: int) -> Tensor:
     forecast = pipeline.predict(
         case.series[:, first:],
         horizon,
-        num_samples=13,
-        seed=4,
+        num_samples=None,
         padding_mask=case.padding_mask[:, first:],
         id_mask=case.id_mask[:, first:],
     )
-    assert forecast.samples is not None
-    return forecast.samples
+    return forecast.mean
 
 
-def test_a_bucketed_compiled_pipeline_equals_eager_and_never_recompiles_in_its_bucket() -> None:
-    case = golden_case("grouped_padded")
+def test_a_bucketed_compiled_pipeline_gives_the_reference_and_never_recompiles_in_its_bucket() -> None:
+    # 33 steps are three patches, so the second and third are cached steps; contexts of 6, 5 and 1 patches
+    case = golden_case("spacewise_first")
     compiled = case.pipeline(RuntimeSettings(compile_mode="default", context_bucket=128))
     eager = case.pipeline()
 
-    # 40 steps are three patches, so the second and third are cached steps; contexts from 1 to 8 patches
-    for first in (0, 20, 110):
-        ours = samples(compiled, case, first, horizon=40)
-        assert relative_error(ours, samples(eager, case, first, horizon=40)) < 2e-6
+    ours = mean_path(compiled, case, 0, 33)
+    assert relative_error(ours, case.vectors["mean.cached.h33"]) < 2e-6
+    for first in (0, 20, 80):
+        ours = mean_path(compiled, case, first, 33)
+        assert relative_error(ours, mean_path(eager, case, first, 33)) < 2e-6
 
     report = compiled.compile_report
     assert (report.requested, report.graphs, report.recompiles, report.graph_breaks) == (True, 2, 0, 0)
@@ -99,14 +105,14 @@ def test_a_bucketed_compiled_pipeline_equals_eager_and_never_recompiles_in_its_b
 def test_reaching_the_recompile_limit_is_reported_and_the_forecast_stays_right() -> None:
     compiled, eager = tiny(RuntimeSettings(compile_mode="default", recompile_limit=1))
 
-    # a mean path of four patches: one graph for the context and one for all three cached steps
-    ours = compiled.predict(walk(64), 32, num_samples=None).mean
-    assert relative_error(ours, eager.predict(walk(64), 32, num_samples=None).mean) < 2e-6
+    # four patches: one graph for the context and one for all three cached steps
+    ours, expected = (samples_of(pipeline, walk(64), 32) for pipeline in (compiled, eager))
+    assert relative_error(ours, expected) < 2e-6
     assert compiled.compile_report.graphs == 2
     assert compiled.last_run_metadata["torch_compile_success"] is True
 
-    other = compiled.predict(walk(40), 8, num_samples=None).mean
-    assert torch.equal(other, eager.predict(walk(40), 8, num_samples=None).mean)
+    ours, expected = (samples_of(pipeline, walk(40), 8) for pipeline in (compiled, eager))
+    assert torch.equal(ours, expected)
     assert compiled.compile_report.recompile_limit_hit
     assert compiled.compile_report.graphs == 2
     assert compiled.last_run_metadata["recompile_limit_hit"] is True
@@ -115,13 +121,10 @@ def test_reaching_the_recompile_limit_is_reported_and_the_forecast_stays_right()
 
 def test_compiling_the_repeated_layer_alone_gives_the_eager_forecast() -> None:
     compiled, eager = tiny(RuntimeSettings(compile_mode="default", compile_scope="layer"))
-    context = walk(56, variates=2)
 
-    ours, expected = compiled.predict(context, 8, num_samples=7), eager.predict(context, 8, num_samples=7)
+    ours, expected = (samples_of(pipeline, walk(56, variates=2), 8) for pipeline in (compiled, eager))
 
-    assert ours.samples is not None
-    assert expected.samples is not None
-    assert relative_error(ours.samples, expected.samples) < 2e-6
+    assert relative_error(ours, expected) < 2e-6
     assert compiled.compile_report.graphs == 2  # the time-wise and the space-wise layer
     assert compiled.last_run_metadata["torch_compile_success"] is True
 
@@ -130,10 +133,7 @@ def test_a_dynamic_graph_serves_several_context_lengths() -> None:
     compiled, eager = tiny(RuntimeSettings(compile_mode="default", dynamic=True))
 
     for length in (72, 104, 160):
-        ours = compiled.predict(walk(length), 5, num_samples=11).samples
-        expected = eager.predict(walk(length), 5, num_samples=11).samples
-        assert ours is not None
-        assert expected is not None
+        ours, expected = (samples_of(pipeline, walk(length), 5) for pipeline in (compiled, eager))
         assert relative_error(ours, expected) < 2e-6
 
     assert compiled.compile_report.graphs == 1
