@@ -18,7 +18,7 @@ from autotuner.measurement.runner import Runner
 from autotuner.measurement.trial import Measured
 from autotuner.persistence import Promotion, Store, Subject
 from autotuner.promotion.decision import Decision, decide
-from autotuner.promotion.duel import DuelArm, DuelPlan, DuelResult, run_duel
+from autotuner.promotion.duel import STAGE1_SHARE, DuelArm, DuelPlan, DuelResult, run_duel
 from autotuner.search.objective import Limits, Profile, drift_factor
 from autotuner.search.owner import Owner
 from autotuner.search.space import SearchSpace, likely_winners
@@ -32,6 +32,8 @@ DUEL_SHARE = 0.4
 """Share of the time kept for the duel: search figures only rank."""
 FINALISTS = 3
 LONGEST_TRIAL_SECONDS = 150.0
+PROCESS_START_SECONDS = 6.0
+"""Until a child process has imported torch and warmed up, beside its own start; measured here, 4 to 8."""
 
 
 class Listener(Protocol):
@@ -189,6 +191,7 @@ class _Run:
         reference = self.bench.space.reference
         feasible = [entry.settings for entry in study.ranked if entry.judged.feasible]
         challengers = [settings for settings in feasible if settings != reference][:FINALISTS]
+        challengers = _affordable(challengers, study, seconds=max(0.0, end - self.bench.clock()))
         if not challengers:
             return None
         self.listener.say(f"duel: {', '.join(settings.label for settings in challengers)}")
@@ -251,3 +254,17 @@ class _Run:
             )
         )
         self.bench.hand_over(decision.settings)
+
+
+def _affordable(
+    challengers: list[RuntimeSettings], study: StudyResult, *, seconds: float
+) -> list[RuntimeSettings]:
+    """As many of the best challengers as the duel's first stage has time to start; the best one always."""
+    spent = PROCESS_START_SECONDS  # the reference
+    for count, settings in enumerate(challengers):
+        measured = study.outcomes[settings]
+        start_ms = measured.start_ms if isinstance(measured, Measured) else 0.0
+        spent += PROCESS_START_SECONDS + start_ms / 1000.0
+        if count and spent > STAGE1_SHARE * seconds:
+            return challengers[:count]
+    return challengers

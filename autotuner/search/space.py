@@ -172,14 +172,15 @@ def cost_order(keys: Iterable[RuntimeSettings]) -> tuple[RuntimeSettings, ...]:
 
 
 def likely_winners(space: SearchSpace) -> tuple[RuntimeSettings, ...]:
-    """Keys worth trying before anything is known: the cheapest compile mode with packed weights, fp32 then bf16.
+    """Keys worth trying before anything is known: the cheapest compile mode with packed weights.
 
     Matrix products dominate on a CPU, and freezing is how inductor packs weights: that alone bought most of
-    what compiling buys in the measurements this design rests on.
+    what compiling buys in the measurements this design rests on. One thread comes first, because two stall
+    each other as soon as another process wants a core; then all threads, then bf16.
     """
-    base = RuntimeSettings(compile_mode="default", freezing=True)
-    wanted = (base, base.replace(precision="bf16"))
-    return tuple(key for key in map(space.canonical, wanted) if key in space)
+    packed = RuntimeSettings(compile_mode="default", freezing=True)
+    wanted = (packed.replace(num_threads=1), packed, packed.replace(precision="bf16", num_threads=1))
+    return tuple(dict.fromkeys(key for key in map(space.canonical, wanted) if key in space))
 
 
 def _cost(key: RuntimeSettings) -> tuple[int, ...]:

@@ -108,7 +108,7 @@ def test_the_cold_start_is_that_of_the_first_call(mini: TotoPipeline) -> None:
     assert fresh.cold_start_ms == first
 
 
-@pytest.mark.parametrize("horizon", [1, 8, 32, 33, 70])
+@pytest.mark.parametrize("horizon", [1, 8, 32, 33])
 def test_a_forecast_has_the_shape_and_the_level_of_what_was_asked(mini: TotoPipeline, horizon: int) -> None:
     context, _ = histories("AAPL", 3, horizon)
     forecast = mini.predict(context, horizon, num_samples=64)
@@ -133,10 +133,9 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(mini: TotoPip
     assert not torch.equal(first, samples_of(mini.predict(context, horizon, 32, seed=8)))
 
 
-@pytest.mark.parametrize("horizon", [8, 70])
-@pytest.mark.parametrize("per_batch", [1, 2, 8])
+@pytest.mark.parametrize(("horizon", "per_batch"), [(8, 2), (8, 8), (40, 3)])
 def test_a_forecast_does_not_depend_on_the_series_beside_it(horizon: int, per_batch: int) -> None:
-    context, _ = histories("BTCUSD", 5, horizon)
+    context, _ = histories("BTCUSD", 4, horizon)
     alone = TotoPipeline.from_pretrained("toto-mini")
     together = TotoPipeline.from_pretrained("toto-mini", settings=RuntimeSettings(series_per_batch=per_batch))
 
@@ -146,7 +145,7 @@ def test_a_forecast_does_not_depend_on_the_series_beside_it(horizon: int, per_ba
     assert_same_prices(stacked, torch.cat(one_by_one))
 
 
-@pytest.mark.parametrize("samples_per_batch", [1, 7, 20, 64])
+@pytest.mark.parametrize("samples_per_batch", [3, 7, 64])
 def test_decoding_samples_in_portions_changes_no_number(mini: TotoPipeline, samples_per_batch: int) -> None:
     context, _ = histories("GOOGL", 2, 70)
     whole = samples_of(mini.predict(context, 70, 20, seed=1))

@@ -120,15 +120,15 @@ def _training(record: TrainingRecord | None) -> str:
     if record is not None:
         run = (
             f"{record.steps:,} steps, seed {record.seed}, {record.threads} CPU threads, torch {record.torch}: "
-            f"{record.seconds / 60.0:.0f} minutes. The same plan, seed, thread count, torch and kind of CPU give "
-            "the same weights."
+            f"{record.seconds / 60.0:.0f} minutes. A run is seeded; another thread count, torch or kind of CPU "
+            "rounds differently, and a change to the training or scoring code may keep other weights."
         )
     how = (
         f"AdamW on the likelihood of every next patch; peak learning rate {plan.learning_rate:g}, warmed up over "
         f"100 steps, then cosine decay; batches of {plan.batch} windows of {plan.context} time steps and one more "
         f"patch, {100.0 * plan.real_share:.0f} % of them real. Every {plan.check_every} steps the error at "
         "horizon 8 on the validation share was compared with that of the last value, and the best weights were "
-        "kept. `python -m toto_core.training` repeats it."
+        "kept. `python -m toto_core.training` trains by this plan."
     )
     return f"## Training\n\n{_wrapped(run)}\n\n{_wrapped(how)}\n"
 
