@@ -144,7 +144,7 @@ class _Run:
             self._promote(decision, figures)
         return run_document(
             symbol=self.request.symbol,
-            profile=self.request.profile.name,
+            profile=self.request.profile,
             workload=self.request.workload,
             decision=decision,
             figures=figures,

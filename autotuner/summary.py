@@ -12,6 +12,7 @@ from autotuner.measurement.stats import EffectiveCost, launch_ratio, shape_timin
 from autotuner.measurement.trial import ArmLaunch, Interval, Launch, Measured, ShapeTiming
 from autotuner.persistence import Promotion
 from autotuner.promotion.decision import Decision
+from autotuner.search.objective import Profile, break_even_calls
 from autotuner.search.study import StudyResult
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
@@ -68,10 +69,32 @@ def duel_figures(
     }
 
 
+def fastest_once_running(study: StudyResult, workload: Workload, profile: Profile) -> dict[str, Any] | None:
+    """The feasible settings with the least time a request once started, and from how many calls they pay.
+
+    None when nothing beats the reference once running. Search figures: they rank and promise nothing.
+    """
+    found = []
+    for entry in study.ranked:
+        if entry.judged.feasible and isinstance(entry.outcome, Measured):
+            calls = break_even_calls(entry.outcome, workload, profile)
+            if calls is not None:
+                found.append((entry, entry.outcome, calls))
+    if not found:
+        return None
+    entry, measured, calls = max(found, key=lambda each: each[1].ratio.low)
+    return {
+        "settings": entry.settings.to_dict(),
+        "ratio": _interval(measured.ratio),
+        "start_ms": measured.start_ms,
+        "break_even_calls": round(calls),
+    }
+
+
 def run_document(
     *,
     symbol: str,
-    profile: str,
+    profile: Profile,
     workload: Workload,
     decision: Decision,
     figures: Mapping[str, Any],
@@ -83,7 +106,7 @@ def run_document(
     failed = dict(study.failed)
     return {
         "symbol": symbol,
-        "profile": profile,
+        "profile": profile.name,
         "model": workload.model,
         "workload": workload.to_dict() | {"signature": workload.signature},
         "settings": decision.settings.to_dict(),
@@ -98,6 +121,7 @@ def run_document(
         },
         "decision": {"verdict": decision.verdict, "reason": decision.reason},
         "promoted": decision.promoted,
+        "fastest_once_running": fastest_once_running(study, workload, profile),
         "run_id": run_id,
     }
 

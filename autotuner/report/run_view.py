@@ -27,6 +27,7 @@ def run_lines(document: Mapping[str, Any]) -> list[str]:
             f"  MAE {document['mae']:.4g} beside {document['mae_reference']:.4g} of the reference; drift at most "
             f"{document['drift']:.3%}; cold start {document['cold_start_ms'] / 1000:.1f} s"
         )
+    lines += _fastest_line(document)
     lines += [
         f"  trials: {trials['measured']} measured, {failed} failed{reused}, of {trials['distinct_keys']} "
         f"distinct settings ({trials['ended_because']})",
@@ -34,3 +35,17 @@ def run_lines(document: Mapping[str, Any]) -> list[str]:
         f"  next: autotune show --symbol {symbol}; autotune forecast --symbol {symbol}",
     ]
     return lines
+
+
+def _fastest_line(document: Mapping[str, Any]) -> list[str]:
+    """What would be faster in a process that lives longer, when that is not what was chosen."""
+    fastest = document.get("fastest_once_running")
+    if not fastest or fastest["settings"] == document["settings"]:
+        return []
+    ratio, calls = fastest["ratio"], document["workload"]["calls_per_process"]
+    return [
+        f"  fastest once running: {RuntimeSettings.from_dict(fastest['settings']).label}, "
+        f"{ratio['estimate']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}] in the search; its start of "
+        f"{fastest['start_ms'] / 1000:.1f} s is paid back after {fastest['break_even_calls']:,} calls of a process "
+        f"(--calls-per-process is {calls:,})"
+    ]

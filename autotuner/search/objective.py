@@ -170,6 +170,19 @@ def drift_factor(drift: float, profile: Profile) -> float:
     return 1 + DRIFT_SHARE * _budget_share(drift, profile.drift_budget)
 
 
+def break_even_calls(measured: Measured, workload: Workload, profile: Profile) -> float | None:
+    """Calls a process must make before these settings cost less than the reference, start included.
+
+    None when they are not faster once running. The drift factor is left out.
+    """
+    weights, sigma = workload.weights, profile.sigma_weight
+    own = effective_ms(measured.timings, weights, sigma, 0.0, 1)
+    reference = effective_ms(measured.reference_timings, weights, sigma, 0.0, 1)
+    if own >= reference:
+        return None
+    return max(0.0, measured.start_ms - measured.reference_cold_start_ms) / (reference - own)
+
+
 def constraints(
     measured: Measured, workload: Workload, profile: Profile, limits: Limits
 ) -> tuple[Constraint, ...]:

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.errors import UsageError
-from autotuner.measurement.trial import Failed, Outcome
+from autotuner.measurement.trial import Failed, Outcome, ShapeTiming
 from autotuner.search.objective import (
     PROFILES,
     Limits,
     Profile,
+    break_even_calls,
     constraints,
     effective_ms,
     judge,
@@ -253,3 +254,39 @@ def test_the_profile_for_unpaired_tables_widens_the_budget_and_leaves_the_rest()
         name="accuracy", sigma_weight=0.75, drift_budget=0.05, quantile_limit=math.inf, drift_term=False
     )
     assert not violations(measured(drift=0.05, quantile_shift=9.0), ONE, widened, Limits())
+
+
+def test_a_start_is_paid_back_after_the_calls_that_save_as_much() -> None:
+    outcome = dataclasses.replace(
+        measured(),
+        timings=(ShapeTiming(p50_ms=2.0, p95_ms=2.0, sigma_ms=0.0, calls=4),),
+        reference_timings=(ShapeTiming(p50_ms=4.0, p95_ms=4.0, sigma_ms=0.0, calls=4),),
+        cold_start_ms=40_100.0,
+        warm_start_ms=10_100.0,
+        reference_cold_start_ms=100.0,
+    )
+    assert break_even_calls(outcome, Workload(), PROFILES["production"]) == pytest.approx(5_000.0)
+    slower = dataclasses.replace(outcome, reference_timings=outcome.timings)
+    assert break_even_calls(slower, Workload(), PROFILES["production"]) is None
+
+
+@pytest.mark.parametrize(("calls", "best"), [(1_000, "eager"), (100_000, "default")])
+def test_a_process_that_makes_few_calls_is_right_to_stay_eager(calls: int, best: str) -> None:
+    slow = ShapeTiming(p50_ms=4.0, p95_ms=4.0, sigma_ms=0.0, calls=4)
+    eager = dataclasses.replace(
+        measured(),
+        timings=(slow,),
+        reference_timings=(slow,),
+        cold_start_ms=100.0,
+        warm_start_ms=None,
+        reference_cold_start_ms=100.0,
+    )
+    compiled = dataclasses.replace(
+        eager,
+        timings=(dataclasses.replace(slow, p50_ms=2.0),),
+        cold_start_ms=40_000.0,
+        warm_start_ms=10_000.0,
+    )
+    outcomes = {RuntimeSettings(): eager, RuntimeSettings(compile_mode="default"): compiled}
+    ranked = rank(outcomes, Workload(calls_per_process=calls), PROFILES["production"], Limits())
+    assert ranked[0].settings.compile_mode == best
