@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 demo: install
-	$(BIN)/autotune run --symbol AMD --timeout 360 --db $(DEMO_DB)
+	$(BIN)/autotune run --symbol AMD --db $(DEMO_DB)
 	$(BIN)/autotune show --symbol AMD --db $(DEMO_DB)
 	$(BIN)/autotune forecast --symbol AMD --db $(DEMO_DB)
 

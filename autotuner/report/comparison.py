@@ -21,7 +21,9 @@ def comparison_tables(comparisons: Sequence[Comparison], workload: Workload) -> 
 
     def latency(measured: Measured, _: Comparison) -> str:
         ratio = measured.ratio
-        return f"{_p50(measured, workload):.2f} ms\n{ratio.estimate:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+        return (
+            f"{_p50(measured, workload):.2f} ms\n{ratio.estimate:.2f}x\n[{ratio.low:.2f}, {ratio.high:.2f}]"
+        )
 
     def sigma_time(measured: Measured, _: Comparison) -> str:
         return f"{_weighted([t.sigma_ms for t in measured.timings], workload):.3f} ms"
@@ -81,7 +83,9 @@ def _table(title: str, comparisons: Sequence[Comparison], cell: Cell) -> Table:
     table.add_column("symbol")
     for mode in comparisons[0].modes:
         table.add_column(
-            mode.mode if mode.alias_of is None else f"{mode.mode}\n= {mode.alias_of}", justify="right"
+            mode.mode if mode.alias_of is None else f"{mode.mode}\n= {mode.alias_of}",
+            justify="right",
+            overflow="fold",
         )
     for comparison in comparisons:
         table.add_row(comparison.symbol, *(_cell(mode, comparison, cell) for mode in comparison.modes))

@@ -26,17 +26,17 @@ calls_per_process = 1000000
 [[requests]]
 context_length = 64
 prediction_length = 4
-num_samples = 32
+num_samples = 0
 
 [[requests]]
 context_length = 128
 prediction_length = 8
-num_samples = 32
+num_samples = 0
 
 [[requests]]
 context_length = 256
 prediction_length = 4
-num_samples = 32
+num_samples = 0
 weight = 2.0
 """
 EAGER = RuntimeSettings(num_threads=1)

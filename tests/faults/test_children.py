@@ -42,7 +42,7 @@ def test_a_trial_that_hangs_is_a_timeout_and_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     children_that(HANG, folder=tmp_path / "site", monkeypatch=monkeypatch)
-    outcome = _measure(process_runner(tmp_path), COMPILED, seconds=25.0)
+    outcome = _measure(process_runner(tmp_path), COMPILED, seconds=12.0)
     assert isinstance(outcome, Failed)
     assert outcome.kind == "timeout"
     assert _no_workers_left()
