@@ -46,8 +46,12 @@ class Arm:
     def warm_up(self) -> bool:
         """Whether the arm reached a steady state within its time."""
         shapes = len(self.job.workload.shapes)
-        graphs = lambda: self._pipeline.compile_report.graphs  # noqa: E731 - one expression, used once
-        return warm_up(self.call, shapes, graphs, seconds=self.job.warm_up_seconds)
+        return warm_up(
+            self.call,
+            shapes,
+            lambda: self._pipeline.compile_report.graphs,
+            seconds=self.job.warm_up_seconds,
+        )
 
     def block(self, shape: int, calls: int) -> tuple[float, ...]:
         """Milliseconds of successive calls of one shape, the first included."""
