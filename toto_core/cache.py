@@ -22,10 +22,16 @@ class Suffix(NamedTuple):
     """Keys and values of the generated patches, preallocated, one tensor per time-wise layer.
 
     Each is (batch, variate, head, sample, slot, head_dim); slot ``i`` holds the i-th generated patch.
+    ``slot``, 0-d int64, is the one that the next patch goes to.
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
+    slot: Tensor
+
+    def at(self, slot: int) -> Suffix:
+        """The same caches, with the next patch going to ``slot``."""
+        return self._replace(slot=torch.full_like(self.slot, slot))
 
 
 def empty_suffix(prefix: Prefix, *, samples: int, slots: int) -> Suffix:
@@ -35,7 +41,8 @@ def empty_suffix(prefix: Prefix, *, samples: int, slots: int) -> Suffix:
         batch, variates, heads, _, head_dim = like.shape
         return like.new_zeros((batch, variates, heads, samples, slots, head_dim))
 
-    return Suffix(tuple(map(empty, prefix.keys)), tuple(map(empty, prefix.values)))
+    start = torch.zeros((), dtype=torch.int64, device=prefix.keys[0].device)
+    return Suffix(tuple(map(empty, prefix.keys)), tuple(map(empty, prefix.values)), start)
 
 
 def store(cache: Tensor, new: Tensor, slot: Tensor) -> None:

@@ -15,11 +15,12 @@ class CompileReport:
     requested            whether the settings asked for compilation.
     graphs               graphs compiled.
     graph_breaks         places where a graph was split.
-    recompiles           graphs compiled because an earlier one's guards failed.
+    recompiles           graphs beyond the first of each call: another shape, or guards that failed.
     recompile_limit_hit  torch reached the limit and runs further shapes in eager mode.
     cudagraph_skips      reasons why CUDA graphs were not used, where they were asked for.
     compile_seconds      time spent compiling.
-    cache_hits           compiled graphs found in a cache on disk.
+    cache_hits           compiled graphs found on disk.
+    eager_calls          calls that ran eagerly because compiling was on hold.
     """
 
     requested: bool = False
@@ -30,6 +31,7 @@ class CompileReport:
     cudagraph_skips: tuple[str, ...] = ()
     compile_seconds: float = 0.0
     cache_hits: int = 0
+    eager_calls: int = 0
 
     @property
     def really_compiled(self) -> bool:

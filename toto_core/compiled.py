@@ -1,68 +1,56 @@
-"""The only place that calls ``torch.compile``: turns a decoder into the two calls a forecast is made of."""
+"""Turns a decoder into the two calls a forecast is made of, run as their settings say; calls ``torch.compile``."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch._dynamo
 import torch._inductor.config as inductor_config
-from torch import Tensor
-from torch._dynamo.utils import counters
 
+from toto_core import forward
+from toto_core.ahead import NEWEST_TEMPLATE, Ahead, Shelf, first_template
 from toto_core.cache import Suffix
 from toto_core.compile_report import CompileReport
-from toto_core.decode import Carry, Context, Decoder, LayerOps, Prediction
-from toto_core.sampling import Noise, mixture_mean, sample, without_extremes
-from toto_core.scaling import Stats
+from toto_core.decode import Carry, Context, Decoder, LayerOps
+from toto_core.forward import First, Newest
+from toto_core.packages import leaves
+from toto_core.sampling import Noise
 from toto_core.settings import RuntimeSettings
-
-
-class First(NamedTuple):
-    """The first patch of a forecast, prices (batch, variate, row, sample), and what later steps need."""
-
-    prices: Tensor
-    carry: Carry | None
-
-
-class Next(NamedTuple):
-    """One more patch of prices (batch, variate, sample, patch_size) and its statistics."""
-
-    prices: Tensor
-    stats: Stats
+from toto_core.tally import Tally, counts
 
 
 class Calls:
-    """The calls of one decoder under one settings: ``first`` and ``next``, with what compiling them did.
+    """The calls of one decoder under one settings: ``first`` and ``following``, with what compiling them did.
 
-    Compilation happens inside the first call of every new shape. A call may raise whatever torch's compiler
-    raises; the caller decides whether to go on in eager mode.
+    A whole static graph on a CPU is compiled ahead of time, into packages on ``shelf``; a repeated layer, a
+    dynamic graph and anything on a GPU (only there CUDA graphs exist) just in time. Either happens inside the
+    first call of every new shape. A call may raise whatever torch's compiler raises; the caller decides
+    whether to go on in eager mode. While ``hold`` is true nothing is compiled: unknown shapes run eagerly.
     """
 
-    def __init__(self, decoder: Decoder, settings: RuntimeSettings) -> None:
+    def __init__(self, decoder: Decoder, settings: RuntimeSettings, shelf: Shelf | None = None) -> None:
         self.settings = settings
+        self.hold = False
+        self._decoder = decoder
+        self._tally = Tally(CompileReport(requested=settings.compiled))
+        self._ahead: Ahead | None = None
         self._seen: set[tuple[Any, ...]] = set()
-        self._tally = _Tally(CompileReport(requested=settings.compiled))
         decoder.ops = LayerOps()
-        if settings.compiled and settings.compile_scope == "layer":
+        self._first: Callable[..., First] = functools.partial(forward.first, decoder)
+        self._following: Callable[..., Newest] = functools.partial(forward.following, decoder)
+        if not settings.compiled:
+            return
+        if settings.compile_scope == "layer":
             decoder.ops = _compiled_layers(settings)
-
-        def first(context: Context, rows: int, noise: Noise | None, *, keep: bool) -> First:
-            return _first(decoder, context, rows, noise, keep=keep)
-
-        def following(
-            prices: Tensor, stats: Stats, carry: Carry, suffix: Suffix, slot: Tensor, *, noise: Noise | None
-        ) -> Next:
-            return _following(decoder, prices, stats, carry, suffix, slot=slot, noise=noise)
-
-        whole = settings.compiled and settings.compile_scope == "full"
-        self._first = _compile(first, settings) if whole else first
-        self._following = _compile(following, settings) if whole else following
+        elif settings.dynamic or decoder.fold_weight.device.type != "cpu":
+            self._first = _compile(_plain_first(decoder), settings)
+            self._following = _compile(_plain_following(decoder), settings)
+        else:
+            self._ahead = Ahead(decoder, settings, shelf or Shelf(), self._tally)
 
     @property
     def report(self) -> CompileReport:
@@ -70,75 +58,83 @@ class Calls:
         return self._tally.report
 
     def first(self, context: Context, rows: int, noise: Noise | None, *, keep: bool) -> First:
-        """Prefill and the first ``rows`` steps; ``noise`` (variate, row, sample), None for the mean path.
+        """``forward.first`` under the settings."""
+        result: First
+        if self._ahead is None:
+            result = self._just_in_time("first", (rows, keep), self._first, context, rows, noise, keep=keep)
+            return result
+        template = first_template(
+            self._decoder.time_layers,
+            keep=keep,
+            grouped=context.groups is not None,
+            bucketed=context.pad_patches is not None,
+        )
 
-        ``keep`` asks for the carry that ``following`` needs.
-        """
-        bucketed = context.pad_patches is not None
-        shape = ("first", rows, keep, _shape(context.series), bucketed, _noise_shape(noise))
-        result: First = self._run(shape, self._first, context, rows, noise, keep=keep)
+        def call(context: Context, noise: Noise | None) -> First:
+            return forward.first(self._decoder, context, rows, noise, keep=keep)
+
+        variant = (rows, keep, context.groups is None, context.pad_patches is None)
+        result = self._ahead.run("first", variant, call, template, (context, noise), hold=self.hold)
         return result
 
-    def following(
-        self, prices: Tensor, stats: Stats, carry: Carry, suffix: Suffix, slot: Tensor, *, noise: Noise | None
-    ) -> Next:
-        """Feed back ``prices`` (batch, variate, sample, patch_size) and forecast the next patch."""
-        shape = ("next", _shape(prices), _shape(suffix.keys[0]) if suffix.keys else (), _noise_shape(noise))
-        result: Next = self._run(shape, self._following, prices, stats, carry, suffix, slot, noise=noise)
+    def following(self, newest: Newest, carry: Carry, suffix: Suffix, noise: Noise | None) -> Newest:
+        """``forward.following`` under the settings."""
+        arguments = (newest, carry, suffix, noise)
+        result: Newest
+        if self._ahead is None:
+            result = self._just_in_time("next", (), self._following, *arguments)
+            return result
+        variant = (carry.groups is None, carry.visible is None)
+        call = functools.partial(forward.following, self._decoder)
+        result = self._ahead.run("next", variant, call, NEWEST_TEMPLATE, arguments, hold=self.hold)
         return result
 
-    def _run(self, shape: tuple[Any, ...], call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _just_in_time(
+        self, name: str, variant: tuple[Any, ...], call: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
         if not self.settings.compiled:
             return call(*args, **kwargs)
+        shape = (
+            name,
+            *variant,
+            *(leaf.shape for leaf in leaves([a for a in args if not isinstance(a, int)])),
+        )
+        if self.hold:
+            return self._held(shape, call, *args, **kwargs)
         if self.settings.freezing and shape not in self._seen:
             # packed weights come from the global setting at the time a shape compiles, not from options=
             freezing = inductor_config.patch(freezing=True)
         else:
             freezing = contextlib.nullcontext()
-        before, started = _counts(), time.perf_counter()
+        before, started = counts(), time.perf_counter()
         try:
             with freezing:
                 result = call(*args, **kwargs)
         finally:
-            self._tally.add(shape[0], before, _counts(), time.perf_counter() - started)
+            self._tally.add(name, before, counts(), time.perf_counter() - started)
         self._seen.add(shape)
         return result
 
-
-def _first(decoder: Decoder, context: Context, rows: int, noise: Noise | None, *, keep: bool) -> First:
-    prediction, carry = decoder.prefill(context, rows)
-    if noise is None:
-        scaled = mixture_mean(prediction.mixture).unsqueeze(-1)
-    else:
-        shape = (*prediction.loc.shape, rows, noise.component.shape[-1])
-        scaled = sample(prediction.mixture, *(uniform.expand(shape) for uniform in noise))
-    prices = prediction.loc[..., None, None] + prediction.scale[..., None, None] * scaled
-    return First(without_extremes(prices), carry if keep else None)
+    def _held(self, shape: tuple[Any, ...], call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A call that may not compile: torch goes on in eager mode where it would."""
+        if shape not in self._seen:
+            self._tally.add_held()
+        with torch.compiler.set_stance("eager_on_recompile"):
+            return call(*args, **kwargs)
 
 
-def _following(
-    decoder: Decoder,
-    prices: Tensor,
-    stats: Stats,
-    carry: Carry,
-    suffix: Suffix,
-    *,
-    slot: Tensor,
-    noise: Noise | None,
-) -> Next:
-    prediction, stats = decoder.step(prices, stats, carry, suffix, slot)
-    return Next(without_extremes(_next_prices(prediction, noise)), stats)
+def _plain_first(decoder: Decoder) -> Callable[..., First]:
+    def first(context: Context, rows: int, noise: Noise | None, *, keep: bool) -> First:
+        return forward.first(decoder, context, rows, noise, keep=keep)
+
+    return first
 
 
-def _next_prices(prediction: Prediction, noise: Noise | None) -> Tensor:
-    """Prices (batch, variate, sample, row) from one draw per sample; ``noise`` is (variate, row, sample)."""
-    if noise is None:
-        scaled = mixture_mean(prediction.mixture)
-    else:
-        shape = prediction.mixture.probs.shape[:-1]
-        uniforms = (uniform.transpose(-1, -2).expand(shape).unsqueeze(-1) for uniform in noise)
-        scaled = sample(prediction.mixture, *uniforms).squeeze(-1)
-    return prediction.loc.unsqueeze(-1) + prediction.scale.unsqueeze(-1) * scaled
+def _plain_following(decoder: Decoder) -> Callable[..., Newest]:
+    def following(newest: Newest, carry: Carry, suffix: Suffix, noise: Noise | None) -> Newest:
+        return forward.following(decoder, newest, carry, suffix, noise)
+
+    return following
 
 
 def _compile(function: Callable[..., Any], settings: RuntimeSettings) -> Callable[..., Any]:
@@ -160,67 +156,3 @@ def _compiled_layers(settings: RuntimeSettings) -> LayerOps:
         time=_compile(plain.time, settings),
         step=_compile(plain.step, settings),
     )
-
-
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(tensor.shape)
-
-
-def _noise_shape(noise: Noise | None) -> tuple[int, ...]:
-    return () if noise is None else _shape(noise.component)
-
-
-@dataclass
-class _Tally:
-    """Adds up torch's global counters over our own calls only: another pipeline's compiles are not ours."""
-
-    report: CompileReport
-    compiling: Counter[str] = field(default_factory=Counter)
-
-    def add(self, call: str, before: _Counts, after: _Counts, seconds: float) -> None:
-        """Account for one call named ``call``; most calls compile nothing and end here at once."""
-        if after == before:
-            return
-        report = self.report
-        fell_back = after.frames - after.frames_ok > before.frames - before.frames_ok
-        self.compiling[call] += after.graphs > before.graphs
-        self.report = CompileReport(
-            requested=report.requested,
-            graphs=report.graphs + after.graphs - before.graphs,
-            graph_breaks=report.graph_breaks + after.breaks - before.breaks,
-            recompiles=sum(count - 1 for count in self.compiling.values() if count),
-            recompile_limit_hit=report.recompile_limit_hit or fell_back or after.limits > before.limits,
-            cudagraph_skips=report.cudagraph_skips + (_skip_reasons() if after.skips > before.skips else ()),
-            compile_seconds=round(report.compile_seconds + seconds, 3),
-            cache_hits=report.cache_hits + after.cache_hits - before.cache_hits,
-        )
-
-
-class _Counts(NamedTuple):
-    frames: int
-    frames_ok: int
-    graphs: int
-    breaks: int
-    limits: int
-    skips: int
-    cache_hits: int
-
-
-def _counts() -> _Counts:
-    frames, inductor = counters["frames"], counters["inductor"]
-    unimplemented = counters["unimplemented"].items()
-    return _Counts(
-        frames["total"],
-        frames["ok"],
-        counters["stats"]["unique_graphs"],
-        sum(counters["graph_break"].values()),
-        sum(count for reason, count in unimplemented if "recompile limit" in reason.lower()),
-        inductor["cudagraph_skips"],
-        inductor["fxgraph_cache_hit"],
-    )
-
-
-def _skip_reasons() -> tuple[str, ...]:
-    metrics = torch._dynamo.utils.get_compilation_metrics()
-    reasons = {m.cudagraph_skip_reason for m in metrics if getattr(m, "cudagraph_skip_reason", None)}
-    return tuple(sorted(str(reason) for reason in reasons)) or ("reason not reported by torch",)

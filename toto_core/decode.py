@@ -89,6 +89,7 @@ class Decoder(nn.Module):
         layers = model.transformer.layers
         self.layers = layers if precision == "fp32" else _in_bf16(layers)
         time_layers = [i for i, axis in enumerate(self.config.layer_axes) if axis == "time"]
+        self.time_layers = len(time_layers)
         self.last_time = max(time_layers, default=-1)
         weight, bias = _fold_heads(model)
         self.register_buffer("fold_weight", weight, persistent=False)
@@ -123,17 +124,15 @@ class Decoder(nn.Module):
         prediction = Prediction(self._heads(x[:, :, -1], rows), scaled.loc[..., -1], scaled.scale[..., -1])
         return prediction, carry
 
-    def step(
-        self, values: Tensor, stats: Stats, carry: Carry, suffix: Suffix, slot: Tensor
-    ) -> tuple[Prediction, Stats]:
+    def step(self, values: Tensor, stats: Stats, carry: Carry, suffix: Suffix) -> tuple[Prediction, Stats]:
         """Feed back one patch per sample and predict the whole next one.
 
-        ``values`` float32 (batch, variate, sample, patch_size); ``stats`` (batch, variate, sample); ``slot``
-        0-d int64, how many patches were fed back before. ``suffix`` is written in place.
+        ``values`` float32 (batch, variate, sample, patch_size); ``stats`` (batch, variate, sample).
+        ``suffix`` is written in place.
         """
         scaled, stats = scale_step(values, stats)
         x = self.patch_embed(scaled.values)
-        position = carry.next_position + slot
+        position = carry.next_position + suffix.slot
         turn = rotation(position, position, self.config.head_dim)
         time_index = 0
         for layer, axis in zip(self.layers, self.config.layer_axes, strict=True):
@@ -142,7 +141,7 @@ class Decoder(nn.Module):
                 continue
             prefix = (carry.prefix.keys[time_index], carry.prefix.values[time_index])
             own = (suffix.keys[time_index], suffix.values[time_index])
-            x = self.ops.step(layer, x, turn, prefix, own, slot=slot, visible=carry.visible)
+            x = self.ops.step(layer, x, turn, prefix, own, slot=suffix.slot, visible=carry.visible)
             time_index += 1
         return Prediction(self._heads(x, self.config.patch_size), scaled.loc, scaled.scale), stats
 

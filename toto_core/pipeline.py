@@ -6,18 +6,22 @@ import math
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from toto_core import checkpoint, compile_config
-from toto_core.cache import Suffix, empty_suffix
+from toto_core.ahead import Shelf
+from toto_core.cache import empty_suffix
 from toto_core.compile_report import CompileReport
-from toto_core.compiled import Calls, First
+from toto_core.compiled import Calls
 from toto_core.decode import Carry, Context, Decoder
 from toto_core.device import begin_call, owned, peak_bytes, resolve_device, synchronize
 from toto_core.forecast import Forecast
+from toto_core.forward import First, Newest
+from toto_core.model_files import digest, locate
 from toto_core.requests import ArrayLike, RequestError, batches, read_context
 from toto_core.sampling import Noise, draw_noise
 from toto_core.scaling import Stats
@@ -51,7 +55,12 @@ class TotoPipeline:
     """A Toto model under one set of runtime settings; not safe for calls from several threads at once."""
 
     def __init__(
-        self, decoder: Decoder, settings: RuntimeSettings, device: torch.device, load_ms: float
+        self,
+        decoder: Decoder,
+        settings: RuntimeSettings,
+        device: torch.device,
+        load_ms: float,
+        shelf: Shelf | None = None,
     ) -> None:
         self.settings = settings
         self.device = device
@@ -60,7 +69,7 @@ class TotoPipeline:
         self.provenance: dict[str, str] = {}
         """Where the settings came from, for whoever loads by symbol; copied into every run's metadata."""
         self._patch_size = decoder.config.patch_size
-        self._calls: Calls | None = Calls(decoder, settings)
+        self._calls: Calls | None = Calls(decoder, settings, shelf)
         self._report = self._calls.report
         self._cold_start_ms: float | None = None
 
@@ -74,13 +83,15 @@ class TotoPipeline:
         torch_compile: bool | None = None,
         settings: RuntimeSettings | None = None,
         revision: str | None = None,
+        artifacts: Path | None = None,
     ) -> TotoPipeline:
         """Load a model from ``toto-mini``, a folder in the official layout, or a hub id.
 
         ``device_map`` is another name of ``device``. Without ``settings`` the process-wide defaults of
         ``compile_config`` hold; ``torch_compile`` asks for or forbids compilation then. A thread count in the
-        settings is set for the whole process, because a process has only one. Raises ``CheckpointError`` and
-        ``DeviceError``, each with one line.
+        settings is set for the whole process, because a process has only one. ``artifacts`` is a folder in which
+        what is compiled here is kept and found by the next process; it must be private and of this machine,
+        because what lies there is code. Raises ``CheckpointError`` and ``DeviceError``, each with one line.
         """
         started = time.perf_counter()
         chosen = settings or compile_config.defaults(torch_compile=torch_compile)
@@ -88,7 +99,10 @@ class TotoPipeline:
         _set_threads(chosen.num_threads)
         model = checkpoint.load(name_or_dir, revision=revision)
         decoder = Decoder(model, precision=chosen.precision).to(target).eval().requires_grad_(False)
-        return cls(decoder, chosen, target, _milliseconds(started))
+        shelf = Shelf()
+        if artifacts is not None and chosen.compiled:
+            shelf = Shelf(folder=artifacts, model=digest(locate(name_or_dir, revision=revision)))
+        return cls(decoder, chosen, target, _milliseconds(started), shelf)
 
     @property
     def patch_size(self) -> int:
@@ -193,15 +207,13 @@ class TotoPipeline:
         prices = _fresh(first.prices[..., part].transpose(-1, -2))
         samples = prices.shape[2]
         stats = Stats(*(_fresh(value.unsqueeze(-1).expand(*value.shape, samples)) for value in carry.stats))
-        suffix: Suffix = empty_suffix(carry.prefix, samples=samples, slots=ask.patches - 1)
-        patches = [prices]
+        suffix = empty_suffix(carry.prefix, samples=samples, slots=ask.patches - 1)
+        newest, patches = Newest(prices, stats), [prices]
         for index in range(1, ask.patches):
             rows = slice(index * ask.patch_size, (index + 1) * ask.patch_size)
             drawn = None if noise is None else Noise(*(uniform[:, rows, part] for uniform in noise))
-            slot = torch.tensor(index - 1, device=self.device)
-            following = self._open().following(patches[-1], stats, carry, suffix, slot, noise=drawn)
-            stats = following.stats
-            patches.append(following.prices)
+            newest = self._open().following(newest, carry, suffix.at(index - 1), drawn)
+            patches.append(newest.prices)
         return owned(torch.cat(patches, dim=-1)).transpose(-1, -2)
 
     def _note(self, ask: _Ask, *, latency_ms: float) -> None:

@@ -71,8 +71,10 @@ def sample(parameters: Mixture, component: Tensor, radius: Tensor, angle: Tensor
     ``parameters`` are (..., component). The component is chosen by inverse CDF; its Student-t variate is
     t = sqrt(df * expm1(-2 ln U / df)) * cos(2 pi V), Bailey's polar method (Math. Comp. 62, 1994).
     """
-    cumulative = parameters.probs.cumsum(-1).contiguous()
-    index = torch.searchsorted(cumulative, component.contiguous()).clamp_max(cumulative.shape[-1] - 1)
+    cumulative = parameters.probs.cumsum(-1)[
+        ..., :-1
+    ]  # what rounding leaves beyond it is the last component's
+    index = (cumulative.unsqueeze(-2) < component.unsqueeze(-1)).sum(-1)
     df = parameters.df.gather(-1, index)
     polar = (df * torch.expm1(-2.0 * radius.log() / df)).sqrt() * torch.cos(2.0 * math.pi * angle)
     return parameters.loc.gather(-1, index) + parameters.scale.gather(-1, index) * polar

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
 """Raised by one whenever a change to the engine can move a latency or a forecast."""

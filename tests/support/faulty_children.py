@@ -26,10 +26,10 @@ class Finder(importlib.abc.MetaPathFinder):
             load(module)
             original = module.Calls.__init__
 
-            def init(self, decoder, settings):
+            def init(self, decoder, settings, *more):
                 if {condition}:
                     {action}
-                original(self, decoder, settings)
+                original(self, decoder, settings, *more)
 
             module.Calls.__init__ = init
 
@@ -43,8 +43,8 @@ HANG = "import signal; [signal.pause() for _ in iter(int, 1)]"
 SEGFAULT = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 EAT_MEMORY = "hoard = [bytearray(64 << 20) for _ in range(1000)]"
 SHIFTED_FORECAST = (
-    "first = module._first; "
-    "module._first = lambda *a, **k: (lambda r: r._replace(prices=r.prices * 1.01))(first(*a, **k))"
+    "forward = module.forward; first = forward.first; "
+    "forward.first = lambda *a, **k: (lambda r: r._replace(prices=r.prices * 1.01))(first(*a, **k))"
 )
 
 

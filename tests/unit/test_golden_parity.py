@@ -42,8 +42,7 @@ def forced_steps(case: GoldenCase, context: Context) -> list[Prediction]:
         suffix = empty_suffix(carry.prefix, samples=1, slots=2)
         stats = Stats(*(value.unsqueeze(-1) for value in carry.stats))
         for step in (1, 2):
-            slot = torch.tensor(step - 1)
-            prediction, stats = decoder.step(case.forced(step), stats, carry, suffix, slot)
+            prediction, stats = decoder.step(case.forced(step), stats, carry, suffix.at(step - 1))
             predictions.append(prediction)
     return predictions
 

@@ -1,0 +1,98 @@
+"""What compiling did, added up from torch's global counters over our own calls only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch._dynamo
+from torch._dynamo.utils import counters
+
+from toto_core.compile_report import CompileReport
+
+
+class Counts(NamedTuple):
+    """torch's counters at one moment; another pipeline in the process moves them too."""
+
+    frames: int
+    frames_ok: int
+    graphs: int
+    breaks: int
+    limits: int
+    skips: int
+    cache_hits: int
+
+
+@dataclass
+class Tally:
+    """The report of one pipeline as it grows, call by call."""
+
+    report: CompileReport
+    _graphs: Counter[str] = field(default_factory=Counter)
+
+    def add(self, call: str, before: Counts, after: Counts, seconds: float) -> None:
+        """Account for one just-in-time call named ``call``; most compile nothing and end here at once."""
+        if after == before:
+            return
+        report = self.report
+        fell_back = after.frames - after.frames_ok > before.frames - before.frames_ok
+        self._graphs[call] += after.graphs > before.graphs
+        self.report = replace(
+            report,
+            graphs=report.graphs + after.graphs - before.graphs,
+            graph_breaks=report.graph_breaks + after.breaks - before.breaks,
+            recompiles=self._recompiles(),
+            recompile_limit_hit=report.recompile_limit_hit or fell_back or after.limits > before.limits,
+            cudagraph_skips=report.cudagraph_skips + (_skip_reasons() if after.skips > before.skips else ()),
+            compile_seconds=round(report.compile_seconds + seconds, 3),
+            cache_hits=report.cache_hits + after.cache_hits - before.cache_hits,
+        )
+
+    def add_package(self, call: str, seconds: float, *, found: bool) -> None:
+        """Account for one ahead-of-time graph of ``call``, ``found`` on disk or compiled just now."""
+        report = self.report
+        self._graphs[call] += 1
+        self.report = replace(
+            report,
+            graphs=report.graphs + 1,
+            recompiles=self._recompiles(),
+            compile_seconds=round(report.compile_seconds + seconds, 3),
+            cache_hits=report.cache_hits + found,
+        )
+
+    def graphs_of(self, call: str) -> int:
+        """How many graphs ``call`` got so far."""
+        return self._graphs[call]
+
+    def reach_limit(self) -> None:
+        """Note that further shapes run in eager mode."""
+        self.report = replace(self.report, recompile_limit_hit=True)
+
+    def add_held(self) -> None:
+        """Note a call that ran in eager mode because compiling was on hold."""
+        self.report = replace(self.report, eager_calls=self.report.eager_calls + 1)
+
+    def _recompiles(self) -> int:
+        return sum(count - 1 for count in self._graphs.values() if count)
+
+
+def counts() -> Counts:
+    """torch's counters now."""
+    frames, inductor = counters["frames"], counters["inductor"]
+    unimplemented = counters["unimplemented"].items()
+    return Counts(
+        frames["total"],
+        frames["ok"],
+        counters["stats"]["unique_graphs"],
+        sum(counters["graph_break"].values()),
+        sum(count for reason, count in unimplemented if "recompile limit" in reason.lower()),
+        inductor["cudagraph_skips"],
+        inductor["fxgraph_cache_hit"],
+    )
+
+
+def _skip_reasons() -> tuple[str, ...]:
+    metrics = torch._dynamo.utils.get_compilation_metrics()
+    reasons = {m.cudagraph_skip_reason for m in metrics if getattr(m, "cudagraph_skip_reason", None)}
+    return tuple(sorted(str(reason) for reason in reasons)) or ("reason not reported by torch",)
