@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import filelock
 import psutil
@@ -13,12 +14,13 @@ import psutil
 from autotuner.errors import AutotuneError
 from autotuner.identity import available_threads, current_environment
 from autotuner.locations import cache_folder, data_folder
-from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits, trial_cache
+from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits, trial_artifacts
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.stats import EffectiveCost
 from autotuner.search.objective import Limits, Profile
 from autotuner.search.space import SearchSpace, search_space
-from autotuner.serving.artifacts import CacheRefused, adopt
+from autotuner.serving.artifacts import CacheRefused, store
+from autotuner.serving.sealed import Seal
 from autotuner.workload import Workload
 from toto_core.series import PriceSeries
 from toto_core.settings import RuntimeSettings
@@ -32,14 +34,14 @@ class Bench:
     """A space and a runner over it; ``make_runner`` is given who hears what the runner does.
 
     ``exclusive`` says that measuring needs the device for itself, which a replay of recorded answers does not.
-    ``hand_over`` gives production what compiling promoted settings left on disk.
+    ``hand_over`` gives production what compiling promoted settings left on disk, and says where that is.
     """
 
     space: SearchSpace
     make_runner: Callable[[Say], Runner]
     clock: Callable[[], float] = time.monotonic
     exclusive: bool = True
-    hand_over: Callable[[RuntimeSettings], None] = lambda _: None
+    hand_over: Callable[[RuntimeSettings], tuple[Path, Seal] | None] = lambda _: None
 
 
 def process_bench(
@@ -73,10 +75,11 @@ def process_bench(
             say=say,
         )
 
-    def hand_over(settings: RuntimeSettings) -> None:
+    def hand_over(settings: RuntimeSettings) -> tuple[Path, Seal] | None:
         with contextlib.suppress(CacheRefused):  # production then compiles for itself, and says why
             if settings.compiled:
-                adopt(trial_cache(caches, settings), environment.fingerprint, settings.key)
+                return store(trial_artifacts(caches, settings), environment.fingerprint, settings.key)
+        return None
 
     return Bench(space=space, make_runner=make, hand_over=hand_over)
 

@@ -62,6 +62,16 @@ def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
     return Path(platformdirs.user_cache_dir("autotune", appauthor=False)) / "compile"
 
 
+def inductor_folder(artifacts: Path) -> Path:
+    """Where below a folder of artifacts torch keeps what it compiles just in time."""
+    return artifacts / "inductor"
+
+
+def packages_folder(artifacts: Path) -> Path:
+    """Where below a folder of artifacts the graphs lie that were compiled ahead of time."""
+    return artifacts / "packages"
+
+
 def data_folder() -> Path:
     """The user data folder of autotune; not created here."""
     import platformdirs

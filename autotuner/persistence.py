@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from json import dumps
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from autotuner.errors import AutotuneError
 from autotuner.identity import Environment
 from autotuner.locations import is_file, snapshot_path, store_path
 from autotuner.measurement.trial import Measured, Outcome
+from autotuner.serving.sealed import Seal
 from autotuner.stored import (
     Promotion,
     Subject,
@@ -31,6 +33,7 @@ from autotuner.stored import (
 from autotuner.workload import Workload
 from storage.database import open_database
 from storage.records import (
+    ArtifactRecord,
     EnvironmentRecord,
     MeasurementRecord,
     PinRecord,
@@ -96,6 +99,23 @@ class Store:
         )
         self.records.put_workload(
             WorkloadRecord(signature=workload.signature, workload_json=workload.to_json(), first_seen=now)
+        )
+
+    def remember_artifacts(
+        self, subject: Subject, settings: RuntimeSettings, folder: Path, seal: Seal
+    ) -> None:
+        """Store where the artifacts of some settings lie and the checksum of their list."""
+        self.records.add_artifact(
+            ArtifactRecord(
+                environment_fingerprint=subject.environment.fingerprint,
+                settings_key=settings.key,
+                model_digest=subject.model_digest,
+                engine_version=subject.environment.engine,
+                path=str(folder),
+                sha256=seal.sha256,
+                bytes=seal.bytes,
+                created_at=datetime.now(UTC),
+            )
         )
 
     def begin_run(

@@ -253,7 +253,9 @@ class _Run:
                 run_id=self.run_id,
             )
         )
-        self.bench.hand_over(decision.settings)
+        handed = self.bench.hand_over(decision.settings)
+        if handed is not None:
+            self.store.remember_artifacts(self.subject, decision.settings, *handed)
 
 
 def _affordable(

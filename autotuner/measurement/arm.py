@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from autotuner.locations import packages_folder
 from autotuner.measurement.accuracy import LEVELS, rolling_origins
 from autotuner.measurement.job import ArmJob
 from autotuner.measurement.timing import timed_block, warm_up
@@ -30,7 +32,11 @@ class Arm:
         self._turn = 0
         started = time.perf_counter()
         self._pipeline = TotoPipeline.from_pretrained(
-            job.workload.model, device=job.device, settings=job.settings, revision=job.workload.revision
+            job.workload.model,
+            device=job.device,
+            settings=job.settings,
+            revision=job.workload.revision,
+            artifacts=packages_folder(Path(job.artifacts)),
         )
         for shape in range(len(job.workload.shapes)):
             self.call(shape)

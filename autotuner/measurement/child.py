@@ -17,11 +17,20 @@ from typing import Any
 
 import psutil
 
+from autotuner.locations import inductor_folder
 from autotuner.measurement.job import ArmJob
 from autotuner.measurement.trial import Failed
 
 _POLL_SECONDS = 0.25
-_INHERITED = ("TOTO_", "TORCH_LOGS", "TORCHINDUCTOR_", "TORCHDYNAMO_", "OMP_", "MKL_NUM_THREADS")
+_INHERITED = (
+    "TOTO_",
+    "TORCH_LOGS",
+    "TORCHINDUCTOR_",
+    "TORCHDYNAMO_",
+    "AOT_INDUCTOR_",
+    "OMP_",
+    "MKL_NUM_THREADS",
+)
 """Variables that would change what is measured; a child gets none of its parent's."""
 
 
@@ -36,7 +45,7 @@ class ChildError(Exception):
 class Child:
     """One arm in its own process group. Every method but ``close`` raises ``ChildError`` and then is dead."""
 
-    def __init__(self, job: ArmJob, *, cache_dir: Path) -> None:
+    def __init__(self, job: ArmJob) -> None:
         self._job = job
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
         answers, theirs = os.pipe()
@@ -49,7 +58,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
-                env=_environment(job, cache_dir),
+                env=_environment(job),
                 pass_fds=(theirs, lifeline),
                 start_new_session=True,
             )
@@ -165,13 +174,13 @@ class Child:
         return f": {lines[-1]}" if lines else ""
 
 
-def _environment(job: ArmJob, cache_dir: Path) -> dict[str, str]:
+def _environment(job: ArmJob) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_INHERITED)}
     threads = {"OMP_NUM_THREADS": str(job.settings.num_threads)} if job.settings.num_threads else {}
     return {
         **kept,
         **threads,
-        "TORCHINDUCTOR_CACHE_DIR": str(cache_dir),
+        "TORCHINDUCTOR_CACHE_DIR": str(inductor_folder(Path(job.artifacts))),
         "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compile workers can hang and outlive its parent
         "HF_HUB_OFFLINE": "1",  # the parent has fetched the model
         "PYTHONUNBUFFERED": "1",

@@ -13,14 +13,15 @@ from toto_core.settings import RuntimeSettings
 class ArmJob:
     """One arm: a model under one settings, fed from one series.
 
-    ``series_file`` is a ``.npy`` of float64 closing prices, oldest first; ``last_fifth_start`` where its
-    held-out part begins; ``memory_bytes`` bounds what the process may allocate; ``warm_up_seconds`` how long
-    it may take to reach a steady state.
+    ``artifacts`` is the folder for what it compiles; ``series_file`` a ``.npy`` of float64 closing prices,
+    oldest first; ``last_fifth_start`` where its held-out part begins; ``memory_bytes`` bounds what the process
+    may allocate; ``warm_up_seconds`` how long it may take to reach a steady state.
     """
 
     settings: RuntimeSettings
     workload: Workload
     device: str
+    artifacts: str
     series_file: str
     last_fifth_start: int
     seeds: tuple[int, ...]

@@ -198,7 +198,7 @@ class ProcessRunner:
         """Start once more with the compile cache filled; None when time or the process fails it."""
         self._say("starting it again with its compile cache filled")
         try:
-            child = Child(self._job(settings), cache_dir=self._cache_dir(settings, empty=False))
+            child = Child(self._job(settings, empty=False))
             children.append(child)
             return float(child.expect("started", deadline=deadline)["cold_start_ms"])
         except ChildError:
@@ -234,7 +234,7 @@ class ProcessRunner:
     def _start(
         self, settings: RuntimeSettings, children: list[Child], deadline: float, *, cold: bool
     ) -> _Arm:
-        child = Child(self._job(settings), cache_dir=self._cache_dir(settings, empty=cold))
+        child = Child(self._job(settings, empty=cold))
         children.append(child)
         arm = _Arm(child, settings, child.expect("started", deadline=deadline)["cold_start_ms"])
         arm.note(child.expect("ready", deadline=deadline))
@@ -263,11 +263,12 @@ class ProcessRunner:
             for child in children:
                 child.close()
 
-    def _job(self, settings: RuntimeSettings) -> ArmJob:
+    def _job(self, settings: RuntimeSettings, *, empty: bool) -> ArmJob:
         return ArmJob(
             settings=settings,
             workload=self._workload,
             device=self._device,
+            artifacts=str(self._artifacts(settings, empty=empty)),
             series_file=str(self._series_file),
             last_fifth_start=self._last_fifth_start,
             seeds=SEEDS,
@@ -276,15 +277,15 @@ class ProcessRunner:
             warm_up_seconds=self._limits.warm_up_seconds,
         )
 
-    def _cache_dir(self, settings: RuntimeSettings, *, empty: bool) -> Path:
-        folder = trial_cache(self._caches, settings)
+    def _artifacts(self, settings: RuntimeSettings, *, empty: bool) -> Path:
+        folder = trial_artifacts(self._caches, settings)
         if empty:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
 
-def trial_cache(caches: Path, settings: RuntimeSettings) -> Path:
+def trial_artifacts(caches: Path, settings: RuntimeSettings) -> Path:
     """Where below ``caches`` the trials of some settings keep what they compiled."""
     return caches / hashlib.sha256(settings.key.encode()).hexdigest()[:16]
 

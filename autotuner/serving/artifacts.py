@@ -5,6 +5,7 @@ torch unpickles and loads what lies in them, so that whoever can write there can
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import re
@@ -17,7 +18,9 @@ from pathlib import Path
 
 from autotuner.errors import AutotuneError
 from autotuner.locations import cache_folder
+from autotuner.serving.sealed import Seal, put
 
+_WORKPLACE = "run-"
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -26,7 +29,7 @@ class CacheRefused(AutotuneError):  # noqa: N818 - reads as the message it stand
 
 
 def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
-    """The cache folder of these settings in this environment, made 0700 where it is missing.
+    """The folder of these settings' artifacts in this environment, made 0700 where it is missing.
 
     Raises ``CacheRefused`` when the cache folder or a folder in it is a link, not the effective user's own,
     writable by others, or cannot be made or named in a compiler call.
@@ -52,23 +55,34 @@ def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
     return folder
 
 
-def adopt(compiled: Path, environment_fingerprint: str, settings_key: str) -> bool:
-    """Hand what a trial compiled to production: fill the settings' cache folder unless something is in it.
+def workplace(environment_fingerprint: str) -> Path:
+    """A private folder of this process beside the cache folders, removed when it ends.
 
-    False when there was nothing to do. Raises ``CacheRefused`` when the folder or its neighbourhood is unsafe.
+    Those of processes that were killed are removed here. Raises ``CacheRefused``.
+    """
+    above = compile_cache(environment_fingerprint, "").parent
+    for left in above.glob(f"{_WORKPLACE}*"):
+        if not _runs(left.name):
+            shutil.rmtree(left, ignore_errors=True)
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f"{_WORKPLACE}{os.getpid()}-", dir=above))
+    except OSError as error:
+        raise CacheRefused(f"compile cache {above} cannot be used: {error.strerror or error}") from None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def store(made: Path, environment_fingerprint: str, settings_key: str) -> tuple[Path, Seal] | None:
+    """Keep what was compiled below ``made`` for later processes; where, and its seal, None when it is nothing.
+
+    Raises ``CacheRefused`` when the settings' folder or its neighbourhood is unsafe or cannot be filled.
     """
     folder = compile_cache(environment_fingerprint, settings_key)
-    if any(folder.iterdir()) or not compiled.is_dir():
-        return False
-    aside = Path(tempfile.mkdtemp(prefix="adopt-", dir=folder.parent))
     try:
-        shutil.copytree(compiled, aside, symlinks=False, dirs_exist_ok=True)
-        aside.chmod(0o700)
-        aside.rename(folder)  # replaces an empty folder in one step: a process sees all of it or nothing
+        seal = put(made, folder)
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise CacheRefused(f"compile cache {folder} cannot be filled: {error.strerror or error}") from None
-    return True
+    return (folder, seal) if seal else None
 
 
 def wipe(path: Path) -> None:
@@ -132,3 +146,15 @@ def _refuse_unsafe(level: Path) -> None:
     else:
         return
     raise CacheRefused(f"compile cache {level} {fault}")
+
+
+def _runs(name: str) -> bool:
+    """Whether the process that a workplace is named after is alive; one of another user counts as alive."""
+    pid = name.removeprefix(_WORKPLACE).partition("-")[0]
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

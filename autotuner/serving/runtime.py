@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import tempfile
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotuner.identity import Environment, current_environment
-from autotuner.locations import spool_folder, store_location
-from autotuner.serving.artifacts import CacheRefused, compile_cache
+from autotuner.locations import packages_folder, spool_folder, store_location
+from autotuner.serving.kept import Kept
 from autotuner.serving.order import SAFE, Resolution
 from autotuner.serving.quarantine import Quarantine, cause, remember, remembered, write_note
 from autotuner.serving.resolve import lookup
@@ -22,9 +19,7 @@ from toto_core.settings import RuntimeSettings
 if TYPE_CHECKING:
     from toto_core.pipeline import TotoPipeline
 
-CACHE_DIR_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _QUIET_CALLS, _MOST_CALLS = 2, 10
-_set_here: set[str] = set()  # cache folders that this module, not the user, has put into the variable
 
 
 def load_pipeline(
@@ -41,9 +36,10 @@ def load_pipeline(
 
     Its ``last_run_metadata`` says the ``symbol`` and the ``settings_source``. Settings that cannot be built,
     that fail in the warm-up or that torch runs eagerly are quarantined: this process goes on in eager fp32,
-    with one ``RuntimeWarning``, and a note for the tuner is left in the spool. Unless the user has set
-    ``TORCHINDUCTOR_CACHE_DIR``, it is set to a private folder of these settings. Raises what loading and
-    running in eager fp32 raises: ``CheckpointError``, ``DeviceError``, ``RequestError``.
+    with one ``RuntimeWarning``, and a note for the tuner is left in the spool. What was compiled before is
+    used after its checksums are verified, and what is compiled here is kept for the next process. Unless the
+    user has set ``TORCHINDUCTOR_CACHE_DIR``, it is set to a private folder of this process. Raises what loading
+    and running in eager fp32 raises: ``CheckpointError``, ``DeviceError``, ``RequestError``.
     """
     target = _device(device)
     found = lookup(
@@ -55,10 +51,10 @@ def load_pipeline(
     environment = current_environment(target.partition(":")[0])
     reason = known_reason = remembered(found, environment)
     if reason is None:
-        pipeline, reason = _attempt(found, target, provenance | _private_cache(environment, found))
+        pipeline, reason = _attempt(found, target, environment, provenance)
         if pipeline is not None:
             return pipeline
-    provenance["settings_source"] = f"quarantined: {reason}"
+    provenance = {"settings_source": f"quarantined: {reason}", "symbol": found.symbol}
     pipeline = _warm_pipeline(found, SAFE, target, provenance)
     if known_reason is None:  # only now: where eager fails too, the settings were not at fault
         _quarantine(found, environment, reason, db)
@@ -73,13 +69,31 @@ def _device(device: str | None) -> str:
     return resolve_device("auto").type
 
 
-def _attempt(found: Resolution, device: str, provenance: dict[str, str]) -> tuple[TotoPipeline | None, str]:
-    """The pipeline under the settings found, or None and why they do not work here."""
+def _attempt(
+    found: Resolution, device: str, environment: Environment, provenance: dict[str, str]
+) -> tuple[TotoPipeline | None, str]:
+    """The pipeline under the settings found, or None and why they do not work here.
+
+    Artifacts that are damaged, or with which it does not work, are wiped and made anew once.
+    """
+    kept = Kept.of(environment, found.settings)
+    pipeline, reason = _build(found, device, provenance, kept)
+    if pipeline is None and kept.found:
+        kept = kept.anew(f"do not work: {reason}")
+        pipeline, reason = _build(found, device, provenance, kept)
+    if pipeline is not None and pipeline.compile_report.cache_hits < pipeline.compile_report.graphs:
+        kept.keep()
+    return pipeline, reason
+
+
+def _build(
+    found: Resolution, device: str, provenance: dict[str, str], kept: Kept
+) -> tuple[TotoPipeline | None, str]:
     from toto_core.device import DeviceError
     from toto_core.model_files import CheckpointError
 
     try:
-        pipeline = _warm_pipeline(found, found.settings, device, provenance)
+        pipeline = _warm_pipeline(found, found.settings, device, provenance | kept.said, kept.folder)
     except (CheckpointError, DeviceError):
         raise  # no settings would help
     except Exception as error:  # whatever a compiler raises: eager has to go on
@@ -92,13 +106,23 @@ def _attempt(found: Resolution, device: str, provenance: dict[str, str]) -> tupl
 
 
 def _warm_pipeline(
-    found: Resolution, settings: RuntimeSettings, device: str, provenance: dict[str, str]
+    found: Resolution,
+    settings: RuntimeSettings,
+    device: str,
+    provenance: dict[str, str],
+    artifacts: Path | None = None,
 ) -> TotoPipeline:
     from toto_core.pipeline import TotoPipeline
 
     workload = found.workload
     revision = workload.revision if workload is not None and workload.model == found.model else None
-    pipeline = TotoPipeline.from_pretrained(found.model, device=device, settings=settings, revision=revision)
+    pipeline = TotoPipeline.from_pretrained(
+        found.model,
+        device=device,
+        settings=settings,
+        revision=revision,
+        artifacts=None if artifacts is None else packages_folder(artifacts),
+    )
     pipeline.provenance = provenance
     shapes = (RequestShape(),) if workload is None else workload.shapes
     for shape in shapes:
@@ -123,35 +147,6 @@ def _random_walk(*shape: int) -> Any:
 
     steps = np.random.default_rng(0).normal(scale=0.01, size=shape)
     return (100.0 * np.exp(np.cumsum(steps, axis=-1))).astype(np.float32)
-
-
-def _private_cache(environment: Environment, found: Resolution) -> dict[str, str]:
-    """Point torch at these settings' cache folder; what is to be said about it in the provenance."""
-    if not found.settings.compiled:
-        return {}
-    current = os.environ.get(CACHE_DIR_VARIABLE)
-    if current is not None and current not in _set_here and not _is_torch_default(Path(current)):
-        return {}
-    said = {}
-    try:
-        folder = str(compile_cache(environment.fingerprint, found.settings_key))
-    except CacheRefused as error:
-        folder = _temporary_folder()
-        said = {"compile_cache": f"temporary: {error}"}
-        warnings.warn(f"{error}; compiling into {folder} instead", RuntimeWarning, stacklevel=3)
-    _set_here.add(folder)
-    os.environ[CACHE_DIR_VARIABLE] = folder
-    return said
-
-
-def _is_torch_default(folder: Path) -> bool:
-    """Whether torch itself has set the variable, to its guessable folder, when it compiled something earlier."""
-    return folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith("torchinductor_")
-
-
-@functools.cache
-def _temporary_folder() -> str:
-    return tempfile.mkdtemp(prefix="autotune-cache-")  # 0700; torch may load from it until the process ends
 
 
 def _quarantine(found: Resolution, environment: Environment, reason: str, db: str | None) -> None:

@@ -112,13 +112,79 @@ def test_settings_that_are_given_win_and_the_kill_switch_over_them(
     assert metadata(pipeline)["settings_source"] == "kill switch"
 
 
+FIRST_FORECAST = """
+import json, sys, time, warnings
+begun = time.perf_counter()
+import numpy as np
+from autotuner import load_pipeline
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    pipeline = load_pipeline("AMD", db=sys.argv[1])
+    forecast = pipeline.predict(100 + np.sin(np.arange(64) / 5), 4, 8, seed=3)
+print(json.dumps({
+    "seconds": time.perf_counter() - begun,
+    "mean": forecast.mean.flatten().tolist(),
+    "compiled": pipeline.compile_report.really_compiled,
+    "graphs": pipeline.compile_report.graphs,
+    "found": pipeline.compile_report.cache_hits,
+    "warnings": [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)],
+}))
+"""
+
+
+def first_forecast(db: str, **variables: str) -> dict[str, Any]:
+    """What a fresh process says of its first forecast."""
+    finished = subprocess.run(
+        [sys.executable, "-c", FIRST_FORECAST, db],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+        cwd=Path(__file__).parents[2],
+    )
+    answer: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    return answer
+
+
 @pytest.mark.slow
-def test_a_compiled_pipeline_is_warm_private_and_answers_as_eager_does(
+def test_a_fresh_process_with_stored_artifacts_needs_no_compiler_and_damage_is_made_anew(
+    db: str, cache: Path, tmp_path: Path
+) -> None:
+    tiny = Workload(model=save_tiny_model(tmp_path / "tiny"), shapes=SMALL.shapes)
+    published(db, entry(settings=DEFAULT, workload=tiny))
+    eager = load_pipeline("AMD", db=db, settings=RuntimeSettings()).predict(PRICES, 4, 8, seed=3)
+
+    cold = first_forecast(db)
+    assert cold["compiled"]
+    assert (cold["graphs"], cold["found"], cold["warnings"]) == (1, 0, [])
+    np.testing.assert_allclose(cold["mean"], eager.mean.flatten(), rtol=1e-4)
+
+    warm = first_forecast(db, PATH=str(tmp_path))  # where no compiler is
+    assert (warm["graphs"], warm["found"], warm["warnings"]) == (1, 1, [])
+    assert warm["mean"] == cold["mean"]
+
+    stored = compile_cache(current_environment().fingerprint, DEFAULT.key)
+    (library,) = (stored / "packages").glob("*.so")
+    library.chmod(0o700)
+    content = bytearray(library.read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    library.write_bytes(content)  # such a library would load without a word
+    anew = first_forecast(db)
+    assert anew["compiled"]
+    assert anew["found"] == 0
+    assert anew["mean"] == cold["mean"]
+    (said,) = anew["warnings"]
+    assert f"{library} is not what was stored" in said
+    assert first_forecast(db, PATH=str(tmp_path))["found"] == 1
+
+
+@pytest.mark.slow
+def test_a_pipeline_compiled_by_layer_is_warm_private_and_answers_as_eager_does(
     db: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guessable = Path(tempfile.gettempdir()) / "torchinductor_me"  # torch sets this when it compiles unasked
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(guessable))
-    by_layer = DEFAULT.replace(compile_scope="layer")  # compiles in half the time of the full graph
+    by_layer = DEFAULT.replace(compile_scope="layer")
     published(db, entry(settings=by_layer))
     pipeline = load_pipeline("AMD", db=db)
     report = pipeline.compile_report
@@ -129,8 +195,9 @@ def test_a_compiled_pipeline_is_warm_private_and_answers_as_eager_does(
     assert metadata(pipeline)["torch_compile_success"] is True
     assert metadata(pipeline)["settings_source"] == "promotion"
     own = compile_cache(current_environment().fingerprint, by_layer.key)
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(own)
-    assert cache in own.parents
+    used = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert own.parent in used.parents
+    assert stat.S_IMODE(used.parent.stat().st_mode) == 0o700
     assert any(own.rglob("*.so"))
     assert not spool_folder(db).exists()
     eager = load_pipeline("AMD", db=db, settings=RuntimeSettings()).predict(PRICES, 4, 8, seed=3)
@@ -216,11 +283,11 @@ def test_without_a_compiler_the_process_goes_on_in_eager_and_says_so(
     assert "no note of it could be left for the tuner" in third["warnings"][-1]
 
     assert f"{unsafe} is writable by others" in about_cache
-    assert f"compiling into {first['cache']} instead" in about_cache
+    aside = Path(first["cache"]).parent
+    assert f"compiling into {aside} instead" in about_cache
     assert list(unsafe.iterdir()) == []
-    assert stat.S_IMODE(Path(first["cache"]).stat().st_mode) == 0o700
     assert third["cache"] == first["cache"]
-    shutil.rmtree(first["cache"])
+    assert not aside.exists()  # it went with its process
 
     (note,) = spool_folder(db).iterdir()
     fields = json.loads(note.read_text())

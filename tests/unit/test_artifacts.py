@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
-from collections.abc import Iterator
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from autotuner.serving.artifacts import CacheRefused, adopt, compile_cache, wipe
+from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
+from autotuner.serving.sealed import Damaged, take
 from tests.storage_samples import NOBODY, shared_folder, unprivileged
 
 PRINT = "0123456789abcdef"
@@ -168,26 +175,122 @@ def test_wiping_what_lies_elsewhere_is_refused(root: Path, tmp_path: Path) -> No
     assert folder.is_dir()
 
 
-def test_what_a_trial_compiled_is_handed_over_once_and_never_over_something_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "cache"))
-    compiled = tmp_path / "trial"
-    (compiled / "ab").mkdir(parents=True)
-    (compiled / "ab" / "kernel.so").write_bytes(b"code")
-    fingerprint = "0123456789abcdef"
-    assert adopt(compiled, fingerprint, "key") is True
-    folder = compile_cache(fingerprint, "key")
-    assert (folder / "ab" / "kernel.so").read_bytes() == b"code"
-    assert folder.stat().st_mode & 0o777 == 0o700
-    (compiled / "ab" / "kernel.so").write_bytes(b"other")
-    assert adopt(compiled, fingerprint, "key") is False
-    assert (folder / "ab" / "kernel.so").read_bytes() == b"code"
-    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    folder = tmp_path / "made"
+    (folder / "packages").mkdir(parents=True)
+    (folder / "packages" / "graph.so").write_bytes(b"code" * 500)
+    (folder / "packages" / "graph.lock").touch()
+    return folder
 
 
-def test_nothing_is_handed_over_where_nothing_was_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_stored_is_taken_as_it_was_and_what_passes_is_left(root: Path, made: Path) -> None:
+    stored = store(made, PRINT, "key")
+    assert stored is not None
+    folder, seal = stored
+    place = workplace(PRINT)
+
+    assert take(folder, place) == seal
+    assert (seal.files, seal.bytes) == (1, 2000)
+    assert [path.name for path in place.rglob("*") if path.is_file()] == ["graph.so"]
+    assert (place / "packages" / "graph.so").read_bytes() == b"code" * 500
+
+
+def test_storing_more_keeps_what_was_there(root: Path, made: Path) -> None:
+    store(made, PRINT, "key")
+    (made / "packages" / "graph.so").rename(made / "packages" / "other.so")
+    stored = store(made, PRINT, "key")
+
+    assert stored is not None
+    assert stored[1].files == 2
+    assert take(stored[0], workplace(PRINT)) == stored[1]
+
+
+def test_nothing_is_stored_where_nothing_was_made_and_nothing_taken_where_nothing_is(
+    root: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "cache"))
-    assert adopt(tmp_path / "missing", "0123456789abcdef", "key") is False
+    assert store(tmp_path / "missing", PRINT, "key") is None
+    assert take(compile_cache(PRINT, "key"), workplace(PRINT)) is None
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _garble(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def _give_away(path: Path) -> None:
+    os.chown(path, NOBODY, NOBODY)
+
+
+def _link(path: Path) -> None:
+    path.rename(path.with_suffix(".real"))
+    path.symlink_to(path.with_suffix(".real"))
+
+
+@pytest.mark.parametrize("name", ["packages/graph.so", "manifest.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _truncate,
+        _zero,
+        _garble,
+        pytest.param(_give_away, marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root")),
+        _link,
+        lambda path: path.chmod(0o722),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+)
+def test_damage_of_every_kind_is_refused_and_what_is_made_anew_is_taken(
+    root: Path, made: Path, name: str, damage: Callable[[Path], object]
+) -> None:
+    stored = store(made, PRINT, "key")
+    assert stored is not None
+    damage(stored[0] / name)
+    with pytest.raises(Damaged) as caught:
+        take(stored[0], workplace(PRINT))
+    assert str(stored[0] / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+    wipe(stored[0])
+    assert store(made, PRINT, "key") == stored
+    assert take(stored[0], workplace(PRINT)) == stored[1]
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", "a/../../../b"])
+def test_a_list_that_names_files_elsewhere_is_refused(root: Path, made: Path, name: str) -> None:
+    stored = store(made, PRINT, "key")
+    assert stored is not None
+    listed = {"format": 1, "files": {name: {"sha256": "0" * 64, "bytes": 1}}}
+    (stored[0] / "manifest.json").write_text(json.dumps(listed))
+    with pytest.raises(Damaged, match="is damaged"):
+        take(stored[0], workplace(PRINT))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_in_place_of_the_list_are_damage_and_never_another_error(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "manifest.json").write_bytes(content)
+        with pytest.raises(Damaged):
+            take(Path(folder), Path(folder) / "into")
+
+
+def test_workplaces_of_processes_that_are_gone_are_swept(root: Path) -> None:
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True, text=True
+    )
+    left = compile_cache(PRINT, "").parent / f"run-{gone.stdout.strip()}-abc"
+    left.mkdir()
+    mine = workplace(PRINT)
+
+    assert workplace(PRINT) != mine
+    assert mine.is_dir()
+    assert not left.exists()

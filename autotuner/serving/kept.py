@@ -1,0 +1,103 @@
+"""``Kept``: the compile artifacts of one load: taken from disk when intact, made anew when not, kept when new."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from autotuner.identity import Environment
+from autotuner.locations import inductor_folder
+from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
+from autotuner.serving.sealed import Damaged, take
+from toto_core.settings import RuntimeSettings
+
+CACHE_DIR_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+_set_here: set[str] = set()  # cache folders that this module, not the user, has put into the variable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """``folder`` is private to this process: what it takes from disk lies there verified, beside what it makes.
+
+    None for settings that compile nothing. ``found`` says whether anything was taken, ``lasts`` whether what is
+    made can be kept, and ``said`` is what the pipeline's metadata should tell.
+    """
+
+    environment: Environment
+    settings: RuntimeSettings
+    folder: Path | None = None
+    found: bool = False
+    lasts: bool = False
+    said: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, environment: Environment, settings: RuntimeSettings) -> Kept:
+        """Take what is stored for these settings; what is damaged is wiped, with one warning."""
+        nothing = cls(environment=environment, settings=settings)
+        if not settings.compiled:
+            return nothing
+        try:
+            folder = workplace(environment.fingerprint)
+            found = take(compile_cache(environment.fingerprint, settings.key), folder) is not None
+        except CacheRefused as error:
+            return nothing._aside(error)
+        except Damaged as error:
+            return nothing.anew(str(error))
+        _point_torch_at(folder)
+        return replace(nothing, folder=folder, found=found, lasts=True)
+
+    def anew(self, why: str) -> Kept:
+        """Wipe what is stored and start from nothing, with one warning."""
+        warnings.warn(f"compile artifacts are made anew: {why}", RuntimeWarning, stacklevel=4)
+        try:
+            wipe(compile_cache(self.environment.fingerprint, self.settings.key))
+            folder = workplace(self.environment.fingerprint)
+        except CacheRefused as error:
+            return self._aside(error)
+        _point_torch_at(folder)
+        said = {"compile_artifacts": f"made anew: {why}"}
+        return replace(self, folder=folder, found=False, lasts=True, said=said)
+
+    def keep(self) -> None:
+        """Store what this process compiled, for the next one; where that fails it is said and left."""
+        if self.folder is None or not self.lasts:
+            return
+        try:
+            store(self.folder, self.environment.fingerprint, self.settings.key)
+        except CacheRefused as error:
+            warnings.warn(f"what was compiled is not kept: {error}", RuntimeWarning, stacklevel=4)
+
+    def _aside(self, error: CacheRefused) -> Kept:
+        folder = _temporary_folder()
+        warnings.warn(f"{error}; compiling into {folder} instead", RuntimeWarning, stacklevel=5)
+        _point_torch_at(folder)
+        said = {"compile_artifacts": f"temporary: {error}"}
+        return replace(self, folder=folder, found=False, lasts=False, said=said)
+
+
+def _point_torch_at(folder: Path) -> None:
+    """Let torch's own caches lie in ``folder`` too, unless the user has named a place for them."""
+    current = os.environ.get(CACHE_DIR_VARIABLE)
+    if current is not None and current not in _set_here and not _is_torch_default(Path(current)):
+        return
+    chosen = str(inductor_folder(folder))
+    _set_here.add(chosen)
+    os.environ[CACHE_DIR_VARIABLE] = chosen
+
+
+def _is_torch_default(folder: Path) -> bool:
+    """Whether torch itself has set the variable, to its guessable folder, when it compiled something earlier."""
+    return folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith("torchinductor_")
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="autotune-cache-"))  # 0700; torch may load from it until the end
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -1,0 +1,186 @@
+"""Files under a manifest of checksums: nothing of a folder is used that is not listed there and intact.
+
+A damaged library may load without a word and answer wrongly, or end the process: torch checks neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from autotuner.errors import AutotuneError
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+_PASSING = (".lock", ".tmp")  # suffixes of what a compiler leaves lying about
+
+
+class Damaged(AutotuneError):  # noqa: N818 - reads as the message it stands for
+    """A manifest, or a file that it lists, is not what was put there; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seal:
+    """What a folder holds: digest of its manifest, and how many files and bytes that lists."""
+
+    sha256: str
+    files: int
+    bytes: int
+
+
+def take(folder: Path, into: Path) -> Seal | None:
+    """Link the files of ``folder`` into ``into`` and verify each there; None when nothing is stored.
+
+    What is verified is what will be used: the link holds the file, whatever happens to its name. Raises
+    ``Damaged``, for a file that is another length or content, a link, of another user, or writable by others;
+    ``into`` may then hold some of the files.
+    """
+    try:
+        text, listed = _read_manifest(folder)
+    except FileNotFoundError:
+        return None
+    for name, entry in listed.items():
+        target = into / name
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            for level in _levels(folder, name):
+                _refuse_unsafe(level, regular=level == folder / name)
+            _link(folder / name, target)
+            intact = target.stat().st_size == entry["bytes"] and _sha256(target) == entry["sha256"]
+        except OSError as error:
+            raise Damaged(f"artifact {folder / name} cannot be read: {error.strerror or error}") from None
+        if not intact:
+            raise Damaged(f"artifact {folder / name} is not what was stored: its checksum differs")
+    return _seal(text, listed)
+
+
+def put(made: Path, folder: Path) -> Seal | None:
+    """Add the files of ``made`` to those of ``folder`` and list them all; None when there is nothing to list.
+
+    Files come before the manifest that lists them, so that a reader or a crash in between sees the old one.
+    Of two writers the last one's manifest stays, and the other's files are made again later. Raises
+    ``OSError``.
+    """
+    try:
+        _, listed = _read_manifest(folder)
+    except (FileNotFoundError, Damaged):
+        listed = {}
+    for path in _files(made):
+        name = path.relative_to(made).as_posix()
+        entry = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+        if listed.get(name) == entry:
+            continue
+        target = folder / name
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _copy(path, target)
+        listed[name] = entry
+    if not listed:
+        return None
+    text = json.dumps({"format": _FORMAT, "files": dict(sorted(listed.items()))}, indent=1)
+    _write(folder / MANIFEST, text.encode())
+    return _seal(text, listed)
+
+
+def _read_manifest(folder: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    path = folder / MANIFEST
+    try:
+        _refuse_unsafe(path, regular=True)
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text)
+        files = document["files"]
+        if document["format"] != _FORMAT or not all(map(_is_entry, files, files.values())):
+            raise ValueError("not the form of a manifest")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Damaged(f"artifact list {path} cannot be read: {error.strerror or error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise Damaged(f"artifact list {path} is damaged") from None
+    return text, files
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+    path = PurePosixPath(name)
+    inside = not path.is_absolute() and ".." not in path.parts and name != MANIFEST and "\0" not in name
+    return inside and isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
+
+
+def _levels(folder: Path, name: str) -> Iterator[Path]:
+    """Every level below ``folder`` down to the file ``name``."""
+    level = folder
+    for part in PurePosixPath(name).parts:
+        level /= part
+        yield level
+
+
+def _refuse_unsafe(path: Path, *, regular: bool) -> None:
+    found = path.lstat()
+    expected = stat.S_ISREG if regular else stat.S_ISDIR
+    if stat.S_ISLNK(found.st_mode):
+        raise Damaged(f"artifact {path} is a link")
+    if not expected(found.st_mode):
+        raise Damaged(f"artifact {path} is not a {'file' if regular else 'folder'}")
+    if found.st_uid != os.geteuid():
+        raise Damaged(f"artifact {path} belongs to user {found.st_uid}")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Damaged(f"artifact {path} is writable by others")
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        passing = path.suffix in _PASSING or path.name == MANIFEST
+        if path.is_file() and not path.is_symlink() and not passing:
+            yield path
+
+
+def _copy(source: Path, target: Path) -> None:
+    handle, aside = tempfile.mkstemp(prefix=".new-", dir=target.parent)
+    os.close(handle)
+    try:
+        shutil.copyfile(source, aside)
+        Path(aside).chmod(source.stat().st_mode & 0o700)
+        Path(aside).replace(target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            Path(aside).unlink()
+        raise
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle, aside = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(aside).replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            Path(aside).unlink()
+        raise
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _seal(text: str, listed: dict[str, dict[str, Any]]) -> Seal:
+    size = sum(entry["bytes"] for entry in listed.values())
+    return Seal(sha256=hashlib.sha256(text.encode()).hexdigest(), files=len(listed), bytes=size)
