@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_DB ?= .autotune/demo.db
 TORCH := torch==2.13.0
 
-.PHONY: install demo test check lint types layers format bench clean
+.PHONY: install demo test exhaustive check lint types layers format bench clean
 
 install: $(VENV)/installed
 
@@ -23,6 +23,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest -q
+
+exhaustive: install
+	$(BIN)/python -m pytest -q -m exhaustive
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from toto_core.device import begin_call, owned, peak_bytes, resolve_device, sync
 from toto_core.forecast import Forecast
 from toto_core.forward import First, Newest
 from toto_core.model_files import digest, locate
-from toto_core.requests import ArrayLike, RequestError, batches, read_context
+from toto_core.requests import ArrayLike, Ask, batches, read_context, rides
 from toto_core.sampling import Noise, draw_noise
 from toto_core.scaling import Stats
 from toto_core.settings import RuntimeSettings
@@ -30,25 +29,6 @@ from toto_core.settings import RuntimeSettings
 
 class PipelineClosedError(RuntimeError):
     """The pipeline was unloaded; load another one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ask:
-    """One forecast's sizes: steps, sample paths (None for the mean path), and paths decoded together."""
-
-    steps: int
-    num_samples: int | None
-    samples_per_batch: int
-    patch_size: int
-
-    @property
-    def patches(self) -> int:
-        return math.ceil(self.steps / self.patch_size)
-
-    @property
-    def rows(self) -> int:
-        """Rows of the first patch that are needed: all when more patches follow."""
-        return min(self.steps, self.patch_size)
 
 
 class TotoPipeline:
@@ -139,21 +119,43 @@ class TotoPipeline:
         """
         started = time.perf_counter()
         calls = self._open()
-        ask = self._ask(prediction_length, num_samples, samples_per_batch)
-        _check_whole("seed", seed, -(2**63), 2**63 - 1)
-        whole = read_context(context, padding_mask, id_mask, self._patch_size)
-        noise = self._noise(ask, variates=whole.series.shape[1], seed=seed)
-        parts: list[Tensor] = []
-        with torch.no_grad():  # not inference_mode: freezing needs tensors that still have version counters
-            for part, real in batches(whole, self.settings, self._patch_size):
-                parts.append(self._forecast(part, ask, noise)[:real])
-        synchronize(self.device)
-        paths = torch.cat(parts)
+        ask = self._ask(prediction_length, num_samples, samples_per_batch, seed)
+        paths = self._paths(read_context(context, padding_mask, id_mask, self._patch_size), ask)
         self._report = calls.report
         self._note(ask, latency_ms=_milliseconds(started))
-        if num_samples is None:
-            return Forecast(mean=paths[..., 0])
-        return Forecast(mean=paths.mean(-1), samples=paths)
+        return _forecast(paths, ask)
+
+    def predict_many(
+        self,
+        contexts: Mapping[str, ArrayLike],
+        prediction_length: int = 8,
+        num_samples: int | None = 256,
+        seed: int = 0,
+        samples_per_batch: int | None = None,
+    ) -> dict[str, Forecast]:
+        """Forecast several series of any lengths, each (time,) or (variate, time), ``series_per_batch`` at a time.
+
+        Series of similar length ride together, the shorter ones padded on the left with what nothing attends:
+        a forecast is that of ``predict`` alone, to float32 rounding. Raises ``RequestError``, which names the
+        series.
+        """
+        started = time.perf_counter()
+        calls = self._open()
+        ask = self._ask(prediction_length, num_samples, samples_per_batch, seed)
+        forecasts: dict[str, Forecast] = {}
+        for names, together in rides(contexts, self.settings.series_per_batch, self._patch_size):
+            for name, path in zip(names, self._paths(together, ask), strict=True):
+                forecasts[name] = _forecast(path.unsqueeze(0), ask)
+        self._report = calls.report
+        self._note(ask, latency_ms=_milliseconds(started))
+        return {name: forecasts[name] for name in contexts}
+
+    def hold_compilation(self, *, hold: bool = True) -> None:
+        """Compile nothing from now on, as wanted in trading hours: a shape never seen runs in eager mode.
+
+        ``compile_report.eager_calls`` counts those calls. ``hold=False`` lets shapes compile again.
+        """
+        self._open().hold = hold
 
     def unload(self) -> None:
         """Free the model; later calls raise ``PipelineClosedError``."""
@@ -166,27 +168,36 @@ class TotoPipeline:
             raise PipelineClosedError("this pipeline was unloaded; load another one")
         return self._calls
 
-    def _ask(self, steps: int, num_samples: int | None, samples_per_batch: int | None) -> _Ask:
-        _check_whole("prediction_length", steps, 1, 1_000_000)
-        for name, value in (("num_samples", num_samples), ("samples_per_batch", samples_per_batch)):
-            if value is not None:
-                _check_whole(name, value, 1, 1_000_000)
-        together = samples_per_batch or self.settings.samples_per_batch or num_samples or 1
-        return _Ask(
-            steps=steps,
+    def _ask(
+        self, prediction_length: int, num_samples: int | None, samples_per_batch: int | None, seed: int
+    ) -> Ask:
+        together = self.settings.samples_per_batch if samples_per_batch is None else samples_per_batch
+        return Ask(
+            steps=prediction_length,
             num_samples=num_samples,
-            samples_per_batch=min(together, num_samples or 1),
+            together=(num_samples or 1) if together is None else together,
+            seed=seed,
             patch_size=self._patch_size,
         )
 
-    def _noise(self, ask: _Ask, *, variates: int, seed: int) -> Noise | None:
+    def _paths(self, whole: Context, ask: Ask) -> Tensor:
+        """Prices (batch, variate, time, sample) of any number of series."""
+        noise = self._noise(ask, variates=whole.series.shape[1])
+        parts: list[Tensor] = []
+        with torch.no_grad():  # not inference_mode: freezing needs tensors that still have version counters
+            for part, real in batches(whole, self.settings, self._patch_size):
+                parts.append(self._forecast(part, ask, noise)[:real])
+        synchronize(self.device)
+        return torch.cat(parts)
+
+    def _noise(self, ask: Ask, *, variates: int) -> Noise | None:
         if ask.num_samples is None:
             return None
         steps = ask.rows if ask.patches == 1 else ask.patches * ask.patch_size
-        noise = draw_noise(seed, num_samples=ask.num_samples, variates=variates, steps=steps)
+        noise = draw_noise(ask.seed, num_samples=ask.num_samples, variates=variates, steps=steps)
         return Noise(*(uniform.to(self.device) for uniform in noise))
 
-    def _forecast(self, context: Context, ask: _Ask, noise: Noise | None) -> Tensor:
+    def _forecast(self, context: Context, ask: Ask, noise: Noise | None) -> Tensor:
         """Prices (batch, variate, time, sample) of one model call's series, on the CPU."""
         context = context.each(lambda part: part.to(self.device))
         begin_call(self.device)
@@ -195,19 +206,23 @@ class TotoPipeline:
         if first.carry is None:
             return owned(first.prices)
         total = first.prices.shape[-1]
-        together = min(ask.samples_per_batch, total)
-        chunks = [
-            self._continue(first, first.carry, ask, noise, slice(start, start + together))
-            for start in range(0, total, together)
-        ]
-        return torch.cat(chunks, dim=-1)[..., : ask.steps, :]
+        together = min(ask.together, total)
+        chunks = []
+        for start in range(0, total, together):
+            begin = min(start, total - together)  # the last chunk is as wide as the others: one graph for all
+            paths = self._continue(first, first.carry, ask, noise, slice(begin, begin + together))
+            chunks.append(paths[..., : ask.steps, start - begin :])
+        return torch.cat(chunks, dim=-1)
 
-    def _continue(self, first: First, carry: Carry, ask: _Ask, noise: Noise | None, part: slice) -> Tensor:
+    def _continue(self, first: First, carry: Carry, ask: Ask, noise: Noise | None, part: slice) -> Tensor:
         """All patches of some sample paths, (batch, variate, time, sample), time in whole patches."""
         prices = _fresh(first.prices[..., part].transpose(-1, -2))
         samples = prices.shape[2]
         stats = Stats(*(_fresh(value.unsqueeze(-1).expand(*value.shape, samples)) for value in carry.stats))
-        suffix = empty_suffix(carry.prefix, samples=samples, slots=ask.patches - 1)
+        slots = ask.patches - 1
+        if self.settings.compiled:  # powers of two, so that not every horizon is a graph of its own
+            slots = 1 << (slots - 1).bit_length()
+        suffix = empty_suffix(carry.prefix, samples=samples, slots=slots)
         newest, patches = Newest(prices, stats), [prices]
         for index in range(1, ask.patches):
             rows = slice(index * ask.patch_size, (index + 1) * ask.patch_size)
@@ -216,7 +231,7 @@ class TotoPipeline:
             patches.append(newest.prices)
         return owned(torch.cat(patches, dim=-1)).transpose(-1, -2)
 
-    def _note(self, ask: _Ask, *, latency_ms: float) -> None:
+    def _note(self, ask: Ask, *, latency_ms: float) -> None:
         if self._cold_start_ms is None:
             self._cold_start_ms = self.load_ms + latency_ms
         report = self._report
@@ -235,14 +250,15 @@ class TotoPipeline:
         }
 
 
+def _forecast(paths: Tensor, ask: Ask) -> Forecast:
+    if ask.num_samples is None:
+        return Forecast(mean=paths[..., 0])
+    return Forecast(mean=paths.mean(-1), samples=paths)
+
+
 def _fresh(view: Tensor) -> Tensor:
     """A copy with the strides a step's results have: those of a view would cost a second compilation."""
     return view.clone(memory_format=torch.contiguous_format)
-
-
-def _check_whole(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise RequestError(f"predict: {name} must be a whole number from {low} to {high}, not {value!r}")
 
 
 def _set_threads(count: int | None) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,38 @@ ArrayLike = Any
 
 class RequestError(ValueError):
     """What was asked of ``predict`` cannot be forecast; the message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What is asked of a forecast.
+
+    ``steps`` time steps; ``num_samples`` sample paths, None for the mean path, of which ``together`` are
+    decoded at a time; ``seed`` of the noise. Raises ``RequestError`` for a number outside its range.
+    """
+
+    steps: int
+    num_samples: int | None
+    together: int
+    seed: int
+    patch_size: int
+
+    def __post_init__(self) -> None:
+        _check_whole("prediction_length", self.steps, 1, 1_000_000)
+        if self.num_samples is not None:
+            _check_whole("num_samples", self.num_samples, 1, 1_000_000)
+        _check_whole("samples_per_batch", self.together, 1, 1_000_000)
+        _check_whole("seed", self.seed, -(2**63), 2**63 - 1)
+
+    @property
+    def patches(self) -> int:
+        """Patches to generate."""
+        return math.ceil(self.steps / self.patch_size)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the first patch that are needed: all when more patches follow."""
+        return min(self.steps, self.patch_size)
 
 
 def read_context(
@@ -61,6 +96,44 @@ def batches(context: Context, settings: RuntimeSettings, patch_size: int) -> Ite
         yield part, real
 
 
+def rides(
+    contexts: Mapping[str, ArrayLike], size: int, patch_size: int
+) -> Iterator[tuple[list[str], Context]]:
+    """At most ``size`` series of one number of variates and of similar length, by name, as one ``Context``.
+
+    Raises ``RequestError``, which names the series, before anything is forecast.
+    """
+    read = {name: _read_one(name, context, patch_size) for name, context in contexts.items()}
+    alike = sorted(read, key=lambda name: (read[name].series.shape[1:], name))
+    for _, group in itertools.groupby(alike, key=lambda name: read[name].series.shape[1]):
+        names = list(group)
+        for start in range(0, len(names), size):
+            riding = names[start : start + size]
+            yield riding, _together([read[name] for name in riding], patch_size)
+
+
+def _read_one(name: str, context: ArrayLike, patch_size: int) -> Context:
+    try:
+        one = read_context(context, None, None, patch_size)
+    except RequestError as error:
+        raise RequestError(f"predict_many: {name}: {str(error).removeprefix('predict: ')}") from None
+    if one.series.shape[0] != 1:
+        raise RequestError(f"predict_many: {name}: context must be (time,) or (variate, time)")
+    return one
+
+
+def _together(contexts: Sequence[Context], patch_size: int) -> Context:
+    """One context of several series without groups, left-padded to the longest with what nothing attends."""
+    longest = max(context.series.shape[-1] for context in contexts)
+    missing = [longest - context.series.shape[-1] for context in contexts]
+    pad = torch.nn.functional.pad
+    series = torch.cat([pad(c.series, (m, 0)) for c, m in zip(contexts, missing, strict=True)])
+    valid = torch.cat([pad(c.valid, (m, 0)) for c, m in zip(contexts, missing, strict=True)])
+    if not any(missing):
+        return Context(series, valid, None, None)
+    return Context(series, valid, None, torch.tensor([m // patch_size for m in missing]))
+
+
 def _pad_to_bucket(context: Context, bucket: int, patch_size: int) -> Context:
     if bucket == 0:
         return context
@@ -72,7 +145,8 @@ def _pad_to_bucket(context: Context, bucket: int, patch_size: int) -> Context:
     if groups is not None:
         groups = torch.cat((groups[..., :1].expand(-1, -1, added_patches), groups), dim=-1)
     # the count is given even when it is 0: one graph serves every context of the bucket
-    pad_patches = torch.full((rows,), added_patches, dtype=torch.int64)
+    before = torch.zeros(rows, dtype=torch.int64) if context.pad_patches is None else context.pad_patches
+    pad_patches = before + added_patches
     return Context(pad(context.series, (added, 0)), pad(context.valid, (added, 0)), groups, pad_patches)
 
 
@@ -92,6 +166,11 @@ def _groups(ids: Tensor, missing: int, patch_size: int) -> Tensor:
     if not torch.equal(ids.amin(-1), ids.amax(-1)):
         raise RequestError("predict: id_mask changes inside a patch")
     return ids[..., 0]
+
+
+def _check_whole(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise RequestError(f"predict: {name} must be a whole number from {low} to {high}, not {value!r}")
 
 
 def _batched(values: ArrayLike, dtype: torch.dtype, name: str) -> Tensor:

@@ -9,7 +9,7 @@ import torch._inductor.config as inductor_config
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tests.golden import GoldenCase, golden_case
+from tests.golden import CASES, GoldenCase, golden_case, horizons_of
 from toto_core.config import ModelConfig
 from toto_core.decode import Decoder
 from toto_core.model import TotoModel
@@ -80,26 +80,73 @@ def mean_path(pipeline: TotoPipeline, case: GoldenCase, first: int, horizon: int
     return forecast.mean
 
 
-def test_a_bucketed_compiled_pipeline_gives_the_reference_and_never_recompiles_in_its_bucket() -> None:
-    # 33 steps are three patches, so the second and third are cached steps; contexts of 6, 5 and 1 patches
-    case = golden_case("spacewise_first")
-    compiled = case.pipeline(RuntimeSettings(compile_mode="default", context_bucket=128))
-    eager = case.pipeline()
+def test_two_hundred_mixed_requests_after_warm_up_compile_nothing_and_answer_as_eager_does() -> None:
+    settings = RuntimeSettings(
+        compile_mode="default", freezing=True, context_bucket=64, series_per_batch=3, samples_per_batch=5
+    )
+    compiled, eager = tiny(settings)
+    compiled.predict(walk(64), 20, num_samples=5)
+    warm = compiled.compile_report
+    assert (warm.requested, warm.graphs, warm.recompiles, warm.graph_breaks) == (True, 2, 0, 0)
+    assert warm.really_compiled
+    assert warm.compile_seconds > 0.0
 
-    ours = mean_path(compiled, case, 0, 33)
-    assert relative_error(ours, case.vectors["mean.cached.h33"]) < 2e-6
-    for first in (0, 20, 80):
-        ours = mean_path(compiled, case, first, 33)
-        assert relative_error(ours, mean_path(eager, case, first, 33)) < 2e-6
+    rng = np.random.default_rng(0)
+    for turn in range(200):
+        lengths = rng.integers(1, 65, size=rng.integers(1, 8))
+        series = {f"S{i}": walk(int(length))[0] for i, length in enumerate(lengths)}
+        horizon = int(rng.integers(17, 25))  # three patches, so that cached steps are taken too
+        ours = compiled.predict_many(series, horizon, num_samples=5, seed=turn)
+        if turn % 10:
+            continue
+        for name, context in series.items():
+            expected = eager.predict(context, horizon, num_samples=5, seed=turn)
+            assert relative_error(ours[name].mean, expected.mean) < 1e-5
 
-    report = compiled.compile_report
-    assert (report.requested, report.graphs, report.recompiles, report.graph_breaks) == (True, 2, 0, 0)
-    assert report.really_compiled
-    assert report.compile_seconds > 0.0
+    assert compiled.compile_report == warm
     metadata = compiled.last_run_metadata
     assert metadata["torch_compile_success"] is True
     assert (metadata["graphs"], metadata["recompiles"], metadata["recompile_limit_hit"]) == (2, 0, False)
     assert metadata["cold_start_ms"] > metadata["latency_ms"] > 0.0
+
+
+ALWAYS = ("grouped_padded", "spacewise_first")
+EVERY = [case if case in ALWAYS else pytest.param(case, marks=pytest.mark.exhaustive) for case in CASES]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_graph_compiled_ahead_gives_the_reference(name: str) -> None:
+    # the longest horizon takes the first patch and cached steps; contexts that end earlier ride in the bucket
+    case = golden_case(name)
+    compiled = case.pipeline(RuntimeSettings(compile_mode="default", freezing=True, context_bucket=512))
+    horizon = max(horizons_of(name))
+
+    ours = mean_path(compiled, case, 0, horizon)
+
+    limit = 0.03 / float(ours.abs().max()) if name == "constant" else 1e-4
+    assert relative_error(ours, case.vectors[f"mean.cached.h{horizon}"]) < limit
+    shorter = mean_path(compiled, case, 20, horizon)
+    assert relative_error(shorter, mean_path(case.pipeline(), case, 20, horizon)) < 2e-6
+    report = compiled.compile_report
+    assert (report.graphs, report.recompiles, report.graph_breaks) == (2, 0, 0)
+
+
+@pytest.mark.parametrize("scope", ["full", "layer"])
+def test_on_hold_an_unknown_shape_runs_eagerly_is_counted_and_compiles_nothing(scope: str) -> None:
+    compiled, eager = tiny(RuntimeSettings(compile_mode="default", compile_scope=scope))
+    known, unknown = walk(16), walk(24, variates=2)
+    samples_of(compiled, known, 8)
+    before = compiled.compile_report
+
+    compiled.hold_compilation()
+
+    assert relative_error(samples_of(compiled, known, 8), samples_of(eager, known, 8)) < 2e-6
+    assert compiled.compile_report == before
+    assert relative_error(samples_of(compiled, unknown, 8), samples_of(eager, unknown, 8)) < 2e-6
+    held = compiled.compile_report
+    assert held.graphs == before.graphs
+    if scope == "full":  # torch decides layer by layer, and says of none what it did
+        assert held.eager_calls == 1
 
 
 def test_reaching_the_recompile_limit_is_reported_and_the_forecast_stays_right() -> None:

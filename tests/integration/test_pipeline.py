@@ -262,3 +262,27 @@ def test_a_process_keeps_the_thread_count_of_its_first_pipeline() -> None:
     assert caught == [
         ["this process already runs 1 threads; settings for 2 hold after a restart", "<string>"]
     ]
+
+
+def test_many_series_of_any_length_get_the_forecast_each_would_get_alone(mini: TotoPipeline) -> None:
+    lengths = {"AMD": 512, "AAPL": 70, "BTCUSD": 512, "GOOGL": 300, "ETHUSD": 31}
+    contexts: dict[str, Any] = {name: find_series(name, None).close[-n:] for name, n in lengths.items()}
+    contexts["PAIR"] = np.stack([contexts["AMD"], contexts["BTCUSD"]])
+    batched = TotoPipeline.from_pretrained("toto-mini", settings=RuntimeSettings(series_per_batch=4))
+
+    together = batched.predict_many(contexts, 40, num_samples=16, seed=2)
+
+    assert list(together) == list(contexts)
+    for name, forecast in together.items():
+        alone = mini.predict(contexts[name], 40, num_samples=16, seed=2)
+        assert_same_prices(samples_of(forecast), samples_of(alone))
+    means = batched.predict_many({"AMD": contexts["AMD"]}, 8, num_samples=None)
+    assert means["AMD"].samples is None
+    assert batched.predict_many({}) == {}
+
+
+def test_a_series_that_cannot_be_forecast_is_named(mini: TotoPipeline) -> None:
+    with pytest.raises(RequestError, match="predict_many: AMD: context holds NaN"):
+        mini.predict_many({"AAPL": np.ones(40), "AMD": np.full(40, np.nan)})
+    with pytest.raises(RequestError, match=r"predict_many: AMD: context must be \(time,\)"):
+        mini.predict_many({"AMD": np.ones((2, 1, 40))})
