@@ -45,7 +45,8 @@ format: install
 
 bench: install
 	$(BIN)/python benchmarks/lookup.py
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/settings.py
 
 clean:
 	rm -rf $(VENV) .autotune .mypy_cache .ruff_cache .pytest_cache

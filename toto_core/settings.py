@@ -33,7 +33,7 @@ class RuntimeSettings:
     context_bucket    compiled contexts are padded on the left to a multiple of this many time steps, 0 for
                       whole patches only.
     dynamic           compile for dynamic shapes.
-    freezing          compile the weights in as packed constants.
+    freezing          compile the weights in as packed constants (a whole graph only).
     compile_scope     ``full`` graph or one repeated ``layer``.
     num_threads       CPU threads of the process, None for torch's own choice.
 
@@ -160,7 +160,8 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
     """The representative of all settings that cannot differ from ``settings`` under ``facts``.
 
     On a CPU there are no CUDA graphs, so reduce-overhead is default and max-autotune-no-cudagraphs is
-    max-autotune. Eager mode has no graph to bucket, freeze or recompile. Idempotent.
+    max-autotune. Eager mode has no graph to bucket, freeze or recompile. One graph for the repeated layer
+    cannot hold the weights of any. Idempotent.
     """
     if facts.device == "cpu":
         aliases = {"reduce-overhead": "default", "max-autotune-no-cudagraphs": "max-autotune"}
@@ -181,6 +182,8 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
             freezing=False,
             compile_scope="full",
         )
+    if settings.compile_scope == "layer":
+        settings = settings.replace(freezing=False)
     return _canonical_shapes(settings, facts)
 
 

@@ -22,11 +22,10 @@ from autotuner.measurement.accuracy import WINDOWS
 from autotuner.measurement.child import Child, ChildError
 from autotuner.measurement.evidence import merge_accuracy, read_forecasts
 from autotuner.measurement.job import ArmJob
+from autotuner.measurement.started import StartedArm
 from autotuner.measurement.stats import EffectiveCost, paired_ratio, shape_timing
-from autotuner.measurement.timing import WINDOW
 from autotuner.measurement.trial import (
     ArmLaunch,
-    Block,
     Failed,
     Launch,
     Measured,
@@ -53,32 +52,6 @@ class RunnerLimits:
     memory_bytes: int
     warm_up_seconds: float = 20.0
     enough_width: float = 0.04
-
-
-class _Arm:
-    """A started child with its answers so far."""
-
-    def __init__(self, child: Child, settings: RuntimeSettings, cold_start_ms: float) -> None:
-        self.child = child
-        self.settings = settings
-        self.cold_start_ms = cold_start_ms
-        self.report = CompileReport()
-        self.peak_bytes = 0
-
-    def block(self, shape: int, deadline: float) -> Block:
-        request = {"ask": "block", "shape": shape, "calls": WINDOW}
-        milliseconds = self.child.ask(request, event="block", deadline=deadline)["ms"]
-        return tuple(milliseconds[1:])  # the first call pays for the other arm's cache
-
-    def cpu_seconds(self) -> float:
-        return self.child.cpu_seconds()
-
-    def note(self, answer: dict[str, Any]) -> None:
-        self.report = CompileReport.from_dict(answer["report"])
-        self.peak_bytes = answer.get("peak_bytes", self.peak_bytes)
-
-    def refresh(self, deadline: float) -> None:
-        self.note(self.child.ask({"ask": "report"}, event="report", deadline=deadline))
 
 
 class ProcessRunner:
@@ -117,7 +90,7 @@ class ProcessRunner:
         self._series_file = Path(self._folder.name) / "close.npy"
         self._last_fifth_start = last_fifth_start
         np.save(self._series_file, close)
-        self._reference: _Arm | None = None
+        self._reference: StartedArm | None = None
         self._reference_forecasts: list[dict[str, Any]] | None = None
         self._forecast_seconds = 0.0
         self._children: list[Child] = []
@@ -148,7 +121,7 @@ class ProcessRunner:
         deadline = time.monotonic() + seconds
         with self._only_one_more() as children:
             started = [self._start_or_fail(settings, children, deadline) for settings in arms]
-            running = [arm for arm in started if isinstance(arm, _Arm)]
+            running = [arm for arm in started if isinstance(arm, StartedArm)]
             self._say(f"timing {len(running)} settings side by side")
             taken = self._turns(running, deadline).take(blocks, lambda *_: False)
             ended = {id(arm): _launched(arm, index, taken, deadline) for index, arm in enumerate(running)}
@@ -163,7 +136,7 @@ class ProcessRunner:
         self._reference = None
         self._folder.cleanup()
 
-    def _measure_beside(self, reference: _Arm, arm: _Arm, deadline: float) -> Outcome:
+    def _measure_beside(self, reference: StartedArm, arm: StartedArm, deadline: float) -> Outcome:
         self._say("timing it beside the reference")
         reserve = _FORECASTS_MAY_TAKE * self._forecast_seconds
         turns = self._turns((arm, reference), deadline - reserve)
@@ -204,7 +177,7 @@ class ProcessRunner:
         except ChildError:
             return None
 
-    def _turns(self, arms: Sequence[_Arm], deadline: float) -> Turns:
+    def _turns(self, arms: Sequence[StartedArm], deadline: float) -> Turns:
         shapes = len(self._workload.shapes)
         return Turns(arms, shapes=shapes, order=self._order, deadline=deadline)
 
@@ -215,7 +188,7 @@ class ProcessRunner:
         ratio = paired_ratio(blocks[1], blocks[0], cost=self._cost.time_alone, rng=self._rng)
         return ratio.high - ratio.low < self._limits.enough_width * ratio.estimate
 
-    def _ensure_reference(self, deadline: float) -> _Arm:
+    def _ensure_reference(self, deadline: float) -> StartedArm:
         if self._reference is not None and self._reference.child.alive:
             return self._reference
         self._say(f"starting the reference, {self._reference_settings.label}")
@@ -233,16 +206,16 @@ class ProcessRunner:
 
     def _start(
         self, settings: RuntimeSettings, children: list[Child], deadline: float, *, cold: bool
-    ) -> _Arm:
+    ) -> StartedArm:
         child = Child(self._job(settings, empty=cold))
         children.append(child)
-        arm = _Arm(child, settings, child.expect("started", deadline=deadline)["cold_start_ms"])
+        arm = StartedArm(child, settings, child.expect("started", deadline=deadline)["cold_start_ms"])
         arm.note(child.expect("ready", deadline=deadline))
         return arm
 
     def _start_or_fail(
         self, settings: RuntimeSettings, children: list[Child], deadline: float
-    ) -> _Arm | Failed:
+    ) -> StartedArm | Failed:
         self._say(f"launching {settings.label}")
         try:
             arm = self._start(settings, children, deadline, cold=False)
@@ -302,7 +275,7 @@ def _not_compiled(settings: RuntimeSettings, report: CompileReport) -> Failed | 
     return Failed(kind="not_compiled", detail=f"asked for {settings.compile_mode}, but {cause}")
 
 
-def _launched(arm: _Arm, index: int, taken: Taken, deadline: float) -> ArmLaunch | Failed:
+def _launched(arm: StartedArm, index: int, taken: Taken, deadline: float) -> ArmLaunch | Failed:
     if index in taken.failed:
         return taken.failed[index]
     try:

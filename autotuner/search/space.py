@@ -28,8 +28,7 @@ _COMPILED_BASE = RuntimeSettings(compile_mode="default")
 _GROUPS = (
     ("compile_mode",),
     ("precision",),
-    ("freezing",),
-    ("compile_scope",),
+    ("freezing", "compile_scope"),  # weights can be frozen into a whole graph only
     ("recompile_limit", "context_bucket", "dynamic"),  # which of these matter depends on the other two
     ("series_per_batch",),
     ("samples_per_batch",),
@@ -148,8 +147,8 @@ class SearchSpace:
         return frozenset(self.keys)
 
 
-def search_space(workload: Workload, facts: SettingsFacts, *, compile_scopes: bool = False) -> SearchSpace:
-    """Everything worth trying for ``workload`` under ``facts``; compiling one layer only when asked for."""
+def search_space(workload: Workload, facts: SettingsFacts) -> SearchSpace:
+    """Everything worth trying for ``workload`` under ``facts``."""
     choices: dict[str, tuple[Value, ...]] = {
         "compile_mode": COMPILE_MODES,
         "precision": PRECISIONS,
@@ -159,7 +158,7 @@ def search_space(workload: Workload, facts: SettingsFacts, *, compile_scopes: bo
         "context_bucket": _buckets(workload, facts),
         "dynamic": (False, True),
         "freezing": (False, True),
-        "compile_scope": COMPILE_SCOPES if compile_scopes else COMPILE_SCOPES[:1],
+        "compile_scope": COMPILE_SCOPES,
         "num_threads": _powers_up_to(facts.threads) if facts.device == "cpu" else (None,),
     }
     knobs = tuple(_knob(names, choices, facts) for names in _GROUPS)
@@ -176,10 +175,16 @@ def likely_winners(space: SearchSpace) -> tuple[RuntimeSettings, ...]:
 
     Matrix products dominate on a CPU, and freezing is how inductor packs weights: that alone bought most of
     what compiling buys in the measurements this design rests on. One thread comes first, because two stall
-    each other as soon as another process wants a core; then all threads, then bf16.
+    each other as soon as another process wants a core; then all threads, then bf16, then plain weights, which
+    are faster for a model that fits into the processor's caches.
     """
     packed = RuntimeSettings(compile_mode="default", freezing=True)
-    wanted = (packed.replace(num_threads=1), packed, packed.replace(precision="bf16", num_threads=1))
+    wanted = (
+        packed.replace(num_threads=1),
+        packed,
+        packed.replace(precision="bf16"),
+        packed.replace(freezing=False),
+    )
     return tuple(dict.fromkeys(key for key in map(space.canonical, wanted) if key in space))
 
 

@@ -31,6 +31,7 @@ def load_pipeline(
     settings: RuntimeSettings | None = None,
     device: str | None = None,
     db: str | None = None,
+    hold_compilation: bool = False,
 ) -> TotoPipeline:
     """The pipeline of ``lookup``'s answer on ``device`` (``cpu`` unless given), compiled and warm.
 
@@ -38,8 +39,10 @@ def load_pipeline(
     that fail in the warm-up or that torch runs eagerly are quarantined: this process goes on in eager fp32,
     with one ``RuntimeWarning``, and a note for the tuner is left in the spool. What was compiled before is
     used after its checksums are verified, and what is compiled here is kept for the next process. Unless the
-    user has set ``TORCHINDUCTOR_CACHE_DIR``, it is set to a private folder of this process. Raises what loading
-    and running in eager fp32 raises: ``CheckpointError``, ``DeviceError``, ``RequestError``.
+    user has set ``TORCHINDUCTOR_CACHE_DIR``, it is set to a private folder of this process. With
+    ``hold_compilation``, wanted in trading hours, shapes that the workload does not name run eagerly instead
+    of compiling. Raises what loading and running in eager fp32 raises: ``CheckpointError``, ``DeviceError``,
+    ``RequestError``.
     """
     target = _device(device)
     found = lookup(
@@ -53,6 +56,7 @@ def load_pipeline(
     if reason is None:
         pipeline, reason = _attempt(found, target, environment, provenance)
         if pipeline is not None:
+            pipeline.hold_compilation(hold=hold_compilation)
             return pipeline
     provenance = {"settings_source": f"quarantined: {reason}", "symbol": found.symbol}
     pipeline = _warm_pipeline(found, SAFE, target, provenance)

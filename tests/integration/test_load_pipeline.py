@@ -186,12 +186,14 @@ def test_a_pipeline_compiled_by_layer_is_warm_private_and_answers_as_eager_does(
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(guessable))
     by_layer = DEFAULT.replace(compile_scope="layer")
     published(db, entry(settings=by_layer))
-    pipeline = load_pipeline("AMD", db=db)
+    pipeline = load_pipeline("AMD", db=db, hold_compilation=True)
     report = pipeline.compile_report
     forecast = pipeline.predict(PRICES, 4, 8, seed=3)
 
     assert report.really_compiled
     assert pipeline.compile_report == report
+    pipeline.predict(np.stack([PRICES, PRICES]), 2, 8)  # a shape nobody warmed up
+    assert pipeline.compile_report.graphs == report.graphs
     assert metadata(pipeline)["torch_compile_success"] is True
     assert metadata(pipeline)["settings_source"] == "promotion"
     own = compile_cache(current_environment().fingerprint, by_layer.key)

@@ -41,12 +41,12 @@ workloads = st.builds(
 
 
 @settings(max_examples=15, deadline=None)
-@given(workloads, st.sampled_from(("cpu", "cuda")), st.integers(1, 2), st.booleans())
+@given(workloads, st.sampled_from(("cpu", "cuda")), st.integers(1, 2))
 def test_the_keys_are_the_canonical_forms_of_every_combination(
-    workload: Workload, device: str, threads: int, scopes: bool
+    workload: Workload, device: str, threads: int
 ) -> None:
     rules = facts(workload, device, threads)
-    found = search_space(workload, rules, compile_scopes=scopes)
+    found = search_space(workload, rules)
     names = list(found.choices)
     combinations = itertools.product(*found.choices.values())
     everything = (RuntimeSettings(**dict(zip(names, c, strict=True))) for c in combinations)  # type: ignore[arg-type]
@@ -66,11 +66,11 @@ def test_every_key_has_raw_values_that_come_back_to_it(workload: Workload, devic
         assert found.key_of(values) == key
 
 
-def test_one_request_shape_on_a_cpu_leaves_twenty_keys() -> None:
+def test_one_request_shape_on_a_cpu_leaves_twenty_eight_keys() -> None:
     found = space(ONE_SHAPE)
 
-    assert found.describe() == "480 combinations, 20 distinct keys on cpu for this workload"
-    assert set(found.sampled) == {"compile_mode", "precision", "freezing", "num_threads"}
+    assert found.describe() == "960 combinations, 28 distinct keys on cpu for this workload"
+    assert set(found.sampled) == {"compile_mode", "precision", "freezing", "compile_scope", "num_threads"}
     assert found.sampled["compile_mode"] == ("eager", "default", "max-autotune")
 
 
@@ -139,17 +139,15 @@ def test_aliases_are_the_same_thing_and_never_the_key_itself() -> None:
     assert all(found.canonical(alias) == key and alias != key for alias in found.aliases(key))
 
 
-def test_compiling_one_layer_is_tried_only_when_asked_for() -> None:
-    rules = facts(ONE_SHAPE)
+def test_one_layer_is_tried_as_well_as_the_whole_graph_and_only_that_can_be_frozen() -> None:
+    scopes = {(key.compile_scope, key.freezing) for key in space(ONE_SHAPE).keys if key.compiled}
 
-    assert {key.compile_scope for key in search_space(ONE_SHAPE, rules).keys} == {"full"}
-    scopes = {key.compile_scope for key in search_space(ONE_SHAPE, rules, compile_scopes=True).keys}
-    assert scopes == {"full", "layer"}
+    assert scopes == {("full", False), ("full", True), ("layer", False)}
 
 
 def test_a_hundred_thousand_combinations_come_to_far_fewer_keys() -> None:
     workload = Workload(shapes=SEVERAL.shapes, series_per_call=256)
-    found = search_space(workload, facts(workload, threads=64), compile_scopes=True)
+    found = search_space(workload, facts(workload, threads=64))
 
     assert found.raw_size >= 100_000
     assert len(found.keys) < found.raw_size

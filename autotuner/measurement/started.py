@@ -1,0 +1,41 @@
+"""``StartedArm``: a child process that is ready for its turns, with what it said so far."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotuner.measurement.child import Child
+from autotuner.measurement.timing import WINDOW
+from autotuner.measurement.trial import Block
+from toto_core.compile_report import CompileReport
+from toto_core.settings import RuntimeSettings
+
+
+class StartedArm:
+    """A started child with its answers so far."""
+
+    def __init__(self, child: Child, settings: RuntimeSettings, cold_start_ms: float) -> None:
+        self.child = child
+        self.settings = settings
+        self.cold_start_ms = cold_start_ms
+        self.report = CompileReport()
+        self.peak_bytes = 0
+
+    def block(self, shape: int, deadline: float) -> Block:
+        """Milliseconds of one block of calls. Raises ``ChildError``, as the other requests do."""
+        request = {"ask": "block", "shape": shape, "calls": WINDOW}
+        milliseconds = self.child.ask(request, event="block", deadline=deadline)["ms"]
+        return tuple(milliseconds[1:])  # the first call pays for the other arm's cache
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process so far."""
+        return self.child.cpu_seconds()
+
+    def note(self, answer: dict[str, Any]) -> None:
+        """Keep what an answer says of compilation and memory."""
+        self.report = CompileReport.from_dict(answer["report"])
+        self.peak_bytes = answer.get("peak_bytes", self.peak_bytes)
+
+    def refresh(self, deadline: float) -> None:
+        """Ask for that again."""
+        self.note(self.child.ask({"ask": "report"}, event="report", deadline=deadline))
