@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from autotuner.measurement.accuracy import LEVELS, WINDOWS, rolling_origins
+from autotuner.measurement.accuracy import LEVELS, WINDOWS, Forecasts, rolling_origins
 from autotuner.measurement.evidence import ShapeForecasts, merge_accuracy
-from autotuner.measurement.accuracy import Forecasts
 from autotuner.measurement.process_runner import SEEDS
 from toto_core.pipeline import TotoPipeline
 from toto_core.series import PriceSeries, find_series

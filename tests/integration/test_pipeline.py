@@ -286,3 +286,21 @@ def test_a_series_that_cannot_be_forecast_is_named(mini: TotoPipeline) -> None:
         mini.predict_many({"AAPL": np.ones(40), "AMD": np.full(40, np.nan)})
     with pytest.raises(RequestError, match=r"predict_many: AMD: context must be \(time,\)"):
         mini.predict_many({"AMD": np.ones((2, 1, 40))})
+
+
+PEAK = """
+import sys
+import numpy as np
+from toto_core.pipeline import TotoPipeline
+pipeline = TotoPipeline.from_pretrained("toto-mini")
+pipeline.predict(100 + np.sin(np.arange(64)), 256, 2048, samples_per_batch=int(sys.argv[1]))
+print(pipeline.last_run_metadata["peak_bytes"])
+"""
+
+
+def test_samples_per_batch_bounds_the_peak_memory_that_is_reported() -> None:
+    def peak_bytes(together: int) -> int:
+        command = [sys.executable, "-c", PEAK, str(together)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert peak_bytes(128) < 0.8 * peak_bytes(2048)

@@ -12,9 +12,12 @@ from toto_core.cache import empty_suffix
 from toto_core.decode import Context, Prediction
 from toto_core.forecast import Forecast
 from toto_core.scaling import Stats
+from toto_core.settings import RuntimeSettings
 
 ELEMENTWISE = 1e-4
 TYPICAL = 1e-5
+BF16_SHARE = 0.02
+"""Of the 10-90 % spread of a forecast: what bf16 may move its mean path by."""
 every_case = pytest.mark.parametrize("name", CASES)
 
 
@@ -183,3 +186,17 @@ def test_padding_that_is_not_marked_as_a_bucket_does_change_a_forecast() -> None
     padded = in_a_bucket(context, 5, case)._replace(pad_patches=None)
     plain, attended = forced_steps(case, context)[0], forced_steps(case, padded)[0]
     assert float((plain.mixture.loc - attended.mixture.loc).abs().max()) > 1e-3
+
+
+@every_case
+def test_bf16_moves_a_forecast_by_a_small_part_of_what_it_spreads_over(name: str) -> None:
+    # random weights are worse than trained ones; what bf16 costs those is in benchmarks/results/
+    case = golden_case(name)
+    ours = case.pipeline(RuntimeSettings(precision="bf16")).predict(
+        case.series, 8, num_samples=None, padding_mask=case.padding_mask, id_mask=case.id_mask
+    )
+    expected = case.pipeline().predict(
+        case.series, 8, num_samples=None, padding_mask=case.padding_mask, id_mask=case.id_mask
+    )
+    low, high = case.vectors["sampled.quantiles"][[0, -1]]
+    assert float(((ours.mean - expected.mean).abs() / (high - low)).max()) < BF16_SHARE
