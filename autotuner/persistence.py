@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,6 +40,7 @@ from storage.records import (
     PromotionRecord,
     RunRecord,
     RunStatus,
+    SelfTestRecord,
     SeriesRecord,
     Stage,
     WorkloadRecord,
@@ -118,6 +119,22 @@ class Store:
             )
         )
 
+    def remember_selftest(self, environment: Environment, result: Mapping[str, Any], *, at: datetime) -> None:
+        """Store what a self-test found of an environment."""
+        self.records.add_selftest(
+            SelfTestRecord(
+                environment_fingerprint=environment.fingerprint, measured_at=at, result_json=dumps(result)
+            )
+        )
+
+    def selftest(self, environment: Environment) -> dict[str, Any] | None:
+        """The newest self-test of an environment with its ``measured_at``, None when there was none."""
+        record = self.records.newest_selftest(environment.fingerprint)
+        if record is None:
+            return None
+        result: dict[str, Any] = loads(record.result_json)
+        return result | {"measured_at": record.measured_at.isoformat()}
+
     def begin_run(
         self, subject: Subject, *, profile: str, seed: int, study: str, resume: bool
     ) -> tuple[str, bool]:
@@ -183,6 +200,26 @@ class Store:
             if outcome is None or settings is None:
                 continue  # written by another version
             if isinstance(outcome, Measured) or (record.run_id == run_id and outcome.kind != "timeout"):
+                found[settings] = outcome
+        return found
+
+    def tried(self, subject: Subject) -> dict[RuntimeSettings, Outcome]:
+        """The newest outcome of every settings, failures included, whatever run they are from.
+
+        A failure stands only where nothing was measured: what compiles today is not ruled out by yesterday.
+        """
+        found: dict[RuntimeSettings, Outcome] = {}
+        for record in self.records.measurements(
+            subject.symbol,
+            workload_signature=subject.workload.signature,
+            environment_fingerprint=subject.environment.fingerprint,
+            model_digest=subject.model_digest,
+            stage="search",
+        ):
+            outcome, settings = read_outcome(record), read_settings(record.settings_json)
+            if outcome is None or settings is None:
+                continue  # written by another version
+            if isinstance(outcome, Measured) or not isinstance(found.get(settings), Measured):
                 found[settings] = outcome
         return found
 

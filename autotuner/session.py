@@ -151,6 +151,7 @@ class _Run:
             study=study,
             distinct_keys=len(self.bench.space.keys),
             run_id=self.run_id,
+            selftest=self.store.selftest(self.subject.environment),
         )
 
     def _search(self, runner: Runner, study_name: str, champion: Promotion | None, end: float) -> StudyResult:

@@ -101,6 +101,7 @@ def run_document(
     study: StudyResult,
     distinct_keys: int,
     run_id: str,
+    selftest: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything a run came to, in plain values; the fields are documented in the README."""
     failed = dict(study.failed)
@@ -122,6 +123,7 @@ def run_document(
         "decision": {"verdict": decision.verdict, "reason": decision.reason},
         "promoted": decision.promoted,
         "fastest_once_running": fastest_once_running(study, workload, profile),
+        "selftest": selftest,
         "run_id": run_id,
     }
 

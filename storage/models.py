@@ -219,3 +219,15 @@ class TelemetryRow(Base):
     window_start: Mapped[datetime]
     window_end: Mapped[datetime]
     payload_json: Mapped[str]
+
+
+class SelfTestRow(Base):
+    """What self-tests found of a machine."""
+
+    __tablename__ = "selftests"
+    __table_args__ = (Index(None, "environment_fingerprint"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    environment_fingerprint: Mapped[str] = mapped_column(ForeignKey("environments.fingerprint"))
+    measured_at: Mapped[datetime]
+    result_json: Mapped[str]

@@ -213,6 +213,16 @@ class TelemetryRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelfTestRecord(Record):
+    """What a self-test found of one environment."""
+
+    environment_fingerprint: str
+    measured_at: datetime
+    result_json: str
+    id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImportCounts(Record):
     """How much of a document was new to the store."""
 

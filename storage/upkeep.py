@@ -1,4 +1,4 @@
-"""Queries on what keeps a machine in order: leases of devices, compile artifacts, telemetry."""
+"""Queries on what keeps a machine in order: leases of devices, compile artifacts, telemetry, self-tests."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import InvalidRecord
-from storage.models import ArtifactRow, LeaseRow, TelemetryRow
-from storage.records import ArtifactRecord, LeaseRecord, TelemetryRecord
+from storage.models import ArtifactRow, LeaseRow, SelfTestRow, TelemetryRow
+from storage.records import ArtifactRecord, LeaseRecord, SelfTestRecord, TelemetryRecord
 from storage.rows import columns, insert_if_absent, to_record
 
 
@@ -96,6 +96,26 @@ class Upkeep:
             statement = statement.where(TelemetryRow.window_start >= since)
         with self._database.read() as session:
             return tuple(to_record(TelemetryRecord, row) for row in session.scalars(statement))
+
+    def add_selftest(self, selftest: SelfTestRecord) -> int:
+        """Store one; the id. Raises `MissingReference` when its environment is not stored."""
+        with self._database.write() as session:
+            row = SelfTestRow(**columns(selftest, leave_out=("id",)))
+            session.add(row)
+            session.flush()
+            return row.id
+
+    def newest_selftest(self, environment_fingerprint: str) -> SelfTestRecord | None:
+        """The last one of that environment, None when there was none."""
+        statement = (
+            select(SelfTestRow)
+            .where(SelfTestRow.environment_fingerprint == environment_fingerprint)
+            .order_by(SelfTestRow.measured_at.desc(), SelfTestRow.id.desc())
+            .limit(1)
+        )
+        with self._database.read() as session:
+            row = session.scalars(statement).first()
+            return None if row is None else to_record(SelfTestRecord, row)
 
 
 def _lease(device: str, owner: str, token: int, now: datetime, ttl_s: float) -> LeaseRecord:

@@ -16,6 +16,7 @@ _COMMANDS = {
     "show": "show",
     "list": "show",
     "history": "show",
+    "explain": "explain",
     "compare": "compare",
     "select": "choose",
     "rollback": "choose",
@@ -23,6 +24,7 @@ _COMMANDS = {
     "unpin": "choose",
     "forecast": "forecast",
     "cron": "cron",
+    "selftest": "selftest",
     "doctor": "doctor",
     "export": "exchange",
     "import": "exchange",
@@ -58,7 +60,8 @@ def cli() -> None:
     \b
     autotune doctor                  what this machine is missing
     autotune run --symbol AMD        tune AMD, prove the winner, store it
-    autotune show --symbol AMD       what AMD runs and why
+    autotune show --symbol AMD       what AMD runs
+    autotune explain AMD             why, how sure that is, and what would change it
     autotune forecast --symbol AMD   a forecast with those settings
 
     Exit codes: 0 done, 1 failed with one line of reason, 2 bad usage.

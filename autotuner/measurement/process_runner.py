@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import random
 import shutil
@@ -22,6 +23,7 @@ from autotuner.measurement.accuracy import WINDOWS
 from autotuner.measurement.child import Child, ChildError
 from autotuner.measurement.evidence import merge_accuracy, read_forecasts
 from autotuner.measurement.job import ArmJob
+from autotuner.measurement.looks import spending_confidences
 from autotuner.measurement.started import StartedArm
 from autotuner.measurement.stats import EffectiveCost, paired_ratio, shape_timing
 from autotuner.measurement.trial import (
@@ -40,6 +42,8 @@ SEEDS = (11, 12, 13)
 """Noise of the accuracy windows, the same for every arm."""
 _FORECASTS_MAY_TAKE = 2.0
 """Times as long as the reference took for its forecasts: what is kept of a trial's time for its own."""
+_LOOKS = 3
+"""Times a trial is looked at, evenly spread, the last one being its end."""
 _GRACE_SECONDS = 2.0
 """A launch that used its time up may still say what compiling did."""
 
@@ -95,7 +99,7 @@ class ProcessRunner:
         self._forecast_seconds = 0.0
         self._children: list[Child] = []
 
-    def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
+    def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
         """One trial beside the reference; see ``Runner``."""
         deadline = time.monotonic() + seconds
         with self._only_one_more() as children:
@@ -104,7 +108,7 @@ class ProcessRunner:
                 self._say(f"starting {settings.label}")
                 arm = self._start(settings, children, deadline, cold=True)
                 failed = _not_compiled(settings, arm.report)
-                outcome = failed or self._measure_beside(reference, arm, deadline)
+                outcome = failed or self._measure_beside(reference, arm, deadline, beat)
                 if not settings.compiled or isinstance(outcome, Failed) or outcome.ratio.estimate < 1.0:
                     return outcome
                 arm.child.close()
@@ -136,11 +140,13 @@ class ProcessRunner:
         self._reference = None
         self._folder.cleanup()
 
-    def _measure_beside(self, reference: StartedArm, arm: StartedArm, deadline: float) -> Outcome:
+    def _measure_beside(
+        self, reference: StartedArm, arm: StartedArm, deadline: float, beat: float | None
+    ) -> Outcome:
         self._say("timing it beside the reference")
         reserve = _FORECASTS_MAY_TAKE * self._forecast_seconds
         turns = self._turns((arm, reference), deadline - reserve)
-        taken = turns.take(self._limits.blocks, self._enough)
+        taken = turns.take(self._limits.blocks, functools.partial(self._enough, beat))
         if 0 in taken.failed:
             return taken.failed[0]
         if taken.failed:  # the next trial starts another reference
@@ -181,12 +187,22 @@ class ProcessRunner:
         shapes = len(self._workload.shapes)
         return Turns(arms, shapes=shapes, order=self._order, deadline=deadline)
 
-    def _enough(self, rounds: int, blocks: Sequence[ArmBlocks]) -> bool:
-        """Planned looks, a third and two thirds of the way: stop when the interval is narrow, whatever it says."""
-        if rounds not in {self._limits.blocks // 3, 2 * self._limits.blocks // 3}:
+    def _enough(self, beat: float | None, rounds: int, blocks: Sequence[ArmBlocks]) -> bool:
+        """Planned looks, a third and two thirds of the way: stop when the interval is narrow, whatever it says.
+
+        Also when it lies below ``beat``, at a confidence that keeps all three looks together at 95 %.
+        """
+        looks = (self._limits.blocks // _LOOKS, 2 * self._limits.blocks // _LOOKS)
+        if rounds not in looks:
             return False
-        ratio = paired_ratio(blocks[1], blocks[0], cost=self._cost.time_alone, rng=self._rng)
-        return ratio.high - ratio.low < self._limits.enough_width * ratio.estimate
+        cost = self._cost.time_alone
+        ratio = paired_ratio(blocks[1], blocks[0], cost=cost, rng=self._rng)
+        if ratio.high - ratio.low < self._limits.enough_width * ratio.estimate:
+            return True
+        if beat is None:
+            return False
+        confidence = spending_confidences(_LOOKS)[looks.index(rounds)]
+        return paired_ratio(blocks[1], blocks[0], cost=cost, rng=self._rng, confidence=confidence).high < beat
 
     def _ensure_reference(self, deadline: float) -> StartedArm:
         if self._reference is not None and self._reference.child.alive:

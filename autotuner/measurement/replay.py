@@ -81,8 +81,11 @@ class ReplayRunner:
         """Simulated seconds since the start."""
         return self.seconds_spent
 
-    def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
-        """What is recorded of ``settings``; a timeout when that costs more than ``seconds``."""
+    def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
+        """What is recorded of ``settings``; a timeout when that costs more than ``seconds``.
+
+        A recorded trial was timed to its end, whatever there is to ``beat``.
+        """
         entry = self._table.entries.get(settings)
         found = self._within(seconds, entry.cost_s if entry else 0.0) or self._table.find(settings)
         if isinstance(found, Failed):

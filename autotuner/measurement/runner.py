@@ -12,8 +12,12 @@ from toto_core.settings import RuntimeSettings
 class Runner(Protocol):
     """Measures settings for one symbol, workload and environment; used by one caller at a time."""
 
-    def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
-        """One trial beside the reference within ``seconds`` of wall time; a failure is an outcome, not raised."""
+    def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
+        """One trial beside the reference within ``seconds`` of wall time; a failure is an outcome, not raised.
+
+        ``beat`` is a ratio to the reference that other settings have reached for certain: timing may end as
+        soon as these settings are known, at a planned look, to stay below it.
+        """
         ...
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:

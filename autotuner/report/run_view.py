@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 
 
@@ -25,16 +26,40 @@ def run_lines(document: Mapping[str, Any]) -> list[str]:
     if "drift" in document:
         lines.append(
             f"  MAE {document['mae']:.4g} beside {document['mae_reference']:.4g} of the reference; drift at most "
-            f"{document['drift']:.3%}; cold start {document['cold_start_ms'] / 1000:.1f} s"
+            f"{document['drift']:.3%}"
         )
+        lines.append(f"  {_start(document)}")
     lines += _fastest_line(document)
     lines += [
         f"  trials: {trials['measured']} measured, {failed} failed{reused}, of {trials['distinct_keys']} "
         f"distinct settings ({trials['ended_because']})",
         f"  {document['decision']['verdict']}: {document['decision']['reason']}",
-        f"  next: autotune show --symbol {symbol}; autotune forecast --symbol {symbol}",
+        f"  {_trust(document)}",
+        f"  next: autotune explain {symbol}; autotune forecast --symbol {symbol}",
     ]
     return lines
+
+
+def _start(document: Mapping[str, Any]) -> str:
+    """How long a process takes to start, and whether it really compiled."""
+    warm, report = document.get("warm_start_ms"), document.get("compile_report")
+    start = f"starts in {document['cold_start_ms'] / 1000:.1f} s"
+    if warm is not None:
+        start += f" with nothing stored, {warm / 1000:.2f} s from the stored artifacts"
+    return start if report is None else f"{start}; {CompileReport.from_dict(report).summary}"
+
+
+def _trust(document: Mapping[str, Any]) -> str:
+    """What the machine's self-test says of such verdicts."""
+    found = document.get("selftest")
+    if found is None:
+        return "this machine was never put to the test: autotune selftest"
+    gain = found["smallest_detectable_gain"]
+    proven = "not even half the time saved" if gain is None else f"a gain of {gain:.0%}"
+    return (
+        f"self-test here: {found['false_winner_rate']:.1%} false winners (at most "
+        f"{found['false_winner_bound']:.1%}), proves {proven} or more"
+    )
 
 
 def _fastest_line(document: Mapping[str, Any]) -> list[str]:

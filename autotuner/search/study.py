@@ -11,7 +11,7 @@ from typing import Literal
 
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.measurement.runner import Runner
-from autotuner.measurement.trial import Failed, Outcome
+from autotuner.measurement.trial import Failed, Measured, Outcome
 from autotuner.search.objective import Judged, Limits, Profile, Ranked, judge, rank
 from autotuner.search.owner import Owner
 from autotuner.search.sampler import Proposal, SettingsSampler, open_sampler
@@ -246,8 +246,17 @@ class _Search:
             )
         )
 
+    def _certain(self) -> float | None:
+        """The ratio to the reference that the best settings within their limits have reached for certain."""
+        lows = [
+            outcome.ratio.low
+            for outcome in self.outcomes.values()
+            if isinstance(outcome, Measured) and self.judge(outcome).feasible
+        ]
+        return max(lows, default=None)
+
     def _outcome(self, settings: RuntimeSettings, seconds: float) -> Outcome:
         try:
-            return self.runner.measure(settings, seconds=seconds)
+            return self.runner.measure(settings, seconds=seconds, beat=self._certain())
         except Exception as error:
             return Failed(kind="crashed", detail=f"the runner raised {type(error).__name__}: {error}")

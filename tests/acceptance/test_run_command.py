@@ -98,3 +98,19 @@ def test_an_interrupted_run_says_so_in_one_line_and_is_stored_as_interrupted(aut
     assert "goes on from there" in errors
     with sqlite3.connect(f"file:{autotune.db}?mode=ro", uri=True) as connection:
         assert connection.execute("SELECT status FROM runs").fetchall() == [("interrupted",)]
+
+
+def test_a_self_test_is_reported_stored_and_shown_with_the_next_run(autotune: Cli) -> None:
+    found = autotune.run("selftest", "--launches", "5", "--timeout", "120", "--json")
+    assert found.returncode == 0, found.stderr
+    document = json.loads(found.stdout)
+    assert set(document) >= {"false_winner_rate", "smallest_detectable_gain", "blocks", "environment"}
+    assert document["launches"] == 5
+    assert document["false_winner_rate"] <= document["false_winner_bound"]
+
+    run = autotune.run("run", "--symbol", "AMD", "--trials", "1", "--timeout", "20")
+    assert run.returncode == 0, run.stderr
+    assert "self-test here: " in run.stdout
+    explained = autotune.run("explain", "AMD", "--json")
+    assert explained.returncode == 0, explained.stderr
+    assert json.loads(explained.stdout)["certificate"]

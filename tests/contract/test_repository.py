@@ -22,6 +22,7 @@ from storage.records import (
     EnvironmentRecord,
     PinRecord,
     PromotionRecord,
+    SelfTestRecord,
     TelemetryRecord,
     WorkloadRecord,
 )
@@ -648,3 +649,15 @@ def test_whatever_is_exported_is_the_same_after_an_import(
 
 def _canonical(text: str) -> str:
     return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+
+
+def test_the_newest_self_test_of_an_environment_is_found(repository: Repository) -> None:
+    first = SelfTestRecord(environment_fingerprint="env-1", measured_at=NOW, result_json='{"rate": 0.01}')
+    assert repository.newest_selftest("env-1") is None
+    repository.add_selftest(first)
+    later = replace(first, measured_at=NOW + HOUR)
+    later = replace(later, id=repository.add_selftest(later))
+    assert repository.newest_selftest("env-1") == later
+    assert repository.newest_selftest("env-2") is None
+    with pytest.raises(MissingReference):
+        repository.add_selftest(replace(first, environment_fingerprint="unknown"))

@@ -138,3 +138,19 @@ def test_the_reference_measured_against_itself_is_a_plain_measurement(tmp_path: 
     assert outcome.accuracy.windows == 16
     assert outcome.ratio.low <= outcome.ratio.estimate <= outcome.ratio.high
     assert outcome.report.requested is False
+
+
+def test_a_trial_that_cannot_beat_what_is_known_is_timed_no_longer_than_it_takes_to_know(
+    tmp_path: Path,
+) -> None:
+    runner = process_runner(tmp_path, blocks=24)
+    try:
+        to_the_end = runner.measure(EAGER, seconds=60.0, beat=0.01)
+        hopeless = runner.measure(EAGER, seconds=60.0, beat=50.0)
+    finally:
+        runner.close()
+    assert isinstance(to_the_end, Measured)
+    assert isinstance(hopeless, Measured)
+    assert len(hopeless.blocks[0]) == 8
+    assert hopeless.ratio.high < 50.0
+    assert hopeless.accuracy.windows == to_the_end.accuracy.windows

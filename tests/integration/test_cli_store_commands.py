@@ -43,7 +43,19 @@ EAGER = RuntimeSettings()
 BF16 = RuntimeSettings(precision="bf16")
 FAST = RuntimeSettings(compile_mode="max-autotune", precision="bf16", freezing=True)
 STEADY = RuntimeSettings(compile_mode="default")
-COMMANDS = ("show", "list", "history", "select", "rollback", "pin", "unpin", "export", "import")
+COMMANDS = (
+    "show",
+    "list",
+    "history",
+    "explain",
+    "selftest",
+    "select",
+    "rollback",
+    "pin",
+    "unpin",
+    "export",
+    "import",
+)
 UNREADABLE = '{"compile_mode":"warp"}'
 
 
@@ -329,6 +341,23 @@ class TestList:
         assert "compile_mode" in bad["error"]
         assert "`autotune rollback BAD`" in result.stderr
         assert FAST.label in run(place, "list").stdout
+
+
+class TestExplain:
+    def test_it_says_why_what_came_second_and_what_was_ruled_out(self, place: Path) -> None:
+        measure(place, outcomes())
+        found = document(place, "explain", "AMD")
+
+        assert found["settings"] == FAST.to_dict()
+        assert found["second"]["settings"] == STEADY.to_dict()
+        assert [entry["kind"] for entry in found["ruled_out"]] == ["timeout"]
+        assert any(line.startswith("profile accuracy ranks default fp32") for line in found["changes"])
+        text = run(place, "explain", "AMD").stdout
+        assert "what came second" in text
+        assert f"{BF16.label}: timeout" in text
+
+    def test_a_symbol_nobody_promoted_is_told_how_to_begin(self, place: Path) -> None:
+        assert "autotune run --symbol MSFT" in refused(run(place, "explain", "MSFT"), 1)
 
 
 class TestHistory:
@@ -750,6 +779,7 @@ class TestDb:
 
 SYMBOL_COMMANDS = (
     ("show",),
+    ("explain",),
     ("history",),
     ("select", "--profile", "accuracy"),
     ("rollback",),
@@ -758,6 +788,7 @@ SYMBOL_COMMANDS = (
 )
 READING = (
     ("show", "AMD"),
+    ("explain", "AMD"),
     ("list",),
     ("history",),
     ("select", "AMD", "--profile", "accuracy"),

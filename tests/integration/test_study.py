@@ -146,7 +146,7 @@ def test_a_trial_gets_the_seconds_it_is_allotted_and_no_more_than_are_left() -> 
     given: list[float] = []
 
     class Watching(ReplayRunner):
-        def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
+        def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
             given.append(seconds)
             return super().measure(settings, seconds=seconds)
 
@@ -280,7 +280,7 @@ def test_infeasible_outcomes_are_told_with_their_constraints(url: str) -> None:
 
 def test_a_runner_that_raises_costs_one_trial_and_not_the_study() -> None:
     class Faulty(ReplayRunner):
-        def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
+        def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
             if settings == BF16:
                 raise OSError("pipe\nbroken")
             return super().measure(settings, seconds=seconds)
@@ -304,7 +304,7 @@ def test_an_outcome_is_handed_over_before_the_study_is_told(url: str) -> None:
 
 def test_an_interrupted_study_is_left_resumable(url: str) -> None:
     class Interrupted(ReplayRunner):
-        def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
+        def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
             if settings == BF16:
                 raise KeyboardInterrupt
             return super().measure(settings, seconds=seconds)

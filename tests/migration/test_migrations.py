@@ -33,12 +33,12 @@ SECOND = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "0002"
 
 def upgrade():
     op.create_table("notes", sa.Column("note", sa.Text(), nullable=False))
-    op.execute("INSERT INTO notes VALUES ('made by 0002')")
+    op.execute("INSERT INTO notes VALUES ('made by 9999')")
 """
 BROKEN = (
     SECOND
@@ -61,9 +61,9 @@ def _revision(path: Path) -> list[str]:
 def _later_version(folder: Path, monkeypatch: pytest.MonkeyPatch, revision: str = SECOND) -> None:
     """This package as a later version would be: with one more revision."""
     shutil.copytree(Path(migrations.__file__).parent, folder)
-    (folder / "versions" / "rev_0002_notes.py").write_text(revision)
+    (folder / "versions" / "rev_9999_notes.py").write_text(revision)
     monkeypatch.setattr(migrations, "SCRIPT_LOCATION", str(folder))
-    monkeypatch.setattr("storage.database.HEAD_REVISION", "0002")
+    monkeypatch.setattr("storage.database.HEAD_REVISION", "9999")
 
 
 def test_the_named_head_is_the_newest_revision() -> None:
@@ -131,22 +131,22 @@ def test_a_store_taken_back_to_nothing_opens_as_a_new_one(tmp_path: Path) -> Non
 def test_a_later_version_upgrades_a_full_store_after_a_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, copy = tmp_path / "a.db", tmp_path / "a.db.before-0002.bak"
+    path, copy = tmp_path / "a.db", tmp_path / "a.db.before-9999.bak"
     with new_store(path) as database:
         with_subjects(database).add_promotion(PROMOTION)
     with monkeypatch.context() as patched:
         _later_version(tmp_path / "later", patched)
         with open_database(path) as database:
-            assert database.revision() == "0002"
+            assert database.revision() == "9999"
             assert Repository(database).active_promotion("AMD") is not None
             assert database.check() == []
         with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("SELECT note FROM notes").fetchall() == [("made by 0002",)]
-    assert _revision(copy) == ["0001"]
+            assert connection.execute("SELECT note FROM notes").fetchall() == [("made by 9999",)]
+    assert _revision(copy) == [HEAD_REVISION]
     with open_database(copy) as database:
         assert Repository(database).run(RUN.run_id) == RUN
         assert database.check() == []
-    with pytest.raises(SchemaTooNew, match="0002"):
+    with pytest.raises(SchemaTooNew, match="9999"):
         open_database(path)
 
 
@@ -162,8 +162,8 @@ def test_an_upgrade_that_fails_changes_nothing_and_leaves_the_backup(
         for _ in range(2):
             with pytest.raises(StoreCorrupt, match="there_is_no_such_table"):
                 open_database(path)
-    assert (_schema(path), _revision(path)) == (before, ["0001"])
-    assert _revision(tmp_path / "a.db.before-0002.bak") == ["0001"]
+    assert (_schema(path), _revision(path)) == (before, [HEAD_REVISION])
+    assert _revision(tmp_path / "a.db.before-9999.bak") == [HEAD_REVISION]
     with open_database(path) as database:
         assert Repository(database).active_promotion("AMD") is not None
 

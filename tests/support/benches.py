@@ -15,7 +15,12 @@ EAGER = RuntimeSettings(num_threads=1)
 
 
 def process_runner(
-    folder: Path, *, symbol: str = "AMD", workload: Workload | None = None, memory_bytes: int = 4 << 30
+    folder: Path,
+    *,
+    symbol: str = "AMD",
+    workload: Workload | None = None,
+    memory_bytes: int = 4 << 30,
+    blocks: int = 6,
 ) -> ProcessRunner:
     """A runner whose reference runs on one thread, with few blocks and a short warm-up."""
     series = find_series(symbol, None)
@@ -27,6 +32,6 @@ def process_runner(
         device="cpu",
         reference=EAGER,
         cost=EffectiveCost(weights=workload.weights),
-        limits=RunnerLimits(blocks=6, memory_bytes=memory_bytes, warm_up_seconds=30.0),
+        limits=RunnerLimits(blocks=blocks, memory_bytes=memory_bytes, warm_up_seconds=30.0),
         caches=folder / "caches",
     )

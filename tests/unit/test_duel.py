@@ -58,7 +58,7 @@ class SimulatedMachine:
             ),
         )
 
-    def measure(self, settings: RuntimeSettings, *, seconds: float) -> Outcome:
+    def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
         raise AssertionError(f"a duel launches, it does not measure {settings.label} for {seconds} s")
 
     def close(self) -> None:

@@ -1,0 +1,45 @@
+"""``autotune explain``: why a symbol runs what it runs, and what would change that."""
+
+from __future__ import annotations
+
+import click
+
+from autotuner.cli.options import db_option, json_option, location, one_symbol, print_json, print_table
+from autotuner.errors import AutotuneError
+
+
+@click.command()
+@one_symbol
+@click.option(
+    "--profile", metavar="NAME", help="Profile to explain [default: what the symbol was last promoted for]."
+)
+@json_option
+@db_option
+def explain_command(symbol: str, profile: str | None, as_json: bool, db: str | None) -> None:
+    """Say why SYMBOL runs what it runs: how sure that is, what came second, what was ruled out and why.
+
+    Also which settings matter most, and what would change the answer. Nothing is measured.
+
+    \b
+    autotune explain AMD
+    autotune explain AMD --json
+    """
+    from autotuner.explaining import explain
+    from autotuner.persistence import Store
+    from autotuner.report.why import why
+    from autotuner.search.objective import profile as known_profile
+
+    if profile is not None:
+        known_profile(profile)
+    with Store(location(db), create=False) as store:
+        promotion = store.active(symbol, profile)
+        if promotion is None:
+            raise AutotuneError(
+                f"{symbol} was never promoted{f' for {profile}' if profile else ''}: "
+                f"`autotune run --symbol {symbol}` finds out what it should run"
+            )
+        document = explain(store, promotion, known_profile(promotion.profile))
+    if as_json:
+        print_json(document)
+    else:
+        print_table(why(document))

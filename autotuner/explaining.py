@@ -1,0 +1,159 @@
+"""Why a symbol runs what it runs: what came second, what was ruled out, what matters, what would change it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from autotuner.errors import AutotuneError
+from autotuner.measurement.trial import Failed, Measured, Outcome
+from autotuner.persistence import Promotion, Store
+from autotuner.search.objective import PROFILES, Limits, Profile, Ranked, break_even_calls, rank
+from autotuner.summary import promotion_document
+from toto_core.compile_report import CompileReport
+from toto_core.settings import RuntimeSettings, canonical
+
+Document = dict[str, Any]
+Outcomes = Mapping[RuntimeSettings, Outcome]
+
+
+def explain(store: Store, promotion: Promotion, profile: Profile) -> Document:
+    """Everything that is known of a promotion, in plain values.
+
+    Raises ``AutotuneError`` when the figures that are stored with it are none, and ``StorageError``.
+    """
+    if not isinstance(promotion.evidence, Mapping):
+        raise AutotuneError(
+            f"promotion {promotion.id} of {promotion.symbol} has no readable figures; "
+            f"`autotune rollback {promotion.symbol}` takes it out of use"
+        )
+    subject = store.measured_subject(promotion.symbol)
+    outcomes = {} if subject is None else store.tried(subject)
+    environment, workload = promotion.environment, promotion.workload
+    # The canonical reference is eager, where the model's patch size decides nothing.
+    facts = workload.facts(device=environment.device, threads=environment.threads, patch_size=1)
+    reference = canonical(RuntimeSettings(), facts)
+    return explanation(promotion, outcomes, profile, reference)
+
+
+def explanation(
+    promotion: Promotion, outcomes: Outcomes, profile: Profile, reference: RuntimeSettings
+) -> Document:
+    """The promotion's own document with ``certificate``, ``second``, ``ruled_out``, ``importance``, ``changes``.
+
+    ``outcomes`` are search trials: they rank and promise nothing; the promotion's own figures are the duel's.
+    """
+    workload = promotion.workload
+    ranked = rank(outcomes, workload, profile, Limits(), reference=reference)
+    return {
+        **promotion_document(promotion, source="promotion"),
+        "certificate": certificate(promotion, outcomes),
+        "second": _second(promotion.settings, ranked),
+        "ruled_out": [_ruled_out(entry) for entry in ranked if not entry.judged.feasible],
+        "importance": importance(ranked),
+        "changes": [
+            *_cheaper_processes(promotion, ranked, profile),
+            *_other_profiles(promotion, outcomes, reference),
+        ],
+    }
+
+
+def certificate(promotion: Promotion, outcomes: Outcomes) -> str:
+    """Whether the settings really compiled, in one line, from the compile report that was stored with them."""
+    stored = promotion.evidence.get("compile_report") if isinstance(promotion.evidence, Mapping) else None
+    measured = outcomes.get(promotion.settings)
+    report = None
+    if isinstance(stored, Mapping):
+        report = CompileReport.from_dict(stored)
+    elif isinstance(measured, Measured):
+        report = measured.report
+    if report is None:
+        return "no compile report is stored"
+    if not promotion.settings.compiled:
+        return "runs uncompiled, as asked"
+    really = "really compiled" if report.really_compiled else "NOT really compiled"
+    return f"{really}: {report.summary}"
+
+
+def importance(ranked: Sequence[Ranked]) -> dict[str, float]:
+    """Share of the variance of log score that each field's values explain alone, largest first.
+
+    The correlation ratio (Fisher 1925) over measured settings: between-group over total sum of squares. Fields
+    that never differed are left out, and so is everything when fewer than four settings have a score.
+    """
+    scored = [(entry.settings, entry.judged.score) for entry in ranked if entry.judged.score]
+    if len(scored) < 4:
+        return {}
+    logs = np.log([score for _, score in scored])
+    total = float(((logs - logs.mean()) ** 2).sum())
+    if total == 0:
+        return {}
+    found = {}
+    for field in dataclasses.fields(RuntimeSettings):
+        groups: dict[Any, list[float]] = defaultdict(list)
+        for (settings, _), log in zip(scored, logs, strict=True):
+            groups[getattr(settings, field.name)].append(float(log))
+        if len(groups) > 1:
+            between = sum(len(group) * (np.mean(group) - logs.mean()) ** 2 for group in groups.values())
+            found[field.name] = round(float(between) / total, 4)
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _second(chosen: RuntimeSettings, ranked: Sequence[Ranked]) -> Document | None:
+    others = [entry for entry in ranked if entry.judged.feasible and entry.settings != chosen]
+    if not others or not isinstance(others[0].outcome, Measured):
+        return None
+    entry, measured = others[0], others[0].outcome
+    return {
+        "settings": entry.settings.to_dict(),
+        "score": entry.judged.score,
+        "ratio": dataclasses.asdict(measured.ratio),
+        "start_ms": measured.start_ms,
+        "disturbed_blocks": measured.conditions.disturbed_blocks,
+    }
+
+
+def _ruled_out(entry: Ranked) -> Document:
+    kind = entry.outcome.kind if isinstance(entry.outcome, Failed) else "limit"
+    return {"settings": entry.settings.to_dict(), "kind": kind, "reasons": list(entry.judged.reasons)}
+
+
+def _cheaper_processes(promotion: Promotion, ranked: Sequence[Ranked], profile: Profile) -> list[str]:
+    """From how many calls of a process on the fastest settings once running would pay."""
+    workload = promotion.workload
+    waiting: list[tuple[float, RuntimeSettings]] = []
+    for entry in ranked:
+        if (
+            entry.judged.feasible
+            and isinstance(entry.outcome, Measured)
+            and entry.settings != promotion.settings
+        ):
+            calls = break_even_calls(entry.outcome, workload, profile)
+            if calls is not None and calls > workload.calls_per_process:
+                waiting.append((calls, entry.settings))
+    if not waiting:
+        return []
+    calls, settings = min(waiting, key=lambda each: each[0])
+    return [
+        f"{settings.label} would pay from {calls:,.0f} calls of a process on "
+        f"(counted with {workload.calls_per_process:,})"
+    ]
+
+
+def _other_profiles(promotion: Promotion, outcomes: Outcomes, reference: RuntimeSettings) -> list[str]:
+    lines = []
+    for profile in PROFILES.values():
+        if profile.name == promotion.profile:
+            continue
+        best = _best(rank(outcomes, promotion.workload, profile, Limits(), reference=reference))
+        if best is not None and best != promotion.settings:
+            lines.append(f"profile {profile.name} ranks {best.label} first")
+    return lines
+
+
+def _best(ranked: Sequence[Ranked]) -> RuntimeSettings | None:
+    return next((entry.settings for entry in ranked if entry.judged.feasible), None)

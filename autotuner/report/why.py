@@ -1,0 +1,84 @@
+"""An explanation as a few titled lists for people, made from the document that ``explain --json`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from autotuner.report.tables import label, plain, speed
+
+Document = Mapping[str, Any]
+_MOST_RULED_OUT = 12
+_BAR = 24
+
+
+def why(document: Document) -> RenderableType:
+    """Every question with its answer; one that has none is left out."""
+    parts: list[Text] = [Text(f"{document['symbol']} runs {label(document)}", style="bold")]
+    questions = (
+        ("why", _why(document)),
+        ("how sure", _how_sure(document)),
+        ("did it compile", [document["certificate"]]),
+        ("what came second", _second(document)),
+        ("what was ruled out", _ruled_out(document)),
+        ("what matters", _importance(document)),
+        ("what would change the answer", document["changes"]),
+    )
+    for question, answers in questions:
+        lines = [plain(line) for line in answers]
+        if lines:
+            parts.append(Text(question, style="dim"))
+            parts += [Text(f"  {line}") for line in lines]
+    parts.append(Text("next", style="dim"))
+    parts.append(
+        Text(
+            f"  autotune run --symbol {document['symbol']} measures again; autotune history shows the ledger"
+        )
+    )
+    return Group(*parts)
+
+
+def _why(document: Document) -> Iterable[str]:
+    yield document["decision"]["reason"]
+
+
+def _how_sure(document: Document) -> Iterable[str]:
+    found = speed(document)
+    if found:
+        stage = (
+            "a duel of fresh launches" if document.get("stage") == "duel" else "the search, which only ranks"
+        )
+        yield f"{found}; 95 % interval over {document.get('launches', 1)} launches of {stage}"
+    conditions = document.get("conditions")
+    if conditions and conditions.get("blocks"):
+        yield (
+            f"{conditions['disturbed_blocks']} of {conditions['blocks']} blocks of its trial were disturbed "
+            f"by others, load {conditions['load_average']:.1f}"
+        )
+
+
+def _second(document: Document) -> Iterable[str]:
+    second = document["second"]
+    if second is None:
+        return
+    ratio = second["ratio"]
+    yield (
+        f"{label(second)}: {ratio['estimate']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}] once running, "
+        f"score {second['score']:.3f} (eager fp32 1, lower is better), starts in {second['start_ms'] / 1000:.1f} s"
+    )
+
+
+def _ruled_out(document: Document) -> Iterable[str]:
+    ruled_out = document["ruled_out"]
+    for entry in ruled_out[:_MOST_RULED_OUT]:
+        yield f"{label(entry)}: {'; '.join(entry['reasons'])}"
+    if len(ruled_out) > _MOST_RULED_OUT:
+        yield f"and {len(ruled_out) - _MOST_RULED_OUT} more (--json lists them)"
+
+
+def _importance(document: Document) -> Iterable[str]:
+    for name, share in document["importance"].items():
+        yield f"{name:18} {'#' * round(share * _BAR):{_BAR}} {share:.0%} of the differences in score"

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from autotuner.explaining import certificate, explanation, importance
+from autotuner.identity import current_environment
+from autotuner.measurement.trial import Failed, Outcome
+from autotuner.persistence import Promotion
+from autotuner.report.why import why
+from autotuner.search.objective import Limits, profile, rank
+from autotuner.workload import Workload
+from tests.outcomes import measured, timing
+from toto_core.settings import RuntimeSettings
+
+EAGER = RuntimeSettings()
+COMPILED = EAGER.replace(compile_mode="default")
+FROZEN = COMPILED.replace(freezing=True)
+BF16 = FROZEN.replace(precision="bf16")
+BROKEN = EAGER.replace(compile_mode="max-autotune")
+WORKLOAD = Workload(calls_per_process=1_000)
+REPORT = {"requested": True, "graphs": 2, "compile_seconds": 14.5}
+OUTCOMES: dict[RuntimeSettings, Outcome] = {
+    EAGER: measured(timing(10.0)),
+    COMPILED: measured(timing(6.0), cold_start_ms=100.0),
+    FROZEN: measured(timing(4.0), cold_start_ms=20_000_000.0),
+    BF16: measured(timing(3.0), drift=0.2),
+    BROKEN: Failed(kind="compile_error", detail="no g++"),
+}
+
+
+def document(
+    chosen: RuntimeSettings = COMPILED, outcomes: dict[RuntimeSettings, Outcome] = OUTCOMES
+) -> dict[str, Any]:
+    promotion = Promotion(
+        symbol="AMD",
+        profile="production",
+        workload=WORKLOAD,
+        environment=current_environment(),
+        settings=chosen,
+        verdict="first",
+        reason="it takes less time",
+        evidence={
+            "ratio": {"estimate": 1.6, "low": 1.5, "high": 1.7},
+            "stage": "duel",
+            "compile_report": REPORT,
+        },
+        promoted_at=datetime(2026, 5, 4, tzinfo=UTC),
+    )
+    return explanation(promotion, outcomes, profile("production"), EAGER)
+
+
+def test_it_names_the_second_and_everything_that_was_ruled_out_with_its_cause() -> None:
+    found = document()
+
+    assert found["second"]["settings"] == EAGER.to_dict()
+    ruled_out = {entry["kind"]: entry for entry in found["ruled_out"]}
+    assert ruled_out["compile_error"]["settings"] == BROKEN.to_dict()
+    assert "no g++" in ruled_out["compile_error"]["reasons"][0]
+    assert "drift of 20.000% is above the limit" in ruled_out["limit"]["reasons"][0]
+
+
+def test_it_says_what_would_change_the_answer() -> None:
+    changes = document()["changes"]
+
+    assert any(FROZEN.label in line and "calls of a process" in line for line in changes)
+    assert "profile research ranks eager fp32 first" in changes
+
+
+def test_the_certificate_says_whether_it_really_compiled() -> None:
+    assert document()["certificate"].startswith("really compiled: 2 graphs, 0 breaks")
+    assert document(EAGER)["certificate"] == "runs uncompiled, as asked"
+    found = document()
+    promotion_without = {**found, "compile_report": None}
+    assert promotion_without["compile_report"] is None
+
+
+def test_importance_is_the_share_of_the_differences_that_a_field_explains() -> None:
+    flat = {
+        EAGER.replace(precision=precision, num_threads=threads): measured(timing(ms))
+        for precision, threads, ms in (("fp32", 1, 8.0), ("fp32", 2, 4.0), ("bf16", 1, 8.0), ("bf16", 2, 4.0))
+    }
+    found = importance(rank(flat, WORKLOAD, profile("production"), Limits()))
+
+    assert list(found) == ["num_threads", "precision"]
+    assert found["num_threads"] > 0.99
+    assert found["precision"] < 0.01
+    assert importance(()) == {}
+
+
+def test_people_get_every_question_answered_and_nothing_to_guess() -> None:
+    from rich.console import Console
+
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(why(document()))
+    text = capture.get()
+    for question in (
+        "why",
+        "how sure",
+        "did it compile",
+        "what came second",
+        "what was ruled out",
+        "what matters",
+    ):
+        assert question in text
+    assert "1.60x faster than eager fp32 [1.50, 1.70]" in text
+    assert "compile_error: no g++" in text
+
+
+def test_a_promotion_without_measurements_is_still_explained() -> None:
+    found = document(outcomes={})
+
+    assert found["second"] is None
+    assert (found["ruled_out"], found["importance"], found["changes"]) == ([], {}, [])
+    assert why(found) is not None
+
+
+def test_no_stored_report_is_said_and_not_guessed() -> None:
+    promotion = Promotion(
+        symbol="AMD",
+        profile="production",
+        workload=WORKLOAD,
+        environment=current_environment(),
+        settings=COMPILED,
+        verdict="first",
+        reason="",
+        evidence={},
+        promoted_at=datetime(2026, 5, 4, tzinfo=UTC),
+    )
+    assert certificate(promotion, {}) == "no compile report is stored"
