@@ -1,17 +1,83 @@
-"""A bench that answers from a table of recorded measurements: the whole of a run without measuring anything."""
+"""A whole run, or a whole study and its duel, answered from recorded measurements instead of measuring."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 
-from autotuner.bench import Bench
-from autotuner.measurement.recorded import seed_table
+import numpy as np
+
+from autotuner.bench import Bench, effective_cost
+from autotuner.finalists import DUEL_SHARE, duel_arm, finalists
+from autotuner.measurement.recorded import ReplayTable, seed_table
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.search.objective import seed_profile
-from autotuner.search.space import SearchSpace
-from autotuner.session import TuneRequest
+from autotuner.promotion.decision import Decision, decide
+from autotuner.promotion.duel import DuelPlan, run_duel
+from autotuner.search.objective import Limits, Profile, seed_profile
+from autotuner.search.owner import Owner
+from autotuner.search.space import SearchSpace, likely_winners
+from autotuner.search.study import StudyPlan, run_study
+from autotuner.session import LONGEST_TRIAL_SECONDS, TuneRequest
+from autotuner.workload import Workload
+from toto_core.settings import RuntimeSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """What one replayed run decided, the simulated seconds of its search, and how many settings it measured."""
+
+    decision: Decision
+    search_seconds: float
+    measured: int
+
+
+def replayed_decision(
+    table: ReplayTable,
+    noise: Noise,
+    *,
+    space: SearchSpace,
+    workload: Workload,
+    profile: Profile,
+    seconds: float,
+    seed: int,
+    champion: RuntimeSettings | None = None,
+) -> Replayed:
+    """Search, duel and decide as ``session.tune`` does, in simulated time and without a store."""
+    runner = ReplayRunner(table, noise)
+    first = [space.reference, space.reference.replace(precision="bf16"), *([champion] if champion else [])]
+    study = run_study(
+        runner,
+        space=space,
+        workload=workload,
+        profile=profile,
+        limits=Limits(),
+        known={},
+        first=[settings for settings in (*first, *likely_winners(space)) if settings in space],
+        plan=StudyPlan(trials=len(space.keys), seconds=seconds * (1 - DUEL_SHARE), seed=seed),
+        storage_url=None,
+        study_name="replay",
+        owner=Owner.current(),
+        on_outcome=lambda _: None,
+        clock=runner.clock,
+        seconds_for_trial=lambda _, left: min(LONGEST_TRIAL_SECONDS, left),
+    )
+    searched = runner.clock()
+    challengers = finalists(study, space.reference, seconds=seconds - searched)
+    result = run_duel(
+        runner,
+        challengers=[duel_arm(settings, study, profile) for settings in challengers],
+        champion=duel_arm(champion, study, profile) if champion else None,
+        reference=duel_arm(space.reference, study, profile),
+        cost=effective_cost(workload, profile),
+        seconds=seconds - searched,
+        plan=DuelPlan(),
+        rng=np.random.default_rng(seed),
+        clock=runner.clock,
+    )
+    decision = decide(result, champion=champion, reference=space.reference)
+    return Replayed(decision=decision, search_seconds=searched, measured=study.measured)
 
 
 def replay_bench(request: TuneRequest, table: Path) -> tuple[TuneRequest, Bench]:

@@ -13,27 +13,22 @@ import numpy as np
 
 from autotuner.bench import Bench, effective_cost, one_measurer, process_bench
 from autotuner.errors import AutotuneError
+from autotuner.finalists import DUEL_SHARE, duel_arm, finalists
 from autotuner.locations import studies_url
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.trial import Measured
 from autotuner.persistence import Promotion, Store, Subject
 from autotuner.promotion.decision import Decision, decide
-from autotuner.promotion.duel import STAGE1_SHARE, DuelArm, DuelPlan, DuelResult, run_duel
-from autotuner.search.objective import Limits, Profile, drift_factor
+from autotuner.promotion.duel import DuelPlan, DuelResult, run_duel
+from autotuner.search.objective import Limits, Profile
 from autotuner.search.owner import Owner
 from autotuner.search.space import SearchSpace, likely_winners
 from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
 from autotuner.subjects import prepare
 from autotuner.summary import duel_figures, run_document, search_figures
 from autotuner.workload import Workload
-from toto_core.settings import RuntimeSettings
 
-DUEL_SHARE = 0.4
-"""Share of the time kept for the duel: search figures only rank."""
-FINALISTS = 3
 LONGEST_TRIAL_SECONDS = 150.0
-PROCESS_START_SECONDS = 6.0
-"""Until a child process has imported torch and warmed up, beside its own start; measured here, 4 to 8."""
 
 
 class Listener(Protocol):
@@ -190,17 +185,16 @@ class _Run:
         if not self.request.profile.searches:
             return None
         reference = self.bench.space.reference
-        feasible = [entry.settings for entry in study.ranked if entry.judged.feasible]
-        challengers = [settings for settings in feasible if settings != reference][:FINALISTS]
-        challengers = _affordable(challengers, study, seconds=max(0.0, end - self.bench.clock()))
+        challengers = finalists(study, reference, seconds=max(0.0, end - self.bench.clock()))
         if not challengers:
             return None
         self.listener.say(f"duel: {', '.join(settings.label for settings in challengers)}")
+        profile = self.request.profile
         return run_duel(
             runner,
-            challengers=[self._arm(settings, study) for settings in challengers],
-            champion=self._arm(champion.settings, study) if champion else None,
-            reference=self._arm(reference, study),
+            challengers=[duel_arm(settings, study, profile) for settings in challengers],
+            champion=duel_arm(champion.settings, study, profile) if champion else None,
+            reference=duel_arm(reference, study, profile),
             cost=effective_cost(self.request.workload, self.request.profile),
             seconds=max(0.0, end - self.bench.clock()),
             plan=DuelPlan(),
@@ -208,13 +202,6 @@ class _Run:
             clock=self.bench.clock,
             on_progress=self.listener.say,
         )
-
-    def _arm(self, settings: RuntimeSettings, study: StudyResult) -> DuelArm:
-        measured = study.outcomes.get(settings)
-        if not isinstance(measured, Measured):
-            return DuelArm(settings=settings)
-        factor = drift_factor(measured.accuracy.drift, self.request.profile)
-        return DuelArm(settings=settings, cold_start_ms=measured.start_ms, drift_factor=factor)
 
     def _figures(self, decision: Decision, study: StudyResult, result: DuelResult | None) -> dict[str, Any]:
         found = study.outcomes.get(decision.settings)
@@ -257,17 +244,3 @@ class _Run:
         handed = self.bench.hand_over(decision.settings)
         if handed is not None:
             self.store.remember_artifacts(self.subject, decision.settings, *handed)
-
-
-def _affordable(
-    challengers: list[RuntimeSettings], study: StudyResult, *, seconds: float
-) -> list[RuntimeSettings]:
-    """As many of the best challengers as the duel's first stage has time to start; the best one always."""
-    spent = PROCESS_START_SECONDS  # the reference
-    for count, settings in enumerate(challengers):
-        measured = study.outcomes[settings]
-        start_ms = measured.start_ms if isinstance(measured, Measured) else 0.0
-        spent += PROCESS_START_SECONDS + start_ms / 1000.0
-        if count and spent > STAGE1_SHARE * seconds:
-            return challengers[:count]
-    return challengers

@@ -37,7 +37,14 @@ def _measurements(autotune: Cli) -> int:
     return count
 
 
-def test_a_run_prints_one_document_and_a_second_run_takes_up_what_is_known(autotune: Cli) -> None:
+def test_a_self_test_and_two_runs_of_which_the_second_takes_up_what_is_known(autotune: Cli) -> None:
+    tested = autotune.run("selftest", "--launches", "5", "--timeout", "120", "--json")
+    assert tested.returncode == 0, tested.stderr
+    trust = json.loads(tested.stdout)
+    assert set(trust) >= {"false_winner_rate", "smallest_detectable_gain", "blocks", "environment"}
+    assert trust["launches"] == 5
+    assert trust["false_winner_rate"] <= trust["false_winner_bound"]
+
     first = autotune.run("run", "--symbol", "AMD", *QUICK)
     assert first.returncode == 0, first.stderr
     document = json.loads(first.stdout)
@@ -47,6 +54,8 @@ def test_a_run_prints_one_document_and_a_second_run_takes_up_what_is_known(autot
     assert document["trials"]["measured"] + sum(document["trials"]["failed"].values()) == 2
     assert document["decision"]["verdict"] == "first"
     assert document["promoted"] is True
+    assert document["selftest"]["false_winner_rate"] == trust["false_winner_rate"]
+    assert json.loads(autotune.run("explain", "AMD", "--json").stdout)["certificate"]
 
     second = autotune.run("run", "--symbol", "AMD", "--trials", "1", "--timeout", "20", "--json")
     assert second.returncode == 0, second.stderr
@@ -98,19 +107,3 @@ def test_an_interrupted_run_says_so_in_one_line_and_is_stored_as_interrupted(aut
     assert "goes on from there" in errors
     with sqlite3.connect(f"file:{autotune.db}?mode=ro", uri=True) as connection:
         assert connection.execute("SELECT status FROM runs").fetchall() == [("interrupted",)]
-
-
-def test_a_self_test_is_reported_stored_and_shown_with_the_next_run(autotune: Cli) -> None:
-    found = autotune.run("selftest", "--launches", "5", "--timeout", "120", "--json")
-    assert found.returncode == 0, found.stderr
-    document = json.loads(found.stdout)
-    assert set(document) >= {"false_winner_rate", "smallest_detectable_gain", "blocks", "environment"}
-    assert document["launches"] == 5
-    assert document["false_winner_rate"] <= document["false_winner_bound"]
-
-    run = autotune.run("run", "--symbol", "AMD", "--trials", "1", "--timeout", "20")
-    assert run.returncode == 0, run.stderr
-    assert "self-test here: " in run.stdout
-    explained = autotune.run("explain", "AMD", "--json")
-    assert explained.returncode == 0, explained.stderr
-    assert json.loads(explained.stdout)["certificate"]

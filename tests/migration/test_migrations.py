@@ -171,7 +171,7 @@ def test_an_upgrade_that_fails_changes_nothing_and_leaves_the_backup(
 def test_a_store_that_claims_two_revisions_is_damaged(tmp_path: Path) -> None:
     new_store(tmp_path / "a.db").close()
     with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
-        connection.execute(f"INSERT INTO {VERSION_TABLE} VALUES ('0002')")
+        connection.execute(f"INSERT INTO {VERSION_TABLE} VALUES ('9999')")
         connection.commit()
     with pytest.raises(StoreCorrupt, match="2 schema revisions"):
         open_database(tmp_path / "a.db")
