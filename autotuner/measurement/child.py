@@ -32,6 +32,8 @@ _INHERITED = (
     "MKL_NUM_THREADS",
 )
 """Variables that would change what is measured; a child gets none of its parent's."""
+_KEPT = ("TORCHINDUCTOR_VEC_ISA_OK",)
+"""Spares torch six probes of the compiler in every empty cache, and changes nothing that runs."""
 
 
 class ChildError(Exception):
@@ -175,7 +177,9 @@ class Child:
 
 
 def _environment(job: ArmJob) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_INHERITED)}
+    kept = {
+        name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith(_INHERITED)
+    }
     threads = {"OMP_NUM_THREADS": str(job.settings.num_threads)} if job.settings.num_threads else {}
     return {
         **kept,

@@ -19,6 +19,7 @@ from toto_core.settings import RuntimeSettings
 # Every test here compiles, which is slow. torch's compiler imports a part of torch that warns about itself.
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.compiling,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
 ]

@@ -147,6 +147,7 @@ def first_forecast(db: str, **variables: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_a_fresh_process_with_stored_artifacts_needs_no_compiler_and_damage_is_made_anew(
     db: str, cache: Path, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_fresh_process_with_stored_artifacts_needs_no_compiler_and_damage_is_m
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_a_pipeline_compiled_by_layer_is_warm_private_and_answers_as_eager_does(
     db: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +209,7 @@ def test_a_pipeline_compiled_by_layer_is_warm_private_and_answers_as_eager_does(
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_a_pipeline_that_falls_back_to_eager_by_itself_is_quarantined(
     db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +265,7 @@ def without_compiler(tmp_path: Path, *loads: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.compiling
 def test_without_a_compiler_the_process_goes_on_in_eager_and_says_so(
     tmp_path: Path, db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
