@@ -13,6 +13,7 @@ from autotuner.errors import AutotuneError
 from autotuner.measurement.trial import Failed, Measured, Outcome
 from autotuner.persistence import Promotion, Store
 from autotuner.search.objective import PROFILES, Limits, Profile, Ranked, break_even_calls, rank
+from autotuner.search.pareto import Point, pareto_front
 from autotuner.summary import promotion_document
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings, canonical
@@ -55,6 +56,7 @@ def explanation(
         "second": _second(promotion.settings, ranked),
         "ruled_out": [_ruled_out(entry) for entry in ranked if not entry.judged.feasible],
         "importance": importance(ranked),
+        "pareto": [_point(point) for point in pareto_front(ranked, workload.weights)],
         "changes": [
             *_cheaper_processes(promotion, ranked, profile),
             *_other_profiles(promotion, outcomes, reference),
@@ -115,6 +117,10 @@ def _second(chosen: RuntimeSettings, ranked: Sequence[Ranked]) -> Document | Non
         "start_ms": measured.start_ms,
         "disturbed_blocks": measured.conditions.disturbed_blocks,
     }
+
+
+def _point(point: Point) -> Document:
+    return dataclasses.asdict(point) | {"settings": point.settings.to_dict()}
 
 
 def _ruled_out(entry: Ranked) -> Document:

@@ -23,6 +23,7 @@ def why(document: Document) -> RenderableType:
         ("how sure", _how_sure(document)),
         ("did it compile", [document["certificate"]]),
         ("what came second", _second(document)),
+        ("what nothing else beats in everything", _pareto(document)),
         ("what was ruled out", _ruled_out(document)),
         ("what matters", _importance(document)),
         ("what would change the answer", document["changes"]),
@@ -69,6 +70,14 @@ def _second(document: Document) -> Iterable[str]:
         f"{label(second)}: {ratio['estimate']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}] once running, "
         f"score {second['score']:.3f} (eager fp32 1, lower is better), starts in {second['start_ms'] / 1000:.1f} s"
     )
+
+
+def _pareto(document: Document) -> Iterable[str]:
+    for point in document["pareto"]:
+        yield (
+            f"{label(point)}: p50 {point['p50_ms']:.2f} ms, sigma {point['sigma_ms']:.2f} ms, "
+            f"drift {point['drift']:.3%}, starts in {point['start_ms'] / 1000:.2f} s"
+        )
 
 
 def _ruled_out(document: Document) -> Iterable[str]:

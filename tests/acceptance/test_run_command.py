@@ -10,7 +10,7 @@ import time
 from tests.support.command import Cli
 from toto_core.settings import RuntimeSettings
 
-QUICK = ("--trials", "2", "--timeout", "45", "--json")
+QUICK = ("--trials", "2", "--timeout", "30", "--json")
 FIELDS = {
     "symbol",
     "profile",
@@ -57,7 +57,7 @@ def test_a_self_test_and_two_runs_of_which_the_second_takes_up_what_is_known(aut
     assert document["selftest"]["false_winner_rate"] == trust["false_winner_rate"]
     assert json.loads(autotune.run("explain", "AMD", "--json").stdout)["certificate"]
 
-    second = autotune.run("run", "--symbol", "AMD", "--trials", "1", "--timeout", "20", "--json")
+    second = autotune.run("run", "--symbol", "AMD", "--trials", "1", "--timeout", "12", "--json")
     assert second.returncode == 0, second.stderr
     again = json.loads(second.stdout)
     assert again["trials"]["reused"] >= document["trials"]["measured"]

@@ -240,7 +240,7 @@ def test_a_broken_store_still_gives_a_forecast_and_the_reason(db: str) -> None:
 def test_settings_that_do_not_work_here_are_told_in_one_line_and_the_forecast_comes(
     db: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = RuntimeSettings(compile_mode="default", recompile_limit=9)
+    settings = RuntimeSettings(compile_mode="default", compile_scope="layer")
     promote(db, SMALL, settings)
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # torch then runs eagerly what it was asked to compile
     result = run(db, "--symbol", "AMD", "--json")

@@ -54,6 +54,9 @@ def test_it_names_the_second_and_everything_that_was_ruled_out_with_its_cause() 
     found = document()
 
     assert found["second"]["settings"] == EAGER.to_dict()
+    assert [point["settings"] for point in found["pareto"]] == [
+        settings.to_dict() for settings in (FROZEN, COMPILED, EAGER)
+    ]
     ruled_out = {entry["kind"]: entry for entry in found["ruled_out"]}
     assert ruled_out["compile_error"]["settings"] == BROKEN.to_dict()
     assert "no g++" in ruled_out["compile_error"]["reasons"][0]
@@ -112,7 +115,7 @@ def test_a_promotion_without_measurements_is_still_explained() -> None:
     found = document(outcomes={})
 
     assert found["second"] is None
-    assert (found["ruled_out"], found["importance"], found["changes"]) == ([], {}, [])
+    assert (found["ruled_out"], found["importance"], found["changes"], found["pareto"]) == ([], {}, [], [])
     assert why(found) is not None
 
 
