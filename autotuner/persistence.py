@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from json import dumps, loads
 from pathlib import Path
@@ -187,18 +187,9 @@ class Store:
         time) deserves another try.
         """
         found: dict[RuntimeSettings, Outcome] = {}
-        for record in self.records.measurements(
-            subject.symbol,
-            workload_signature=subject.workload.signature,
-            environment_fingerprint=subject.environment.fingerprint,
-            model_digest=subject.model_digest,
-            stage=stage,
-        ):
+        for record, settings, outcome in self._outcomes(subject, stage):
             if record.series_digest != subject.series_digest:
                 continue
-            outcome, settings = read_outcome(record), read_settings(record.settings_json)
-            if outcome is None or settings is None:
-                continue  # written by another version
             if isinstance(outcome, Measured) or (record.run_id == run_id and outcome.kind != "timeout"):
                 found[settings] = outcome
         return found
@@ -209,16 +200,7 @@ class Store:
         A failure stands only where nothing was measured: what compiles today is not ruled out by yesterday.
         """
         found: dict[RuntimeSettings, Outcome] = {}
-        for record in self.records.measurements(
-            subject.symbol,
-            workload_signature=subject.workload.signature,
-            environment_fingerprint=subject.environment.fingerprint,
-            model_digest=subject.model_digest,
-            stage="search",
-        ):
-            outcome, settings = read_outcome(record), read_settings(record.settings_json)
-            if outcome is None or settings is None:
-                continue  # written by another version
+        for _, settings, outcome in self._outcomes(subject, "search"):
             if isinstance(outcome, Measured) or not isinstance(found.get(settings), Measured):
                 found[settings] = outcome
         return found
@@ -286,6 +268,21 @@ class Store:
                 own = [record for record in found if record.run_id == run.run_id]
                 return self._subject((own or found)[-1])
         return None
+
+    def _outcomes(
+        self, subject: Subject, stage: Stage
+    ) -> Iterator[tuple[MeasurementRecord, RuntimeSettings, Outcome]]:
+        """What was measured of this model, workload and environment, oldest first, as far as it can be read."""
+        for record in self.records.measurements(
+            subject.symbol,
+            workload_signature=subject.workload.signature,
+            environment_fingerprint=subject.environment.fingerprint,
+            model_digest=subject.model_digest,
+            stage=stage,
+        ):
+            outcome, settings = read_outcome(record), read_settings(record.settings_json)
+            if outcome is not None and settings is not None:  # else written by another version
+                yield record, settings, outcome
 
     def _subject(self, record: MeasurementRecord) -> Subject:
         workload = self.records.workload(record.workload_signature)
