@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from toto_core.cache import Prefix
 from toto_core.decode import Carry
@@ -20,6 +20,8 @@ from toto_core.scaling import Stats
 from toto_core.settings import RuntimeSettings
 from toto_core.tally import Tally
 from toto_core.version import ENGINE_VERSION
+
+Result = TypeVar("Result", First, Newest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,47 +57,44 @@ class Ahead:
         self,
         name: str,
         variant: tuple[Any, ...],
-        call: Callable[..., First | Newest],
-        template: Any,
+        call: Callable[..., Result],
+        template: Result,
         arguments: tuple[Any, ...],
         *,
         hold: bool,
-    ) -> Any:
+    ) -> Result:
         """``call(*arguments)`` as a package, which ``variant`` and the arguments' shapes tell from others.
 
         ``template`` has the form of the result. On ``hold``, and beyond the recompile limit, an unknown shape
         runs in eager mode. Raises whatever torch's compiler raises.
         """
-        tensors = [tensor.contiguous() for tensor in leaves(arguments)]
+        tensors: list[Tensor] = [tensor.contiguous() for tensor in leaves(arguments)]
         key = (name, *variant, *(tensor.shape for tensor in tensors))
         if key not in self._loaded and hold:
             self._tally.add_held()
             return call(*arguments)
         if key not in self._loaded:
-            self._loaded[key] = self._package(key, call, arguments)
+            self._loaded[key] = self._package(key, Flat(self._decoder, call, arguments), tensors)
         package = self._loaded[key]
         if package is None:
             return call(*arguments)
-        return filled(template, iter(package(tensors)))
+        result: Result = filled(template, iter(package(tensors)))
+        return result
 
-    def _package(
-        self, key: tuple[Any, ...], call: Callable[..., First | Newest], arguments: tuple[Any, ...]
-    ) -> Run | None:
+    def _package(self, key: tuple[Any, ...], module: Flat, tensors: list[Tensor]) -> Run | None:
         name = key[0]
         if self._tally.graphs_of(name) >= self._settings.recompile_limit:
             self._tally.reach_limit()
             return None
         started = time.perf_counter()
-        run, found = self._found_or_built(package_name(self._identity, key), call, arguments)
+        run, found = self._found_or_built(package_name(self._identity, key), module, tensors)
         self._tally.add_package(name, time.perf_counter() - started, found=found)
         return run
 
-    def _found_or_built(
-        self, file: str, call: Callable[..., First | Newest], arguments: tuple[Any, ...]
-    ) -> tuple[Run, bool]:
+    def _found_or_built(self, file: str, module: Flat, tensors: list[Tensor]) -> tuple[Run, bool]:
         if self._shelf.folder is None:
             with tempfile.TemporaryDirectory(prefix="toto-") as folder:
-                return self._built(Path(folder) / file, call, arguments), False
+                return self._built(Path(folder) / file, module, tensors), False
         path = self._shelf.folder / file
         if path.is_file():
             try:
@@ -103,11 +102,10 @@ class Ahead:
             except RuntimeError:
                 path.unlink()  # no package: compile it again
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self._built(path, call, arguments), False
+        return self._built(path, module, tensors), False
 
-    def _built(self, path: Path, call: Callable[..., First | Newest], arguments: tuple[Any, ...]) -> Run:
-        tensors = [tensor.contiguous() for tensor in leaves(arguments)]
-        build(Flat(self._decoder, call, arguments), tensors, self._settings, path)
+    def _built(self, path: Path, module: Flat, tensors: list[Tensor]) -> Run:
+        build(module, tensors, self._settings, path)
         return load(path)
 
 

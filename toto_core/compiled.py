@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 import torch._inductor.config as inductor_config
 
 from toto_core import forward
-from toto_core.ahead import NEWEST_TEMPLATE, Ahead, Shelf, first_template
+from toto_core.ahead import NEWEST_TEMPLATE, Ahead, Result, Shelf, first_template
 from toto_core.cache import Suffix
 from toto_core.compile_report import CompileReport
 from toto_core.decode import Carry, Context, Decoder, LayerOps
@@ -40,15 +39,14 @@ class Calls:
         self._ahead: Ahead | None = None
         self._seen: set[tuple[Any, ...]] = set()
         decoder.ops = LayerOps()
-        self._first: Callable[..., First] = functools.partial(forward.first, decoder)
-        self._following: Callable[..., Newest] = functools.partial(forward.following, decoder)
+        self._first, self._following = _bound(decoder)
         if not settings.compiled:
             return
         if settings.compile_scope == "layer":
             decoder.ops = _compiled_layers(settings)
         elif settings.dynamic or decoder.fold_weight.device.type != "cpu":
-            self._first = _compile(_plain_first(decoder), settings)
-            self._following = _compile(_plain_following(decoder), settings)
+            self._first = _compile(self._first, settings)
+            self._following = _compile(self._following, settings)
         else:
             self._ahead = Ahead(decoder, settings, shelf or Shelf(), self._tally)
 
@@ -59,48 +57,40 @@ class Calls:
 
     def first(self, context: Context, rows: int, noise: Noise | None, *, keep: bool) -> First:
         """``forward.first`` under the settings."""
-        result: First
+
+        def call(context: Context, noise: Noise | None) -> First:
+            return self._first(context, rows, noise, keep=keep)
+
+        variant, arguments = (
+            (rows, keep, context.groups is None, context.pad_patches is None),
+            (context, noise),
+        )
         if self._ahead is None:
-            result = self._just_in_time("first", (rows, keep), self._first, context, rows, noise, keep=keep)
-            return result
+            return self._just_in_time("first", variant, call, arguments)
         template = first_template(
             self._decoder.time_layers,
             keep=keep,
             grouped=context.groups is not None,
             bucketed=context.pad_patches is not None,
         )
-
-        def call(context: Context, noise: Noise | None) -> First:
-            return forward.first(self._decoder, context, rows, noise, keep=keep)
-
-        variant = (rows, keep, context.groups is None, context.pad_patches is None)
-        result = self._ahead.run("first", variant, call, template, (context, noise), hold=self.hold)
-        return result
+        return self._ahead.run("first", variant, call, template, arguments, hold=self.hold)
 
     def following(self, newest: Newest, carry: Carry, suffix: Suffix, noise: Noise | None) -> Newest:
         """``forward.following`` under the settings."""
-        arguments = (newest, carry, suffix, noise)
-        result: Newest
+        variant, arguments = (carry.groups is None, carry.visible is None), (newest, carry, suffix, noise)
         if self._ahead is None:
-            result = self._just_in_time("next", (), self._following, *arguments)
-            return result
-        variant = (carry.groups is None, carry.visible is None)
-        call = functools.partial(forward.following, self._decoder)
-        result = self._ahead.run("next", variant, call, NEWEST_TEMPLATE, arguments, hold=self.hold)
-        return result
+            return self._just_in_time("next", variant, self._following, arguments)
+        return self._ahead.run("next", variant, self._following, NEWEST_TEMPLATE, arguments, hold=self.hold)
 
     def _just_in_time(
-        self, name: str, variant: tuple[Any, ...], call: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Any:
+        self, name: str, variant: tuple[Any, ...], call: Callable[..., Result], arguments: tuple[Any, ...]
+    ) -> Result:
+        """``call(*arguments)``, which torch may compile inside; in eager mode nothing but that."""
         if not self.settings.compiled:
-            return call(*args, **kwargs)
-        shape = (
-            name,
-            *variant,
-            *(leaf.shape for leaf in leaves([a for a in args if not isinstance(a, int)])),
-        )
+            return call(*arguments)
+        shape = (name, *variant, *(leaf.shape for leaf in leaves(arguments)))
         if self.hold:
-            return self._held(shape, call, *args, **kwargs)
+            return self._held(shape, call, arguments)
         if self.settings.freezing and shape not in self._seen:
             # packed weights come from the global setting at the time a shape compiles, not from options=
             freezing = inductor_config.patch(freezing=True)
@@ -109,32 +99,32 @@ class Calls:
         before, started = counts(), time.perf_counter()
         try:
             with freezing:
-                result = call(*args, **kwargs)
+                result = call(*arguments)
         finally:
             self._tally.add(name, before, counts(), time.perf_counter() - started)
         self._seen.add(shape)
         return result
 
-    def _held(self, shape: tuple[Any, ...], call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _held(
+        self, shape: tuple[Any, ...], call: Callable[..., Result], arguments: tuple[Any, ...]
+    ) -> Result:
         """A call that may not compile: torch goes on in eager mode where it would."""
         if shape not in self._seen:
             self._tally.add_held()
         with torch.compiler.set_stance("eager_on_recompile"):
-            return call(*args, **kwargs)
+            return call(*arguments)
 
 
-def _plain_first(decoder: Decoder) -> Callable[..., First]:
+def _bound(decoder: Decoder) -> tuple[Callable[..., First], Callable[..., Newest]]:
+    """Both calls of one decoder, as plain functions: torch compiles by code object."""
+
     def first(context: Context, rows: int, noise: Noise | None, *, keep: bool) -> First:
         return forward.first(decoder, context, rows, noise, keep=keep)
 
-    return first
-
-
-def _plain_following(decoder: Decoder) -> Callable[..., Newest]:
     def following(newest: Newest, carry: Carry, suffix: Suffix, noise: Noise | None) -> Newest:
         return forward.following(decoder, newest, carry, suffix, noise)
 
-    return following
+    return first, following
 
 
 def _compile(function: Callable[..., Any], settings: RuntimeSettings) -> Callable[..., Any]:

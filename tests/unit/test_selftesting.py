@@ -63,11 +63,11 @@ def test_a_noisy_machine_crowns_hardly_any_and_says_that_it_sees_less() -> None:
     assert (noisy.smallest_detectable_gain or 1.0) > (quiet.smallest_detectable_gain or 1.0)
 
 
-def test_a_rule_that_promotes_whatever_looks_faster_would_be_found_out() -> None:
-    # arms that are not the same thing: relabelled, each would win where it is the challenger
+def test_arms_that_differ_after_all_show_as_false_winners() -> None:
+    # where the relabelling happens to agree with the truth in every launch, the faster arm wins
     found = outcome(Noise(per_call=0.01, launch=0.001, disturbed=0.0), second_is_slower=1.5)
 
-    assert found.false_winner_rate > 0.0 or found.smallest_detectable_gain is None
+    assert found.false_winner_rate > 0.0
 
 
 def test_too_little_time_is_an_error_that_says_what_to_do() -> None:
