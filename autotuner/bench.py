@@ -12,9 +12,9 @@ import filelock
 import psutil
 
 from autotuner.errors import AutotuneError
-from autotuner.identity import available_threads, current_environment
+from autotuner.identity import current_environment, spare_threads
 from autotuner.locations import cache_folder, data_folder
-from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits, trial_artifacts
+from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits, holds_artifacts, trial_artifacts
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.stats import EffectiveCost
 from autotuner.search.objective import Limits, Profile
@@ -34,7 +34,8 @@ class Bench:
     """A space and a runner over it; ``make_runner`` is given who hears what the runner does.
 
     ``exclusive`` says that measuring needs the device for itself, which a replay of recorded answers does not.
-    ``hand_over`` gives production what compiling promoted settings left on disk, and says where that is.
+    ``hand_over`` gives production what compiling promoted settings left on disk, and says where that is;
+    ``holds`` whether an earlier trial of some settings left anything there.
     """
 
     space: SearchSpace
@@ -42,6 +43,7 @@ class Bench:
     clock: Callable[[], float] = time.monotonic
     exclusive: bool = True
     hand_over: Callable[[RuntimeSettings], tuple[Path, Seal] | None] = lambda _: None
+    holds: Callable[[RuntimeSettings], bool] = lambda _: False
 
 
 def process_bench(
@@ -53,10 +55,11 @@ def process_bench(
     series: PriceSeries,
     patch_size: int,
     seed: int,
+    threads: int | None = None,
 ) -> Bench:
-    """The real bench: child processes on this machine."""
+    """The real bench: child processes on this machine, of at most ``threads`` CPU threads each."""
     environment = current_environment(device)
-    facts = workload.facts(device=device, threads=available_threads(), patch_size=patch_size)
+    facts = workload.facts(device=device, threads=threads or spare_threads(), patch_size=patch_size)
     space = search_space(workload, facts)
 
     caches = cache_folder() / f"trials-{environment.fingerprint}-{workload.signature}"
@@ -81,7 +84,12 @@ def process_bench(
                 return store(trial_artifacts(caches, settings), environment.fingerprint, settings.key)
         return None
 
-    return Bench(space=space, make_runner=make, hand_over=hand_over)
+    return Bench(
+        space=space,
+        make_runner=make,
+        hand_over=hand_over,
+        holds=lambda settings: holds_artifacts(caches, settings),
+    )
 
 
 def effective_cost(workload: Workload, profile: Profile) -> EffectiveCost:

@@ -16,7 +16,7 @@ from autotuner.search.objective import PROFILES, Limits, Profile, Ranked, break_
 from autotuner.search.pareto import Point, pareto_front
 from autotuner.summary import promotion_document
 from toto_core.compile_report import CompileReport
-from toto_core.settings import RuntimeSettings, canonical
+from toto_core.settings import RuntimeSettings
 
 Document = dict[str, Any]
 Outcomes = Mapping[RuntimeSettings, Outcome]
@@ -34,22 +34,16 @@ def explain(store: Store, promotion: Promotion, profile: Profile) -> Document:
         )
     subject = store.measured_subject(promotion.symbol)
     outcomes = {} if subject is None else store.tried(subject)
-    environment, workload = promotion.environment, promotion.workload
-    # The canonical reference is eager, where the model's patch size decides nothing.
-    facts = workload.facts(device=environment.device, threads=environment.threads, patch_size=1)
-    reference = canonical(RuntimeSettings(), facts)
-    return explanation(promotion, outcomes, profile, reference)
+    return explanation(promotion, outcomes, profile)
 
 
-def explanation(
-    promotion: Promotion, outcomes: Outcomes, profile: Profile, reference: RuntimeSettings
-) -> Document:
+def explanation(promotion: Promotion, outcomes: Outcomes, profile: Profile) -> Document:
     """The promotion's own document with ``certificate``, ``second``, ``ruled_out``, ``importance``, ``changes``.
 
     ``outcomes`` are search trials: they rank and promise nothing; the promotion's own figures are the duel's.
     """
     workload = promotion.workload
-    ranked = rank(outcomes, workload, profile, Limits(), reference=reference)
+    ranked = rank(outcomes, workload, profile, Limits())
     return {
         **promotion_document(promotion, source="promotion"),
         "certificate": certificate(promotion, outcomes),
@@ -59,7 +53,7 @@ def explanation(
         "pareto": [_point(point) for point in pareto_front(ranked, workload.weights)],
         "changes": [
             *_cheaper_processes(promotion, ranked, profile),
-            *_other_profiles(promotion, outcomes, reference),
+            *_other_profiles(promotion, outcomes),
         ],
     }
 
@@ -150,12 +144,12 @@ def _cheaper_processes(promotion: Promotion, ranked: Sequence[Ranked], profile: 
     ]
 
 
-def _other_profiles(promotion: Promotion, outcomes: Outcomes, reference: RuntimeSettings) -> list[str]:
+def _other_profiles(promotion: Promotion, outcomes: Outcomes) -> list[str]:
     lines = []
     for profile in PROFILES.values():
         if profile.name == promotion.profile:
             continue
-        best = _best(rank(outcomes, promotion.workload, profile, Limits(), reference=reference))
+        best = _best(rank(outcomes, promotion.workload, profile, Limits()))
         if best is not None and best != promotion.settings:
             lines.append(f"profile {profile.name} ranks {best.label} first")
     return lines

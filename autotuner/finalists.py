@@ -8,8 +8,6 @@ from autotuner.search.objective import Profile, drift_factor
 from autotuner.search.study import StudyResult
 from toto_core.settings import RuntimeSettings
 
-DUEL_SHARE = 0.4
-"""Share of the time kept for the duel: search figures only rank."""
 FINALISTS = 3
 PROCESS_START_SECONDS = 6.0
 """Until a child process has imported torch and warmed up, beside its own start; measured here, 4 to 8."""

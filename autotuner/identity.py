@@ -82,6 +82,15 @@ def available_threads() -> int:
         return os.cpu_count() or 1
 
 
+def spare_threads() -> int:
+    """CPU threads that a tuned process may use unless told otherwise: all CPUs but one, at least one.
+
+    A process that wants them all waits at every barrier as soon as anyone else runs: ten-fold stalls were
+    measured beside one busy neighbour (docs/decisions/0010-leave-one-cpu.md).
+    """
+    return max(1, available_threads() - 1)
+
+
 def _cpuinfo() -> dict[str, str]:
     try:
         first = _CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0]

@@ -205,6 +205,14 @@ class Store:
                 found[settings] = outcome
         return found
 
+    def cold_starts(self, subject: Subject) -> dict[RuntimeSettings, float]:
+        """Milliseconds of the newest cold start of all settings, measured for any symbol of the same workload."""
+        return {
+            settings: outcome.cold_start_ms
+            for _, settings, outcome in self._outcomes(subject, "search", any_symbol=True)
+            if isinstance(outcome, Measured) and settings.compiled
+        }
+
     def champion(self, subject: Subject, profile: str) -> Promotion | None:
         """What is active for exactly this symbol, profile, workload and environment."""
         record = self.records.active_promotion(
@@ -270,11 +278,11 @@ class Store:
         return None
 
     def _outcomes(
-        self, subject: Subject, stage: Stage
+        self, subject: Subject, stage: Stage, *, any_symbol: bool = False
     ) -> Iterator[tuple[MeasurementRecord, RuntimeSettings, Outcome]]:
         """What was measured of this model, workload and environment, oldest first, as far as it can be read."""
         for record in self.records.measurements(
-            subject.symbol,
+            None if any_symbol else subject.symbol,
             workload_signature=subject.workload.signature,
             environment_fingerprint=subject.environment.fingerprint,
             model_digest=subject.model_digest,

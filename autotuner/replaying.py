@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from autotuner.bench import Bench, effective_cost
-from autotuner.finalists import DUEL_SHARE, duel_arm, finalists
+from autotuner.budget import search_seconds, trial_seconds
+from autotuner.finalists import duel_arm, finalists
 from autotuner.measurement.recorded import ReplayTable, seed_table
 from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.promotion.decision import Decision, decide
@@ -19,18 +20,23 @@ from autotuner.search.objective import Limits, Profile, seed_profile
 from autotuner.search.owner import Owner
 from autotuner.search.space import SearchSpace, likely_winners
 from autotuner.search.study import StudyPlan, run_study
-from autotuner.session import LONGEST_TRIAL_SECONDS, TuneRequest
+from autotuner.session import TuneRequest
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
-    """What one replayed run decided, the simulated seconds of its search, and how many settings it measured."""
+    """What one replayed run decided.
+
+    ``search_seconds`` and ``run_seconds`` are simulated; ``tried`` names what was measured, each with the
+    seconds it was known after.
+    """
 
     decision: Decision
     search_seconds: float
-    measured: int
+    run_seconds: float
+    tried: tuple[tuple[RuntimeSettings, float], ...]
 
 
 def replayed_decision(
@@ -46,6 +52,7 @@ def replayed_decision(
 ) -> Replayed:
     """Search, duel and decide as ``session.tune`` does, in simulated time and without a store."""
     runner = ReplayRunner(table, noise)
+    tried: list[tuple[RuntimeSettings, float]] = []
     first = [space.reference, space.reference.replace(precision="bf16"), *([champion] if champion else [])]
     study = run_study(
         runner,
@@ -55,13 +62,13 @@ def replayed_decision(
         limits=Limits(),
         known={},
         first=[settings for settings in (*first, *likely_winners(space)) if settings in space],
-        plan=StudyPlan(trials=len(space.keys), seconds=seconds * (1 - DUEL_SHARE), seed=seed),
+        plan=StudyPlan(trials=len(space.keys), seconds=search_seconds(seconds), seed=seed),
         storage_url=None,
         study_name="replay",
         owner=Owner.current(),
-        on_outcome=lambda _: None,
+        on_outcome=lambda event: tried.append((event.settings, runner.clock())),
         clock=runner.clock,
-        seconds_for_trial=lambda _, left: min(LONGEST_TRIAL_SECONDS, left),
+        seconds_for_trial=lambda _, left: trial_seconds(left),
     )
     searched = runner.clock()
     challengers = finalists(study, space.reference, seconds=seconds - searched)
@@ -77,7 +84,9 @@ def replayed_decision(
         clock=runner.clock,
     )
     decision = decide(result, champion=champion, reference=space.reference)
-    return Replayed(decision=decision, search_seconds=searched, measured=study.measured)
+    return Replayed(
+        decision=decision, search_seconds=searched, run_seconds=runner.clock(), tried=tuple(tried)
+    )
 
 
 def replay_bench(request: TuneRequest, table: Path) -> tuple[TuneRequest, Bench]:
@@ -94,4 +103,5 @@ def replay_bench(request: TuneRequest, table: Path) -> tuple[TuneRequest, Bench]
         clock=lambda: next(ticks) * 1e-3,  # a replay takes no time, so only its budget of trials ends it
         exclusive=False,
     )
-    return dataclasses.replace(request, profile=seed_profile(request.profile)), bench
+    request = dataclasses.replace(request, profile=seed_profile(request.profile), share=False, chance=0.0)
+    return request, bench

@@ -12,7 +12,7 @@ from autotuner.measurement.trial import Measured
 from autotuner.persistence import Promotion, Store, Subject
 from autotuner.search.objective import Limits, Profile, Ranked, rank
 from autotuner.summary import search_figures
-from toto_core.settings import RuntimeSettings, SettingsError, canonical
+from toto_core.settings import RuntimeSettings, SettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def choose(ranked: Sequence[Ranked], champion: Promotion | None, subject: Subjec
 
 
 def _won_a_duel(promotion: Promotion) -> bool:
-    return isinstance(promotion.evidence, Mapping) and promotion.evidence.get("stage") == "duel"
+    return isinstance(promotion.evidence, Mapping) and promotion.evidence.get("stage") in ("duel", "shared")
 
 
 def _ruled_out(settings: RuntimeSettings, ranked: Sequence[Ranked]) -> bool:
@@ -101,13 +101,10 @@ def _ruled_out(settings: RuntimeSettings, ranked: Sequence[Ranked]) -> bool:
 
 
 def _ranked(store: Store, subject: Subject, profile: Profile) -> Sequence[Ranked]:
-    environment = subject.environment
-    # The canonical reference is eager, where the model's patch size decides nothing.
-    facts = subject.workload.facts(device=environment.device, threads=environment.threads, patch_size=1)
     try:
         known = store.known(subject, run_id=None)
     except SettingsError as error:
         raise AutotuneError(
             f"{store.location}: a stored measurement of {subject.symbol} cannot be read: {error}; restore a backup"
         ) from None
-    return rank(known, subject.workload, profile, Limits(), reference=canonical(RuntimeSettings(), facts))
+    return rank(known, subject.workload, profile, Limits())

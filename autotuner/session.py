@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from autotuner.bench import Bench, effective_cost, one_measurer, process_bench
+from autotuner.budget import search_seconds, trial_seconds
 from autotuner.errors import AutotuneError
-from autotuner.finalists import DUEL_SHARE, duel_arm, finalists
+from autotuner.finalists import duel_arm, finalists
 from autotuner.locations import studies_url
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.trial import Measured
@@ -24,11 +25,10 @@ from autotuner.search.objective import Limits, Profile
 from autotuner.search.owner import Owner
 from autotuner.search.space import SearchSpace, likely_winners
 from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
+from autotuner.sharing import proven_elsewhere, shared_decision, shared_study, spot_check
 from autotuner.subjects import prepare
 from autotuner.summary import duel_figures, run_document, search_figures
 from autotuner.workload import Workload
-
-LONGEST_TRIAL_SECONDS = 150.0
 
 
 class Listener(Protocol):
@@ -49,7 +49,12 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TuneRequest:
-    """What one run is asked to do; ``seconds`` covers everything, the duel included."""
+    """What one run is asked to do; ``seconds`` covers everything, the duel included.
+
+    ``threads`` is the most CPU threads of a process, None for all CPUs but one. ``reuse`` takes up what is
+    known of the symbol, ``share`` what another symbol proved; the search ends early when the chance of
+    something better falls below ``chance``.
+    """
 
     symbol: str
     workload: Workload
@@ -60,8 +65,11 @@ class TuneRequest:
     trials: int = 40
     seconds: float = 300.0
     seed: int = 0
+    threads: int | None = None
     resume: bool = True
     reuse: bool = True
+    share: bool = True
+    chance: float = StudyPlan.chance
 
 
 def tune(
@@ -87,6 +95,7 @@ def tune(
         series=series,
         patch_size=prepared.patch_size,
         seed=request.seed,
+        threads=request.threads,
     )
     store.remember(subject, series)
     study_name = f"{subject.symbol} {workload.signature} {subject.environment.fingerprint}"
@@ -111,6 +120,15 @@ def tune(
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What was measured, what was decided, and the figures of what the symbol runs."""
+
+    study: StudyResult
+    decision: Decision
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Run:
     """One run under way."""
 
@@ -125,34 +143,74 @@ class _Run:
         champion = self.store.champion(self.subject, self.request.profile.name)
         runner = self.bench.make_runner(self.listener.say)
         try:
-            study = self._search(runner, study_name, champion, end)
-            result = self._duel(runner, study, champion, end)
+            found = None if champion else self._take_over(runner, end)
+            found = found or self._find(runner, study_name, champion, end)
         finally:
             runner.close()
-        decision = decide(
-            result,
-            champion=champion.settings if champion else None,
-            reference=self.bench.space.reference,
-        )
-        figures = self._figures(decision, study, result)
-        if decision.promoted:
-            self._promote(decision, figures)
+        if found.decision.promoted:
+            self._promote(found.decision, found.figures)
         return run_document(
             symbol=self.request.symbol,
             profile=self.request.profile,
             workload=self.request.workload,
-            decision=decision,
-            figures=figures,
-            study=study,
+            decision=found.decision,
+            figures=found.figures,
+            study=found.study,
             distinct_keys=len(self.bench.space.keys),
             run_id=self.run_id,
             selftest=self.store.selftest(self.subject.environment),
         )
 
+    def _take_over(self, runner: Runner, end: float) -> _Found | None:
+        """What another symbol proved, if it stands here too."""
+        request = self.request
+        proven = None
+        if request.share and request.reuse and request.profile.searches:
+            proven = proven_elsewhere(self.store, self.subject, request.profile.name)
+        if proven is None or proven.settings not in self.bench.space:
+            return None
+        self.listener.say(
+            f"{proven.symbol} proved {proven.settings.label} for this workload: checking it here"
+        )
+        terms: dict[str, Any] = {
+            "workload": request.workload,
+            "profile": request.profile,
+            "limits": request.limits,
+        }
+        check = spot_check(
+            runner,
+            proven,
+            compiled=self.bench.holds(proven.settings),
+            seconds=max(0.0, end - self.bench.clock()),
+            **terms,
+        )
+        self.store.record(self.subject, self.run_id, proven.settings, check.outcome, "search")
+        if check.refused is not None or not isinstance(check.outcome, Measured):
+            self.listener.say(f"{check.refused}; searching instead")
+            return None
+        evidence = {"symbol": proven.symbol, "promotion": proven.promotion_id, "ratio": asdict(proven.ratio)}
+        figures = search_figures(check.outcome, request.workload)
+        return _Found(
+            study=shared_study(check.outcome, proven, **terms),
+            decision=shared_decision(check.outcome, proven),
+            figures=figures | {"stage": "shared", "shared_from": evidence},
+        )
+
+    def _find(self, runner: Runner, study_name: str, champion: Promotion | None, end: float) -> _Found:
+        """Search, duel and decide."""
+        study = self._search(runner, study_name, champion, end)
+        result = self._duel(runner, study, champion, end)
+        decision = decide(
+            result,
+            champion=champion.settings if champion else None,
+            reference=self.bench.space.reference,
+        )
+        return _Found(study=study, decision=decision, figures=self._figures(decision, study, result))
+
     def _search(self, runner: Runner, study_name: str, champion: Promotion | None, end: float) -> StudyResult:
         request, space = self.request, self.bench.space
         known = self.store.known(self.subject, run_id=self.run_id) if request.reuse else {}
-        seconds = max(0.0, (end - self.bench.clock()) * (1 - DUEL_SHARE))
+        seconds = search_seconds(end - self.bench.clock())
         self.listener.begin(request.symbol, request.workload, space, len(known), seconds)
         first = [space.reference, space.reference.replace(precision="bf16")]
         first += [champion.settings] if champion else []
@@ -166,13 +224,18 @@ class _Run:
             limits=request.limits,
             known=known,
             first=[settings for settings in first if space.canonical(settings) in space],
-            plan=StudyPlan(trials=request.trials, seconds=seconds, seed=request.seed),
+            plan=StudyPlan(trials=request.trials, seconds=seconds, seed=request.seed, chance=request.chance),
             storage_url=studies_url(self.store.location),
             study_name=study_name,
             owner=Owner.current(),
             on_outcome=self._keep,
             clock=self.bench.clock,
-            seconds_for_trial=lambda _, left: min(LONGEST_TRIAL_SECONDS, left),
+            seconds_for_trial=lambda _, left: trial_seconds(left),
+            cold_starts={
+                settings: cold_ms
+                for settings, cold_ms in self.store.cold_starts(self.subject).items()
+                if self.bench.holds(settings)
+            },
         )
 
     def _keep(self, event: TrialEvent) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autotuner.measurement.stats import EffectiveCost, launch_ratio, shape_timing
-from autotuner.measurement.trial import ArmLaunch, Interval, Launch, Measured, ShapeTiming
+from autotuner.measurement.trial import ArmLaunch, Interval, Launch, Measured, ShapeTiming, together
 from autotuner.persistence import Promotion
 from autotuner.promotion.decision import Decision
 from autotuner.search.objective import Profile, break_even_calls
@@ -64,8 +64,9 @@ def duel_figures(
         "launches": len(usable),
         "ratio": _interval(ratio),
         **_times(timings, workload),
-        **(_accuracy(measured) if measured else {}),
+        **(_accuracy(measured) if measured else {"compile_report": usable[-1][1].report.to_dict()}),
         "warm_start_ms": float(np.median([arm.start_ms for _, arm in usable])),
+        "conditions": dataclasses.asdict(together([launch.conditions for launch in stage2])),
     }
 
 

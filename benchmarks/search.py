@@ -1,37 +1,73 @@
-"""How right and how cheap the search is: thousands of replayed runs over recorded grids, in simulated time."""
+"""How right and how cheap a run is: thousands of replayed runs over recorded grids, in simulated time.
+
+Each run meets noise of its own: 10 % log-normal, autocorrelated, 2 % between launches, 5 % of blocks disturbed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 
 from autotuner.measurement.recorded import Recorded, ReplayTable
-from autotuner.measurement.replay import Noise
+from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.measurement.trial import Failed
 from autotuner.replaying import Replayed, replayed_decision
-from autotuner.search.objective import profile
+from autotuner.search.objective import Limits, drift_factor, judge, profile
 from autotuner.search.space import SearchSpace, search_space
 from autotuner.selftesting import upper_bound
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
 PRODUCTION = profile("production")
+NEAR = 1.05
+PROCESS_START_SECONDS = 6.0
+CALLS_OF_A_LAUNCH = 24 * 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A recorded grid, the space it covers and its workload; a run takes ``seconds`` of simulated time."""
+    """A recorded grid, the space it covers and its workload; a run takes at most ``seconds``, simulated."""
 
+    name: str
     table: ReplayTable
     space: SearchSpace
     workload: Workload
     seconds: float
+
+    @property
+    def costs(self) -> dict[RuntimeSettings, float]:
+        """Effective milliseconds a request, without noise, of what keeps the profile's limits."""
+        return {
+            key: effective_ms(entry, self.workload)
+            for key, entry in self.table.entries.items()
+            if usable(entry)
+        }
+
+    @property
+    def best(self) -> RuntimeSettings:
+        """What an exhaustive search without noise would find."""
+        costs = self.costs
+        return min(costs, key=lambda key: costs[key])
+
+    @property
+    def near(self) -> frozenset[RuntimeSettings]:
+        """Everything within 5 % of the best."""
+        costs = self.costs
+        return frozenset(key for key, cost in costs.items() if cost <= NEAR * costs[self.best])
+
+    @property
+    def exhaustive_seconds(self) -> float:
+        """What measuring every key once takes."""
+        return sum(entry.cost_s for entry in self.table.entries.values())
 
     def run(self, seed: int, champion: RuntimeSettings | None = None) -> Replayed:
         """One run with noise of its own."""
@@ -48,85 +84,206 @@ class Grid:
 
 
 def main() -> None:
-    """Print, per grid: how often the promoted settings are near the best, and how often a false winner is crowned."""
+    """Print, per grid: how often what is promoted is near the best, how often it is false, and what that costs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("grids", type=Path, nargs="+", help="tables that record.py wrote")
     parser.add_argument("--studies", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=600.0, help="simulated seconds of one run")
+    parser.add_argument("--seconds", type=float, default=300.0, help="simulated seconds of one run")
+    parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
-    for path in arguments.grids:
-        grid = read_grid(path, arguments.seconds)
-        print(f"{path.name}: {grid.space.describe()}, {arguments.studies} runs of {grid.seconds:.0f} s each")
-        report(grid, arguments.studies)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with multiprocessing.Pool(arguments.processes) as pool:
+        for path in arguments.grids:
+            grid = read_grid(path, arguments.seconds)
+            print(
+                f"\n{grid.name}: {grid.space.describe()}; {arguments.studies} runs of at most {grid.seconds:.0f} s"
+            )
+            costs = grid.costs
+            print(
+                f"- best: {grid.best.label} ({costs[grid.space.reference] / costs[grid.best]:.2f}x eager fp32); "
+                f"{len(grid.near)} keys within 5 % of it; an exhaustive search takes {grid.exhaustive_seconds:.0f} s"
+            )
+            right_or_wrong(grid, range(arguments.studies), pool.map)
+            what_it_costs(grid, range(arguments.studies), pool.map)
 
 
 def read_grid(path: Path, seconds: float) -> Grid:
-    """A table that ``record.py`` wrote."""
+    """A table that ``record.py`` wrote, of a workload with one request shape.
+
+    The machine's mood changed while it was recorded, so the latency of settings is that of the reference over
+    their ratio, which was measured side by side.
+    """
     document = json.loads(path.read_text(encoding="utf-8"))
     workload = Workload.from_dict(document["workload"])
-    entries = {RuntimeSettings.from_dict(e["settings"]): _recorded(e) for e in document["entries"]}
-    threads = max(key.num_threads or 1 for key in entries)
+    found = {RuntimeSettings.from_dict(e["settings"]): e for e in document["entries"]}
+    threads = max(key.num_threads or 1 for key in found)
     space = search_space(workload, workload.facts(device="cpu", threads=threads, patch_size=64))
+    (reference_ms,) = found[space.reference]["latency_ms"]
+    entries = {key: _recorded(entry, reference_ms) for key, entry in found.items()}
     table = ReplayTable(entries=entries, reference=space.reference)
-    return Grid(table=table, space=space, workload=workload, seconds=seconds)
+    return Grid(name=path.stem, table=table, space=space, workload=workload, seconds=seconds)
 
 
-def report(grid: Grid, studies: int) -> None:
-    """Three kinds of runs, each ``studies`` times, with one-sided 95 % Clopper-Pearson bounds."""
-    entries, reference = grid.table.entries, grid.space.reference
-    cost = {key: _effective_ms(entry, grid.workload) for key, entry in entries.items() if _usable(entry)}
-    best = min(cost, key=lambda key: cost[key])
-    exhaustive = sum(entry.cost_s for entry in entries.values())
-    print(f"  best: {best.label}; an exhaustive search takes {exhaustive:.0f} s")
+Map = Callable[[Callable[[int], Any], Sequence[int]], list[Any]]
 
-    runs = [grid.run(seed) for seed in range(studies)]
-    far = sum(cost[run.decision.settings] > 1.05 * cost[best] for run in runs)
-    share = np.median([run.search_seconds for run in runs]) / exhaustive
+
+def right_or_wrong(grid: Grid, seeds: Sequence[int], run_all: Map) -> None:
+    """Three kinds of runs with one-sided 95 % Clopper-Pearson bounds."""
+    studies, costs = len(seeds), grid.costs
+    runs = run_all(grid.run, seeds)
+    far = sum(run.decision.settings not in grid.near for run in runs)
     print(
-        f"  within 5 % of the best: {1 - far / studies:.1%} (at least {1 - upper_bound(far, studies):.1%}); "
-        f"median search {share:.0%} of the exhaustive one"
+        f"- promoted within 5 % of the best: {1 - far / studies:.1%} (at least {1 - upper_bound(far, studies):.1%})"
     )
-    decisions = [grid.run(seed, best).decision for seed in range(studies)]
-    worse = sum(each.promoted and cost[each.settings] > cost[best] for each in decisions)
-    print(f"  promoted though worse: {worse / studies:.2%} (at most {upper_bound(worse, studies):.2%})")
-    equal = replace(entries[reference], drift=0.0, quantile_shift=0.0)
-    same = {key: replace(equal, cost_s=entry.cost_s) for key, entry in entries.items()}
-    flat = replace(grid, table=ReplayTable(entries=same, reference=reference))
-    crowned = sum(flat.run(seed, best).decision.promoted for seed in range(studies))
-    print(f"  promoted among equals: {crowned / studies:.2%} (at most {upper_bound(crowned, studies):.2%})")
 
-
-def _recorded(entry: Mapping[str, Any]) -> Recorded:
-    if "failure" in entry:
-        failed = Failed(**entry["failure"])
-        return Recorded(latency_ms=(1.0,), sigma_ms=(0.0,), cost_s=entry["cost_s"], failure=failed)
-    warm = entry["warm_start_ms"]
-    return Recorded(
-        latency_ms=tuple(entry["latency_ms"]),
-        sigma_ms=tuple(_own_share(entry["sigma_ms"], entry["latency_ms"])),
-        cold_start_ms=entry["cold_start_ms"] if warm is None else warm,
-        drift=entry["drift"],
-        quantile_shift=entry["quantile_shift"],
-        cost_s=entry["cost_s"],
+    champion = second_best(grid)
+    decisions = [run.decision for run in run_all(partial(grid.run, champion=grid.best), seeds)]
+    worse = sum(each.promoted and costs[each.settings] > costs[grid.best] for each in decisions)
+    bound = upper_bound(worse, studies)
+    print(f"- champion is the best, a worse one promoted: {worse / studies:.2%} (at most {bound:.2%})")
+    decisions = [run.decision for run in run_all(partial(grid.run, champion=champion), seeds)]
+    worse = sum(each.promoted and costs[each.settings] > costs[champion] for each in decisions)
+    print(
+        f"- champion is {champion.label}, a worse one promoted: {worse / studies:.2%} "
+        f"(at most {upper_bound(worse, studies):.2%})"
+    )
+    equals = all_equal(grid)
+    decisions = [run.decision for run in run_all(partial(equals.run, champion=grid.best), seeds)]
+    crowned = sum(each.promoted for each in decisions)
+    print(
+        f"- A/A, all keys equal, promoted: {crowned / studies:.2%} (at most {upper_bound(crowned, studies):.2%})"
     )
 
 
-def _own_share(sigmas: Sequence[float], latencies: Sequence[float]) -> list[float]:
-    """Jitter of the settings without that of the machine, which the replay adds: at most a tenth of the latency."""
-    return [min(sigma, 0.1 * latency) for sigma, latency in zip(sigmas, latencies, strict=True)]
+def second_best(grid: Grid) -> RuntimeSettings:
+    """The best of what is not within 5 % of the best: a champion that a run may or may not replace."""
+    costs = grid.costs
+    return min((key for key in costs if key not in grid.near), key=lambda key: costs[key])
 
 
-def _usable(entry: Recorded) -> bool:
-    within = entry.drift <= PRODUCTION.drift_budget and entry.quantile_shift <= PRODUCTION.quantile_limit
-    return entry.failure is None and within
+def all_equal(grid: Grid) -> Grid:
+    """The same grid with the reference's answers for every key; only what a trial costs differs."""
+    entries = grid.table.entries
+    equal = replace(entries[grid.space.reference], drift=0.0, quantile_shift=0.0)
+    same = {key: replace(equal, cost_s=entry.cost_s, again_s=entry.again_s) for key, entry in entries.items()}
+    return replace(grid, table=ReplayTable(entries=same, reference=grid.space.reference))
 
 
-def _effective_ms(entry: Recorded, workload: Workload) -> float:
+def what_it_costs(grid: Grid, seeds: Sequence[int], run_all: Map) -> None:
+    """Seconds until something within 5 % of the best was measured, beside other ways to search."""
+    total = grid.exhaustive_seconds
+    ways: Mapping[str, Callable[[int], float]] = {
+        "autotune": partial(autotune_seconds, grid),
+        "random order": partial(random_seconds, grid),
+        "plain TPE": partial(tpe_seconds, grid),
+        "grid, simplest first": partial(grid_seconds, grid),
+    }
+    for name, seconds_of in ways.items():
+        seconds = run_all(seconds_of, seeds)
+        middle, worst = np.quantile(seconds, [0.5, 0.95])
+        print(
+            f"- {name}: median {middle:.0f} s ({middle / total:.0%} of the exhaustive search), "
+            f"95th percentile {worst:.0f} s"
+        )
+    runs = run_all(grid.run, seeds)
+    search, whole = (
+        np.median([getattr(r, name) for r in runs]) for name in ("search_seconds", "run_seconds")
+    )
+    print(f"- a whole run: search {search:.0f} s, with its duel {whole:.0f} s (medians)")
+
+
+def autotune_seconds(grid: Grid, seed: int) -> float:
+    """Of this project's search with all the time in the world."""
+    run = replace(grid, seconds=10 * grid.exhaustive_seconds).run(seed)
+    return next((at for settings, at in run.tried if settings in grid.near), grid.exhaustive_seconds)
+
+
+def random_seconds(grid: Grid, seed: int) -> float:
+    """Of measuring the keys in random order."""
+    order = np.random.default_rng(seed).permutation(len(grid.space.keys))
+    return _until_near(grid, (grid.space.keys[index] for index in order))
+
+
+def grid_seconds(grid: Grid, _: int) -> float:
+    """Of measuring the keys from the simplest settings on."""
+    return _until_near(grid, sorted(grid.space.keys, key=lambda key: (key.complexity, key.key)))
+
+
+def tpe_seconds(grid: Grid, seed: int) -> float:
+    """Of Optuna's TPE with its default settings; a repeated key costs nothing."""
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    study = optuna.create_study(sampler=sampler)
+    runner = ReplayRunner(grid.table, Noise(seed=seed))
+
+    def keys() -> Iterator[RuntimeSettings]:
+        scores: dict[RuntimeSettings, float] = {}
+        while len(scores) < len(grid.space.keys) and len(study.trials) < 20 * len(grid.space.keys):
+            trial = study.ask(
+                {
+                    name: optuna.distributions.CategoricalDistribution(values)
+                    for name, values in grid.space.sampled.items()
+                }
+            )
+            key = grid.space.key_of(trial.params)
+            if key is None:
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                continue
+            if key not in scores:
+                outcome = runner.measure(key, seconds=1e9)
+                found = judge(outcome, grid.workload, PRODUCTION, Limits())
+                scores[key] = found.score if found.score is not None and found.feasible else 2.0
+                yield key
+            study.tell(trial, scores[key])
+
+    return _until_near(grid, keys())
+
+
+def _until_near(grid: Grid, order: Iterator[RuntimeSettings] | Sequence[RuntimeSettings]) -> float:
+    spent = 0.0
+    for key in order:
+        spent += grid.table.entries[key].cost_s
+        if key in grid.near:
+            return spent
+    return grid.exhaustive_seconds
+
+
+def effective_ms(entry: Recorded, workload: Workload) -> float:
+    """Milliseconds a request under the production profile, start and drift included."""
     steady = sum(
         weight * (latency + PRODUCTION.sigma_weight * sigma)
         for weight, latency, sigma in zip(workload.weights, entry.latency_ms, entry.sigma_ms, strict=True)
     )
-    return steady + entry.cold_start_ms / workload.calls_per_process
+    start = entry.cold_start_ms / workload.calls_per_process
+    return (steady + start) * drift_factor(entry.drift, PRODUCTION)
+
+
+def usable(entry: Recorded) -> bool:
+    """Whether it was measured and keeps the limits."""
+    within = entry.drift <= PRODUCTION.drift_budget and entry.quantile_shift <= PRODUCTION.quantile_limit
+    return entry.failure is None and within
+
+
+def _recorded(entry: Mapping[str, Any], reference_ms: float) -> Recorded:
+    if "failure" in entry:
+        failed = Failed(**entry["failure"])
+        return Recorded(latency_ms=(1.0,), sigma_ms=(0.0,), cost_s=entry["cost_s"], failure=failed)
+    warm, (latency_ms,) = entry["warm_start_ms"], entry["latency_ms"]
+    true_ms = reference_ms / entry["ratio"]["estimate"]
+    start_ms = entry["cold_start_ms"] if warm is None else warm
+    return Recorded(
+        latency_ms=(true_ms,),
+        sigma_ms=(_own_share(entry["sigma_ms"][0] / latency_ms) * true_ms,),
+        cold_start_ms=start_ms,
+        drift=entry["drift"],
+        quantile_shift=entry["quantile_shift"],
+        cost_s=entry["cost_s"],
+        again_s=PROCESS_START_SECONDS + (start_ms + CALLS_OF_A_LAUNCH * true_ms) / 1000.0,
+    )
+
+
+def _own_share(jitter: float) -> float:
+    """Jitter of the settings without that of the machine, which the replay adds: at most a tenth of the latency."""
+    return min(jitter, 0.1)
 
 
 if __name__ == "__main__":

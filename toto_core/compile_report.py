@@ -43,11 +43,10 @@ class CompileReport:
         """One line for people."""
         if not self.requested:
             return "eager"
-        limit = ", recompile limit hit" if self.recompile_limit_hit else ""
-        skips = f", {len(self.cudagraph_skips)} CUDA-graph skips" if self.cudagraph_skips else ""
+        limit = "hit" if self.recompile_limit_hit else "not hit"
         return (
-            f"{self.graphs} graphs, {self.graph_breaks} breaks, {self.recompiles} recompiles{limit}{skips}, "
-            f"{self.compile_seconds:.1f} s compiling"
+            f"graphs {self.graphs}, breaks {self.graph_breaks}, recompiles {self.recompiles}, limit {limit}, "
+            f"CUDA-graph skips {len(self.cudagraph_skips)}, compiling {self.compile_seconds:.1f} s"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Asked:
     trials: int
     timeout: float
     device: str
+    threads: int | None
     seed: int
     resume: bool
     fresh: bool
@@ -114,6 +115,11 @@ class Asked:
     help="Seconds for each symbol, proof included.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Most CPU threads of a process [default: all CPUs but one].",
+)
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the search and of the order of turns."
 )
@@ -228,6 +234,7 @@ def _request(symbol: str, asked: Asked) -> TuneRequest:
         trials=asked.trials,
         seconds=asked.timeout,
         seed=asked.seed,
+        threads=asked.threads,
         resume=asked.resume,
         reuse=not asked.fresh,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,10 @@ _NEGLIGIBLE = 1e-4
 """Share of price below which a spread is no spread: a flat series has none; float32 resolves about 1e-7."""
 _RESAMPLES = 2000
 _DRIFT_CONFIDENCE = 0.95
+_FEWEST_STEPS = 3
+"""Realised prices of a window below which its volatility tells nothing."""
+_FEWEST_WINDOWS = 4
+"""Windows a calm or volatile half needs to be judged on its own."""
 
 
 def rolling_origins(
@@ -79,29 +84,51 @@ class Forecasts:
 
 
 def compare(
-    candidate: Forecasts, reference: Forecasts, targets: Floats, rng: np.random.Generator
+    candidate: Forecasts,
+    reference: Forecasts,
+    targets: Floats,
+    rng: np.random.Generator,
+    exact: Forecasts | None = None,
 ) -> Accuracy:
     """Errors of both forecasts against ``targets`` ``(window, step)`` and how far apart the forecasts are.
 
     Errors are of the median, averaged over seeds, windows and steps. ``drift`` is the 95th percentile of
     |mae - mae_reference| / mae_reference over windows drawn with replacement, the same for both, and never
-    below the value of the windows as they are. ``quantile_shift`` is the largest |q - q_ref| over the
-    reference's 10-90 % spread of the same seed, window and step. A spread, and an error of the reference,
-    count as at least 0.01 % of price. Equal forecasts give exactly 0 for both. Raises ``ValueError`` when the
-    shapes differ or a target is not finite.
+    below the value of the windows as they are: of the calm half of the windows, of the volatile half and of
+    all, the largest. ``quantile_shift`` is the largest |q - q_ref| over the reference's 10-90 % spread of the
+    same seed, window and step. A spread, and an error of the reference, count as at least 0.01 % of price.
+    Equal forecasts give exactly 0 for both.
+
+    ``exact`` are float64 forecasts on the same noise, of the first seeds at least. ``drift_exact`` and
+    ``quantile_shift_exact`` are the same two figures against them; what the candidate is further from them
+    than the reference counts in ``drift`` and ``quantile_shift`` where it is larger.
+
+    Raises ``ValueError`` when the shapes differ or a target is not finite.
     """
     ours, theirs = (f.quantiles.astype(np.float64) for f in (candidate, reference))
     _check_shapes(ours, theirs, targets)
-    errors, errors_reference = (np.abs(q[:, :, _MEDIAN] - targets) for q in (ours, theirs))
+    drawn = [group[_drawn(group.size, rng)] for group in _groups(targets)]
+    errors, errors_reference = (_errors(q, targets) for q in (ours, theirs))
     per_seed = errors.mean(axis=(1, 2))
+    drift, shift = _apart(ours, theirs, targets, drawn)
+    drift_exact = shift_exact = None
+    if exact is not None:
+        truth = exact.quantiles.astype(np.float64)
+        seeds = truth.shape[0]
+        _check_shapes(ours[:seeds], truth, targets)
+        drift_exact, shift_exact = _apart(ours[:seeds], truth, targets, drawn)
+        own_drift, own_shift = _apart(theirs[:seeds], truth, targets, drawn)
+        drift, shift = max(drift, drift_exact - own_drift), max(shift, shift_exact - own_shift)
     return Accuracy(
         mae=float(errors.mean()),
         mae_reference=float(errors_reference.mean()),
         sigma_mae=float(np.std(per_seed, ddof=1)) if per_seed.size > 1 else 0.0,
-        drift=_drift(errors.mean(axis=(0, 2)), errors_reference.mean(axis=(0, 2)), targets, rng),
-        quantile_shift=_quantile_shift(ours, theirs),
+        drift=drift,
+        quantile_shift=shift,
         windows=targets.shape[0],
         seeds=per_seed.size,
+        drift_exact=drift_exact,
+        quantile_shift_exact=shift_exact,
     )
 
 
@@ -136,13 +163,38 @@ def _check_shapes(ours: Floats, theirs: Floats, targets: Floats) -> None:
         raise ValueError("accuracy: a realised price among the targets is not finite")
 
 
-def _drift(errors: Floats, errors_reference: Floats, targets: Floats, rng: np.random.Generator) -> float:
-    # Per window, (window,).
-    drawn = rng.integers(errors.size, size=(_RESAMPLES, errors.size))
-    rows = np.vstack([np.arange(errors.size), drawn])
-    moved = np.abs((errors - errors_reference)[rows].mean(axis=1))
-    least = _NEGLIGIBLE * float(np.abs(targets).mean())
-    relative = moved / np.maximum(errors_reference[rows].mean(axis=1), max(least, np.finfo(np.float64).tiny))
+def _groups(targets: Floats) -> list[Indices]:
+    # Windows (window,) as indices: all of them, the calm half and the volatile half.
+    everything = np.arange(targets.shape[0])
+    if targets.shape[1] < _FEWEST_STEPS or targets.shape[0] < 2 * _FEWEST_WINDOWS:
+        return [everything]
+    volatility = np.abs(np.diff(targets, axis=1) / targets[:, :-1]).mean(axis=1)
+    order, half = np.argsort(volatility, kind="stable"), targets.shape[0] // 2
+    return [everything, order[:half], order[half:]]
+
+
+def _drawn(size: int, rng: np.random.Generator) -> Indices:
+    # Positions (1 + resample, size): the windows as they are first, then each resample.
+    return np.vstack([np.arange(size), rng.integers(size, size=(_RESAMPLES, size))])
+
+
+def _errors(quantiles: Floats, targets: Floats) -> Floats:
+    return np.abs(quantiles[:, :, _MEDIAN] - targets)
+
+
+def _apart(ours: Floats, theirs: Floats, targets: Floats, drawn: Sequence[Indices]) -> tuple[float, float]:
+    # Drift and quantile shift of the first from the second, the worst of all groups of windows.
+    errors, errors_theirs = (_errors(q, targets).mean(axis=(0, 2)) for q in (ours, theirs))
+    least = _NEGLIGIBLE * np.abs(targets).mean(axis=1)
+    drift = max(_drift(errors[rows], errors_theirs[rows], least[rows]) for rows in drawn)
+    return drift, _quantile_shift(ours, theirs)
+
+
+def _drift(errors: Floats, errors_reference: Floats, least: Floats) -> float:
+    # Each (1 + resample, window); the first row is the windows as they are.
+    moved = np.abs((errors - errors_reference).mean(axis=1))
+    floor = np.maximum(least.mean(axis=1), np.finfo(np.float64).tiny)
+    relative = moved / np.maximum(errors_reference.mean(axis=1), floor)
     return float(max(relative[0], np.quantile(relative[1:], _DRIFT_CONFIDENCE)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from autotuner.measurement.job import ArmJob
 from autotuner.measurement.timing import timed_block, warm_up
 from autotuner.workload import RequestShape
 from toto_core.device import peak_bytes
+from toto_core.exact import ExactPipeline
 from toto_core.pipeline import TotoPipeline
 
 Floats = npt.NDArray[np.float64]
@@ -65,7 +67,14 @@ class Arm:
 
     def forecasts(self) -> list[dict[str, Any]]:
         """For every shape: quantiles [seed][window][level][step] and realised prices [window][step]."""
-        return [self._forecasts(shape) for shape in self.job.workload.shapes]
+        shapes = self.job.workload.shapes
+        return [self._forecasts(self._pipeline, shape, self.job.seeds) for shape in shapes]
+
+    def exact_forecasts(self) -> list[dict[str, Any]]:
+        """The same in float64, uncompiled, whatever this arm's settings; of the first seed alone."""
+        workload = self.job.workload
+        pipeline = ExactPipeline.load(workload.model, device=self.job.device, revision=workload.revision)
+        return [self._forecasts(pipeline, shape, self.job.seeds[:1]) for shape in workload.shapes]
 
     def report(self) -> dict[str, Any]:
         """The pipeline's ``CompileReport`` as plain values."""
@@ -75,22 +84,24 @@ class Arm:
         """Most memory used so far."""
         return peak_bytes(self._pipeline.device)
 
-    def _forecasts(self, shape: RequestShape) -> dict[str, Any]:
+    def _forecasts(self, pipeline: TotoPipeline, shape: RequestShape, seeds: Sequence[int]) -> dict[str, Any]:
         origins = self._origins(shape)
         targets = np.stack([self._close[o : o + shape.prediction_length] for o in origins])
-        quantiles = [[self._quantiles(shape, int(o), seed) for o in origins] for seed in self.job.seeds]
+        quantiles = [[self._quantiles(pipeline, shape, int(o), seed) for o in origins] for seed in seeds]
         return {"quantiles": quantiles, "targets": targets.tolist()}
 
-    def _quantiles(self, shape: RequestShape, origin: int, seed: int) -> list[list[float]]:
+    def _quantiles(
+        self, pipeline: TotoPipeline, shape: RequestShape, origin: int, seed: int
+    ) -> list[list[float]]:
         """Quantiles [level][step] of the first series and variate, in a call of the workload's own shape."""
         context = self._context(shape, origin)
-        forecast = self._pipeline.predict(context, shape.prediction_length, shape.num_samples, seed=seed)
+        forecast = pipeline.predict(context, shape.prediction_length, shape.num_samples, seed=seed)
         if forecast.samples is None:
             paths = forecast.mean[0, 0]
             return [paths.tolist() for _ in LEVELS]
-        quantiles: list[list[float]] = torch.quantile(
-            forecast.samples[0, 0], torch.tensor(LEVELS), dim=-1
-        ).tolist()
+        samples = forecast.samples[0, 0]
+        levels = torch.tensor(LEVELS, dtype=samples.dtype)
+        quantiles: list[list[float]] = torch.quantile(samples, levels, dim=-1).tolist()
         return quantiles
 
     def _timed_contexts(self, shape: RequestShape) -> list[npt.NDArray[np.float32]]:

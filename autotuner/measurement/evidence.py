@@ -38,13 +38,15 @@ def read_forecasts(shapes: Sequence[Mapping[str, Any]]) -> tuple[ShapeForecasts,
 def merge_accuracy(
     candidate: Sequence[ShapeForecasts],
     reference: Sequence[ShapeForecasts],
+    exact: Sequence[ShapeForecasts],
+    *,
     weights: Sequence[float],
     rng: np.random.Generator,
 ) -> Accuracy:
     """Accuracy over all shapes: errors are weighted means, drift and quantile shift those of the worst shape."""
     parts = [
-        compare(ours.forecasts, theirs.forecasts, ours.targets, rng)
-        for ours, theirs in zip(candidate, reference, strict=True)
+        compare(ours.forecasts, theirs.forecasts, ours.targets, rng, truth.forecasts)
+        for ours, theirs, truth in zip(candidate, reference, exact, strict=True)
     ]
     return Accuracy(
         mae=_mean([p.mae for p in parts], weights),
@@ -54,6 +56,8 @@ def merge_accuracy(
         quantile_shift=max(p.quantile_shift for p in parts),
         windows=sum(p.windows for p in parts),
         seeds=min(p.seeds for p in parts),
+        drift_exact=max(p.drift_exact or 0.0 for p in parts),
+        quantile_shift_exact=max(p.quantile_shift_exact or 0.0 for p in parts),
     )
 
 

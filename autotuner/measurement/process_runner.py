@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import random
 import shutil
@@ -13,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,19 +19,13 @@ import numpy.typing as npt
 from autotuner.errors import AutotuneError
 from autotuner.measurement.accuracy import WINDOWS
 from autotuner.measurement.child import Child, ChildError
-from autotuner.measurement.evidence import merge_accuracy, read_forecasts
+from autotuner.measurement.enough import Enough
+from autotuner.measurement.evidence import ShapeForecasts, merge_accuracy, read_forecasts
 from autotuner.measurement.job import ArmJob
-from autotuner.measurement.looks import spending_confidences
 from autotuner.measurement.started import StartedArm
 from autotuner.measurement.stats import EffectiveCost, paired_ratio, shape_timing
-from autotuner.measurement.trial import (
-    ArmLaunch,
-    Failed,
-    Launch,
-    Measured,
-    Outcome,
-)
-from autotuner.measurement.turns import ArmBlocks, Taken, Turns
+from autotuner.measurement.trial import ArmLaunch, Failed, Launch, Measured, Outcome
+from autotuner.measurement.turns import Taken, Turns
 from autotuner.workload import Workload
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
@@ -42,8 +34,6 @@ SEEDS = (11, 12, 13)
 """Noise of the accuracy windows, the same for every arm."""
 _FORECASTS_MAY_TAKE = 2.0
 """Times as long as the reference took for its forecasts: what is kept of a trial's time for its own."""
-_LOOKS = 3
-"""Times a trial is looked at, evenly spread, the last one being its end."""
 _GRACE_SECONDS = 2.0
 """A launch that used its time up may still say what compiling did."""
 
@@ -95,21 +85,29 @@ class ProcessRunner:
         self._last_fifth_start = last_fifth_start
         np.save(self._series_file, close)
         self._reference: StartedArm | None = None
-        self._reference_forecasts: list[dict[str, Any]] | None = None
+        self._theirs: Sequence[ShapeForecasts] = ()
+        self._exact: Sequence[ShapeForecasts] = ()
         self._forecast_seconds = 0.0
         self._children: list[Child] = []
 
-    def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
+    def measure(
+        self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None, again: bool = False
+    ) -> Outcome:
         """One trial beside the reference; see ``Runner``."""
         deadline = time.monotonic() + seconds
         with self._only_one_more() as children:
             try:
                 reference = self._ensure_reference(deadline)
                 self._say(f"starting {settings.label}")
-                arm = self._start(settings, children, deadline, cold=True)
+                arm = self._start(settings, children, deadline, cold=not again)
                 failed = _not_compiled(settings, arm.report)
                 outcome = failed or self._measure_beside(reference, arm, deadline, beat)
-                if not settings.compiled or isinstance(outcome, Failed) or outcome.ratio.estimate < 1.0:
+                if (
+                    not settings.compiled
+                    or isinstance(outcome, Failed)
+                    or outcome.ratio.estimate < 1.0
+                    or again
+                ):
                     return outcome
                 arm.child.close()
                 return dataclasses.replace(
@@ -146,30 +144,32 @@ class ProcessRunner:
         self._say("timing it beside the reference")
         reserve = _FORECASTS_MAY_TAKE * self._forecast_seconds
         turns = self._turns((arm, reference), deadline - reserve)
-        taken = turns.take(self._limits.blocks, functools.partial(self._enough, beat))
+        blocks, width, cost = self._limits.blocks, self._limits.enough_width, self._cost.time_alone
+        enough = Enough(blocks=blocks, width=width, cost=cost, rng=self._rng, beat=beat)
+        taken = turns.take(blocks, enough)
         if 0 in taken.failed:
             return taken.failed[0]
         if taken.failed:  # the next trial starts another reference
             return Failed(kind="unstable", detail=f"the reference beside it failed: {taken.failed[1].kind}")
-        blocks, reference_blocks = taken.blocks
+        own_blocks, reference_blocks = taken.blocks
         forecasts = arm.child.ask({"ask": "forecasts"}, event="forecasts", deadline=deadline)["shapes"]
         arm.refresh(deadline)
-        ours, theirs = read_forecasts(forecasts), read_forecasts(self._reference_forecasts or [])
+        ours = read_forecasts(forecasts)
         if isinstance(ours, Failed):
             return ours
-        if isinstance(theirs, Failed):
-            raise AutotuneError(f"the reference's forecasts cannot be used: {theirs.detail}")
         return Measured(
-            timings=tuple(shape_timing(shape) for shape in blocks),
+            timings=tuple(shape_timing(shape) for shape in own_blocks),
             reference_timings=tuple(shape_timing(shape) for shape in reference_blocks),
-            ratio=paired_ratio(reference_blocks, blocks, cost=self._cost.time_alone, rng=self._rng),
+            ratio=paired_ratio(reference_blocks, own_blocks, cost=cost, rng=self._rng),
             cold_start_ms=arm.cold_start_ms,
             reference_cold_start_ms=reference.cold_start_ms,
             peak_bytes=arm.peak_bytes,
-            accuracy=merge_accuracy(ours, theirs, self._workload.weights, self._rng),
+            accuracy=merge_accuracy(
+                ours, self._theirs, self._exact, weights=self._workload.weights, rng=self._rng
+            ),
             report=arm.report,
             conditions=taken.conditions,
-            blocks=blocks,
+            blocks=own_blocks,
             reference_blocks=reference_blocks,
         )
 
@@ -185,24 +185,7 @@ class ProcessRunner:
 
     def _turns(self, arms: Sequence[StartedArm], deadline: float) -> Turns:
         shapes = len(self._workload.shapes)
-        return Turns(arms, shapes=shapes, order=self._order, deadline=deadline)
-
-    def _enough(self, beat: float | None, rounds: int, blocks: Sequence[ArmBlocks]) -> bool:
-        """Planned looks, a third and two thirds of the way: stop when the interval is narrow, whatever it says.
-
-        Also when it lies below ``beat``, at a confidence that keeps all three looks together at 95 %.
-        """
-        looks = (self._limits.blocks // _LOOKS, 2 * self._limits.blocks // _LOOKS)
-        if rounds not in looks:
-            return False
-        cost = self._cost.time_alone
-        ratio = paired_ratio(blocks[1], blocks[0], cost=cost, rng=self._rng)
-        if ratio.high - ratio.low < self._limits.enough_width * ratio.estimate:
-            return True
-        if beat is None:
-            return False
-        confidence = spending_confidences(_LOOKS)[looks.index(rounds)]
-        return paired_ratio(blocks[1], blocks[0], cost=cost, rng=self._rng, confidence=confidence).high < beat
+        return Turns(arms, shapes=shapes, order=self._order, deadline=deadline, device=self._device)
 
     def _ensure_reference(self, deadline: float) -> StartedArm:
         if self._reference is not None and self._reference.child.alive:
@@ -211,14 +194,22 @@ class ProcessRunner:
         try:
             arm = self._start(self._reference_settings, self._children, deadline, cold=True)
             asked = time.monotonic()
-            answer = arm.child.ask({"ask": "forecasts"}, event="forecasts", deadline=deadline)
+            self._theirs = self._standard(arm, "forecasts", deadline)
             self._forecast_seconds = time.monotonic() - asked
+            self._exact = self._standard(arm, "exact", deadline)
         except ChildError as error:
             if error.failed.kind == "timeout":
                 raise  # too little time for a trial says nothing of the reference
             raise AutotuneError(f"the reference (eager fp32) cannot be measured: {error}") from None
-        self._reference, self._reference_forecasts = arm, answer["shapes"]
+        self._reference = arm
         return arm
+
+    def _standard(self, arm: StartedArm, what: str, deadline: float) -> Sequence[ShapeForecasts]:
+        """Forecasts that every other is compared with."""
+        found = read_forecasts(arm.child.ask({"ask": what}, event=what, deadline=deadline)["shapes"])
+        if isinstance(found, Failed):
+            raise AutotuneError(f"the reference's forecasts cannot be used: {found.detail}")
+        return found
 
     def _start(
         self, settings: RuntimeSettings, children: list[Child], deadline: float, *, cold: bool
@@ -277,6 +268,11 @@ class ProcessRunner:
 def trial_artifacts(caches: Path, settings: RuntimeSettings) -> Path:
     """Where below ``caches`` the trials of some settings keep what they compiled."""
     return caches / hashlib.sha256(settings.key.encode()).hexdigest()[:16]
+
+
+def holds_artifacts(caches: Path, settings: RuntimeSettings) -> bool:
+    """Whether an earlier trial left there what it compiled."""
+    return any(path.is_file() for path in trial_artifacts(caches, settings).rglob("*"))
 
 
 def _not_compiled(settings: RuntimeSettings, report: CompileReport) -> Failed | None:

@@ -29,7 +29,8 @@ NORMAL_95 = 1.96
 class Recorded:
     """What is known of one settings; latency and sigma in milliseconds, one entry per request shape.
 
-    ``cost_s`` is what a trial of it takes. With ``failure`` every trial ends that way.
+    ``cost_s`` is what a trial of it takes, ``again_s`` a launch or a trial that finds everything compiled (the
+    same as ``cost_s`` where it is None). With ``failure`` every trial ends that way.
     """
 
     latency_ms: tuple[float, ...]
@@ -42,7 +43,13 @@ class Recorded:
     sigma_mae: float = 0.0
     peak_bytes: int = 0
     cost_s: float = 0.0
+    again_s: float | None = None
     failure: Failed | None = None
+
+    @property
+    def launch_s(self) -> float:
+        """Seconds of a launch that finds everything compiled."""
+        return self.cost_s if self.again_s is None else self.again_s
 
     def __post_init__(self) -> None:
         if not self.latency_ms or len(self.latency_ms) != len(self.sigma_ms):

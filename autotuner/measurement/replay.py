@@ -81,13 +81,16 @@ class ReplayRunner:
         """Simulated seconds since the start."""
         return self.seconds_spent
 
-    def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
+    def measure(
+        self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None, again: bool = False
+    ) -> Outcome:
         """What is recorded of ``settings``; a timeout when that costs more than ``seconds``.
 
         A recorded trial was timed to its end, whatever there is to ``beat``.
         """
         entry = self._table.entries.get(settings)
-        found = self._within(seconds, entry.cost_s if entry else 0.0) or self._table.find(settings)
+        cost = 0.0 if entry is None else entry.launch_s if again else entry.cost_s
+        found = self._within(seconds, cost) or self._table.find(settings)
         if isinstance(found, Failed):
             return found
         reference = self._table.entries[self._table.reference]
@@ -112,7 +115,7 @@ class ReplayRunner:
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
         """``blocks`` blocks of every arm; each launch draws its own effect for each arm."""
-        cost = sum(entry.cost_s for arm in arms if (entry := self._table.entries.get(arm)))
+        cost = sum(entry.launch_s for arm in arms if (entry := self._table.entries.get(arm)))
         late = self._within(seconds, cost)
         launched: list[ArmLaunch | Failed] = []
         disturbed = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,9 @@ class Accuracy:
     ``mae`` and ``mae_reference`` are mean absolute errors of the median forecast, in price units, over the same
     rolling-origin windows and noise; ``sigma_mae`` is the standard deviation of ``mae`` over noise seeds;
     ``drift`` the upper 95 % bound of |mae - mae_reference| / mae_reference; ``quantile_shift`` the largest
-    |q - q_reference| over the reference's own 10-90 % spread.
+    |q - q_reference| over the reference's own 10-90 % spread, both judged on the worst of all, calm and
+    volatile windows. ``drift_exact`` and ``quantile_shift_exact`` are the same against float64 on the same
+    noise, None where that was not measured.
     """
 
     mae: float
@@ -64,16 +66,48 @@ class Accuracy:
     quantile_shift: float
     windows: int
     seeds: int
+    drift_exact: float | None = None
+    quantile_shift_exact: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What else the machine did meanwhile: load average, CPU seconds of other processes, disturbed blocks."""
+    """What else the machine did meanwhile.
+
+    ``load_average`` at the end; ``foreign_cpu_seconds`` of other processes; ``foreign_gpu_processes``, the
+    most seen at once on the device; ``clock_share``, the slowest clock seen over the fastest (1 where no
+    clock can be read); ``disturbed_blocks`` of ``blocks`` were kept although one of these disturbed them.
+    """
 
     load_average: float = 0.0
     foreign_cpu_seconds: float = 0.0
     disturbed_blocks: int = 0
     blocks: int = 0
+    foreign_gpu_processes: int = 0
+    clock_share: float = 1.0
+
+    def __str__(self) -> str:
+        parts = [
+            f"load average {self.load_average:.1f}",
+            f"{self.disturbed_blocks} of {self.blocks} blocks disturbed by others",
+        ]
+        if self.foreign_gpu_processes:
+            parts.append(f"{self.foreign_gpu_processes} foreign GPU processes")
+        if self.clock_share < 1:
+            parts.append(f"clock down to {self.clock_share:.0%}")
+        return ", ".join(parts)
+
+
+def together(conditions: Sequence[Conditions]) -> Conditions:
+    """The conditions of several launches as one: sums of work and blocks, the worst of everything else."""
+    return Conditions(
+        load_average=max(each.load_average for each in conditions),
+        foreign_cpu_seconds=sum(each.foreign_cpu_seconds for each in conditions),
+        disturbed_blocks=sum(each.disturbed_blocks for each in conditions),
+        blocks=sum(each.blocks for each in conditions),
+        foreign_gpu_processes=max(each.foreign_gpu_processes for each in conditions),
+        clock_share=min(each.clock_share for each in conditions),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from autotuner.measurement.child import ChildError
+from autotuner.measurement.hardware import read
 from autotuner.measurement.trial import Block, Conditions, Failed
 from autotuner.measurement.watch import Watch
 
@@ -45,14 +46,22 @@ class Taken:
 class Turns:
     """One stretch of turns between ``arms``; block ``i`` of all arms that did not fail was taken side by side."""
 
-    def __init__(self, arms: Sequence[Timed], *, shapes: int, order: random.Random, deadline: float) -> None:
+    def __init__(
+        self,
+        arms: Sequence[Timed],
+        *,
+        shapes: int,
+        order: random.Random,
+        deadline: float,
+        device: str = "cpu",
+    ) -> None:
         self._arms = arms
         self._shapes = range(shapes)
         self._order = order
         self._deadline = deadline
         self._blocks: list[list[list[Block]]] = [[[] for _ in self._shapes] for _ in arms]
         self._failed: dict[int, Failed] = {}
-        self._watch = Watch(lambda: sum(arm.cpu_seconds() for arm in arms))
+        self._watch = Watch(lambda: sum(arm.cpu_seconds() for arm in arms), lambda: read(device))
         self._longest_round = 0.0
 
     def take(self, rounds: int, enough: Callable[[int, Sequence[ArmBlocks]], bool]) -> Taken:

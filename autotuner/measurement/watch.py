@@ -1,4 +1,4 @@
-"""Notices work of other processes on this machine while blocks are timed."""
+"""Notices work of other processes, and clocks that drop, while blocks are timed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import psutil
 
+from autotuner.measurement.hardware import Reading, Seen, judge, own_processes, read
 from autotuner.measurement.trial import Conditions
 
 FOREIGN_SHARE = 0.15
@@ -18,10 +19,17 @@ _HOPELESS = 3
 
 
 class Watch:
-    """Compares the machine's busy time with that of our own processes; ``own`` gives their CPU seconds."""
+    """Compares the machine's busy time with that of our own processes; ``own`` gives their CPU seconds.
 
-    def __init__(self, own: Callable[[], float]) -> None:
+    ``reading`` tells what the hardware says at the end of a round.
+    """
+
+    def __init__(
+        self, own: Callable[[], float], reading: Callable[[], Reading] = lambda: read("cpu")
+    ) -> None:
         self._own = own
+        self._reading = reading
+        self._seen = Seen()
         self._foreign_total = 0.0
         self._flagged = 0
         self._quiet = 0
@@ -44,7 +52,8 @@ class Watch:
         mine = self._own() + _this_process() - self._mine
         foreign = max(0.0, _busy_seconds() - self._busy - mine)
         self._foreign_total += foreign
-        seen = foreign > max(2 * _TICK, FOREIGN_SHARE * wall)
+        self._seen, slowed = judge(self._seen, self._reading(), own_processes())
+        seen = slowed or foreign > max(2 * _TICK, FOREIGN_SHARE * wall)
         self._quiet += not seen
         return seen
 
@@ -59,6 +68,8 @@ class Watch:
             foreign_cpu_seconds=round(self._foreign_total, 3),
             disturbed_blocks=self._flagged,
             blocks=blocks,
+            foreign_gpu_processes=self._seen.foreign_gpu_processes,
+            clock_share=round(self._seen.clock_share, 3),
         )
 
 

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
 
 
 def serve(job: ArmJob, answer: Answer) -> None:
-    """Start the arm, say so, then answer ``block``, ``forecasts`` and ``report`` requests."""
+    """Start the arm, say so, then answer ``block``, ``forecasts``, ``exact`` and ``report`` requests."""
     from autotuner.measurement.arm import Arm
 
     arm = Arm(job)
@@ -52,6 +52,8 @@ def serve(job: ArmJob, answer: Answer) -> None:
             answer({"event": "block", "ms": arm.block(request["shape"], request["calls"])})
         elif request["ask"] == "forecasts":
             answer({"event": "forecasts", "shapes": arm.forecasts()})
+        elif request["ask"] == "exact":
+            answer({"event": "exact", "shapes": arm.exact_forecasts()})
         else:
             answer({"event": "report", "report": arm.report(), "peak_bytes": arm.peak_bytes()})
 

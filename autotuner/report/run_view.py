@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from autotuner.measurement.trial import Conditions
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 
@@ -19,16 +20,17 @@ def run_lines(document: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{symbol} {verb} {settings.label}",
         f"  {ratio['estimate']:.2f}x the speed of eager fp32, 95 % interval {ratio['low']:.2f} to "
-        f"{ratio['high']:.2f} ({document['launches']} launches each, {document['stage']})",
+        f"{ratio['high']:.2f} ({_origin(document)})",
         f"  p50 {document['p50_ms']:.2f} ms, p95 {document['p95_ms']:.2f} ms, "
         f"sigma {document['sigma_time_ms']:.2f} ms",
     ]
     if "drift" in document:
         lines.append(
             f"  MAE {document['mae']:.4g} beside {document['mae_reference']:.4g} of the reference; drift at most "
-            f"{document['drift']:.3%}"
+            f"{document['drift']:.3%}, quantile shift at most {document['quantile_shift']:.3%}"
         )
         lines.append(f"  {_start(document)}")
+    lines += _certificate(document)
     lines += _fastest_line(document)
     lines += [
         f"  trials: {trials['measured']} measured, {failed} failed{reused}, of {trials['distinct_keys']} "
@@ -40,13 +42,32 @@ def run_lines(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _origin(document: Mapping[str, Any]) -> str:
+    launches = document["launches"]
+    if document["stage"] == "shared":
+        return f"one launch, which agrees with the duel of {document['shared_from']['symbol']}"
+    return f"{launches} launch{'es' if launches > 1 else ''} each, {document['stage']}"
+
+
 def _start(document: Mapping[str, Any]) -> str:
-    """How long a process takes to start, and whether it really compiled."""
-    warm, report = document.get("warm_start_ms"), document.get("compile_report")
+    """How long a process takes to start."""
+    warm = document.get("warm_start_ms")
     start = f"starts in {document['cold_start_ms'] / 1000:.1f} s"
-    if warm is not None:
-        start += f" with nothing stored, {warm / 1000:.2f} s from the stored artifacts"
-    return start if report is None else f"{start}; {CompileReport.from_dict(report).summary}"
+    return (
+        start
+        if warm is None
+        else f"{start} with nothing stored, {warm / 1000:.2f} s from the stored artifacts"
+    )
+
+
+def _certificate(document: Mapping[str, Any]) -> list[str]:
+    """Whether it really compiled, and under which load the verdict holds."""
+    lines = []
+    if document.get("compile_report") is not None:
+        lines.append(f"  compiled: {CompileReport.from_dict(document['compile_report']).summary}")
+    if document.get("conditions") is not None:
+        lines.append(f"  measured under {Conditions(**document['conditions'])}")
+    return lines
 
 
 def _trust(document: Mapping[str, Any]) -> str:

@@ -138,6 +138,8 @@ def _card_rows(document: Document) -> Iterable[tuple[str, str]]:
 def _figures(document: Document) -> str:
     if document.get("stage") == "search":
         return "of the search: they rank settings and promise nothing"
+    if document.get("stage") == "shared":
+        return f"of one launch, which agrees with the duel of {document['shared_from']['symbol']}"
     launches = _number(document, "launches")
     return "" if launches is None else f"of the duel, {launches:.0f} launches each"
 

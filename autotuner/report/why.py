@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from autotuner.measurement.trial import Conditions, Interval
 from autotuner.report.tables import label, plain, speed
 
 Document = Mapping[str, Any]
@@ -49,16 +50,21 @@ def _why(document: Document) -> Iterable[str]:
 def _how_sure(document: Document) -> Iterable[str]:
     found = speed(document)
     if found:
-        stage = (
-            "a duel of fresh launches" if document.get("stage") == "duel" else "the search, which only ranks"
-        )
-        yield f"{found}; 95 % interval over {document.get('launches', 1)} launches of {stage}"
+        yield f"{found}; 95 % interval {_origin(document)}"
     conditions = document.get("conditions")
     if conditions and conditions.get("blocks"):
-        yield (
-            f"{conditions['disturbed_blocks']} of {conditions['blocks']} blocks of its trial were disturbed "
-            f"by others, load {conditions['load_average']:.1f}"
-        )
+        yield f"measured under {Conditions(**conditions)}"
+
+
+def _origin(document: Document) -> str:
+    stage, launches = document.get("stage"), document.get("launches", 1)
+    if stage == "duel":
+        return f"over {launches} launches of a duel"
+    if stage == "shared":
+        promise = document["shared_from"]
+        ratio = Interval(**promise["ratio"])
+        return f"of one launch, which agrees with the duel of {promise['symbol']} ({ratio})"
+    return "of the search, which only ranks"
 
 
 def _second(document: Document) -> Iterable[str]:

@@ -165,42 +165,17 @@ def search_space(workload: Workload, facts: SettingsFacts) -> SearchSpace:
     return SearchSpace(choices=choices, keys=_keys(knobs, facts), knobs=knobs, facts=facts)
 
 
-def cost_order(keys: Iterable[RuntimeSettings]) -> tuple[RuntimeSettings, ...]:
-    """``keys`` by what a trial of them costs, cheapest first: eager before compiled, freezing later."""
-    return tuple(sorted(keys, key=_cost))
-
-
 def likely_winners(space: SearchSpace) -> tuple[RuntimeSettings, ...]:
     """Keys worth trying before anything is known: the cheapest compile mode with packed weights.
 
     Matrix products dominate on a CPU, and freezing is how inductor packs weights: that alone bought most of
-    what compiling buys in the measurements this design rests on. One thread comes first, because two stall
-    each other as soon as another process wants a core; then all threads, then bf16, then plain weights, which
-    are faster for a model that fits into the processor's caches.
+    what compiling buys in the measurements this design rests on. Then plain weights, which are faster for a
+    model that fits into the processor's caches, and packed ones in bf16. More would keep the search from
+    going where these point (benchmarks/search.py).
     """
     packed = RuntimeSettings(compile_mode="default", freezing=True)
-    wanted = (
-        packed.replace(num_threads=1),
-        packed,
-        packed.replace(precision="bf16"),
-        packed.replace(freezing=False),
-    )
+    wanted = (packed, packed.replace(freezing=False), packed.replace(precision="bf16"))
     return tuple(dict.fromkeys(key for key in map(space.canonical, wanted) if key in space))
-
-
-def _cost(key: RuntimeSettings) -> tuple[int, ...]:
-    return (
-        COMPILE_MODES.index(key.compile_mode),
-        key.freezing,
-        key.dynamic,
-        COMPILE_SCOPES.index(key.compile_scope),
-        PRECISIONS.index(key.precision),
-        key.context_bucket,
-        key.series_per_batch,
-        key.samples_per_batch or 0,
-        -(key.num_threads or 0),  # more threads compile and run sooner
-        key.recompile_limit,
-    )
 
 
 def _knob(names: tuple[str, ...], choices: Mapping[str, Sequence[Value]], facts: SettingsFacts) -> Knob:

@@ -6,35 +6,39 @@ import contextlib
 import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.trial import Failed, Measured, Outcome
+from autotuner.search.expectation import Outlook, Tried, most_promising, outlooks, settled
 from autotuner.search.objective import Judged, Limits, Profile, Ranked, judge, rank
 from autotuner.search.owner import Owner
 from autotuner.search.sampler import Proposal, SettingsSampler, open_sampler
-from autotuner.search.space import SearchSpace, cost_order
+from autotuner.search.space import SearchSpace
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
-Ending = Literal["trials", "seconds", "exhausted"]
-"""Why a study ended: its number of trials, its time, or every key of the space is known."""
+Ending = Literal["trials", "seconds", "exhausted", "settled", "shared"]
+"""Why a study ended: its number of trials, its time, every key is known, no other is likely to win, or another
+symbol's duel had settled it before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
     """What a search may cost: new measurements, and seconds by the study's clock.
 
-    After ``repeats`` proposals in a row that were known already, the cheapest unknown key is measured
-    instead. Raises ``UsageError``.
+    The next key is the one expected to gain most per second; every tenth is TPE's, unless it proposes
+    ``repeats`` known ones in a row. The search ends early when the chance that
+    any unknown key beats the best by 2 % falls below ``chance``; 0 leaves none untried. Raises ``UsageError``.
     """
 
     trials: int
     seconds: float
     seed: int
-    repeats: int = 10
+    repeats: int = 3
+    chance: float = 0.05
 
     def __post_init__(self) -> None:
         if self.trials < 0:
@@ -43,6 +47,8 @@ class StudyPlan:
             raise UsageError(f"study: seconds must be 0 or more, not {self.seconds}")
         if self.repeats < 1:
             raise UsageError(f"study: repeats must be 1 or more, not {self.repeats}")
+        if not 0 <= self.chance < 1:
+            raise UsageError(f"study: chance must be from 0 to below 1, not {self.chance}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +99,16 @@ def run_study(
     on_outcome: Callable[[TrialEvent], None],
     clock: Callable[[], float],
     seconds_for_trial: Callable[[RuntimeSettings, float], float],
+    cold_starts: Mapping[RuntimeSettings, float] | None = None,
 ) -> StudyResult:
     """Search ``space`` for the settings with the best score and return everything that is known at the end.
 
     ``known`` settings are never measured; ``first`` are tried before any other, in order, also those outside
     the space. ``on_outcome`` hears of every outcome before Optuna does, so that a kill loses nothing that was
     stored there. ``seconds_for_trial`` gets the settings and the seconds left, and says how long a trial of
-    them may take. Optuna's own tables live in ``storage_url`` (None: in memory); a study that was ended by a
-    kill or a KeyboardInterrupt goes on when it is run again under the same ``study_name``.
+    them may take. ``cold_starts`` in milliseconds are known of settings whose compile artifacts are at hand:
+    their trials do not compile again. Optuna's own tables live in ``storage_url`` (None: in memory); a study
+    that was ended by a kill or a KeyboardInterrupt goes on when it is run again under the same ``study_name``.
 
     A profile that does not search measures the reference alone. An exception out of ``runner.measure`` is a
     ``crashed`` outcome. Raises ``AutotuneError`` when the study database fails, and whatever ``on_outcome``
@@ -114,6 +122,7 @@ def run_study(
         on_outcome=on_outcome,
         clock=clock,
         seconds_for_trial=seconds_for_trial,
+        cold_starts=cold_starts or {},
         outcomes={space.canonical(settings): outcome for settings, outcome in known.items()},
         wanted=space.keys if profile.searches else (space.reference,),
         first=[space.canonical(settings) for settings in first] if profile.searches else [space.reference],
@@ -139,8 +148,13 @@ def _digest(space: SearchSpace, profile: Profile, limits: Limits) -> str:
     return hashlib.sha256(repr((space.digest, profile, limits)).encode()).hexdigest()[:8]
 
 
+OPTUNAS_TURN = 10
+"""Every how many trials TPE's proposal is taken, should the model of what is alike be wrong: more often finds the
+best later (benchmarks/search.py, decision 9)."""
+
+
 class _OutOfTimeError(Exception):
-    """No second is left for the settings that were proposed."""
+    """No time is left for what would be next."""
 
 
 @dataclass(kw_only=True)
@@ -154,51 +168,63 @@ class _Search:
     on_outcome: Callable[[TrialEvent], None]
     clock: Callable[[], float]
     seconds_for_trial: Callable[[RuntimeSettings, float], float]
+    cold_starts: Mapping[RuntimeSettings, float]
     outcomes: dict[RuntimeSettings, Outcome]
     wanted: Sequence[RuntimeSettings]
     first: Sequence[RuntimeSettings]
     trials: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     repeats: int = 0
+    seconds: dict[RuntimeSettings, float] = field(default_factory=dict)
 
     def run(self, sampler: SettingsSampler) -> Ending:
         until = self.clock() + self.plan.seconds
         sampler.learn({settings: self.judge(outcome) for settings, outcome in self.outcomes.items()})
         queue = deque(self.first)
-        cheapest = deque(cost_order(self.wanted))
         while True:
-            ended = self._ended(queue, cheapest, until)
+            while queue and queue[0] in self.outcomes:
+                queue.popleft()
+            untried = [settings for settings in self.wanted if settings not in self.outcomes]
+            ended = self._ended(queue, untried, until)
             if ended is not None:
                 return ended
+            following = outlooks(untried, self._tried(), compiled=frozenset(self.cold_starts))
+            if not queue and settled(following, self.plan.chance):
+                return "settled"
             try:
-                self._step(sampler, queue, cheapest, until)
+                self._step(sampler, self._asked(queue, following, until), until)
             except _OutOfTimeError:
                 return "seconds"
 
     def _ended(
-        self, queue: deque[RuntimeSettings], cheapest: deque[RuntimeSettings], until: float
+        self, queue: Sequence[RuntimeSettings], untried: Sequence[RuntimeSettings], until: float
     ) -> Ending | None:
-        for waiting in (queue, cheapest):
-            while waiting and waiting[0] in self.outcomes:
-                waiting.popleft()
-        if not queue and not cheapest:
+        if not queue and not untried:
             return "exhausted"
         if self.trials >= self.plan.trials:
             return "trials"
         return "seconds" if self.clock() >= until else None
 
-    def _step(
-        self,
-        sampler: SettingsSampler,
-        queue: deque[RuntimeSettings],
-        cheapest: deque[RuntimeSettings],
-        until: float,
-    ) -> None:
-        asked: RuntimeSettings | None = None
+    def _tried(self) -> dict[RuntimeSettings, Tried]:
+        judged = {settings: self.judge(outcome) for settings, outcome in self.outcomes.items()}
+        return {
+            settings: Tried(score=each.score, feasible=each.feasible, seconds=self.seconds.get(settings))
+            for settings, each in judged.items()
+        }
+
+    def _asked(
+        self, queue: Sequence[RuntimeSettings], following: Sequence[Outlook], until: float
+    ) -> RuntimeSettings | None:
+        """Who is next: the first of the queue, the most promising, or None for whom Optuna proposes."""
         if queue:
-            asked = queue[0]
-        elif self.repeats >= self.plan.repeats:
-            asked = cheapest[0]
+            return queue[0]
+        promising = most_promising(following, until - self.clock())
+        if promising is None:
+            raise _OutOfTimeError
+        ours = self.trials % OPTUNAS_TURN or self.repeats >= self.plan.repeats
+        return promising if ours else None
+
+    def _step(self, sampler: SettingsSampler, asked: RuntimeSettings | None, until: float) -> None:
         if asked is not None and asked not in self.space:
             self._measure(asked, until)
             return
@@ -233,6 +259,7 @@ class _Search:
         outcome = self._outcome(settings, seconds)
         self.repeats = 0
         self.trials += 1
+        self.seconds[settings] = self.clock() - started
         if isinstance(outcome, Failed):
             self.failed[outcome.kind] += 1
         self.outcomes[settings] = outcome
@@ -242,7 +269,7 @@ class _Search:
                 settings=settings,
                 outcome=outcome,
                 judged=self.judge(outcome),
-                seconds=self.clock() - started,
+                seconds=self.seconds[settings],
             )
         )
 
@@ -256,7 +283,13 @@ class _Search:
         return max(lows, default=None)
 
     def _outcome(self, settings: RuntimeSettings, seconds: float) -> Outcome:
+        cold_start_ms = self.cold_starts.get(settings)
         try:
-            return self.runner.measure(settings, seconds=seconds, beat=self._certain())
+            outcome = self.runner.measure(
+                settings, seconds=seconds, beat=self._certain(), again=cold_start_ms is not None
+            )
         except Exception as error:
             return Failed(kind="crashed", detail=f"the runner raised {type(error).__name__}: {error}")
+        if cold_start_ms is None or isinstance(outcome, Failed):
+            return outcome
+        return replace(outcome, cold_start_ms=cold_start_ms, warm_start_ms=outcome.start_ms)

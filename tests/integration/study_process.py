@@ -28,7 +28,9 @@ class StuckRunner(ReplayRunner):
         self._folder = folder
         self._left = stuck_at
 
-    def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
+    def measure(
+        self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None, again: bool = False
+    ) -> Outcome:
         self._left -= 1
         if self._left == 0:
             (self._folder / "stuck").write_text(settings.to_json(), encoding="utf-8")

@@ -21,7 +21,7 @@ from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.measurement.trial import Failed, Measured, Outcome
 from autotuner.search.objective import PROFILES, Limits, Profile, seed_profile
 from autotuner.search.owner import Owner
-from autotuner.search.space import SearchSpace, cost_order
+from autotuner.search.space import SearchSpace
 from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
 from autotuner.workload import Workload
 from tests.integration import study_process
@@ -60,6 +60,7 @@ class Recorder:
         url: str | None = None,
         on_outcome: Callable[[TrialEvent], None] | None = None,
         seconds_for_trial: Callable[[RuntimeSettings, float], float] = lambda _, left: left,
+        chance: float = 0.0,
     ) -> StudyResult:
         return run_study(
             self.runner,
@@ -69,7 +70,7 @@ class Recorder:
             limits=Limits(),
             known=known or {},
             first=first,
-            plan=StudyPlan(trials=trials, seconds=seconds, seed=seed),
+            plan=StudyPlan(trials=trials, seconds=seconds, seed=seed, chance=chance),
             storage_url=url,
             study_name="AMD",
             owner=Owner.current(),
@@ -128,12 +129,33 @@ def test_a_study_ends_when_every_key_is_known_and_finds_the_best() -> None:
     assert {entry.judged.feasible for entry in frozen_bf16} == {False}
 
 
+def test_a_study_ends_when_no_other_settings_are_likely_to_win() -> None:
+    slower = {
+        key: dataclasses.replace(entry, latency_ms=(80.0 if key == SPACE.reference else 400.0,), drift=0.0)
+        for key, entry in replay_table().entries.items()
+    }
+    recorder = Recorder(ReplayTable(entries=slower, reference=SPACE.reference))
+    result = recorder.run(trials=1_000, chance=0.05)
+
+    assert result.ended_because == "settled"
+    assert result.ranked[0].settings == SPACE.reference
+    assert 2 < result.measured < len(SPACE.keys) / 2
+
+
 def test_a_study_ends_when_its_time_is_over() -> None:
-    result = Recorder().run(seconds=35.0)
+    first = (SPACE.reference, BF16, BEST, SPACE.canonical(RuntimeSettings(compile_mode="default")))
+    result = Recorder().run(first=first, seconds=35.0)
 
     assert result.ended_because == "seconds"
     assert result.measured == 3
     assert result.failed == {"timeout": 1}  # the fourth had 5 of its 10 seconds left
+
+
+def test_a_trial_that_would_not_fit_into_the_time_left_is_not_begun() -> None:
+    result = Recorder().run(first=(SPACE.reference, BF16, BEST), seconds=35.0)
+
+    assert result.ended_because == "seconds"
+    assert (result.measured, result.failed) == (3, {})
 
 
 def test_a_study_without_time_or_trials_measures_nothing() -> None:
@@ -146,7 +168,9 @@ def test_a_trial_gets_the_seconds_it_is_allotted_and_no_more_than_are_left() -> 
     given: list[float] = []
 
     class Watching(ReplayRunner):
-        def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
+        def measure(
+            self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None, again: bool = False
+        ) -> Outcome:
             given.append(seconds)
             return super().measure(settings, seconds=seconds)
 
@@ -214,17 +238,17 @@ def test_what_is_known_teaches_the_sampler(url: str) -> None:
     assert any(trial.constraints["drift"] > 0 for trial in told)
 
 
-def test_ten_repeated_proposals_give_way_to_the_cheapest_unknown_key(url: str) -> None:
+def test_repeated_proposals_give_way_to_the_most_promising_unknown_key(url: str) -> None:
     known = Recorder().run(first=[BEST], trials=1, url=url).outcomes
     (name,) = optuna.get_all_study_names(url)
     study = optuna.load_study(study_name=name, storage=url)
     for _ in range(10):
         study.enqueue_trial(SPACE.values_of(BEST), user_attrs={"owner": Owner.current().to_dict()})
     recorder = Recorder()
-    recorder.run(first=[], trials=1, url=url, known=known)
+    recorder.run(first=[], trials=2, url=url, known=known)
 
-    assert recorder.measured == [cost_order(SPACE.keys)[0]]
-    assert [trial.state.name for trial in trials(url)] == ["COMPLETE"] * 12
+    assert len(set(recorder.measured)) == 2
+    assert BEST not in recorder.measured
 
 
 def test_settings_outside_the_space_are_measured_too() -> None:
@@ -280,7 +304,9 @@ def test_infeasible_outcomes_are_told_with_their_constraints(url: str) -> None:
 
 def test_a_runner_that_raises_costs_one_trial_and_not_the_study() -> None:
     class Faulty(ReplayRunner):
-        def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
+        def measure(
+            self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None, again: bool = False
+        ) -> Outcome:
             if settings == BF16:
                 raise OSError("pipe\nbroken")
             return super().measure(settings, seconds=seconds)
@@ -304,7 +330,9 @@ def test_an_outcome_is_handed_over_before_the_study_is_told(url: str) -> None:
 
 def test_an_interrupted_study_is_left_resumable(url: str) -> None:
     class Interrupted(ReplayRunner):
-        def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
+        def measure(
+            self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None, again: bool = False
+        ) -> Outcome:
             if settings == BF16:
                 raise KeyboardInterrupt
             return super().measure(settings, seconds=seconds)

@@ -42,10 +42,16 @@ sys.meta_path.insert(0, Finder())
 HANG = "import signal; [signal.pause() for _ in iter(int, 1)]"
 SEGFAULT = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 EAT_MEMORY = "hoard = [bytearray(64 << 20) for _ in range(1000)]"
+NO_COMPILER = "import os; os.environ['PATH'] = '/nothing'; os.environ.pop('CXX', None)"
 SHIFTED_FORECAST = (
     "forward = module.forward; first = forward.first; "
     "forward.first = lambda *a, **k: (lambda r: r._replace(prices=r.prices * 1.01))(first(*a, **k))"
 )
+
+
+def by_recompile_limit(actions: dict[int, str]) -> str:
+    """Another action for every recompile limit named; settings with another one are left alone."""
+    return f"exec({actions!r}.get(settings.recompile_limit, 'pass'), {{'module': module}})"
 
 
 def children_that(

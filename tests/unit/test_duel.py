@@ -58,7 +58,9 @@ class SimulatedMachine:
             ),
         )
 
-    def measure(self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None) -> Outcome:
+    def measure(
+        self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None, again: bool = False
+    ) -> Outcome:
         raise AssertionError(f"a duel launches, it does not measure {settings.label} for {seconds} s")
 
     def close(self) -> None:

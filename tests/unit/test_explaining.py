@@ -48,7 +48,7 @@ def document(
 ) -> dict[str, Any]:
     ratio = {"estimate": 1.6, "low": 1.5, "high": 1.7}
     found = promotion(chosen, {"ratio": ratio, "stage": "duel", "compile_report": REPORT})
-    return explanation(found, outcomes, profile("production"), EAGER)
+    return explanation(found, outcomes, profile("production"))
 
 
 def test_it_names_the_second_and_everything_that_was_ruled_out_with_its_cause() -> None:
@@ -72,7 +72,7 @@ def test_it_says_what_would_change_the_answer() -> None:
 
 
 def test_the_certificate_says_whether_it_really_compiled() -> None:
-    assert document()["certificate"].startswith("really compiled: 2 graphs, 0 breaks")
+    assert document()["certificate"].startswith("really compiled: graphs 2, breaks 0")
     assert document(EAGER)["certificate"] == "runs uncompiled, as asked"
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuner.search.space import SearchSpace, cost_order, search_space
+from autotuner.search.space import SearchSpace, search_space
 from autotuner.workload import RequestShape, Workload
 from toto_core.settings import RuntimeSettings, SettingsFacts, canonical, distinct
 
@@ -158,22 +158,6 @@ def test_the_reference_is_a_key() -> None:
 
     assert found.reference == canonical(RuntimeSettings(), facts(SEVERAL))
     assert found.reference in found
-
-
-def test_cheap_trials_come_first() -> None:
-    ordered = cost_order(space(ONE_SHAPE, "cuda").keys)
-    modes = list(dict.fromkeys(key.compile_mode for key in ordered))
-    frozen = [key.freezing for key in ordered if key.compile_mode == "default"]
-
-    assert modes == ["eager", "default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune"]
-    assert frozen == sorted(frozen)
-
-
-def test_the_order_of_cost_does_not_depend_on_the_order_given() -> None:
-    keys = space(SEVERAL).keys
-
-    assert cost_order(keys) == cost_order(reversed(keys))
-    assert set(cost_order(keys)) == set(keys)
 
 
 def test_a_space_of_given_settings_holds_exactly_those() -> None:

@@ -1,0 +1,182 @@
+"""What settings not tried yet may still gain, and at what cost, judged from those that were tried.
+
+A Gaussian process over settings (Rasmussen and Williams 2006, chapter 2) with a product of one factor per
+field: two settings are the less alike the more fields they differ in. Gain is the expected improvement of the
+log score (Jones, Schonlau and Welch 1998), and settings are worth trying by their gain per second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from toto_core.settings import RuntimeSettings
+
+Floats = npt.NDArray[np.float64]
+
+_ALIKE: Mapping[str, float] = {
+    "compiled": 0.3,
+    "precision": 0.7,
+    "freezing": 0.7,
+    "compile_scope": 0.9,
+    "num_threads": 0.8,
+    "dynamic": 0.8,
+    "series_per_batch": 0.8,
+    "samples_per_batch": 0.8,
+    "compile_mode": 0.9,
+    "context_bucket": 0.9,
+    "recompile_limit": 0.95,
+}
+"""Correlation of two settings that differ in one field alone: what was seen of toto-mini and a 151 M shape."""
+_WHOLE_GRAPH, _REPEATED_LAYER = -0.5, -0.1
+"""Log score of compiled settings before anything is known: one whole graph gains, a repeated layer hardly."""
+_SCORE_SPREAD = 0.6
+"""Standard deviation of log score before anything is known: a factor of 1.8 either way."""
+_SCORE_NOISE = 0.05
+_COST_SPREAD, _COST_NOISE = 0.5, 0.2
+_COST_SECONDS = {"eager": 8.0, "max-autotune-no-cudagraphs": 70.0, "max-autotune": 70.0}
+_COMPILED_SECONDS = 30.0
+"""What a trial takes before one of its kind was seen, in seconds."""
+_USUALLY_FEASIBLE, _PRIOR_WEIGHT = 0.9, 0.5
+"""Share of settings that neither fail nor break a limit, and for how many alike ones that belief counts."""
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One settings that was tried.
+
+    ``score`` below 1 beats the reference, None when there is none; ``feasible`` says whether every limit was
+    kept; ``seconds`` what the trial took, None when that is not known.
+    """
+
+    score: float | None
+    feasible: bool = True
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What settings may come to: expected gain in log score over the best so far, and seconds to find out.
+
+    ``chance`` is the probability of beating the best by more than the share asked about.
+    """
+
+    settings: RuntimeSettings
+    gain: float
+    chance: float
+    seconds: float
+
+    @property
+    def gain_per_second(self) -> float:
+        """What a second spent on these settings is expected to gain."""
+        return self.gain / self.seconds
+
+
+def outlooks(
+    untried: Sequence[RuntimeSettings],
+    tried: Mapping[RuntimeSettings, Tried],
+    *,
+    compiled: frozenset[RuntimeSettings] = frozenset(),
+    worth: float = 0.02,
+) -> tuple[Outlook, ...]:
+    """One ``Outlook`` for each of ``untried``, in their order; ``worth`` is the share ``chance`` asks about.
+
+    What is ``compiled`` already takes as long as an eager trial.
+    """
+    known = [settings for settings, each in tried.items() if each.score is not None and each.score > 0]
+    scores = np.array([math.log(tried[settings].score or 1.0) for settings in known])
+    best = min((log for s, log in zip(known, scores, strict=True) if tried[s].feasible), default=0.0)
+    surprise = scores - _usual(known)
+    mean, deviation = _posterior(untried, known, surprise, spread=_SCORE_SPREAD, noise=_SCORE_NOISE)
+    mean = mean + _usual(untried)
+    feasible = _feasible(untried, tried)
+    timed = [settings for settings in known if tried[settings].seconds and settings not in compiled]
+    excess = np.array([math.log(tried[s].seconds or 1.0) - _log_cost(s) for s in timed])
+    dearer, _ = _posterior(untried, timed, excess, spread=_COST_SPREAD, noise=_COST_NOISE)
+    found = []
+    for index, settings in enumerate(untried):
+        ahead, sigma = best - float(mean[index]), float(deviation[index])
+        found.append(
+            Outlook(
+                settings=settings,
+                gain=feasible[index] * _expected_improvement(ahead, sigma),
+                chance=feasible[index] * _NORMAL.cdf((ahead + math.log1p(-worth)) / sigma),
+                seconds=(
+                    _COST_SECONDS["eager"]
+                    if settings in compiled
+                    else math.exp(_log_cost(settings) + float(dearer[index]))
+                ),
+            )
+        )
+    return tuple(found)
+
+
+def most_promising(outlooks: Sequence[Outlook], seconds_left: float) -> RuntimeSettings | None:
+    """The settings with the most gain per second of those that fit into ``seconds_left``, None if none does."""
+    fitting = [outlook for outlook in outlooks if outlook.seconds <= seconds_left]
+    return max(fitting, key=lambda outlook: outlook.gain_per_second).settings if fitting else None
+
+
+def settled(outlooks: Sequence[Outlook], chance: float) -> bool:
+    """Whether it is less likely than ``chance`` that any of the untried settings is worth its trial."""
+    return sum(outlook.chance for outlook in outlooks) < chance
+
+
+def _feasible(untried: Sequence[RuntimeSettings], tried: Mapping[RuntimeSettings, Tried]) -> list[float]:
+    """Probability that each keeps every limit: what is known of those alike, weighted by how alike they are."""
+    alike = _likeness(untried, list(tried))
+    kept = np.array([each.feasible and each.score is not None for each in tried.values()], dtype=np.float64)
+    votes = _PRIOR_WEIGHT * _USUALLY_FEASIBLE + alike @ kept
+    shares: list[float] = (votes / (_PRIOR_WEIGHT + alike.sum(axis=1))).tolist()
+    return shares
+
+
+def _usual(settings: Sequence[RuntimeSettings]) -> Floats:
+    whole = {"full": _WHOLE_GRAPH, "layer": _REPEATED_LAYER}
+    return np.array([whole[each.compile_scope] if each.compiled else 0.0 for each in settings])
+
+
+def _log_cost(settings: RuntimeSettings) -> float:
+    return math.log(_COST_SECONDS.get(settings.compile_mode, _COMPILED_SECONDS))
+
+
+def _expected_improvement(ahead: float, sigma: float) -> float:
+    z = ahead / sigma
+    return max(0.0, ahead * _NORMAL.cdf(z) + sigma * _NORMAL.pdf(z))
+
+
+def _posterior(
+    wanted: Sequence[RuntimeSettings],
+    known: Sequence[RuntimeSettings],
+    values: Floats,
+    *,
+    spread: float,
+    noise: float,
+) -> tuple[Floats, Floats]:
+    # Mean and standard deviation, each (wanted,), given values (known,) with a prior mean of 0.
+    if not known:
+        return np.zeros(len(wanted)), np.full(len(wanted), spread)
+    across = spread**2 * _likeness(wanted, known)
+    gram = spread**2 * _likeness(known, known) + noise**2 * np.eye(len(known))
+    weights = np.linalg.solve(gram, across.T)
+    variance = spread**2 - (across * weights.T).sum(axis=1)
+    return weights.T @ values, np.sqrt(np.maximum(variance, noise**2))
+
+
+def _likeness(rows: Sequence[RuntimeSettings], columns: Sequence[RuntimeSettings]) -> Floats:
+    # Correlation (row, column) of log scores.
+    alike = np.ones((len(rows), len(columns)))
+    for field, factor in _ALIKE.items():
+        codes: dict[object, int] = {}
+        left, right = (
+            np.array([codes.setdefault(getattr(s, field), len(codes)) for s in side])
+            for side in (rows, columns)
+        )
+        alike *= np.where(left[:, np.newaxis] == right, 1.0, factor)
+    return alike

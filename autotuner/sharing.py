@@ -1,0 +1,149 @@
+"""Lets a symbol take over what another symbol of the same workload signature proved, after a spot check.
+
+Shape, not name, decides speed: two symbols with the same workload, model and environment share what a duel
+proved. Each has its own accuracy measurement, and one fresh launch here must agree with the promise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from autotuner.measurement.runner import Runner
+from autotuner.measurement.trial import Failed, Interval, Measured, Outcome
+from autotuner.persistence import Promotion, Store, Subject
+from autotuner.promotion.decision import Decision
+from autotuner.search.objective import Judged, Limits, Profile, judge, rank
+from autotuner.search.study import StudyResult
+from autotuner.workload import Workload
+from toto_core.settings import RuntimeSettings
+
+LAUNCHES_DIFFER = 0.03
+"""Launches of one setting differ by a percent or three; a spot check is one launch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proven:
+    """What a duel of ``symbol`` proved: ``ratio`` to the reference, and the trial that led there."""
+
+    symbol: str
+    promotion_id: int | None
+    settings: RuntimeSettings
+    ratio: Interval
+    measured: Measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpotCheck:
+    """How the spot check ended: the ``outcome`` here, and why the promise does not stand, None when it does."""
+
+    outcome: Outcome
+    refused: str | None
+
+
+def proven_elsewhere(store: Store, subject: Subject, profile: str) -> Proven | None:
+    """The newest settings that a duel of another symbol proved faster than the reference, with its trial.
+
+    Of the same model, workload signature, environment and profile, and active still. Raises ``AutotuneError``
+    and ``StorageError`` as the store does.
+    """
+    for record in reversed(store.records.active_promotions()):
+        same = (record.workload_signature, record.environment_fingerprint, record.profile) == (
+            subject.workload.signature,
+            subject.environment.fingerprint,
+            profile,
+        )
+        if record.symbol == subject.symbol or not same:
+            continue
+        promotion = store.read(record)
+        measured = store.tried(dataclasses.replace(subject, symbol=record.symbol)).get(promotion.settings)
+        ratio = _duel_ratio(promotion)
+        if ratio is not None and isinstance(measured, Measured):
+            return Proven(
+                symbol=record.symbol,
+                promotion_id=record.id,
+                settings=promotion.settings,
+                ratio=ratio,
+                measured=measured,
+            )
+    return None
+
+
+def spot_check(
+    runner: Runner,
+    proven: Proven,
+    *,
+    workload: Workload,
+    profile: Profile,
+    limits: Limits,
+    compiled: bool,
+    seconds: float,
+) -> SpotCheck:
+    """Time the proven settings once beside the reference and check accuracy.
+
+    ``compiled`` says that what they compile to is at hand, so that a trial need not compile again.
+    """
+    outcome = runner.measure(proven.settings, seconds=seconds, again=compiled)
+    if compiled and isinstance(outcome, Measured):
+        outcome = dataclasses.replace(
+            outcome, cold_start_ms=proven.measured.cold_start_ms, warm_start_ms=outcome.start_ms
+        )
+    return SpotCheck(
+        outcome=outcome, refused=objection(proven, outcome, judge(outcome, workload, profile, limits))
+    )
+
+
+def objection(proven: Proven, outcome: Outcome, judged: Judged) -> str | None:
+    """Why what ``proven`` promises does not stand here, None when it does.
+
+    The ratio seen here must be above 1 for certain, and its interval, widened by what launches differ, must
+    meet the promised one.
+    """
+    label = proven.settings.label
+    if isinstance(outcome, Failed):
+        return f"{label} failed here: {outcome.kind}: {outcome.detail}".rstrip(": ")
+    if not judged.feasible:
+        return f"{label} breaks a limit here: {'; '.join(judged.reasons)}"
+    seen, promised = outcome.ratio, proven.ratio
+    low, high = seen.low * (1 - LAUNCHES_DIFFER), seen.high * (1 + LAUNCHES_DIFFER)
+    if low <= 1.0 or high < promised.low or low > promised.high:
+        return f"{label} came to {seen} here, where {proven.symbol} proved {promised}"
+    return None
+
+
+def shared_study(
+    outcome: Measured, proven: Proven, *, workload: Workload, profile: Profile, limits: Limits
+) -> StudyResult:
+    """The one trial of a spot check in the form of a search."""
+    outcomes: Mapping[RuntimeSettings, Outcome] = {proven.settings: outcome}
+    return StudyResult(
+        outcomes=outcomes,
+        ranked=rank(outcomes, workload, profile, limits),
+        measured=1,
+        failed={},
+        reused=0,
+        ended_because="shared",
+    )
+
+
+def shared_decision(outcome: Measured, proven: Proven) -> Decision:
+    """The first promotion of a symbol that rests on another symbol's duel."""
+    reason = (
+        f"{proven.symbol} proved {proven.settings.label} {proven.ratio} times as fast as the reference for the same "
+        f"workload, model and environment; a fresh launch here agrees ({outcome.ratio}), and its forecasts of this "
+        "symbol's own prices keep the limits."
+    )
+    return Decision(verdict="first", promoted=True, settings=proven.settings, reason=reason)
+
+
+def _duel_ratio(promotion: Promotion) -> Interval | None:
+    """Reference time over settings time as a duel proved it above 1, None when none did."""
+    evidence = promotion.evidence
+    if not isinstance(evidence, Mapping) or evidence.get("stage") != "duel":
+        return None
+    try:
+        ratio = Interval(**evidence["ratio"])
+    except (KeyError, TypeError):
+        return None
+    return ratio if ratio.low > 1 else None

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autotuner.measurement.enough import Enough
+from autotuner.measurement.stats import EffectiveCost
+from autotuner.measurement.turns import ArmBlocks
+
+BLOCKS = 24
+
+
+def arm(ms: float, spread: float, rounds: int, seed: int) -> ArmBlocks:
+    rng = np.random.default_rng(seed)
+    return (tuple(tuple(ms * np.exp(spread * rng.standard_normal(4))) for _ in range(rounds)),)
+
+
+def asked(spread: float, ms: float = 10.0, beat: float | None = None) -> list[int]:
+    """The rounds after which it was enough, of one trial whose reference takes 10 ms."""
+    enough = Enough(
+        blocks=BLOCKS, width=0.04, cost=EffectiveCost(weights=(1.0,)), rng=np.random.default_rng(0), beat=beat
+    )
+    found = []
+    for rounds in range(4, BLOCKS):
+        blocks = (arm(ms, spread, BLOCKS, 1), arm(10.0, spread, BLOCKS, 2))
+        if enough(rounds, [(shape[0][:rounds],) for shape in blocks]):
+            found.append(rounds)
+    return found
+
+
+def test_a_narrow_interval_is_enough_at_the_first_planned_look() -> None:
+    assert asked(0.001)[0] == BLOCKS // 3
+
+
+def test_nothing_is_looked_at_between_the_planned_looks() -> None:
+    assert set(asked(0.0001)) == {BLOCKS // 3, 2 * BLOCKS // 3}
+
+
+def test_a_trial_that_cannot_reach_what_must_be_beaten_ends_early() -> None:
+    assert asked(0.2, ms=100.0) == []
+    assert asked(0.2, ms=100.0, beat=1.0)
+
+
+def test_a_trial_that_may_still_win_goes_on() -> None:
+    assert asked(0.2, beat=1.0) == []
+
+
+@pytest.mark.parametrize(("second", "ends"), [(0.2, True), (0.05, False)])
+def test_an_interval_that_stops_narrowing_is_enough(second: float, ends: bool) -> None:
+    enough = Enough(
+        blocks=BLOCKS, width=0.001, cost=EffectiveCost(weights=(1.0,)), rng=np.random.default_rng(0)
+    )
+    first_look, second_look = BLOCKS // 3, 2 * BLOCKS // 3
+    assert not enough(first_look, [arm(10.0, 0.1, first_look, 1), arm(10.0, 0.1, first_look, 2)])
+
+    assert enough(second_look, [arm(10.0, second, second_look, 1), arm(10.0, second, second_look, 2)]) is ends
