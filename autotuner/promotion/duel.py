@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,6 +35,8 @@ __all__ = [
 
 STAGE1_SHARE = 1 / 3
 """Of the duel's time: one launch of up to five arms against at least three launches of up to three."""
+STAGE1_EQUAL = 0.02
+"""Scores of one launch closer than launches differ are equal, and the simpler settings go on."""
 SPARE_LAUNCHES = 2
 """Launches that may be lost to a failing champion or reference before the duel gives up."""
 
@@ -124,9 +126,12 @@ class _Duel:
             ran = [arm for arm in left if isinstance(launch.arm(arm.settings), ArmLaunch)]
             if not ran:
                 return left[0], _failed(launch, left[0])
-            ran.sort(key=lambda arm: self.score(launch, arm))
+            scores = {arm.settings: self.score(launch, arm) for arm in ran}
+            ran.sort(key=lambda arm: scores[arm.settings])
             left = ran[: max(1, len(left) // 2)]
-            self.say(f"stage 1: {left[0].settings.label} is the best of {len(ran)} challengers that ran")
+            if len(left) == 1:
+                left = [_simplest_of_equals(ran, scores)]
+            self.say(f"stage 1: {left[0].settings.label} goes on, of {len(ran)} challengers that ran")
         return left[0], None
 
     def fight(self, challenger: DuelArm) -> Failed | None:
@@ -226,6 +231,12 @@ def _distinct(arms: Iterable[DuelArm]) -> list[DuelArm]:
     for arm in arms:
         first.setdefault(arm.settings, arm)
     return list(first.values())
+
+
+def _simplest_of_equals(ranked: Sequence[DuelArm], scores: Mapping[RuntimeSettings, float]) -> DuelArm:
+    best = scores[ranked[0].settings]
+    equals = [arm for arm in ranked if scores[arm.settings] <= (1 + STAGE1_EQUAL) * best]
+    return min(equals, key=lambda arm: arm.settings.complexity)
 
 
 def _checked(arm: ArmLaunch | Failed, shapes: int) -> ArmLaunch | Failed:

@@ -27,7 +27,7 @@ class DuelPlan:
     ``ValueError``.
     """
 
-    finalists_blocks: int = 8
+    finalists_blocks: int = 16
     blocks: int = 24
     stage2_launches: int = 5
     minimum_launches: int = 3
