@@ -89,14 +89,16 @@ def main() -> None:
     parser.add_argument("grids", type=Path, nargs="+", help="tables that record.py wrote")
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=300.0, help="simulated seconds of one run")
+    parser.add_argument("--threads", type=int, help="leave out settings with more threads")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with multiprocessing.Pool(arguments.processes) as pool:
         for path in arguments.grids:
-            grid = read_grid(path, arguments.seconds)
+            grid = read_grid(path, arguments.seconds, arguments.threads)
             print(
-                f"\n{grid.name}: {grid.space.describe()}; {arguments.studies} runs of at most {grid.seconds:.0f} s"
+                f"\n{grid.name}: {len(grid.space.keys)} keys of up to {arguments.threads or 'all'} threads; "
+                f"{arguments.studies} runs of at most {grid.seconds:.0f} s each"
             )
             costs = grid.costs
             print(
@@ -107,7 +109,7 @@ def main() -> None:
             what_it_costs(grid, range(arguments.studies), pool.map)
 
 
-def read_grid(path: Path, seconds: float) -> Grid:
+def read_grid(path: Path, seconds: float, most_threads: int | None = None) -> Grid:
     """A table that ``record.py`` wrote, of a workload with one request shape.
 
     The machine's mood changed while it was recorded, so the latency of settings is that of the reference over
@@ -116,10 +118,11 @@ def read_grid(path: Path, seconds: float) -> Grid:
     document = json.loads(path.read_text(encoding="utf-8"))
     workload = Workload.from_dict(document["workload"])
     found = {RuntimeSettings.from_dict(e["settings"]): e for e in document["entries"]}
-    threads = max(key.num_threads or 1 for key in found)
+    recorded = max(key.num_threads or 1 for key in found)
+    threads = min(recorded, most_threads or recorded)
     space = search_space(workload, workload.facts(device="cpu", threads=threads, patch_size=64))
-    (reference_ms,) = found[space.reference]["latency_ms"]
-    entries = {key: _recorded(entry, reference_ms) for key, entry in found.items()}
+    (reference_ms,) = found[space.reference.replace(num_threads=recorded)]["latency_ms"]
+    entries = {key: _recorded(found[key], reference_ms) for key in space.keys}
     table = ReplayTable(entries=entries, reference=space.reference)
     return Grid(name=path.stem, table=table, space=space, workload=workload, seconds=seconds)
 

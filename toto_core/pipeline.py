@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class TotoPipeline:
         self.last_run_metadata: dict[str, Any] = {}
         self.provenance: dict[str, str] = {}
         """Where the settings came from, for whoever loads by symbol; copied into every run's metadata."""
+        self.on_call: Callable[[float, CompileReport], None] | None = None
+        """Hears of every call: its milliseconds and what compiling did so far; must not raise."""
         self._patch_size = decoder.config.patch_size
         self._calls: Calls | None = Calls(decoder, settings, shelf)
         self._report = self._calls.report
@@ -248,6 +250,8 @@ class TotoPipeline:
             "peak_bytes": peak_bytes(self.device),
             **self.provenance,
         }
+        if self.on_call is not None:
+            self.on_call(latency_ms, report)
 
 
 def _forecast(paths: Tensor, ask: Ask) -> Forecast:

@@ -21,8 +21,8 @@ Floats = npt.NDArray[np.float64]
 
 _ALIKE: Mapping[str, float] = {
     "compiled": 0.3,
-    "precision": 0.7,
-    "freezing": 0.7,
+    "precision": 0.8,
+    "freezing": 0.8,
     "compile_scope": 0.9,
     "num_threads": 0.8,
     "dynamic": 0.8,
@@ -35,8 +35,8 @@ _ALIKE: Mapping[str, float] = {
 """Correlation of two settings that differ in one field alone: what was seen of toto-mini and a 151 M shape."""
 _WHOLE_GRAPH, _REPEATED_LAYER = -0.5, -0.1
 """Log score of compiled settings before anything is known: one whole graph gains, a repeated layer hardly."""
-_SCORE_SPREAD = 0.6
-"""Standard deviation of log score before anything is known: a factor of 1.8 either way."""
+_SCORE_SPREAD = 0.3
+"""Standard deviation of log score around that: a factor of 1.35 either way."""
 _SCORE_NOISE = 0.05
 _COST_SPREAD, _COST_NOISE = 0.5, 0.2
 _COST_SECONDS = {"eager": 8.0, "max-autotune-no-cudagraphs": 70.0, "max-autotune": 70.0}

@@ -169,12 +169,12 @@ def likely_winners(space: SearchSpace) -> tuple[RuntimeSettings, ...]:
     """Keys worth trying before anything is known: the cheapest compile mode with packed weights.
 
     Matrix products dominate on a CPU, and freezing is how inductor packs weights: that alone bought most of
-    what compiling buys in the measurements this design rests on. Then plain weights, which are faster for a
-    model that fits into the processor's caches, and packed ones in bf16. More would keep the search from
+    what compiling buys in the measurements this design rests on. Then packed ones in bf16, and plain weights,
+    which are faster for a model that fits into the processor's caches. More would keep the search from
     going where these point (benchmarks/search.py).
     """
     packed = RuntimeSettings(compile_mode="default", freezing=True)
-    wanted = (packed, packed.replace(freezing=False), packed.replace(precision="bf16"))
+    wanted = (packed, packed.replace(precision="bf16"), packed.replace(freezing=False))
     return tuple(dict.fromkeys(key for key in map(space.canonical, wanted) if key in space))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from autotuner.serving.kept import Kept
 from autotuner.serving.order import SAFE, Resolution
 from autotuner.serving.quarantine import Quarantine, cause, remember, remembered, write_note
 from autotuner.serving.resolve import lookup
+from autotuner.serving.telemetry import Telemetry
 from autotuner.workload import RequestShape, Workload
 from toto_core.settings import RuntimeSettings
 
@@ -32,6 +34,7 @@ def load_pipeline(
     device: str | None = None,
     db: str | None = None,
     hold_compilation: bool = False,
+    telemetry: bool = True,
 ) -> TotoPipeline:
     """The pipeline of ``lookup``'s answer on ``device`` (``cpu`` unless given), compiled and warm.
 
@@ -41,28 +44,53 @@ def load_pipeline(
     used after its checksums are verified, and what is compiled here is kept for the next process. Unless the
     user has set ``TORCHINDUCTOR_CACHE_DIR``, it is set to a private folder of this process. With
     ``hold_compilation``, wanted in trading hours, shapes that the workload does not name run eagerly instead
-    of compiling. Raises what loading and running in eager fp32 raises: ``CheckpointError``, ``DeviceError``,
+    of compiling. With ``telemetry`` its calls are counted, and written to the spool once a minute in the
+    background. Raises what loading and running in eager fp32 raises: ``CheckpointError``, ``DeviceError``,
     ``RequestError``.
     """
     target = _device(device)
     found = lookup(
         symbol, model=model, workload=workload, profile=profile, settings=settings, db=db, device=target
     )
+    environment = current_environment(target.partition(":")[0])
+    pipeline = _working_pipeline(found, target, environment, db)
+    pipeline.hold_compilation(hold=hold_compilation and pipeline.settings.compiled)
+    if telemetry:
+        _count_calls(pipeline, found, environment, db)
+    return pipeline
+
+
+def _working_pipeline(
+    found: Resolution, target: str, environment: Environment, db: str | None
+) -> TotoPipeline:
+    """The pipeline under the settings found, or in eager fp32 where they do not work here."""
     provenance = {"settings_source": str(found.source), "symbol": found.symbol}
     if found.settings == SAFE:
         return _warm_pipeline(found, SAFE, target, provenance)
-    environment = current_environment(target.partition(":")[0])
     reason = known_reason = remembered(found, environment)
     if reason is None:
-        pipeline, reason = _attempt(found, target, environment, provenance)
-        if pipeline is not None:
-            pipeline.hold_compilation(hold=hold_compilation)
-            return pipeline
+        working, reason = _attempt(found, target, environment, provenance)
+        if working is not None:
+            return working
     provenance = {"settings_source": f"quarantined: {reason}", "symbol": found.symbol}
     pipeline = _warm_pipeline(found, SAFE, target, provenance)
     if known_reason is None:  # only now: where eager fails too, the settings were not at fault
         _quarantine(found, environment, reason, db)
     return pipeline
+
+
+def _count_calls(pipeline: TotoPipeline, found: Resolution, environment: Environment, db: str | None) -> None:
+    labels = {
+        "symbol": found.symbol,
+        "profile": found.profile,
+        "model": found.model,
+        "workload_signature": None if found.workload is None else found.workload.signature,
+        "environment_fingerprint": environment.fingerprint,
+        "settings_key": pipeline.settings.key,
+        "source": pipeline.provenance.get("settings_source"),
+    }
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no place for a spool: nothing is counted
+        pipeline.on_call = Telemetry(labels, spool_folder(store_location(db))).observe
 
 
 def _device(device: str | None) -> str:

@@ -1,0 +1,166 @@
+"""``autotune.toml``: what the daemon tunes, when, and within what limits; variables override it."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from autotuner.errors import UsageError
+from toto_core.symbols import SymbolError, parse_symbol
+
+CONFIG_VARIABLE = "AUTOTUNE_CONFIG"
+DEFAULT_NAME = "autotune.toml"
+
+Share = Annotated[float, Field(ge=0, le=64)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DaemonConfig(_Section):
+    """``[daemon]``: schedule, watchlist and limits."""
+
+    schedule: str = "17 3 * * *"
+    timezone: str = "UTC"
+    jitter_seconds: Seconds = 60.0
+    watchlist: Path | None = None
+    device: str = "cpu"
+    quiet: tuple[str, ...] = ()
+    calendar: str | None = None
+    load_ceiling: Share = 0.8
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
+    threads: Annotated[int, Field(ge=1)] | None = None
+    budget_seconds_per_day: Seconds = 3600.0
+    cool_down_hours: Annotated[float, Field(ge=0)] = 6.0
+    run_seconds: Annotated[float, Field(gt=0)] = 300.0
+    max_age_days: Annotated[float, Field(gt=0)] = 7.0
+    http: str | None = "127.0.0.1:9478"
+
+    @property
+    def cool_down(self) -> timedelta:
+        """How long a symbol is left alone after a run."""
+        return timedelta(hours=self.cool_down_hours)
+
+    @property
+    def maximum_age(self) -> timedelta:
+        """After how long a symbol is tuned again whatever else."""
+        return timedelta(days=self.max_age_days)
+
+
+class SymbolConfig(_Section):
+    """``[symbols.AMD]``: what differs for one symbol; what is left out is as ``autotune run`` has it."""
+
+    profile: str | None = None
+    model: str | None = None
+    workload: Path | None = None
+    data: Path | None = None
+    context_length: Annotated[int, Field(ge=1)] | None = None
+    prediction_length: Annotated[int, Field(ge=1)] | None = None
+    num_samples: Annotated[int, Field(ge=0)] | None = None
+    calls_per_process: Annotated[int, Field(ge=1)] | None = None
+
+    def arguments(self) -> list[str]:
+        """Options of ``autotune run``."""
+        given = self.model_dump(exclude_none=True)
+        return [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+class Config(BaseSettings):
+    """The whole file. ``AUTOTUNE_DAEMON__SCHEDULE`` and the like override what it says."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUTOTUNE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    daemon: DaemonConfig = DaemonConfig()
+    defaults: SymbolConfig = SymbolConfig()
+    symbols: dict[str, SymbolConfig] = {}
+
+    @field_validator("symbols")
+    @classmethod
+    def _known_symbols(cls, symbols: dict[str, SymbolConfig]) -> dict[str, SymbolConfig]:
+        try:
+            return {parse_symbol(name): each for name, each in symbols.items()}
+        except SymbolError as error:
+            raise ValueError(str(error)) from None
+
+    def of(self, symbol: str) -> SymbolConfig:
+        """What holds for ``symbol``: its own section over ``[defaults]``."""
+        own = self.symbols.get(symbol, SymbolConfig()).model_dump(exclude_none=True)
+        return SymbolConfig(**self.defaults.model_dump(exclude_none=True) | own)
+
+
+def config_path(explicit: Path | None = None) -> Path | None:
+    """``explicit``, else ``AUTOTUNE_CONFIG``, else ``autotune.toml`` in this folder, else None."""
+    named = explicit or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    if named is not None:
+        return named
+    here = Path(DEFAULT_NAME)
+    return here if here.exists() else None
+
+
+def read_config(path: Path | None) -> Config:
+    """The file at ``path``, or the defaults for None, under the variables.
+
+    Relative paths in the file are relative to it. Raises ``UsageError`` with file, field and reason in one line.
+    """
+    where = "the environment" if path is None else str(path)
+    if path is not None and not path.is_file():
+        raise UsageError(f"{path}: no such file; `autotune config example` prints one to begin with")
+    try:
+        return _absolute(_reader(path)(), path)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "file"
+        raise UsageError(f"{where}: {field}: {first['msg']}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{where}: {' '.join(str(error).split())}") from None
+
+
+def _reader(path: Path | None) -> type[Config]:
+    class Reader(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            if path is None:
+                return (env_settings,)
+            return env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+
+    return Reader
+
+
+def _absolute(config: Config, path: Path | None) -> Config:
+    if path is None:
+        return config
+    folder = path.absolute().parent
+
+    def resolved(section: SymbolConfig) -> SymbolConfig:
+        paths = {
+            name: folder / getattr(section, name) for name in ("workload", "data") if getattr(section, name)
+        }
+        return section.model_copy(update=paths)
+
+    watchlist = config.daemon.watchlist
+    daemon = config.daemon.model_copy(update={"watchlist": folder / watchlist} if watchlist else {})
+    symbols = {name: resolved(section) for name, section in config.symbols.items()}
+    return config.model_copy(
+        update={"daemon": daemon, "defaults": resolved(config.defaults), "symbols": symbols}
+    )

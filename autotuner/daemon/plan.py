@@ -1,0 +1,96 @@
+"""Which of the symbols that are due are tuned now: by expected loss, within a daily budget, none too often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from autotuner.daemon.triggers import Kind, Reason
+
+_RANK: dict[Kind, int] = {
+    "quarantine": 0,
+    "environment": 1,
+    "never tuned": 2,
+    "drift": 3,
+    "recompiles": 4,
+    "latency": 5,
+    "model": 6,
+    "workload": 7,
+    "series": 8,
+    "age": 9,
+}
+"""Between equal losses: what may be unsafe first, what is merely old last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """A symbol with reasons to tune, the most pressing first.
+
+    ``calls_per_day`` is what production makes of it, ``excess_ms`` what a call takes beyond its promise;
+    ``last_ended`` is when its last run ended; ``seconds`` what a run of it may take.
+    """
+
+    symbol: str
+    reasons: tuple[Reason, ...]
+    calls_per_day: float = 0.0
+    excess_ms: float = 0.0
+    last_ended: datetime | None = None
+    seconds: float = 300.0
+
+    @property
+    def expected_loss_ms(self) -> float:
+        """Milliseconds a day that waiting costs: calls a day times what each takes too long."""
+        return self.calls_per_day * max(0.0, self.excess_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetRules:
+    """Device seconds a day, and how long a symbol is left alone after a run."""
+
+    seconds_per_day: float = 3600.0
+    cool_down: timedelta = timedelta(hours=6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A symbol that is due and not tuned now, and why not."""
+
+    symbol: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Who is tuned now, in this order, and who is not."""
+
+    chosen: tuple[Due, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+def plan(due: Sequence[Due], *, now: datetime, spent_seconds: float, rules: BudgetRules) -> Plan:
+    """Choose from ``due``; ``spent_seconds`` were measured in the last 24 hours.
+
+    A symbol in its cool-down is left alone whatever the reason, so that nothing flaps; one that would exceed
+    the day's budget waits, and a cheaper one behind it may still be chosen.
+    """
+    chosen: list[Due] = []
+    skipped: list[Skipped] = []
+    left = rules.seconds_per_day - spent_seconds
+    for each in sorted(due, key=_urgency):
+        rests_until = None if each.last_ended is None else each.last_ended + rules.cool_down
+        if rests_until is not None and now < rests_until:
+            skipped.append(
+                Skipped(symbol=each.symbol, why=f"cools down until {rests_until:%Y-%m-%d %H:%M} UTC")
+            )
+        elif each.seconds > left:
+            why = f"the day's budget has {max(0.0, left):.0f} of {each.seconds:.0f} s left"
+            skipped.append(Skipped(symbol=each.symbol, why=why))
+        else:
+            left -= each.seconds
+            chosen.append(each)
+    return Plan(chosen=tuple(chosen), skipped=tuple(skipped))
+
+
+def _urgency(due: Due) -> tuple[float, int, str]:
+    return -due.expected_loss_ms, min(_RANK[reason.kind] for reason in due.reasons), due.symbol

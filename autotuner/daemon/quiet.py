@@ -1,0 +1,85 @@
+"""When the daemon must not measure: quiet windows in local time, and a machine that others keep busy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from autotuner.errors import UsageError
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_TIMES = re.compile(r"(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuietWindow:
+    """A stretch of wall-clock time on some days (0 is Monday) in one time zone; it may pass midnight.
+
+    A window that passes midnight belongs to the day it begins on. ``begin`` equal to ``end`` is the whole day.
+    """
+
+    begin: time
+    end: time
+    days: frozenset[int]
+    zone: ZoneInfo
+
+    def holds(self, now: datetime) -> bool:
+        """Whether ``now``, an aware time, lies in the window; ``end`` does not."""
+        local = now.astimezone(self.zone)
+        if self.begin < self.end:
+            return local.weekday() in self.days and self.begin <= local.time() < self.end
+        yesterday = (local - timedelta(days=1)).weekday()
+        late, early = local.time() >= self.begin, local.time() < self.end
+        return (late and local.weekday() in self.days) or (early and yesterday in self.days)
+
+    def __str__(self) -> str:
+        days = ",".join(DAYS[day] for day in sorted(self.days))
+        return f"{self.begin:%H:%M}-{self.end:%H:%M} {days} {self.zone.key}"
+
+
+def parse_quiet(text: str, zone: ZoneInfo) -> QuietWindow:
+    """Read ``"09:30-16:00 mon-fri"``; without days every day. Raises ``UsageError``."""
+    times, _, days = text.strip().partition(" ")
+    found = _TIMES.fullmatch(times)
+    try:
+        if found is None:
+            raise ValueError("times")
+        begin_hour, begin_minute, end_hour, end_minute = map(int, found.groups())
+        begin = time(begin_hour, begin_minute)
+        end = time(0) if (end_hour, end_minute) == (24, 0) else time(end_hour, end_minute)
+        return QuietWindow(begin=begin, end=end, days=_days(days.strip().lower()), zone=zone)
+    except ValueError:
+        raise UsageError(
+            f"quiet window {text!r}: must be like '09:30-16:00 mon-fri' or '22:00-02:00 sat,sun'"
+        ) from None
+
+
+def why_quiet(now: datetime, windows: Sequence[QuietWindow]) -> str | None:
+    """The window that ``now`` lies in, in a few words, None when measuring is allowed."""
+    holding = next((window for window in windows if window.holds(now)), None)
+    return None if holding is None else f"quiet window {holding}"
+
+
+def why_busy(load: float, cpus: int, ceiling: float) -> str | None:
+    """Why the machine is too busy to measure on, None when it is not.
+
+    ``load`` is the load average, ``ceiling`` the share of ``cpus`` from which on it is too much.
+    """
+    if load <= ceiling * cpus:
+        return None
+    return f"load {load:.1f} on {cpus} CPUs is above the ceiling of {ceiling:.0%}"
+
+
+def _days(text: str) -> frozenset[int]:
+    if not text:
+        return frozenset(range(len(DAYS)))
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        begin, end = DAYS.index(first), DAYS.index(last or first)
+        span = range(begin, end + 1) if begin <= end else (*range(begin, len(DAYS)), *range(end + 1))
+        found.update(span)
+    return frozenset(found)

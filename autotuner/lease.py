@@ -1,0 +1,111 @@
+"""The right to measure on a device, kept in the store: one holder at a time, over processes and machines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autotuner.errors import AutotuneError
+from storage.errors import StorageError
+from storage.records import LeaseRecord
+from storage.repository import Repository
+
+TTL_SECONDS = 30.0
+"""How long a lease outlives its last heartbeat, and so how long a killed holder blocks the next one."""
+_BEATS_PER_TTL = 3
+_POLL_SECONDS = 0.5
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def device_id(device: str) -> str:
+    """What a lease is for: ``device`` (``cpu``, ``cuda``) of this machine.
+
+    The kernel's boot id names the machine: containers on one machine share it, their host names differ.
+    """
+    try:
+        machine = _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        machine = os.uname().nodename
+    return f"{machine[:13]}/{device}"
+
+
+class Lease:
+    """A lease with its heartbeat. ``check`` raises once it is lost."""
+
+    def __init__(self, records: Repository, lease: LeaseRecord, ttl_seconds: float) -> None:
+        self._records = records
+        self._lease: LeaseRecord | None = lease
+        self._ttl_seconds = ttl_seconds
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="autotune-lease", daemon=True)
+        self._thread.start()
+
+    @property
+    def token(self) -> int | None:
+        """The fencing token, larger than every one before it; None once the lease is lost."""
+        return None if self._lease is None else self._lease.token
+
+    def check(self) -> None:
+        """Return while the lease is ours. Raises ``AutotuneError`` when another holder may have it."""
+        lease = self._lease
+        if lease is None or lease.expires_at <= datetime.now(UTC):
+            raise AutotuneError(
+                "the lease on the device was lost, so nothing more is measured or stored; run again to go on"
+            )
+
+    def release(self) -> None:
+        """End the lease at once, so that the next holder need not wait; safe to call twice."""
+        self._stopped.set()
+        self._thread.join(timeout=self._ttl_seconds)
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            with contextlib.suppress(StorageError):  # then it ends by itself
+                self._records.release_lease(lease, datetime.now(UTC))
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(self._ttl_seconds / _BEATS_PER_TTL):
+            if self._lease is None:
+                return
+            with contextlib.suppress(StorageError):  # a busy store: the next beat may come through in time
+                self._lease = self._records.renew_lease(self._lease, datetime.now(UTC), self._ttl_seconds)
+
+
+@contextlib.contextmanager
+def held_lease(
+    records: Repository,
+    device: str,
+    owner: str,
+    *,
+    seconds: float,
+    say: Callable[[str], None],
+    ttl_seconds: float = TTL_SECONDS,
+) -> Iterator[Lease]:
+    """Hold the lease on ``device`` inside the block; waits up to ``seconds`` for another holder.
+
+    Raises ``AutotuneError`` when it is not free by then, ``StorageError`` when the store fails.
+    """
+    end, said = time.monotonic() + seconds, False
+    while (record := records.acquire_lease(device, owner, datetime.now(UTC), ttl_seconds)) is None:
+        if time.monotonic() >= end:
+            raise AutotuneError(
+                f"{_holder(records, device)} has been measuring on {device} for {seconds:.0f} s; try again later"
+            )
+        if not said:
+            say(f"waiting: {_holder(records, device)} is measuring on {device}")
+            said = True
+        time.sleep(min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
+    lease = Lease(records, record, ttl_seconds)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _holder(records: Repository, device: str) -> str:
+    running = (lease.owner for lease in records.leases(datetime.now(UTC)) if lease.device == device)
+    return next(running, "another process")
