@@ -17,7 +17,7 @@ def finalists(study: StudyResult, reference: RuntimeSettings, *, seconds: float)
     """The best settings within their limits, as many as the duel's first stage has time to start; best first."""
     feasible = [entry.settings for entry in study.ranked if entry.judged.feasible]
     challengers = [settings for settings in feasible if settings != reference][:FINALISTS]
-    spent = PROCESS_START_SECONDS  # the reference
+    spent = 0.0
     for count, settings in enumerate(challengers):
         measured = study.outcomes[settings]
         start_ms = measured.start_ms if isinstance(measured, Measured) else 0.0

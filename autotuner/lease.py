@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autotuner.errors import AutotuneError
+from autotuner.search.owner import Owner
 from storage.errors import StorageError
 from storage.records import LeaseRecord
 from storage.repository import Repository
@@ -79,7 +81,6 @@ class Lease:
 def held_lease(
     records: Repository,
     device: str,
-    owner: str,
     *,
     seconds: float,
     say: Callable[[str], None],
@@ -87,16 +88,22 @@ def held_lease(
 ) -> Iterator[Lease]:
     """Hold the lease on ``device`` inside the block; waits up to ``seconds`` for another holder.
 
-    Raises ``AutotuneError`` when it is not free by then, ``StorageError`` when the store fails.
+    A holder whose process is gone from this machine is not waited for. Raises ``AutotuneError`` when the lease
+    is not free by then, ``StorageError`` when the store fails.
     """
+    owner = json.dumps(Owner.current().to_dict())
     end, said = time.monotonic() + seconds, False
     while (record := records.acquire_lease(device, owner, datetime.now(UTC), ttl_seconds)) is None:
+        holder = _holder(records, device)
+        if holder is not None and _is_gone(holder):
+            records.release_lease(holder, datetime.now(UTC))
+            continue
         if time.monotonic() >= end:
             raise AutotuneError(
-                f"{_holder(records, device)} has been measuring on {device} for {seconds:.0f} s; try again later"
+                f"{_name(holder)} has been measuring on this device for {seconds:.0f} s; try again later"
             )
         if not said:
-            say(f"waiting: {_holder(records, device)} is measuring on {device}")
+            say(f"waiting: {_name(holder)} is measuring on this device")
             said = True
         time.sleep(min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
     lease = Lease(records, record, ttl_seconds)
@@ -106,6 +113,22 @@ def held_lease(
         lease.release()
 
 
-def _holder(records: Repository, device: str) -> str:
-    running = (lease.owner for lease in records.leases(datetime.now(UTC)) if lease.device == device)
-    return next(running, "another process")
+def _holder(records: Repository, device: str) -> LeaseRecord | None:
+    return next((lease for lease in records.leases(datetime.now(UTC)) if lease.device == device), None)
+
+
+def _owner(lease: LeaseRecord | None) -> Owner | None:
+    try:
+        return None if lease is None else Owner.from_dict(json.loads(lease.owner))
+    except ValueError:
+        return None
+
+
+def _is_gone(lease: LeaseRecord) -> bool:
+    owner = _owner(lease)
+    return owner is not None and owner.is_alive() is False
+
+
+def _name(lease: LeaseRecord | None) -> str:
+    owner = _owner(lease)
+    return "another process" if owner is None else f"process {owner.pid} on {owner.host}"

@@ -20,7 +20,7 @@ from autotuner.search.objective import Limits, Profile, seed_profile
 from autotuner.search.owner import Owner
 from autotuner.search.space import SearchSpace, likely_winners
 from autotuner.search.study import StudyPlan, run_study
-from autotuner.session import TuneRequest
+from autotuner.tune_request import TuneRequest
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

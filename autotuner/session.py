@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -15,61 +15,20 @@ from autotuner.bench import Bench, effective_cost, one_measurer, process_bench
 from autotuner.budget import search_seconds, trial_seconds
 from autotuner.errors import AutotuneError
 from autotuner.finalists import duel_arm, finalists
+from autotuner.lease import device_id, held_lease
 from autotuner.locations import studies_url
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.trial import Measured
 from autotuner.persistence import Promotion, Store, Subject
 from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.duel import DuelPlan, DuelResult, run_duel
-from autotuner.search.objective import Limits, Profile
 from autotuner.search.owner import Owner
-from autotuner.search.space import SearchSpace, likely_winners
+from autotuner.search.space import likely_winners
 from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
 from autotuner.sharing import proven_elsewhere, shared_decision, shared_study, spot_check
 from autotuner.subjects import prepare
 from autotuner.summary import duel_figures, run_document, search_figures
-from autotuner.workload import Workload
-
-
-class Listener(Protocol):
-    """Hears how a run goes on; the command line draws it."""
-
-    def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
-        """The search of a symbol begins; ``known`` outcomes are taken up."""
-        ...
-
-    def say(self, line: str) -> None:
-        """One line of what is being done now."""
-        ...
-
-    def trial(self, event: TrialEvent) -> None:
-        """A trial has an outcome, and it is stored."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneRequest:
-    """What one run is asked to do; ``seconds`` covers everything, the duel included.
-
-    ``threads`` is the most CPU threads of a process, None for all CPUs but one. ``reuse`` takes up what is
-    known of the symbol, ``share`` what another symbol proved; the search ends early when the chance of
-    something better falls below ``chance``.
-    """
-
-    symbol: str
-    workload: Workload
-    profile: Profile
-    limits: Limits = Limits()
-    data: Path | None = None
-    device: str = "cpu"
-    trials: int = 40
-    seconds: float = 300.0
-    seed: int = 0
-    threads: int | None = None
-    resume: bool = True
-    reuse: bool = True
-    share: bool = True
-    chance: float = StudyPlan.chance
+from autotuner.tune_request import Listener, TuneRequest
 
 
 def tune(
@@ -105,8 +64,14 @@ def tune(
     run = _Run(request=request, subject=subject, store=store, listener=listener, bench=bench, run_id=run_id)
     status: Any = "failed"
     try:
-        alone = one_measurer(request.device, listener.say, seconds=max(0.0, end - clock()))
-        with alone if bench.exclusive else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if bench.exclusive:
+                stack.enter_context(
+                    one_measurer(request.device, listener.say, seconds=max(0.0, end - clock()))
+                )
+                left, device = max(0.0, end - clock()), device_id(request.device)
+                held = held_lease(store.records, device, seconds=left, say=listener.say)
+                run = replace(run, check=stack.enter_context(held).check)
             document = run.go(study_name, end)
         store.end_run(run_id, "finished", document)
         status = None
@@ -138,6 +103,8 @@ class _Run:
     listener: Listener
     bench: Bench
     run_id: str
+    check: Callable[[], None] = lambda: None
+    """Raises once somebody else may measure on the device: nothing is stored from then on."""
 
     def go(self, study_name: str, end: float) -> dict[str, Any]:
         champion = self.store.champion(self.subject, self.request.profile.name)
@@ -239,6 +206,7 @@ class _Run:
         )
 
     def _keep(self, event: TrialEvent) -> None:
+        self.check()
         self.store.record(self.subject, self.run_id, event.settings, event.outcome, "search")
         self.listener.trial(event)
 
@@ -290,6 +258,7 @@ class _Run:
         return figures
 
     def _promote(self, decision: Decision, figures: dict[str, Any]) -> None:
+        self.check()
         self.store.promote(
             Promotion(
                 symbol=self.subject.symbol,

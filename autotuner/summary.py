@@ -152,9 +152,11 @@ def _times(timings: Sequence[ShapeTiming], workload: Workload) -> dict[str, Any]
     def mean(values: list[float]) -> float:
         return float(np.average(values, weights=workload.weights))
 
+    p99_ms = [t.p99_ms for t in timings if t.p99_ms is not None]
     return {
         "p50_ms": mean([t.p50_ms for t in timings]),
         "p95_ms": mean([t.p95_ms for t in timings]),
+        "p99_ms": mean(p99_ms) if len(p99_ms) == len(timings) else None,
         "sigma_time_ms": mean([t.sigma_ms for t in timings]),
         "shapes": [dataclasses.asdict(timing) for timing in timings],
     }

@@ -21,7 +21,7 @@ from toto_core.device import begin_call, owned, peak_bytes, resolve_device, sync
 from toto_core.forecast import Forecast
 from toto_core.forward import First, Newest
 from toto_core.model_files import digest, locate
-from toto_core.requests import ArrayLike, Ask, batches, read_context, rides
+from toto_core.requests import ArrayLike, Ask, batches, length, read_context, rides
 from toto_core.sampling import Noise, draw_noise
 from toto_core.scaling import Stats
 from toto_core.settings import RuntimeSettings
@@ -48,8 +48,9 @@ class TotoPipeline:
         self.last_run_metadata: dict[str, Any] = {}
         self.provenance: dict[str, str] = {}
         """Where the settings came from, for whoever loads by symbol; copied into every run's metadata."""
-        self.on_call: Callable[[float, CompileReport], None] | None = None
-        """Hears of every call: its milliseconds and what compiling did so far; must not raise."""
+        self.on_call: Callable[[float, tuple[int, int, int], CompileReport], None] | None = None
+        """Hears of every call: its milliseconds, its context length, steps and samples (0 for the mean path), and
+        what compiling did so far; must not raise."""
         self._patch_size = decoder.config.patch_size
         self._calls: Calls | None = Calls(decoder, settings, shelf)
         self._report = self._calls.report
@@ -124,7 +125,7 @@ class TotoPipeline:
         ask = self._ask(prediction_length, num_samples, samples_per_batch, seed)
         paths = self._paths(read_context(context, padding_mask, id_mask, self._patch_size), ask)
         self._report = calls.report
-        self._note(ask, latency_ms=_milliseconds(started))
+        self._note(ask, context_length=length(context), latency_ms=_milliseconds(started))
         return _forecast(paths, ask)
 
     def predict_many(
@@ -149,7 +150,8 @@ class TotoPipeline:
             for name, path in zip(names, self._paths(together, ask), strict=True):
                 forecasts[name] = _forecast(path.unsqueeze(0), ask)
         self._report = calls.report
-        self._note(ask, latency_ms=_milliseconds(started))
+        longest = max(map(length, contexts.values()), default=0)
+        self._note(ask, context_length=longest, latency_ms=_milliseconds(started))
         return {name: forecasts[name] for name in contexts}
 
     def hold_compilation(self, *, hold: bool = True) -> None:
@@ -233,7 +235,7 @@ class TotoPipeline:
             patches.append(newest.prices)
         return owned(torch.cat(patches, dim=-1)).transpose(-1, -2)
 
-    def _note(self, ask: Ask, *, latency_ms: float) -> None:
+    def _note(self, ask: Ask, *, context_length: int, latency_ms: float) -> None:
         if self._cold_start_ms is None:
             self._cold_start_ms = self.load_ms + latency_ms
         report = self._report
@@ -251,7 +253,7 @@ class TotoPipeline:
             **self.provenance,
         }
         if self.on_call is not None:
-            self.on_call(latency_ms, report)
+            self.on_call(latency_ms, (context_length, ask.steps, ask.num_samples or 0), report)
 
 
 def _forecast(paths: Tensor, ask: Ask) -> Forecast:

@@ -81,6 +81,12 @@ def read_context(
     return Context(pad(series, (missing, 0)), pad(valid, (missing, 0)), groups, None)
 
 
+def length(context: ArrayLike) -> int:
+    """Time steps of a context as the caller gave it."""
+    shape = getattr(context, "shape", None)
+    return int(np.shape(context)[-1] if shape is None else shape[-1])
+
+
 def batches(context: Context, settings: RuntimeSettings, patch_size: int) -> Iterator[tuple[Context, int]]:
     """Model calls of at most ``series_per_batch`` series, and how many of each are real.
 

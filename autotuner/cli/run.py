@@ -31,7 +31,7 @@ from toto_core.symbols import parse_symbol
 if TYPE_CHECKING:
     from autotuner.cli.live import LiveProgress, PlainProgress
     from autotuner.persistence import Store
-    from autotuner.session import TuneRequest
+    from autotuner.tune_request import TuneRequest
     from autotuner.workload import Workload
 
 
@@ -221,7 +221,7 @@ def _tune(symbol: str, asked: Asked, store: Store, *, quiet: bool) -> dict[str, 
 
 def _request(symbol: str, asked: Asked) -> TuneRequest:
     from autotuner.search.objective import Limits, profile
-    from autotuner.session import TuneRequest
+    from autotuner.tune_request import TuneRequest
 
     peak = None if asked.memory_limit_mb is None else asked.memory_limit_mb << 20
     return TuneRequest(

@@ -185,7 +185,10 @@ class ProcessRunner:
 
     def _turns(self, arms: Sequence[StartedArm], deadline: float) -> Turns:
         shapes = len(self._workload.shapes)
-        return Turns(arms, shapes=shapes, order=self._order, deadline=deadline, device=self._device)
+        width = max((arm.settings.num_threads or 0 for arm in arms), default=0)
+        return Turns(
+            arms, shapes=shapes, order=self._order, deadline=deadline, device=self._device, width=width
+        )
 
     def _ensure_reference(self, deadline: float) -> StartedArm:
         if self._reference is not None and self._reference.child.alive:

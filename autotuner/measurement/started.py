@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autotuner.measurement.child import Child
+from autotuner.measurement.placement import place
 from autotuner.measurement.timing import WINDOW
 from autotuner.measurement.trial import Block
 from toto_core.compile_report import CompileReport
@@ -30,6 +31,10 @@ class StartedArm:
     def cpu_seconds(self) -> float:
         """CPU time of the process so far."""
         return self.child.cpu_seconds()
+
+    def place(self, cpus: frozenset[int]) -> None:
+        """Run on these CPUs alone from now on."""
+        place(self.child.pid, cpus)
 
     def note(self, answer: dict[str, Any]) -> None:
         """Keep what an answer says of compilation and memory."""

@@ -58,6 +58,7 @@ def shape_timing(blocks: Sequence[Block]) -> ShapeTiming:
     return ShapeTiming(
         p50_ms=float(np.median(calls)),
         p95_ms=float(np.quantile(calls, 0.95)),
+        p99_ms=float(np.quantile(calls, 0.99)),
         sigma_ms=float(np.std(calls, ddof=1)) if calls.size > 1 else 0.0,
         calls=int(calls.size),
     )

@@ -39,12 +39,13 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeTiming:
-    """Steady-state latency of one request shape: median, 95th percentile and standard deviation, milliseconds."""
+    """Steady-state latency of one request shape, milliseconds: median, 95th and 99th percentile, deviation."""
 
     p50_ms: float
     p95_ms: float
     sigma_ms: float
     calls: int
+    p99_ms: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from autotuner.measurement.child import ChildError
 from autotuner.measurement.hardware import read
+from autotuner.measurement.placement import Placement
 from autotuner.measurement.trial import Block, Conditions, Failed
 from autotuner.measurement.watch import Watch
 
@@ -33,6 +34,10 @@ class Timed(Protocol):
         """CPU time it has used so far."""
         ...
 
+    def place(self, cpus: frozenset[int]) -> None:
+        """Run on these CPUs alone from now on."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
@@ -54,6 +59,7 @@ class Turns:
         order: random.Random,
         deadline: float,
         device: str = "cpu",
+        width: int = 0,
     ) -> None:
         self._arms = arms
         self._shapes = range(shapes)
@@ -62,10 +68,20 @@ class Turns:
         self._blocks: list[list[list[Block]]] = [[[] for _ in self._shapes] for _ in arms]
         self._failed: dict[int, Failed] = {}
         self._watch = Watch(lambda: sum(arm.cpu_seconds() for arm in arms), lambda: read(device))
+        self._placement = Placement(width)
         self._longest_round = 0.0
 
     def take(self, rounds: int, enough: Callable[[int, Sequence[ArmBlocks]], bool]) -> Taken:
         """Up to ``rounds`` rounds, fewer when ``enough(rounds so far, blocks)`` or when the time is up."""
+        try:
+            done = self._take(rounds, enough)
+        finally:
+            self._place(self._placement.everywhere)
+        return Taken(
+            blocks=self._frozen(), failed=dict(self._failed), conditions=self._watch.conditions(done)
+        )
+
+    def _take(self, rounds: int, enough: Callable[[int, Sequence[ArmBlocks]], bool]) -> int:
         done = 0
         while done < rounds and len(self._failed) < len(self._arms):
             left = self._deadline - time.monotonic()
@@ -76,13 +92,12 @@ class Turns:
                 for shape in self._shapes:
                     self._blocks[index][shape].append(blocks[shape])
             done += 1
-        return Taken(
-            blocks=self._frozen(), failed=dict(self._failed), conditions=self._watch.conditions(done)
-        )
+        return done
 
     def _quiet_round(self, still_wanted: int) -> dict[int, list[Block]]:
         """A round that nobody disturbed, or after a few attempts, or for want of time, one that is flagged."""
         for attempt in range(1 + REPEATS):
+            self._place(self._placement.next())
             self._watch.start()
             started = time.monotonic()
             turn = self._round()
@@ -105,6 +120,11 @@ class Turns:
                     self._failed[index] = error.failed
                     del turn[index]
         return turn
+
+    def _place(self, cpus: frozenset[int] | None) -> None:
+        if cpus:
+            for arm in self._arms:
+                arm.place(cpus)
 
     def _frozen(self) -> tuple[ArmBlocks, ...]:
         return tuple(tuple(tuple(shape) for shape in arm) for arm in self._blocks)

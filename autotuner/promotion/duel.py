@@ -36,7 +36,7 @@ __all__ = [
 STAGE1_SHARE = 1 / 3
 """Of the duel's time: one launch of up to five arms against at least three launches of up to three."""
 STAGE1_EQUAL = 0.02
-"""Scores of one launch closer than launches differ are equal, and the simpler settings go on."""
+"""Mean log scores closer than this are equal, and the simpler settings go on."""
 SPARE_LAUNCHES = 2
 """Launches that may be lost to a failing champion or reference before the duel gives up."""
 
@@ -60,7 +60,7 @@ def run_duel(
 ) -> DuelResult | None:
     """Fight the best of ``challengers`` against the champion, or against the reference when there is none.
 
-    Stage 1 picks one challenger from a launch of all arms; stage 2 launches it beside its opponent and the
+    Stage 1 picks one challenger from launches of all of them; stage 2 launches it beside its opponent and the
     reference. A challenger that fails has lost; a launch in which another arm fails, or every arm, is
     dropped. Takes about ``seconds``; a failure is a verdict, never raised. None when no challenger differs
     from the opponent, so that there is nothing to fight.
@@ -80,8 +80,8 @@ def run_duel(
         end=clock() + seconds,
         on_progress=on_progress,
     )
-    challenger, lost = duel.pick(contenders)
-    return duel.result(challenger, lost or duel.fight(challenger))
+    challenger = duel.pick(contenders)
+    return duel.result(challenger, duel.fight(challenger))
 
 
 @dataclass(kw_only=True)
@@ -112,27 +112,25 @@ class _Duel:
                 self.say(f"{name}: {failed_settings.label} failed: {_cause(arm)}")
         return launch
 
-    def pick(self, contenders: list[DuelArm]) -> tuple[DuelArm, Failed | None]:
-        # Stage 1: halve the challengers until one is left; by the search's order where the time is short.
-        left = contenders
-        end = self.clock() + STAGE1_SHARE * (self.end - self.clock())
-        while len(left) > 1 and self.clock() < end:
-            arms = (*left, self.opponent, self.reference)
-            launch = self.launch(
-                "stage 1", arms, blocks=self.plan.finalists_blocks, seconds=end - self.clock()
-            )
-            if _all_failed(launch):
+    def pick(self, contenders: list[DuelArm]) -> DuelArm:
+        # Stage 1: launches of the challengers alone until one is left; by the search's order without any.
+        left, scores = contenders, {arm.settings: list[float]() for arm in contenders}
+        end, longest = self.clock() + STAGE1_SHARE * (self.end - self.clock()), 0.0
+        for number in range(1, self.plan.stage1_launches + 1):
+            begin = self.clock()
+            if len(left) == 1 or end - begin < longest or end <= begin:
                 break
+            launch = self.launch("stage 1", left, blocks=self.plan.finalists_blocks, seconds=end - begin)
+            longest = max(longest, self.clock() - begin)
             ran = [arm for arm in left if isinstance(launch.arm(arm.settings), ArmLaunch)]
-            if not ran:
-                return left[0], _failed(launch, left[0])
-            scores = {arm.settings: self.score(launch, arm) for arm in ran}
-            ran.sort(key=lambda arm: scores[arm.settings])
-            left = ran[: max(1, len(left) // 2)]
-            if len(left) == 1:
-                left = [_simplest_of_equals(ran, scores)]
-            self.say(f"stage 1: {left[0].settings.label} goes on, of {len(ran)} challengers that ran")
-        return left[0], None
+            if not ran:  # it may be the machine's fault: stage 2 will tell
+                break
+            for arm in ran:
+                scores[arm.settings].append(math.log(self.score(launch, arm)))
+            left = ran
+            best = _simplest_of_equals(left, scores).settings.label
+            self.say(f"stage 1: {best} leads after launch {number} of {len(left)} challengers")
+        return _simplest_of_equals(left, scores)
 
     def fight(self, challenger: DuelArm) -> Failed | None:
         # Stage 2: launches until a look settles it, the time is up, or the challenger fails.
@@ -233,9 +231,17 @@ def _distinct(arms: Iterable[DuelArm]) -> list[DuelArm]:
     return list(first.values())
 
 
-def _simplest_of_equals(ranked: Sequence[DuelArm], scores: Mapping[RuntimeSettings, float]) -> DuelArm:
-    best = scores[ranked[0].settings]
-    equals = [arm for arm in ranked if scores[arm.settings] <= (1 + STAGE1_EQUAL) * best]
+def _simplest_of_equals(
+    challengers: Sequence[DuelArm], scores: Mapping[RuntimeSettings, Sequence[float]]
+) -> DuelArm:
+    """Of those whose mean log score is closest to the best, the simplest; the first one before any launch."""
+    timed = {
+        arm.settings: statistics.fmean(scores[arm.settings]) for arm in challengers if scores[arm.settings]
+    }
+    if not timed:
+        return challengers[0]
+    limit = min(timed.values()) + STAGE1_EQUAL
+    equals = [arm for arm in challengers if timed.get(arm.settings, math.inf) <= limit]
     return min(equals, key=lambda arm: arm.settings.complexity)
 
 

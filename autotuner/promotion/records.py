@@ -17,9 +17,9 @@ VERDICTS = ("better", "same", "worse", "ambiguous")
 class DuelPlan:
     """How a duel is fought.
 
-    ``finalists_blocks`` and ``blocks`` are timed blocks per arm and launch of stage 1 and 2: where a pair of
-    calls differs by 14 % and launches by 1.5 %, five launches of 24 blocks see a gain of 10 % nineteen times
-    in twenty, of 12 blocks seventeen times (simulated). Stage 2 takes ``stage2_launches`` where the time
+    Stage 1 takes up to ``stage1_launches``. ``finalists_blocks`` and ``blocks`` are timed blocks per arm and
+    launch of stage 1 and 2: where a pair of calls differs by 14 % and launches by 1.5 %, five launches of
+    24 blocks see a gain of 10 % nineteen times in twenty, of 12 blocks seventeen times (simulated). Stage 2 takes ``stage2_launches`` where the time
     allows, and settles nothing on fewer than ``minimum_launches``. It is looked at ``looks`` times, evenly
     spread between the two, all looks together wrong at most ``alpha`` of the time. An early look ends the
     duel when its verdict is in ``early``: by default what is promoted has had every launch there was time
@@ -27,6 +27,7 @@ class DuelPlan:
     ``ValueError``.
     """
 
+    stage1_launches: int = 5
     finalists_blocks: int = 16
     blocks: int = 24
     stage2_launches: int = 5
@@ -38,8 +39,8 @@ class DuelPlan:
     early: tuple[str, ...] = ("same", "worse")
 
     def __post_init__(self) -> None:
-        if min(self.finalists_blocks, self.blocks, self.looks) < 1:
-            raise ValueError("duel: blocks and looks must be at least 1")
+        if min(self.stage1_launches, self.finalists_blocks, self.blocks, self.looks) < 1:
+            raise ValueError("duel: launches, blocks and looks must be at least 1")
         if not 2 <= self.minimum_launches <= self.stage2_launches:
             raise ValueError(
                 f"duel: needs 2 <= minimum_launches <= stage2_launches, not {self.minimum_launches} "

@@ -24,6 +24,7 @@ FILES_OF_A_PROCESS = 64
 """Windows of a process that wait in the spool at most; the newest overwrite the oldest when nobody takes them in."""
 PER_OCTAVE = 8
 """Buckets of the latency histogram for each doubling: a quantile read from it is at most 9 % too high."""
+_MOST_SHAPES = 32
 _LOWEST_MS = 0.01
 _BUCKETS = 24 * PER_OCTAVE
 _SCALE = PER_OCTAVE / math.log(2.0)
@@ -50,20 +51,27 @@ class Report(Protocol):
 
 @dataclass(kw_only=True)
 class Window:
-    """Counts of one stretch of calls; ``buckets`` is a histogram of milliseconds, ``PER_OCTAVE`` a doubling."""
+    """Counts of one stretch of calls.
+
+    ``buckets`` is a histogram of milliseconds, ``PER_OCTAVE`` a doubling; ``shapes`` counts calls by context
+    length, steps and samples.
+    """
 
     begun: datetime
     buckets: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
+    shapes: dict[tuple[int, int, int], int] = field(default_factory=dict)
     longest_ms: float = 0.0
     recompiles: int = 0
     eager_calls: int = 0
     limit_hits: int = 0
 
-    def count(self, latency_ms: float) -> None:
-        """Count one call."""
+    def count(self, latency_ms: float, shape: tuple[int, int, int] = (0, 0, 0)) -> None:
+        """Count one call of ``shape``: context length, steps, samples; beyond some distinct ones not by shape."""
         place = int(math.log(latency_ms / _LOWEST_MS) * _SCALE) if latency_ms > _LOWEST_MS else 0
         self.buckets[place if place < _BUCKETS else _BUCKETS - 1] += 1
         self.longest_ms = max(self.longest_ms, latency_ms)
+        if shape in self.shapes or len(self.shapes) < _MOST_SHAPES:
+            self.shapes[shape] = self.shapes.get(shape, 0) + 1
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; empty buckets are left out."""
@@ -73,6 +81,7 @@ class Window:
             "recompiles": self.recompiles,
             "eager_calls": self.eager_calls,
             "limit_hits": self.limit_hits,
+            "shapes": {"/".join(map(str, shape)): count for shape, count in self.shapes.items()},
             "buckets": {str(place): count for place, count in enumerate(self.buckets) if count},
         }
 
@@ -109,11 +118,11 @@ class Telemetry:
         self._thread.start()
         atexit.register(_close, weakref.ref(self))
 
-    def observe(self, latency_ms: float, report: Report) -> None:
-        """Count one call and what compiling did meanwhile; never raises."""
+    def observe(self, latency_ms: float, shape: tuple[int, int, int], report: Report) -> None:
+        """Count one call of ``shape`` and what compiling did meanwhile; never raises."""
         try:
             window = self._window
-            window.count(latency_ms)
+            window.count(latency_ms, shape)
             now = (report.recompiles, report.eager_calls, report.recompile_limit_hit)
             if now != self._seen:
                 before, self._seen = self._seen, now

@@ -19,7 +19,8 @@ from autotuner.measurement.trial import FAILURE_KINDS, Failed
 from autotuner.persistence import Store
 from autotuner.search.objective import profile
 from autotuner.search.space import SearchSpace
-from autotuner.session import TuneRequest, tune
+from autotuner.session import tune
+from autotuner.tune_request import TuneRequest
 from autotuner.workload import Workload
 from tests.support.benches import EAGER, process_runner
 from tests.support.faulty_children import (

@@ -15,7 +15,8 @@ from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.persistence import Store
 from autotuner.report.run_view import run_lines
 from autotuner.search.objective import profile
-from autotuner.session import TuneRequest, tune
+from autotuner.session import tune
+from autotuner.tune_request import TuneRequest
 from tests.integration.study_tables import SPACE, WORKLOAD, replay_table
 from toto_core.settings import RuntimeSettings
 

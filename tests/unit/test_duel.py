@@ -173,10 +173,28 @@ def test_finalists_fight_the_best_of_them_goes_on() -> None:
 
     result = fight(arena, challengers=(RUNNER_UP, CHALLENGER, THIRD))
 
-    finalists, *stage2 = arena.asked
-    assert finalists[:2] == ((RUNNER_UP, CHALLENGER, THIRD, CHAMPION, REFERENCE), PLAN.finalists_blocks)
+    stage1, stage2 = arena.asked[:5], arena.asked[5:]
+    assert [launch[:2] for launch in stage1] == [((RUNNER_UP, CHALLENGER, THIRD), PLAN.finalists_blocks)] * 5
     assert [launch[:2] for launch in stage2] == [((CHALLENGER, CHAMPION, REFERENCE), PLAN.blocks)] * 5
     assert (result.challenger, result.opponent, result.verdict) == (CHALLENGER, CHAMPION, "better")
+
+
+def test_of_equals_in_stage_one_the_simplest_goes_on() -> None:
+    arena = machine(19.05)
+
+    result = fight(arena, challengers=(CHALLENGER, RUNNER_UP))
+
+    assert RUNNER_UP.complexity < CHALLENGER.complexity
+    assert result.challenger == RUNNER_UP
+
+
+def test_stage_one_ends_in_time_for_stage_two() -> None:
+    arena = machine(15.0)
+
+    result = fight(arena, challengers=(RUNNER_UP, CHALLENGER), seconds=90.0)
+
+    assert sum(launch[1] == PLAN.finalists_blocks for launch in arena.asked) == 3
+    assert (result.challenger, result.launches) == (CHALLENGER, 5)
 
 
 def test_a_single_challenger_goes_straight_to_stage_two() -> None:
@@ -243,7 +261,7 @@ def test_figures_are_of_stage_two_alone() -> None:
     assert [figures.settings for figures in result.figures] == [CHALLENGER, CHAMPION, REFERENCE]
     ours = result.figures_of(CHALLENGER)
     assert ours is not None
-    assert (ours.start_ms, ours.peak_bytes) == (1003.0, 5)
+    assert (ours.start_ms, ours.peak_bytes) == (1007.0, 9)
     assert ours.timings[0].calls == 5 * PLAN.blocks * 4
     assert ours.timings[0].p50_ms == pytest.approx(15.0, rel=0.01)
     assert result.figures_of(THIRD) is None
@@ -392,19 +410,19 @@ def test_a_finalist_that_fails_in_stage_one_is_out() -> None:
     assert "stage 1: default bf16 freezing=True failed: crashed: signal 11" in result.detail
 
 
-def test_when_every_finalist_fails_the_best_of_them_has_lost() -> None:
+def test_when_every_finalist_fails_again_the_first_of_them_has_lost() -> None:
     arena = machine(10.0)
-    arena.failures = {(0, CHALLENGER): CRASH, (0, RUNNER_UP): CRASH}
+    arena.failures = {(launch, arm): CRASH for launch in (0, 1) for arm in (CHALLENGER, RUNNER_UP)}
 
     result = fight(arena, challengers=(CHALLENGER, RUNNER_UP))
 
-    assert (result.challenger, result.verdict, len(arena.asked)) == (CHALLENGER, "worse", 1)
+    assert (result.challenger, result.verdict, len(arena.asked)) == (CHALLENGER, "worse", 2)
     assert result.figures == ()
 
 
 def test_a_stage_one_in_which_nothing_ran_leaves_the_order_of_the_search() -> None:
     arena = machine(10.0)
-    arena.failures = {(0, arm): CRASH for arm in (CHALLENGER, RUNNER_UP, CHAMPION, REFERENCE)}
+    arena.failures = {(0, arm): CRASH for arm in (CHALLENGER, RUNNER_UP)}
 
     result = fight(arena, challengers=(RUNNER_UP, CHALLENGER))
 

@@ -16,6 +16,7 @@ from autotuner.serving.telemetry import FILES_OF_A_PROCESS, PER_OCTAVE, Telemetr
 from tests.unit.clocks import at
 
 LABELS = {"symbol": "AMD", "settings_key": "k"}
+SHAPE = (512, 8, 256)
 
 
 @dataclass
@@ -31,14 +32,17 @@ def notes(spool: Path) -> list[dict[str, object]]:
 
 def test_calls_are_counted_with_what_compiling_did_meanwhile(tmp_path: Path) -> None:
     telemetry = Telemetry(LABELS, tmp_path, window_seconds=3600)
-    telemetry.observe(1.0, Report(recompiles=2))  # of the warm-up: the first report is what it begins with
-    telemetry.observe(2.0, Report(recompiles=3, eager_calls=1))
-    telemetry.observe(30.0, Report(recompiles=3, eager_calls=1, recompile_limit_hit=True))
+    telemetry.observe(
+        1.0, SHAPE, Report(recompiles=2)
+    )  # of the warm-up: the first report is what it begins with
+    telemetry.observe(2.0, SHAPE, Report(recompiles=3, eager_calls=1))
+    telemetry.observe(30.0, SHAPE, Report(recompiles=3, eager_calls=1, recompile_limit_hit=True))
     telemetry.close()
     (note,) = notes(tmp_path)
 
     assert (note["kind"], note["symbol"], note["calls"], note["longest_ms"]) == ("telemetry", "AMD", 3, 30.0)
     assert (note["recompiles"], note["eager_calls"], note["limit_hits"]) == (3, 1, 1)
+    assert note["shapes"] == {"512/8/256": 3}
 
 
 def test_a_window_without_calls_leaves_nothing(tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def test_a_window_without_calls_leaves_nothing(tmp_path: Path) -> None:
 
 def test_windows_are_written_in_the_background(tmp_path: Path) -> None:
     telemetry = Telemetry(LABELS, tmp_path, window_seconds=0.02)
-    telemetry.observe(1.0, Report())
+    telemetry.observe(1.0, SHAPE, Report())
     deadline = time.monotonic() + 10.0
     while not notes(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -63,7 +67,7 @@ def test_windows_are_written_in_the_background(tmp_path: Path) -> None:
 def test_a_spool_that_nobody_empties_stays_bounded(tmp_path: Path) -> None:
     telemetry = Telemetry(LABELS, tmp_path, window_seconds=3600)
     for _ in range(FILES_OF_A_PROCESS + 9):
-        telemetry.observe(1.0, Report())
+        telemetry.observe(1.0, SHAPE, Report())
         telemetry.flush()
     telemetry.close()
 
@@ -73,9 +77,9 @@ def test_a_spool_that_nobody_empties_stays_bounded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("latency_ms", [math.nan, -1.0, "slow", None])
 def test_nothing_that_is_observed_ever_raises(tmp_path: Path, latency_ms: object) -> None:
     telemetry = Telemetry(LABELS, tmp_path / "gone" / "\0", window_seconds=3600)
-    telemetry.observe(latency_ms, Report())  # type: ignore[arg-type]
-    telemetry.observe(1.0, None)  # type: ignore[arg-type]
-    telemetry.observe(1.0, Report())
+    telemetry.observe(latency_ms, SHAPE, Report())  # type: ignore[arg-type]
+    telemetry.observe(1.0, SHAPE, None)  # type: ignore[arg-type]
+    telemetry.observe(1.0, SHAPE, Report())
     telemetry.flush()
     telemetry.close()
 

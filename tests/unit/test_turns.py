@@ -27,6 +27,9 @@ class Answering:
     def cpu_seconds(self) -> float:
         return 0.0
 
+    def place(self, cpus: frozenset[int]) -> None:
+        self.calls.append(f"{self.name}@{sorted(cpus)}")
+
 
 def never(_: int, __: Sequence[ArmBlocks]) -> bool:
     return False

@@ -1,0 +1,166 @@
+"""What is known of a symbol that speaks for or against tuning it: store, telemetry, prices and model, read once."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from autotuner.config import SymbolConfig
+from autotuner.daemon.plan import Due
+from autotuner.daemon.triggers import LiveWindow, Reason, Situation
+from autotuner.errors import AutotuneError
+from autotuner.identity import Environment
+from autotuner.persistence import Promotion, Store
+from autotuner.serving.telemetry import quantile_ms
+from autotuner.workload import Workload
+from storage.records import TelemetryRecord
+from toto_core.model_files import CheckpointError, digest, locate
+from toto_core.series import SeriesError, find_series
+
+DAY = timedelta(days=1)
+FOREIGN_SHARE = 0.2
+"""Share of calls with another shape than the workload's from which on the mix has shifted."""
+_FEWEST_CALLS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """A symbol's situation, what production calls a day, and when its last run ended."""
+
+    symbol: str
+    situation: Situation
+    calls_per_day: float
+    excess_ms: float
+    last_ended: datetime | None
+
+    def due(self, reasons: tuple[Reason, ...], *, seconds: float) -> Due:
+        """The symbol with its reasons, for the plan."""
+        return Due(
+            symbol=self.symbol,
+            reasons=reasons,
+            calls_per_day=self.calls_per_day,
+            excess_ms=self.excess_ms,
+            last_ended=self.last_ended,
+            seconds=seconds,
+        )
+
+
+def observe(
+    store: Store, symbol: str, config: SymbolConfig, *, environment: Environment, now: datetime
+) -> Observed:
+    """Look at everything the triggers ask for. Raises ``StorageError`` and ``AutotuneError`` of the store."""
+    promotion = store.active(symbol, config.profile)
+    runs = [run for run in store.records.runs(symbol) if run.finished_at is not None]
+    ended = max((run.finished_at for run in runs if run.finished_at is not None), default=None)
+    if promotion is None:
+        situation = Situation(promotion=None, environment=environment, now=now)
+        return Observed(
+            symbol=symbol, situation=situation, calls_per_day=0.0, excess_ms=0.0, last_ended=ended
+        )
+    notes = _notes(store.records.telemetry(symbol, since=promotion.promoted_at), promotion)
+    windows = [_window(note) for note in notes if note["kind"] == "telemetry" and note["calls"] > 0]
+    promised = _promised(promotion)
+    before, after = _buckets(store, symbol, config)
+    situation = Situation(
+        promotion=promotion,
+        environment=environment,
+        now=now,
+        promised_p50_ms=promised[0],
+        promised_p99_ms=promised[1],
+        model_changed=_model_changed(store, symbol, promotion),
+        workload_shifted=_shifted(notes, promotion.workload),
+        bucket=after,
+        promoted_bucket=before,
+        windows=windows,
+        quarantines=[note["reason"] for note in notes if note["kind"] == "quarantine"],
+    )
+    days = max((now - promotion.promoted_at) / DAY, 1 / 24)
+    live = windows[-1].p50_ms if windows else 0.0
+    return Observed(
+        symbol=symbol,
+        situation=situation,
+        calls_per_day=sum(window.calls for window in windows) / days,
+        excess_ms=max(0.0, live - promised[0]) if promised[0] else 0.0,
+        last_ended=ended,
+    )
+
+
+def _notes(records: Sequence[TelemetryRecord], promotion: Promotion) -> list[dict[str, Any]]:
+    found = [json.loads(record.payload_json) for record in records]
+    key, fingerprint = promotion.settings.key, promotion.environment.fingerprint
+    return [
+        note
+        for note in found
+        if note.get("settings_key") == key and note.get("environment_fingerprint") == fingerprint
+    ]
+
+
+def _window(note: Mapping[str, Any]) -> LiveWindow:
+    return LiveWindow(
+        calls=note["calls"],
+        p50_ms=quantile_ms(note["buckets"], 0.5),
+        p99_ms=quantile_ms(note["buckets"], 0.99),
+        recompiles=note["recompiles"],
+        limit_hits=note["limit_hits"],
+        eager_calls=note["eager_calls"],
+    )
+
+
+def _promised(promotion: Promotion) -> tuple[float | None, float | None]:
+    """Upper ends of the promised p50 and p99: the figures times what the ratio's interval leaves open."""
+    evidence = promotion.evidence
+    if not isinstance(evidence, Mapping):
+        return None, None
+    try:
+        ratio = evidence["ratio"]
+        open_to = max(1.0, ratio["estimate"] / ratio["low"])
+        p99 = evidence.get("p99_ms")
+        return evidence["p50_ms"] * open_to, None if p99 is None else p99 * open_to
+    except (KeyError, TypeError, ZeroDivisionError):
+        return None, None
+
+
+def _model_changed(store: Store, symbol: str, promotion: Promotion) -> str | None:
+    subject = store.measured_subject(symbol)
+    if subject is None or subject.workload.signature != promotion.workload.signature:
+        return None
+    try:
+        now = digest(locate(promotion.workload.model, revision=promotion.workload.revision))
+    except CheckpointError:  # the run itself will say so
+        return None
+    return None if now == subject.model_digest else f"weights {subject.model_digest[:8]}, now {now[:8]}"
+
+
+def _buckets(store: Store, symbol: str, config: SymbolConfig) -> tuple[int | None, int | None]:
+    """The powers of two that the series had reached when it was measured, and has reached now."""
+    try:
+        subject = store.measured_subject(symbol)
+        if subject is None:
+            return None, None
+        before = store.records.series(subject.series_digest).points
+        return _power(before), _power(len(find_series(symbol, config.data)))
+    except (SeriesError, AutotuneError):
+        return None, None
+
+
+def _power(points: int) -> int:
+    return 1 << math.floor(math.log2(points)) if points > 0 else 0
+
+
+def _shifted(notes: Sequence[Mapping[str, Any]], workload: Workload) -> str | None:
+    """Which requests production makes that the workload does not name, None when they are few."""
+    known = {f"{s.context_length}/{s.prediction_length}/{s.num_samples or 0}" for s in workload.shapes}
+    counts: dict[str, int] = {}
+    for note in notes:
+        for shape, calls in note.get("shapes", {}).items():
+            counts[shape] = counts.get(shape, 0) + calls
+    total = sum(counts.values())
+    foreign = {shape: calls for shape, calls in counts.items() if shape not in known}
+    if total < _FEWEST_CALLS or sum(foreign.values()) < FOREIGN_SHARE * total:
+        return None
+    most = max(foreign, key=lambda shape: foreign[shape])
+    return f"{sum(foreign.values()) / total:.0%} of calls are of other shapes, most of them {most}"

@@ -1,0 +1,110 @@
+"""One tuning run as a child process of the daemon: nice, killable within seconds, dead when the daemon is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+INTERRUPT_SECONDS = 6.0
+"""Between the request to stop and the kill: a run stores that it was interrupted and ends its own children."""
+_POLL_SECONDS = 0.1
+_LONGEST_CAUSE = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """How a run ended: its document, or None and why there is none."""
+
+    document: dict[str, Any] | None
+    cause: str = ""
+    stopped: bool = False
+
+
+def run_tuner(
+    arguments: Sequence[str], *, nice: int, seconds: float, stop: Callable[[], bool], beat: Callable[[], None]
+) -> Tuned:
+    """Run ``autotune run`` with ``arguments`` and ``--json`` to its end, or until ``stop()``.
+
+    ``beat`` is called all the while. A run that takes longer than ``seconds`` is stopped. Whatever happens, no
+    process of it is left when this returns; when this process is killed, the run's group kills itself.
+    """
+    lifeline, ours = os.pipe()
+    command = [sys.executable, "-m", "autotuner.daemon.tuner", str(lifeline), str(nice)]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            process = subprocess.Popen(
+                [*command, "run", "--json", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                pass_fds=(lifeline,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(lifeline)
+        try:
+            stopped = _wait(process, time.monotonic() + seconds, stop, beat)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            os.close(ours)
+        return _read(process.returncode, _text(out), _text(err), stopped=stopped)
+
+
+def _wait(
+    process: subprocess.Popen[bytes], end: float, stop: Callable[[], bool], beat: Callable[[], None]
+) -> bool:
+    """Whether the run had to be stopped."""
+    while process.poll() is None:
+        beat()
+        if stop() or time.monotonic() >= end:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(INTERRUPT_SECONDS)
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def _read(code: int, out: str, err: str, *, stopped: bool) -> Tuned:
+    if stopped:
+        return Tuned(document=None, cause="stopped", stopped=True)
+    try:
+        if code == 0:
+            return Tuned(document=json.loads(out))
+    except ValueError:
+        return Tuned(document=None, cause="its output was not JSON")
+    lines = err.strip().splitlines() or [f"exit code {code}"]
+    return Tuned(document=None, cause=lines[-1][:_LONGEST_CAUSE])
+
+
+def _text(file: Any) -> str:
+    file.seek(0)
+    text: str = file.read().decode(errors="replace")
+    return text
+
+
+def main(arguments: list[str]) -> None:
+    """The child: dies with the end of the lifeline, is nice, and becomes the command line."""
+    from autotuner.measurement.guard import die_with_parent
+
+    die_with_parent(int(arguments[0]))
+    os.nice(int(arguments[1]))
+    sys.argv = ["autotune", *arguments[2:]]
+    from autotuner.cli import main as command_line
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

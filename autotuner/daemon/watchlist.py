@@ -1,0 +1,29 @@
+"""The symbols that the daemon keeps: a file with one a line, read again at every tick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autotuner.errors import UsageError
+from toto_core.symbols import SymbolError, parse_symbol
+
+
+def read_watchlist(path: Path) -> tuple[str, ...]:
+    """Symbols in the order of the file, each once; ``#`` starts a comment. Raises ``UsageError`` with the line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"{path}: the watchlist cannot be read: {reason}") from None
+    found: dict[str, None] = {}
+    for number, line in enumerate(lines, start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        try:
+            found[parse_symbol(text)] = None
+        except SymbolError as error:
+            raise UsageError(f"{path}: line {number}: {error}") from None
+    if not found:
+        raise UsageError(f"{path}: names no symbol")
+    return tuple(found)

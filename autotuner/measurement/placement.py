@@ -1,0 +1,59 @@
+"""Which CPUs a round runs on: those that were least busy before it, the same ones for every arm.
+
+Left to the scheduler, an arm stays for a whole launch on the CPU it woke up on, and CPUs differ: one serves
+interrupts, one has a busy sibling. On two CPUs that made launches of one settings differ by 7 to 8 %; by 4 to 6 %
+with all arms of a round on the same CPU (docs/decisions/0012-one-place-a-round.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+
+import psutil
+
+
+class Placement:
+    """Chooses ``width`` CPUs a round; None where arms want every CPU, or where nobody can be placed."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._before = _busy_seconds()
+
+    def next(self) -> frozenset[int] | None:
+        """The CPUs of the next round."""
+        if not 0 < self._width < len(self._cpus):
+            return None
+        now = _busy_seconds()
+        spent = [late - early for early, late in zip(self._before, now, strict=True)]
+        self._before = now
+        return least_busy(self._cpus, spent, self._width)
+
+    @property
+    def everywhere(self) -> frozenset[int]:
+        """All CPUs this process may use."""
+        return frozenset(self._cpus)
+
+
+def least_busy(cpus: Sequence[int], spent: Sequence[float], width: int) -> frozenset[int]:
+    """The ``width`` of ``cpus`` with the least of ``spent`` (busy seconds by CPU number); low numbers last.
+
+    Our own last round made its CPUs busy, so on a quiet machine the rounds take turns over the CPUs.
+    """
+    order = sorted(cpus, key=lambda cpu: (spent[cpu] if cpu < len(spent) else 0.0, -cpu))
+    return frozenset(order[:width])
+
+
+def place(pid: int, cpus: frozenset[int]) -> None:
+    """Keep every thread of a process on ``cpus`` from now on; what cannot be placed is left where it is."""
+    with contextlib.suppress(OSError, AttributeError):
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - names are numbers, not paths
+            os.sched_setaffinity(int(thread), cpus)
+
+
+def _busy_seconds() -> list[float]:
+    return [
+        sum(times) - times.idle - getattr(times, "iowait", 0.0) for times in psutil.cpu_times(percpu=True)
+    ]

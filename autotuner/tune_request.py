@@ -1,0 +1,53 @@
+"""What one run is asked to do, and who hears how it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from autotuner.search.objective import Limits, Profile
+from autotuner.search.space import SearchSpace
+from autotuner.search.study import StudyPlan, TrialEvent
+from autotuner.workload import Workload
+
+
+class Listener(Protocol):
+    """Hears how a run goes on; the command line draws it."""
+
+    def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
+        """The search of a symbol begins; ``known`` outcomes are taken up."""
+        ...
+
+    def say(self, line: str) -> None:
+        """One line of what is being done now."""
+        ...
+
+    def trial(self, event: TrialEvent) -> None:
+        """A trial has an outcome, and it is stored."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRequest:
+    """What one run is asked to do; ``seconds`` covers everything, the duel included.
+
+    ``threads`` is the most CPU threads of a process, None for all CPUs but one. ``reuse`` takes up what is
+    known of the symbol, ``share`` what another symbol proved; the search ends early when the chance of
+    something better falls below ``chance``.
+    """
+
+    symbol: str
+    workload: Workload
+    profile: Profile
+    limits: Limits = Limits()
+    data: Path | None = None
+    device: str = "cpu"
+    trials: int = 40
+    seconds: float = 300.0
+    seed: int = 0
+    threads: int | None = None
+    resume: bool = True
+    reuse: bool = True
+    share: bool = True
+    chance: float = StudyPlan.chance

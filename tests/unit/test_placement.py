@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from autotuner.measurement.placement import Placement, least_busy, place
+from autotuner.measurement.turns import Turns
+from tests.unit.test_turns import Answering, never
+
+CPUS = sorted(os.sched_getaffinity(0))
+
+
+def test_a_round_runs_on_the_cpus_that_were_least_busy() -> None:
+    assert least_busy([0, 1, 2, 3], [5.0, 0.1, 3.0, 0.2], 2) == {1, 3}
+    assert least_busy([0, 1], [0.0, 0.0], 1) == {1}
+    assert least_busy([4, 5], [0.0], 1) == {5}
+
+
+@pytest.mark.parametrize("width", [0, len(CPUS), len(CPUS) + 1])
+def test_arms_that_want_every_cpu_are_left_where_they_are(width: int) -> None:
+    assert Placement(width).next() is None
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
+def test_rounds_keep_away_from_a_busy_cpu() -> None:
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        place(busy.pid, frozenset(CPUS[:1]))
+        placement = Placement(1)
+        time.sleep(0.5)
+        chosen = placement.next()
+    finally:
+        busy.kill()
+        busy.wait()
+
+    assert chosen is not None
+    assert chosen.isdisjoint(CPUS[:1])
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
+def test_a_process_is_kept_on_its_cpus() -> None:
+    idle = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        place(idle.pid, frozenset(CPUS[-1:]))
+        assert os.sched_getaffinity(idle.pid) == set(CPUS[-1:])
+    finally:
+        idle.kill()
+        idle.wait()
+
+
+def test_a_process_that_is_gone_cannot_be_placed_and_that_is_no_error() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    place(gone.pid, frozenset(CPUS[:1]))
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
+def test_all_arms_of_a_round_share_a_place_and_are_free_again_afterwards() -> None:
+    calls: list[str] = []
+    arms = [Answering("a", calls), Answering("b", calls)]
+    Turns(arms, shapes=1, order=random.Random(0), deadline=time.monotonic() + 60, width=1).take(3, never)
+    placed = [call.partition("@") for call in calls if "@" in call]
+
+    assert {name for name, _, _ in placed} == {"a", "b"}
+    assert [cpus for name, _, cpus in placed if name == "a"] == [
+        cpus for name, _, cpus in placed if name == "b"
+    ]
+    assert placed[-1][2] == str(CPUS)
