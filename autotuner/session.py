@@ -25,6 +25,7 @@ from autotuner.promotion.duel import DuelPlan, DuelResult, run_duel
 from autotuner.search.owner import Owner
 from autotuner.search.space import likely_winners
 from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
+from autotuner.serving.canary import canary_evidence
 from autotuner.sharing import proven_elsewhere, shared_decision, shared_study, spot_check
 from autotuner.subjects import prepare
 from autotuner.summary import duel_figures, run_document, search_figures
@@ -114,8 +115,10 @@ class _Run:
             found = found or self._find(runner, study_name, champion, end)
         finally:
             runner.close()
+        if self.request.because is not None:
+            found = replace(found, figures=found.figures | {"because": self.request.because})
         if found.decision.promoted:
-            self._promote(found.decision, found.figures)
+            self._promote(found.decision, found.figures | self._trial(found.decision, champion))
         return run_document(
             symbol=self.request.symbol,
             profile=self.request.profile,
@@ -127,6 +130,11 @@ class _Run:
             run_id=self.run_id,
             selftest=self.store.selftest(self.subject.environment),
         )
+
+    def _trial(self, decision: Decision, champion: Promotion | None) -> dict[str, Any]:
+        if champion is None or decision.verdict != "better" or not 0 < self.request.canary < 1:
+            return {}
+        return canary_evidence(self.request.canary, champion.settings)
 
     def _take_over(self, runner: Runner, end: float) -> _Found | None:
         """What another symbol proved, if it stands here too."""

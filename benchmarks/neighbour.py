@@ -29,7 +29,7 @@ from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
 PRODUCTION = profile("production")
-PLAN = DuelPlan(stage2_launches=10, early=())
+PLAN = DuelPlan(stage2_launches=24, early=())
 _BUSY = "while True: pass"
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--symbol", default="AMD")
     parser.add_argument("--runs", type=int, default=3, help="runs of each kind")
     parser.add_argument("--timeout", type=float, default=300.0)
-    parser.add_argument("--duel-seconds", type=float, default=200.0)
+    parser.add_argument("--duel-seconds", type=float, default=300.0)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     runs: list[dict[str, Any]] = []
@@ -116,7 +116,7 @@ def line(document: Mapping[str, Any], *, busy: bool) -> str:
 def joint_duel(
     one: RuntimeSettings, other: RuntimeSettings, symbol: str, runs: list[dict[str, Any]], *, seconds: float
 ) -> DuelResult | None:
-    """A fresh duel of two promoted settings beside the reference."""
+    """A fresh duel of two promoted settings; nobody else takes part, so that there is time for many launches."""
     prepared = prepare(symbol, Workload(), data=None, device="cpu")
     bench = process_bench(
         workload=prepared.subject.workload,
@@ -137,7 +137,7 @@ def joint_duel(
             runner,
             challengers=[DuelArm(settings=one, cold_start_ms=starts[one])],
             champion=DuelArm(settings=other, cold_start_ms=starts[other]),
-            reference=DuelArm(settings=bench.space.reference),
+            reference=DuelArm(settings=other),
             cost=effective_cost(prepared.subject.workload, PRODUCTION),
             seconds=seconds,
             plan=PLAN,

@@ -23,6 +23,8 @@ _COMMANDS = {
     "pin": "choose",
     "unpin": "choose",
     "forecast": "forecast",
+    "daemon": "daemon",
+    "config": "daemon",
     "cron": "cron",
     "selftest": "selftest",
     "doctor": "doctor",

@@ -22,6 +22,7 @@ from autotuner.daemon.cron import (
     without_block,
     write_crontab,
 )
+from autotuner.daemon.units import Units, service_unit, timer_units
 from autotuner.locations import data_folder
 
 
@@ -51,14 +52,30 @@ def cron_command() -> None:
 
 @cron_command.command("show")
 @_schedule_option
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["cron", "systemd", "systemd-timer"]),
+    default="cron",
+    show_default=True,
+    help="A crontab line, a service unit for the daemon, or a timer that ticks.",
+)
+@click.option(
+    "--calendar", default="*-*-* 03:17:00", show_default=True, help="When the timer ticks (systemd.time(7))."
+)
 @db_option
 @json_option
-def show_command(schedule: str, db: str | None, as_json: bool) -> None:
-    """Print the line that would be installed, and whether it is.
+def show_command(schedule: str, kind: str, calendar: str, db: str | None, as_json: bool) -> None:
+    """Print the line that would be installed and whether it is, or units for systemd.
 
     \b
     autotune cron show
+    autotune cron show --format systemd > ~/.config/systemd/user/autotune.service
+    autotune cron show --format systemd-timer --calendar "Mon..Fri 22:00"
     """
+    if kind != "cron":
+        _print_units(_units(kind, calendar, db), as_json=as_json)
+        return
     line = _line(schedule, db)
     installed = installed_lines(read_crontab())
     if as_json:
@@ -129,6 +146,27 @@ def _line(schedule: str, db: str | None) -> str:
         log=_log(),
         store=store_for_cron(db, os.environ),
     )
+
+
+def _units(kind: str, calendar: str, db: str | None) -> Units:
+    from autotuner.config import config_path
+
+    executable, store = find_executable(sys.argv[0]), store_for_cron(db, os.environ)
+    config = config_path()
+    config = None if config is None else config.absolute()
+    if kind == "systemd":
+        return service_unit(executable=executable, store=store, config=config)
+    return timer_units(executable=executable, store=store, config=config, calendar=calendar)
+
+
+def _print_units(units: Units, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"units": units.files})
+        return
+    for name, text in units.files.items():
+        if len(units.files) > 1:
+            click.echo(f"# {name}")
+        click.echo(text)
 
 
 def _make_folder(folder: Path) -> None:

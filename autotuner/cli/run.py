@@ -52,6 +52,8 @@ class Asked:
     trials: int
     timeout: float
     device: str
+    because: str | None
+    canary: float
     threads: int | None
     seed: int
     resume: bool
@@ -115,6 +117,13 @@ class Asked:
     help="Seconds for each symbol, proof included.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--because", metavar="TEXT", help="Why it is tuned again, for the ledger.")
+@click.option(
+    "--canary",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    default=0.0,
+    help="Share of the processes that gets what replaces a champion first; the daemon judges the trial.",
+)
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
@@ -235,6 +244,8 @@ def _request(symbol: str, asked: Asked) -> TuneRequest:
         seconds=asked.timeout,
         seed=asked.seed,
         threads=asked.threads,
+        because=asked.because,
+        canary=asked.canary,
         resume=asked.resume,
         reuse=not asked.fresh,
     )

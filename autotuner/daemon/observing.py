@@ -15,11 +15,13 @@ from autotuner.daemon.triggers import LiveWindow, Reason, Situation
 from autotuner.errors import AutotuneError
 from autotuner.identity import Environment
 from autotuner.persistence import Promotion, Store
+from autotuner.serving.canary import on_trial
 from autotuner.serving.telemetry import quantile_ms
 from autotuner.workload import Workload
 from storage.records import TelemetryRecord
 from toto_core.model_files import CheckpointError, digest, locate
 from toto_core.series import SeriesError, find_series
+from toto_core.settings import RuntimeSettings
 
 DAY = timedelta(days=1)
 FOREIGN_SHARE = 0.2
@@ -29,13 +31,17 @@ _FEWEST_CALLS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """A symbol's situation, what production calls a day, and when its last run ended."""
+    """A symbol's situation, what production calls a day, and when its last run ended.
+
+    ``windows_before`` are those of the settings before, where the promotion is on trial.
+    """
 
     symbol: str
     situation: Situation
-    calls_per_day: float
-    excess_ms: float
-    last_ended: datetime | None
+    windows_before: Sequence[LiveWindow] = ()
+    calls_per_day: float = 0.0
+    excess_ms: float = 0.0
+    last_ended: datetime | None = None
 
     def due(self, reasons: tuple[Reason, ...], *, seconds: float) -> Due:
         """The symbol with its reasons, for the plan."""
@@ -58,11 +64,11 @@ def observe(
     ended = max((run.finished_at for run in runs if run.finished_at is not None), default=None)
     if promotion is None:
         situation = Situation(promotion=None, environment=environment, now=now)
-        return Observed(
-            symbol=symbol, situation=situation, calls_per_day=0.0, excess_ms=0.0, last_ended=ended
-        )
-    notes = _notes(store.records.telemetry(symbol, since=promotion.promoted_at), promotion)
-    windows = [_window(note) for note in notes if note["kind"] == "telemetry" and note["calls"] > 0]
+        return Observed(symbol=symbol, situation=situation, last_ended=ended)
+    records = store.records.telemetry(symbol, since=promotion.promoted_at)
+    notes = _notes(records, promotion, promotion.settings)
+    windows = _windows(notes)
+    before_it = on_trial(promotion.evidence)
     promised = _promised(promotion)
     before, after = _buckets(store, symbol, config)
     situation = Situation(
@@ -83,20 +89,27 @@ def observe(
     return Observed(
         symbol=symbol,
         situation=situation,
+        windows_before=() if before_it is None else _windows(_notes(records, promotion, before_it)),
         calls_per_day=sum(window.calls for window in windows) / days,
         excess_ms=max(0.0, live - promised[0]) if promised[0] else 0.0,
         last_ended=ended,
     )
 
 
-def _notes(records: Sequence[TelemetryRecord], promotion: Promotion) -> list[dict[str, Any]]:
+def _notes(
+    records: Sequence[TelemetryRecord], promotion: Promotion, settings: RuntimeSettings
+) -> list[dict[str, Any]]:
     found = [json.loads(record.payload_json) for record in records]
-    key, fingerprint = promotion.settings.key, promotion.environment.fingerprint
+    key, fingerprint = settings.key, promotion.environment.fingerprint
     return [
         note
         for note in found
         if note.get("settings_key") == key and note.get("environment_fingerprint") == fingerprint
     ]
+
+
+def _windows(notes: Sequence[Mapping[str, Any]]) -> list[LiveWindow]:
+    return [_window(note) for note in notes if note["kind"] == "telemetry" and note["calls"] > 0]
 
 
 def _window(note: Mapping[str, Any]) -> LiveWindow:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from autotuner.errors import UsageError
@@ -40,6 +41,14 @@ class QuietWindow:
         return f"{self.begin:%H:%M}-{self.end:%H:%M} {days} {self.zone.key}"
 
 
+class Quiet(Protocol):
+    """Anything that says when not to measure, and what it is called."""
+
+    def holds(self, now: datetime) -> bool:
+        """Whether ``now``, an aware time, lies in it."""
+        ...
+
+
 def parse_quiet(text: str, zone: ZoneInfo) -> QuietWindow:
     """Read ``"09:30-16:00 mon-fri"``; without days every day. Raises ``UsageError``."""
     times, _, days = text.strip().partition(" ")
@@ -57,10 +66,10 @@ def parse_quiet(text: str, zone: ZoneInfo) -> QuietWindow:
         ) from None
 
 
-def why_quiet(now: datetime, windows: Sequence[QuietWindow]) -> str | None:
+def why_quiet(now: datetime, windows: Sequence[Quiet]) -> str | None:
     """The window that ``now`` lies in, in a few words, None when measuring is allowed."""
     holding = next((window for window in windows if window.holds(now)), None)
-    return None if holding is None else f"quiet window {holding}"
+    return None if holding is None else f"quiet: {holding}"
 
 
 def why_busy(load: float, cpus: int, ceiling: float) -> str | None:
@@ -78,8 +87,8 @@ def _days(text: str) -> frozenset[int]:
         return frozenset(range(len(DAYS)))
     found: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        begin, end = DAYS.index(first), DAYS.index(last or first)
+        first, dash, last = part.strip().partition("-")
+        begin, end = DAYS.index(first), DAYS.index(last if dash else first)
         span = range(begin, end + 1) if begin <= end else (*range(begin, len(DAYS)), *range(end + 1))
         found.update(span)
     return frozenset(found)

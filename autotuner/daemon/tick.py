@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from autotuner.config import Config
+from autotuner.daemon.canary import judge
 from autotuner.daemon.intake import Intake, take_in
 from autotuner.daemon.observing import DAY, Observed, observe
 from autotuner.daemon.plan import BudgetRules, Due, Plan, Skipped, plan
 from autotuner.daemon.probation import why_roll_back
-from autotuner.daemon.quiet import QuietWindow, why_busy, why_quiet
+from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
 from autotuner.daemon.triggers import Rules, reasons
 from autotuner.daemon.tuner import Tuned
 from autotuner.errors import AutotuneError
 from autotuner.identity import Environment
 from autotuner.locations import spool_folder
-from autotuner.persistence import Store
+from autotuner.persistence import Promotion, Store
+from autotuner.serving.canary import FIELD, on_trial
 
 SPARE_SECONDS = 60.0
 """A run may take this much longer than it was given before it is stopped: it stores and cleans up."""
@@ -77,7 +79,7 @@ class Ticker:
     store: Store
     config: Config
     symbols: Sequence[str]
-    quiet: Sequence[QuietWindow]
+    quiet: Sequence[Quiet]
     machine: Machine
     log: Callable[..., None]
 
@@ -89,6 +91,8 @@ class Ticker:
             observed = self._observe(symbol, now)
             if observed is None:
                 continue
+            if self._judged_trial(observed, now):
+                observed = self._observe(symbol, now) or observed
             if self._took_back(observed, now):
                 rolled_back.append(symbol)
                 observed = self._observe(symbol, now) or observed
@@ -122,10 +126,49 @@ class Ticker:
         why = why_roll_back(promotion, found, now=now, has_previous=self._has_previous(observed))
         if why is None:
             return False
-        self.store.records.roll_back(observed.symbol, why, now, profile=promotion.profile)
-        self.store.publish()
+        self._roll_back(promotion, why, now)
         self.log("rolled_back", symbol=observed.symbol, settings=promotion.settings.label, reason=why)
         return True
+
+    def _judged_trial(self, observed: Observed, now: datetime) -> bool:
+        """Whether a promotion that only a share of the processes has was confirmed or taken back."""
+        promotion = observed.situation.promotion
+        before = None if promotion is None else on_trial(promotion.evidence)
+        if promotion is None or before is None:
+            return False
+        found = judge(observed.situation.windows, observed.windows_before)
+        if found.verdict == "wait":
+            return False
+        self.log("trial", symbol=observed.symbol, verdict=found.verdict, reason=found.text)
+        if found.verdict == "roll back":
+            self._roll_back(promotion, found.text, now)
+            return True
+        kept = {name: value for name, value in promotion.evidence.items() if name != FIELD}
+        reason = f"stood its trial in production: {found.text}"
+        self.store.promote(
+            replace(
+                promotion,
+                evidence=kept,
+                verdict="confirmed",
+                reason=reason,
+                promoted_at=now,
+                kind="select",
+                id=None,
+                run_id=None,
+            )
+        )
+        return True
+
+    def _roll_back(self, promotion: Promotion, why: str, now: datetime) -> None:
+        self.store.records.roll_back(
+            promotion.symbol,
+            why,
+            now,
+            profile=promotion.profile,
+            workload_signature=promotion.workload.signature,
+            environment_fingerprint=promotion.environment.fingerprint,
+        )
+        self.store.publish()
 
     def _has_previous(self, observed: Observed) -> bool:
         promotion = observed.situation.promotion
@@ -179,11 +222,13 @@ class Ticker:
         """Options of ``autotune run`` for a symbol that is due."""
         daemon = self.config.daemon
         threads = ["--threads", str(daemon.threads)] if daemon.threads else []
+        canary = ["--canary", str(daemon.canary_share)] if daemon.canary_share else []
         fresh = ["--fresh"] if any(reason.kind != "never tuned" for reason in due.reasons) else []
         return [
             *("--symbol", due.symbol, "--db", self.store.location, "--device", daemon.device),
             *("--timeout", str(due.seconds), "--because", why),
             *threads,
+            *canary,
             *fresh,
             *self.config.of(due.symbol).arguments(),
         ]

@@ -38,7 +38,7 @@ def run_tuner(
     process of it is left when this returns; when this process is killed, the run's group kills itself.
     """
     lifeline, ours = os.pipe()
-    command = [sys.executable, "-m", "autotuner.daemon.tuner", str(lifeline), str(nice)]
+    command = [sys.executable, "-m", "autotuner.cli.child", str(lifeline), str(nice)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
             process = subprocess.Popen(
@@ -92,19 +92,3 @@ def _text(file: Any) -> str:
     file.seek(0)
     text: str = file.read().decode(errors="replace")
     return text
-
-
-def main(arguments: list[str]) -> None:
-    """The child: dies with the end of the lifeline, is nice, and becomes the command line."""
-    from autotuner.measurement.guard import die_with_parent
-
-    die_with_parent(int(arguments[0]))
-    os.nice(int(arguments[1]))
-    sys.argv = ["autotune", *arguments[2:]]
-    from autotuner.cli import main as command_line
-
-    command_line()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

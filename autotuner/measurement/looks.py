@@ -13,6 +13,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _NORMAL = NormalDist()
+_SUREST = 1 - 1e-9
+"""A very early look spends less than a float can tell from nothing; no interval is surer than this."""
 _GRID = 401
 """Points between two boundaries: gives the published ones to four digits."""
 
@@ -40,7 +42,8 @@ def spending_confidences(
     boundaries = _boundaries(
         shares, [late - early for early, late in zip([0.0, *spent], spent, strict=False)]
     )
-    return tuple(2 * _NORMAL.cdf(b / math.sqrt(s)) - 1 for b, s in zip(boundaries, shares, strict=True))
+    levels = (2 * _NORMAL.cdf(b / math.sqrt(s)) - 1 for b, s in zip(boundaries, shares, strict=True))
+    return tuple(min(level, _SUREST) for level in levels)
 
 
 def _boundaries(shares: Sequence[float], increments: Sequence[float]) -> list[float]:

@@ -19,12 +19,12 @@ class DuelPlan:
 
     Stage 1 takes up to ``stage1_launches``. ``finalists_blocks`` and ``blocks`` are timed blocks per arm and
     launch of stage 1 and 2: where a pair of calls differs by 14 % and launches by 1.5 %, five launches of
-    24 blocks see a gain of 10 % nineteen times in twenty, of 12 blocks seventeen times (simulated). Stage 2 takes ``stage2_launches`` where the time
-    allows, and settles nothing on fewer than ``minimum_launches``. It is looked at ``looks`` times, evenly
-    spread between the two, all looks together wrong at most ``alpha`` of the time. An early look ends the
-    duel when its verdict is in ``early``: by default what is promoted has had every launch there was time
-    for. ``gain`` is the least lower bound of *better*, ``equal`` the half-width of *same*. Raises
-    ``ValueError``.
+    24 blocks see a gain of 10 % nineteen times in twenty, of 12 blocks seventeen times (simulated). Stage 2
+    takes ``stage2_launches`` where the time allows, and settles nothing on fewer than ``minimum_launches``.
+    It is looked at ``looks`` times, evenly spread between the two, all looks together wrong at most ``alpha``
+    of the time. An early look ends the duel when its verdict is in ``early``: by default what is promoted has
+    had every launch there was time for. ``gain`` is the least lower bound of *better*, ``equal`` the
+    half-width of *same*. Raises ``ValueError``.
     """
 
     stage1_launches: int = 5

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autotuner.identity import Environment
+from autotuner.serving.canary import previous_of
 from autotuner.serving.choice import Choice, Wanted, fitting, last, one_line, pinned, readable
 from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.snapshot import Snapshot
@@ -139,6 +140,10 @@ def _stored(ask: Ask, snapshot: Snapshot | None, promotion: _Promotion, safe: Re
         known = promotion.choice.known
         since = known.entry.since.isoformat()
         safe = _missed(safe, *promotion.reasons)
+        before = previous_of(known.entry.promised_json, ask.symbol)
+        if before is not None:
+            note = f"promotion: {known.settings.label} is on trial; this process stays with what ran before"
+            return dataclasses.replace(_missed(safe, note), settings=before, source="promotion", since=since)
         return dataclasses.replace(safe, settings=known.settings, source="promotion", since=since)
     return _winner(ask, snapshot, _missed(safe, *promotion.reasons))
 

@@ -196,5 +196,5 @@ def _quarantine(found: Resolution, environment: Environment, reason: str, db: st
         f"{found.symbol}: settings {found.settings.label} are quarantined, this process runs eager fp32: "
         f"{reason}{unnoted}",
         RuntimeWarning,
-        stacklevel=3,
+        stacklevel=4,
     )

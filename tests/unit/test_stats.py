@@ -334,6 +334,13 @@ def test_every_look_is_at_least_as_sure_as_a_single_one(looks: int, alpha: float
         (3, 0.05, (0.5, 0.5, 1.0)),
     ],
 )
+def test_a_very_early_look_still_has_an_interval() -> None:
+    (first, *_) = spending_confidences(3, 0.05, (0.05, 0.5, 1.0))
+
+    assert 0.999999 < first < 1
+    assert math.isfinite(student_quantile((1 + first) / 2, 2))
+
+
 def test_looks_that_make_no_plan_are_refused(
     looks: int, alpha: float, fractions: tuple[float, ...] | None
 ) -> None:

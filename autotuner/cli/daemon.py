@@ -1,0 +1,130 @@
+"""``autotune daemon`` and ``autotune config``: keeps the settings right by itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from autotuner.cli.options import db_option, json_option, location, print_json
+
+_EXAMPLE = """\
+# autotune.toml: what `autotune daemon` keeps, when, and within what limits
+[daemon]
+schedule = "17 3 * * *"        # minute, hour, day of month, month, day of week
+timezone = "America/New_York"  # of the schedule and the quiet windows
+watchlist = "watchlist.txt"    # one symbol a line; read again at every tick
+quiet = ["09:30-16:00 mon-fri"]
+load_ceiling = 0.8             # no measuring above this load average per CPU
+budget_seconds_per_day = 3600
+cool_down_hours = 6
+max_age_days = 7
+
+[defaults]
+profile = "production"
+
+[symbols.AMD]
+profile = "accuracy"
+"""
+
+_config_option = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Configuration [default: AUTOTUNE_CONFIG, else autotune.toml here, else built-in].",
+)
+
+
+@click.command()
+@_config_option
+@click.option("--once", is_flag=True, help="Tick once, now, and end: what cron or a timer calls.")
+@db_option
+def daemon_command(config_file: Path | None, once: bool, db: str | None) -> None:
+    """Keep settings right: tune again when something says so, take back what regresses.
+
+    One JSON line a event on standard error. SIGTERM ends it within ten seconds, SIGHUP reads its files again.
+
+    \b
+    autotune config example > autotune.toml
+    autotune daemon
+    autotune daemon --once
+    """
+    from autotuner.config import config_path
+    from autotuner.daemon.loop import Daemon
+    from autotuner.daemon.web import serving
+
+    path = config_path(config_file)
+    daemon = Daemon(location=location(db), config_file=path, log=_logger())
+    daemon.handle_signals()
+    if once:
+        daemon.run(once=True)
+        return
+    with serving(daemon):
+        daemon.run()
+
+
+@click.group()
+def config_command() -> None:
+    """Check the daemon's configuration, or print one to begin with.
+
+    \b
+    autotune config example > autotune.toml
+    autotune config check
+    """
+
+
+@config_command.command("example")
+def example_command() -> None:
+    """Print a configuration to begin with.
+
+    \b
+    autotune config example > autotune.toml
+    """
+    click.echo(_EXAMPLE, nl=False)
+
+
+@config_command.command("check")
+@_config_option
+@json_option
+def check_command(config_file: Path | None, as_json: bool) -> None:
+    """Read the configuration, its watchlist and schedule, and say what they come to.
+
+    \b
+    autotune config check
+    """
+    from autotuner.config import config_path, read_config
+    from autotuner.daemon.loop import settle
+    from autotuner.daemon.schedule import next_tick, parse_zone
+
+    path = config_path(config_file)
+    settled = settle(read_config(path))
+    daemon = settled.config.daemon
+    upcoming = next_tick(daemon.schedule, datetime.now(UTC), parse_zone(daemon.timezone))
+    if as_json:
+        print_json(
+            {
+                "file": None if path is None else str(path),
+                "symbols": list(settled.symbols),
+                "next_tick": upcoming.isoformat(),
+                "config": json.loads(settled.config.model_dump_json()),
+            }
+        )
+        return
+    click.echo(f"{path or 'built-in configuration'}: good")
+    click.echo(f"symbols: {', '.join(settled.symbols)}")
+    click.echo(f"next tick: {upcoming:%Y-%m-%d %H:%M} UTC ({daemon.schedule} in {daemon.timezone})")
+    for window in settled.quiet:
+        click.echo(f"quiet: {window}")
+
+
+def _logger() -> Callable[..., None]:
+    def log(event: str, **fields: Any) -> None:
+        line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **fields}
+        click.echo(json.dumps(line, default=str), file=sys.stderr)
+
+    return log

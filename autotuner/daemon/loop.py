@@ -1,0 +1,193 @@
+"""The daemon: ticks on schedule until it is told to stop, and looks at its files again at every tick."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from autotuner.config import Config, read_config
+from autotuner.daemon.exchange import exchange_hours
+from autotuner.daemon.notify import notify, watchdog_seconds
+from autotuner.daemon.quiet import Quiet, parse_quiet, why_quiet
+from autotuner.daemon.schedule import check_schedule, jitter, next_tick, parse_zone
+from autotuner.daemon.tick import Ticked, Ticker
+from autotuner.daemon.tuner import Tuned, run_tuner
+from autotuner.daemon.watchlist import read_watchlist
+from autotuner.errors import AutotuneError
+from autotuner.identity import Environment, current_environment
+from autotuner.persistence import Store
+from storage.errors import StorageError
+from toto_core.series import available_symbols
+
+Log = Callable[..., None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What the files say, checked: configuration, symbols and quiet windows."""
+
+    config: Config
+    symbols: tuple[str, ...]
+    quiet: tuple[Quiet, ...]
+
+
+def settle(config: Config) -> Settled:
+    """Check everything a tick will need. Raises ``UsageError`` with one line."""
+    daemon = config.daemon
+    zone = parse_zone(daemon.timezone)
+    check_schedule(daemon.schedule)
+    if daemon.watchlist is not None:
+        symbols = read_watchlist(daemon.watchlist)
+    else:
+        symbols = tuple(config.symbols) or available_symbols(config.defaults.data)
+    quiet: list[Quiet] = [parse_quiet(text, zone) for text in daemon.quiet]
+    if daemon.calendar is not None:
+        quiet.append(exchange_hours(daemon.calendar))
+    return Settled(config=config, symbols=symbols, quiet=tuple(quiet))
+
+
+@dataclass(kw_only=True)
+class Daemon:
+    """One daemon over one store. ``log`` gets an event's name and its fields.
+
+    ``state`` is what the web server shows: last tick, next tick, what is being done.
+    """
+
+    location: str
+    config_file: Path | None
+    log: Log
+    stop: threading.Event = field(default_factory=threading.Event)
+    wake: threading.Event = field(default_factory=threading.Event)
+    last: Ticked | None = None
+    last_at: datetime | None = None
+    next_at: datetime | None = None
+    healthy: bool = True
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT end the daemon, SIGHUP reads its files again at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        signal.signal(signal.SIGHUP, self._reload)
+
+    def run(self, *, once: bool = False) -> None:
+        """Tick until told to stop; with ``once`` tick a single time, now.
+
+        Raises ``AutotuneError`` when the files are wrong at the start. Later a wrong file is logged and what it
+        said before holds on; a store that fails is logged and tried again at the next tick.
+        """
+        settled = settle(read_config(self.config_file))
+        if once:
+            self._tick(settled)
+            return
+        notify(READY="1", STATUS=f"keeping {len(settled.symbols)} symbols")
+        self.log("started", symbols=list(settled.symbols), schedule=settled.config.daemon.schedule)
+        while not self.stop.is_set():
+            self.next_at = self._next(settled.config)
+            notify(STATUS=f"next tick {self.next_at:%Y-%m-%d %H:%M:%S} UTC")
+            if self._sleep_until(self.next_at):
+                settled = self._reread(settled)
+                self._tick(settled)
+            else:
+                settled = self._reread(settled)
+        notify(STOPPING="1")
+        self.log("stopped")
+
+    def _next(self, config: Config) -> datetime:
+        daemon = config.daemon
+        tick = next_tick(daemon.schedule, datetime.now(UTC), parse_zone(daemon.timezone))
+        return tick + jitter(tick, daemon.jitter_seconds, platform.node())
+
+    def _sleep_until(self, at: datetime) -> bool:
+        """Whether the time came, rather than a signal."""
+        beat = watchdog_seconds()
+        while not self.stop.is_set():
+            left = (at - datetime.now(UTC)).total_seconds()
+            if left <= 0:
+                return True
+            if self.wake.wait(min(left, beat or left)):
+                self.wake.clear()
+                return False
+            notify(WATCHDOG="1")
+        return False
+
+    def _reread(self, before: Settled) -> Settled:
+        try:
+            return settle(read_config(self.config_file))
+        except AutotuneError as error:
+            self.log("config", reason=str(error), kept="what it said before holds on")
+            return before
+
+    def _tick(self, settled: Settled) -> None:
+        if self.stop.is_set():
+            return
+        daemon = settled.config.daemon
+        machine = ThisMachine(stop=self.stop, nice=daemon.nice, device=daemon.device, quiet=settled.quiet)
+        try:
+            with Store(self.location) as store:
+                ticker = Ticker(
+                    store=store,
+                    config=settled.config,
+                    symbols=settled.symbols,
+                    quiet=settled.quiet,
+                    machine=machine,
+                    log=self.log,
+                )
+                self.last = ticker.tick()
+        except (StorageError, AutotuneError) as error:
+            self.healthy = False
+            self.log("tick_failed", reason=str(error))
+            return
+        self.healthy, self.last_at = True, datetime.now(UTC)
+        self.log("tick", summary=str(self.last))
+        notify(WATCHDOG="1", STATUS=str(self.last))
+
+    def _end(self, _signal: int, _frame: FrameType | None) -> None:
+        self.stop.set()
+        self.wake.set()
+
+    def _reload(self, _signal: int, _frame: FrameType | None) -> None:
+        self.wake.set()
+
+
+@dataclass(kw_only=True)
+class ThisMachine:
+    """The real world of a tick."""
+
+    stop: threading.Event
+    nice: int
+    device: str
+    quiet: Sequence[Quiet] = ()
+
+    def now(self) -> datetime:
+        """The time, UTC."""
+        return datetime.now(UTC)
+
+    def load(self) -> float:
+        """The load average of the last minute."""
+        return os.getloadavg()[0]
+
+    def environment(self) -> Environment:
+        """The environment as it is now, not as it was when the daemon started."""
+        current_environment.cache_clear()
+        return current_environment(self.device)
+
+    def stopping(self) -> bool:
+        """Whether the daemon was asked to end."""
+        return self.stop.is_set()
+
+    def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
+        """Run ``autotune run`` in a process of its own; a quiet window that begins meanwhile ends it."""
+        return run_tuner(
+            arguments,
+            nice=self.nice,
+            seconds=seconds,
+            stop=lambda: self.stop.is_set() or why_quiet(self.now(), self.quiet) is not None,
+            beat=lambda: notify(WATCHDOG="1"),
+        )

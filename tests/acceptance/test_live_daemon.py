@@ -1,0 +1,142 @@
+"""The real daemon on a minute schedule: tunes, re-tunes, rolls back, and survives twenty kills in mid-trial."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from autotuner.locations import spool_folder
+from autotuner.persistence import Promotion, Store
+from autotuner.serving.telemetry import Window
+from storage.snapshot import read_snapshot
+from tests.support.command import Cli
+
+CONFIG = """
+[daemon]
+schedule = "* * * * *"
+jitter_seconds = 0
+watchlist = "watchlist.txt"
+load_ceiling = 64
+cool_down_hours = 0
+run_seconds = 45
+budget_seconds_per_day = 1000000
+http = "127.0.0.1:0"
+"""
+KILLS = 20
+
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(3600)]
+
+
+def start(autotune: Cli) -> subprocess.Popen[str]:
+    return autotune.start("daemon", "--config", str(autotune.folder / "autotune.toml"))
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 240.0) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.5)
+    raise AssertionError("did not happen in time")
+
+
+def active(autotune: Cli, symbol: str) -> Promotion | None:
+    if not autotune.db.exists():
+        return None
+    with Store(str(autotune.db)) as store:
+        return store.active(symbol)
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_a_daemon_keeps_two_symbols_through_trouble(autotune: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    (autotune.folder / "autotune.toml").write_text(CONFIG)
+    (autotune.folder / "watchlist.txt").write_text("AMD\n")
+    daemon = start(autotune)
+    first = wait_for(lambda: active(autotune, "AMD"))
+
+    (autotune.folder / "watchlist.txt").write_text("AMD\nAAPL\n")
+    wait_for(lambda: active(autotune, "AAPL"))
+
+    os.sched_setaffinity(daemon.pid, {min(os.sched_getaffinity(0))})  # another number of threads
+    second = wait_for(lambda: (p := active(autotune, "AMD")) and p.id != first.id and p)
+    assert second.environment.fingerprint != first.environment.fingerprint
+
+    leave_slow_calls(autotune, second)
+    wait_for(lambda: rolled_back(autotune, second))
+
+    daemon.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    _, log = daemon.communicate(timeout=30)
+    assert time.monotonic() - begun < 10.0
+    events = [json.loads(line)["event"] for line in log.splitlines() if line.startswith("{")]
+    assert events[-1] == "stopped"
+    assert {"started", "tuning", "tuned", "rolled_back", "tick"} <= set(events)
+
+
+def test_twenty_kills_in_mid_trial_leave_nothing_behind_and_the_next_tick_goes_on(autotune: Cli) -> None:
+    (autotune.folder / "autotune.toml").write_text(CONFIG)
+    (autotune.folder / "watchlist.txt").write_text("AMD\n")
+    for kill in range(KILLS):
+        daemon = autotune.start("daemon", "--once", "--config", str(autotune.folder / "autotune.toml"))
+        wait_for(lambda: len(family(daemon)) >= 3, seconds=60.0)  # noqa: B023 - waited for here
+        time.sleep(0.3 * kill)
+        left = family(daemon)
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+        _, alive = psutil.wait_procs(left, timeout=10.0)
+        assert alive == []
+        snapshot = autotune.db.with_name("autotune.snapshot.db")
+        if snapshot.exists():
+            read_snapshot(snapshot)
+    begun = time.monotonic()
+    done = autotune.run("daemon", "--once", "--config", str(autotune.folder / "autotune.toml"))
+
+    assert done.returncode == 0, done.stderr
+    assert active(autotune, "AMD") is not None
+    assert time.monotonic() - begun < 150.0
+    with Store(str(autotune.db)) as store:
+        assert store.records.leases(datetime.now(UTC)) == ()
+
+
+def leave_slow_calls(autotune: Cli, promotion: Promotion) -> None:
+    folder: Path = spool_folder(str(autotune.db))
+    folder.mkdir(parents=True, exist_ok=True)
+    for _ in range(6):
+        window = Window(begun=datetime.now(UTC))
+        for _ in range(100):
+            window.count(500.0, (512, 8, 256))
+        now = datetime.now(UTC).isoformat()
+        note = {
+            "kind": "telemetry",
+            "symbol": promotion.symbol,
+            "settings_key": promotion.settings.key,
+            "environment_fingerprint": promotion.environment.fingerprint,
+            "window_start": now,
+            "window_end": now,
+            **window.to_dict(),
+        }
+        (folder / f"telemetry-{uuid.uuid4()}.json").write_text(json.dumps(note))
+
+
+def rolled_back(autotune: Cli, promotion: Promotion) -> bool:
+    with Store(str(autotune.db)) as store:
+        ledger = store.records.promotions(promotion.symbol)
+    return any(record.id == promotion.id and record.rolled_back_at is not None for record in ledger)

@@ -1,0 +1,317 @@
+"""A month of the daemon's ticks in simulated time, over a real store, spool, price files and model folder."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotuner.config import Config, DaemonConfig, SymbolConfig
+from autotuner.daemon.quiet import parse_quiet
+from autotuner.daemon.schedule import parse_zone
+from autotuner.daemon.tick import Ticker
+from autotuner.daemon.tuner import Tuned
+from autotuner.identity import Environment, current_environment
+from autotuner.locations import spool_folder
+from autotuner.persistence import Promotion, Store
+from autotuner.serving.telemetry import Window
+from autotuner.subjects import prepare
+from autotuner.workload import Workload
+from storage.records import RunRecord
+from tests.outcomes import measured, timing
+from toto_core.model_files import locate
+from toto_core.series import find_series
+from toto_core.settings import RuntimeSettings
+
+BEGIN = datetime(2026, 5, 4, 0, 0, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+SYMBOLS = ("AMD", "AAPL")
+RUN_SECONDS = 300.0
+QUIET = ("13:00-20:00 mon-fri",)
+SETTINGS = tuple(RuntimeSettings(compile_mode="default", num_threads=n) for n in range(1, 60))
+
+
+@dataclass(kw_only=True)
+class World:
+    """The simulated machine: a clock, an environment, and runs that promote another settings each time."""
+
+    store: Store
+    data: Path
+    model: Path
+    clock: datetime = BEGIN
+    surroundings: Environment = field(default_factory=current_environment)
+    busy: float = 0.1
+    log: list[tuple[datetime, str, dict[str, Any]]] = field(default_factory=list)
+    settings: Iterator[RuntimeSettings] = field(default_factory=lambda: iter(SETTINGS))
+
+    def now(self) -> datetime:
+        return self.clock
+
+    def load(self) -> float:
+        return self.busy
+
+    def environment(self) -> Environment:
+        return self.surroundings
+
+    def stopping(self) -> bool:
+        return False
+
+    def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
+        symbol = arguments[list(arguments).index("--symbol") + 1]
+        assert seconds >= RUN_SECONDS
+        workload = Workload(model=str(self.model))
+        prepared = prepare(symbol, workload, data=self.data, device="cpu")
+        subject = replace(prepared.subject, environment=self.surroundings)
+        self.store.remember(subject, prepared.series)
+        run_id, settings = str(uuid.uuid4()), next(self.settings)
+        self.store.records.start_run(
+            RunRecord(
+                run_id=run_id,
+                symbol=symbol,
+                workload_signature=workload.signature,
+                environment_fingerprint=subject.environment.fingerprint,
+                profile="production",
+                seed=0,
+                started_at=self.clock,
+                owner_pid=1,
+                owner_started=1.0,
+                study_name="simulated",
+            )
+        )
+        self.store.record(subject, run_id, settings, measured(timing(1.0)), "search")
+        self.clock += timedelta(seconds=RUN_SECONDS)
+        self.store.records.finish_run(run_id, "finished", self.clock)
+        ratio = {"estimate": 2.0, "low": 1.9, "high": 2.1}
+        self.store.promote(
+            Promotion(
+                symbol=symbol,
+                profile="production",
+                workload=workload,
+                environment=self.surroundings,
+                settings=settings,
+                verdict="better",
+                reason="simulated",
+                evidence={"stage": "duel", "ratio": ratio, "p50_ms": 1.0, "p99_ms": 2.0},
+                promoted_at=self.clock,
+                run_id=run_id,
+            )
+        )
+        return Tuned(document={"promoted": True, "decision": {"verdict": "better", "reason": "simulated"}})
+
+    def note(self, event: str, **fields: Any) -> None:
+        self.log.append((self.clock, event, fields))
+
+    def spool(self, symbol: str, *, milliseconds: float = 1.0, calls: int = 100, **counts: int) -> None:
+        """What a process that runs the symbol's active settings leaves in an hour."""
+        active = self.store.active(symbol)
+        assert active is not None
+        window = Window(begun=self.clock - HOUR)
+        for _ in range(calls):
+            window.count(milliseconds, (512, 8, 256))
+        self.leave(active, {"kind": "telemetry", **window.to_dict(), **counts})
+
+    def leave(self, active: Promotion, note: dict[str, Any]) -> None:
+        folder = spool_folder(self.store.location)
+        folder.mkdir(parents=True, exist_ok=True)
+        labels = {
+            "symbol": active.symbol,
+            "settings_key": active.settings.key,
+            "environment_fingerprint": active.environment.fingerprint,
+            "window_start": (self.clock - HOUR / 2).isoformat(),
+            "window_end": self.clock.isoformat(),
+            "failed_at": self.clock.isoformat(),
+        }
+        (folder / f"{note['kind']}-{uuid.uuid4()}.json").write_text(json.dumps(labels | note))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    data, model = tmp_path / "prices", tmp_path / "model"
+    data.mkdir()
+    shutil.copytree(locate("toto-mini"), model)
+    for symbol in SYMBOLS:
+        write_prices(data, symbol, 1500)
+    with Store(str(tmp_path / "autotune.db")) as store:
+        yield World(store=store, data=data, model=model)
+
+
+def write_prices(folder: Path, symbol: str, points: int) -> None:
+    series = find_series(symbol, None)
+    rows = zip(series.timestamps[:points], series.close[:points], strict=True)
+    lines = [f"{stamp}Z,{close}" for stamp, close in rows]
+    (folder / f"{symbol}.csv").write_text("\n".join(["timestamp,close", *lines]))
+
+
+def ticker(world: World, *, budget: float = 3600.0) -> Ticker:
+    daemon = DaemonConfig(
+        quiet=QUIET, run_seconds=RUN_SECONDS, budget_seconds_per_day=budget, load_ceiling=0.8, max_age_days=7
+    )
+    config = Config(daemon=daemon, defaults=SymbolConfig(data=world.data, profile="production"))
+    zone = parse_zone("UTC")
+    return Ticker(
+        store=world.store,
+        config=config,
+        symbols=SYMBOLS,
+        quiet=tuple(parse_quiet(text, zone) for text in QUIET),
+        machine=world,
+        log=world.note,
+    )
+
+
+def tuned(world: World) -> list[tuple[float, str, str]]:
+    """When (in days), which symbol and why, for every run."""
+    return [
+        ((at - BEGIN) / DAY, fields["symbol"], fields["reason"])
+        for at, event, fields in world.log
+        if event == "tuning"
+    ]
+
+
+def pass_time(
+    world: World, days: float, *, budget: float = 3600.0, latency: dict[str, float] | None = None
+) -> None:
+    """Tick every hour, with telemetry of both symbols."""
+    end = world.clock + days * DAY
+    while world.clock < end:
+        for symbol in SYMBOLS:
+            if world.store.active(symbol) is not None:
+                world.spool(symbol, milliseconds=(latency or {}).get(symbol, 1.0))
+        hour = world.clock
+        ticker(world, budget=budget).tick()
+        world.clock = max(world.clock, hour + HOUR)
+
+
+def test_a_month_in_which_every_trigger_fires_for_its_reason_and_no_other(world: World) -> None:
+    pass_time(world, 3)
+    assert [(symbol, why) for _, symbol, why in tuned(world)] == [
+        ("AAPL", "never tuned"),
+        ("AMD", "never tuned"),
+    ]
+
+    world.log.clear()
+    world.surroundings = replace(world.surroundings, torch="2.14.0")
+    pass_time(world, 1)
+    assert sorted(symbol for _, symbol, _ in tuned(world)) == ["AAPL", "AMD"]
+    assert all("torch: " in why for *_, why in tuned(world))
+
+    world.log.clear()
+    pass_time(world, 2)
+    pass_time(
+        world, 0.5, latency={"AMD": 3.0}
+    )  # long after its promotion: a reason to tune, not to roll back
+    assert [(symbol, why.split(" of ")[0]) for _, symbol, why in tuned(world)] == [("AMD", "live p50")]
+
+    world.log.clear()
+    pass_time(world, 2)
+    assert tuned(world) == []
+    write_prices(world.data, "AAPL", 2100)
+    pass_time(world, 0.25)
+    assert [(symbol, why) for _, symbol, why in tuned(world)] == [
+        ("AAPL", "the series grew past 2,048 points (from 1,024)")
+    ]
+
+    world.log.clear()
+    pass_time(world, 2)
+    world.spool("AMD", recompiles=2)
+    pass_time(world, 0.25)
+    assert [symbol for _, symbol, _ in tuned(world)] == ["AMD"]
+    assert "2 recompiles" in tuned(world)[0][2]
+
+    world.log.clear()
+    pass_time(world, 2)
+    (world.model / "config.json").write_text((world.model / "config.json").read_text() + "\n")
+    pass_time(world, 1)
+    assert {symbol for _, symbol, _ in tuned(world)} == set(SYMBOLS)
+    assert all("the model changed" in why for *_, why in tuned(world))
+
+    world.log.clear()
+    pass_time(world, 2)
+    for _ in range(40):
+        active = world.store.active("AAPL")
+        assert active is not None
+        world.leave(active, {"kind": "telemetry", **strange_window().to_dict()})
+    pass_time(world, 0.25)
+    assert [symbol for _, symbol, _ in tuned(world)] == ["AAPL"]
+    assert "most of them 256/64/16" in tuned(world)[0][2]
+
+    world.log.clear()
+    pass_time(world, 8)
+    assert {(symbol, why) for _, symbol, why in tuned(world)} == {
+        (symbol, "last promoted 7 days ago") for symbol in SYMBOLS
+    }
+    assert (world.clock - BEGIN) > 26 * DAY
+
+
+def strange_window() -> Window:
+    window = Window(begun=BEGIN)
+    for _ in range(100):
+        window.count(1.0, (256, 64, 16))
+    return window
+
+
+def test_settings_that_fail_in_production_are_taken_back_at_once(world: World) -> None:
+    pass_time(world, 2)
+    active = world.store.active("AMD")
+    assert active is not None
+    world.leave(active, {"kind": "quarantine", "reason": "no compiler", "workload": None})
+    world.log.clear()
+    pass_time(world, 0.1)
+
+    (rolled_back,) = [fields for _, event, fields in world.log if event == "rolled_back"]
+    assert (rolled_back["symbol"], "no compiler" in rolled_back["reason"]) == ("AMD", True)
+    now = world.store.active("AMD")
+    assert now is None or now.settings != active.settings
+
+
+def test_a_new_promotion_that_is_slow_in_production_is_rolled_back_to_the_one_before(world: World) -> None:
+    pass_time(world, 2)
+    first = world.store.active("AMD")
+    world.surroundings = replace(world.surroundings, driver="new")
+    pass_time(world, 0.3)
+    world.surroundings = current_environment()
+    second = world.store.active("AMD")
+    assert first is not None
+    assert second is not None
+    assert second.settings != first.settings
+    world.log.clear()
+    pass_time(world, 0.3, latency={"AMD": 5.0})
+
+    assert "AMD" in [fields["symbol"] for _, event, fields in world.log if event == "rolled_back"]
+
+
+def test_quiet_windows_budgets_and_rests_hold_over_two_weeks_of_trouble(world: World) -> None:
+    budget = 2 * RUN_SECONDS
+    for day in range(14):
+        world.surroundings = replace(world.surroundings, torch=f"2.{day}")
+        pass_time(world, 1, budget=budget)
+    runs = world.store.records.runs()
+    zone = parse_zone("UTC")
+    quiet = [parse_quiet(text, zone) for text in QUIET]
+
+    assert len(runs) > 14
+    assert not [run for run in runs if any(window.holds(run.started_at) for window in quiet)]
+    for run in runs:
+        day_before = [r for r in runs if run.started_at - DAY < r.started_at <= run.started_at]
+        assert len(day_before) * RUN_SECONDS <= budget
+    for symbol in SYMBOLS:
+        starts = [run.started_at for run in runs if run.symbol == symbol]
+        assert all(late - early >= timedelta(hours=6) for early, late in itertools.pairwise(starts))
+
+
+def test_nothing_is_measured_while_others_keep_the_machine_busy(world: World) -> None:
+    world.busy = 1000.0
+    pass_time(world, 2)
+
+    assert tuned(world) == []
+    assert [event for _, event, _ in world.log].count("held") > 10
+    world.busy = 0.1
+    pass_time(world, 0.5)
+    assert {symbol for _, symbol, _ in tuned(world)} == set(SYMBOLS)

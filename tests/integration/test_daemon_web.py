@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotuner.daemon.loop import Daemon
+from autotuner.daemon.web import handler_of, parse_address
+from autotuner.errors import UsageError
+from autotuner.identity import current_environment
+from autotuner.persistence import Promotion, Store
+from autotuner.workload import Workload
+from toto_core.settings import RuntimeSettings
+
+SETTINGS = RuntimeSettings(compile_mode="default", num_threads=1)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Daemon:
+    location = str(tmp_path / "autotune.db")
+    with Store(location) as store:
+        store.promote(
+            Promotion(
+                symbol="AMD",
+                profile="production",
+                workload=Workload(),
+                environment=current_environment(),
+                settings=SETTINGS,
+                verdict="first",
+                reason="it takes less time",
+                evidence={"ratio": {"estimate": 2.5, "low": 2.4, "high": 2.6}, "p50_ms": 1.25},
+                promoted_at=datetime(2026, 5, 4, tzinfo=UTC),
+            )
+        )
+    return Daemon(location=location, config_file=None, log=lambda *_, **__: None)
+
+
+@pytest.fixture
+def port(daemon: Daemon) -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(daemon, "127.0.0.1"))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def get(port: int, path: str, *, method: str = "GET", host: str | None = None) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, headers={"Host": host} if host else {})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def test_metrics_say_what_is_promoted(port: int) -> None:
+    status, text = get(port, "/metrics")
+
+    assert status == 200
+    assert (
+        f'autotune_promoted_ratio{{profile="production",settings="{SETTINGS.key}",symbol="AMD"}} 2.5' in text
+    )
+    assert "autotune_healthy 1.0" in text
+    assert "autotune_store_up 1.0" in text
+
+
+def test_health_and_readiness_follow_the_daemon_and_its_store(port: int, daemon: Daemon) -> None:
+    assert get(port, "/healthz")[0] == get(port, "/readyz")[0] == 200
+    daemon.healthy = False
+    assert get(port, "/healthz")[0] == get(port, "/readyz")[0] == 503
+
+
+def test_a_store_that_is_no_store_is_not_ready_and_metrics_say_so(port: int, daemon: Daemon) -> None:
+    Path(daemon.location).write_bytes(b"not a database, not at all" * 100)
+
+    assert get(port, "/readyz")[0] == 503
+    assert "autotune_store_up 0.0" in get(port, "/metrics")[1]
+
+
+def test_settings_are_served_for_runtimes_in_any_language(port: int) -> None:
+    status, text = get(port, "/api/v1/settings/amd")
+    found: dict[str, Any] = json.loads(text)
+
+    assert (status, found["source"], found["settings"]) == (200, "promotion", SETTINGS.to_dict())
+    assert json.loads(get(port, "/api/v1/settings/TSLA")[1])["source"] == "default"
+    assert get(port, "/api/v1/settings/..%2Fx")[0] == 400
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
+def test_nothing_but_get_is_answered(port: int, method: str) -> None:
+    assert get(port, "/metrics", method=method)[0] == 501
+
+
+def test_unknown_paths_and_host_names_are_refused(port: int) -> None:
+    assert get(port, "/")[0] == 404
+    assert get(port, "/metrics", host="evil.example")[0] == 421
+    assert get(port, "/metrics", host=f"localhost:{port}")[0] == 200
+
+
+@pytest.mark.parametrize("text", ["9478", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", ":9478"])
+def test_an_address_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="HOST:PORT"):
+        parse_address(text)
