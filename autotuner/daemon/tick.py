@@ -15,7 +15,7 @@ from autotuner.daemon.observing import DAY, Observed, observe
 from autotuner.daemon.plan import BudgetRules, Due, Plan, Skipped, plan
 from autotuner.daemon.probation import why_roll_back
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
-from autotuner.daemon.triggers import Rules, reasons
+from autotuner.daemon.triggers import PAST_PROMISE, Rules, reasons
 from autotuner.daemon.tuner import Tuned
 from autotuner.errors import AutotuneError
 from autotuner.identity import Environment
@@ -171,7 +171,11 @@ class Ticker:
         self.store.publish()
 
     def _has_previous(self, observed: Observed) -> bool:
+        """Whether there is something to go back to that was not left because production was slow under it."""
         promotion = observed.situation.promotion
+        because = promotion.evidence.get("because") if promotion else None
+        if because is not None and PAST_PROMISE in because:
+            return False
         earlier = self.store.records.promotions(observed.symbol)
         return promotion is not None and any(
             record.rolled_back_at is None and record.id != promotion.id for record in earlier

@@ -24,6 +24,9 @@ Kind = Literal[
     "age",
 ]
 MAXIMUM_AGE = timedelta(days=7)
+_ROUNDING = 1e-9
+PAST_PROMISE = "is past the promised"
+"""In the reason of a latency trigger, and so in the ledger of what was promoted because of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,15 +111,14 @@ def reason_to_tune(
     return found[0].text if found else None
 
 
-def shift(ratios: Sequence[float], rules: Rules) -> int | None:
-    """The number of windows after which ``ratios`` (live over promised) amount to a shift, None if they do not."""
+def shifted(ratios: Sequence[float], rules: Rules) -> bool:
+    """Whether ``ratios`` (live over promised, oldest first) amount to a shift that still lasts."""
     total = 0.0
-    for number, ratio in enumerate(ratios, start=1):
+    for ratio in ratios:
         excess = math.log(ratio / rules.slack) if ratio > 0 else 0.0
-        total = max(0.0, total + min(rules.most_of_one, excess))
-        if total >= rules.evidence:
-            return number
-    return None
+        # Bounded above as well: what has passed is forgotten within as many windows as it took to be seen.
+        total = min(rules.evidence, max(0.0, total + min(rules.most_of_one, excess)))
+    return total >= rules.evidence - _ROUNDING
 
 
 def _environment(situation: Situation, _: Rules) -> Reason | None:
@@ -155,8 +157,8 @@ def _latency(situation: Situation, rules: Rules) -> Reason | None:
     ):
         if promised is None or not promised > 0:
             continue
-        if shift([each / promised for each in seen], rules) is not None:
-            text = f"live {name} of {seen[-1]:.3g} ms is past the promised {promised:.3g} ms"
+        if shifted([each / promised for each in seen], rules):
+            text = f"live {name} of {seen[-1]:.3g} ms {PAST_PROMISE} {promised:.3g} ms"
             return Reason(kind="latency", text=text)
     return None
 

@@ -67,6 +67,12 @@ def location(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield url
 
 
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[Repository]:
+    with open_database(str(tmp_path / "autotune.db")) as database:
+        yield Repository(database)
+
+
 def test_of_two_that_race_a_hundred_times_exactly_one_holds_at_any_moment(location: str) -> None:
     racing = [
         subprocess.Popen(
@@ -91,12 +97,14 @@ def test_a_holder_that_was_killed_is_not_waited_for_on_its_own_machine(location:
         assert holder.stdout.readline() == "held\n"
         holder.send_signal(signal.SIGKILL)
     begun = time.monotonic()
-    with held_lease(Repository(open_database(location)), "machine/cpu", seconds=30.0, say=lambda _: None):
+    with (
+        open_database(location) as database,
+        held_lease(Repository(database), "machine/cpu", seconds=30.0, say=lambda _: None),
+    ):
         assert time.monotonic() - begun < 5.0
 
 
-def test_the_lease_of_another_machine_ends_by_itself(tmp_path: Path) -> None:
-    records = Repository(open_database(str(tmp_path / "autotune.db")))
+def test_the_lease_of_another_machine_ends_by_itself(records: Repository) -> None:
     elsewhere = json.dumps(Owner(pid=1, started=1.0, host="elsewhere").to_dict())
     assert records.acquire_lease("machine/cpu", elsewhere, datetime.now(UTC), 1.5) is not None
     said: list[str] = []
@@ -106,8 +114,7 @@ def test_the_lease_of_another_machine_ends_by_itself(tmp_path: Path) -> None:
     assert said == ["waiting: process 1 on elsewhere is measuring on this device"]
 
 
-def test_a_device_that_stays_taken_is_given_up_with_the_holders_name(tmp_path: Path) -> None:
-    records = Repository(open_database(str(tmp_path / "autotune.db")))
+def test_a_device_that_stays_taken_is_given_up_with_the_holders_name(records: Repository) -> None:
     with (
         held_lease(records, "machine/cpu", seconds=1.0, say=lambda _: None),
         pytest.raises(AutotuneError, match=f"process {os.getpid()} on"),
@@ -116,8 +123,7 @@ def test_a_device_that_stays_taken_is_given_up_with_the_holders_name(tmp_path: P
         pass
 
 
-def test_a_lease_outlives_its_time_by_heartbeats_and_says_when_it_is_lost(tmp_path: Path) -> None:
-    records = Repository(open_database(str(tmp_path / "autotune.db")))
+def test_a_lease_outlives_its_time_by_heartbeats_and_says_when_it_is_lost(records: Repository) -> None:
     with held_lease(records, "machine/cpu", seconds=1.0, say=lambda _: None, ttl_seconds=0.6) as lease:
         token = lease.token
         time.sleep(1.5)
@@ -130,8 +136,7 @@ def test_a_lease_outlives_its_time_by_heartbeats_and_says_when_it_is_lost(tmp_pa
             lease.check()
 
 
-def test_a_lease_leaves_no_thread_behind(tmp_path: Path) -> None:
-    records = Repository(open_database(str(tmp_path / "autotune.db")))
+def test_a_lease_leaves_no_thread_behind(records: Repository) -> None:
     before = set(threading.enumerate())
     with held_lease(records, "machine/cpu", seconds=1.0, say=lambda _: None):
         assert set(threading.enumerate()) > before

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from autotuner.daemon.intake import take_in
 from autotuner.serving.telemetry import Telemetry
@@ -14,17 +17,18 @@ LABELS = {"symbol": "AMD", "settings_key": "k", "environment_fingerprint": "f"}
 SHAPE = (512, 8, 256)
 
 
-def opened(tmp_path: Path) -> Repository:
-    return Repository(open_database(str(tmp_path / "autotune.db")))
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[Repository]:
+    with open_database(str(tmp_path / "autotune.db")) as database:
+        yield Repository(database)
 
 
-def test_windows_of_real_counters_are_stored_and_removed(tmp_path: Path) -> None:
+def test_windows_of_real_counters_are_stored_and_removed(tmp_path: Path, records: Repository) -> None:
     spool = tmp_path / "spool"
     telemetry = Telemetry(LABELS, spool, window_seconds=3600)
     for _ in range(3):
         telemetry.observe(1.5, SHAPE, CompileReport())
     telemetry.close()
-    records = opened(tmp_path)
     found = take_in(records, spool)
 
     assert (found.telemetry, found.quarantines, found.refused) == (1, 0, 0)
@@ -34,19 +38,20 @@ def test_windows_of_real_counters_are_stored_and_removed(tmp_path: Path) -> None
     assert take_in(records, spool).telemetry == 0
 
 
-def test_a_quarantine_is_stored_at_its_time(tmp_path: Path) -> None:
+def test_a_quarantine_is_stored_at_its_time(tmp_path: Path, records: Repository) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
     at = datetime(2026, 5, 4, 12, tzinfo=UTC)
     note = {**LABELS, "kind": "quarantine", "reason": "no g++", "failed_at": at.isoformat()}
     (spool / "quarantine-1.json").write_text(json.dumps(note))
-    records = opened(tmp_path)
 
     assert take_in(records, spool).quarantines == 1
     assert records.telemetry("AMD")[0].window_start == at
 
 
-def test_what_is_no_note_is_removed_and_counted_and_spoils_nothing(tmp_path: Path) -> None:
+def test_what_is_no_note_is_removed_and_counted_and_spoils_nothing(
+    tmp_path: Path, records: Repository
+) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
     bad = [
@@ -66,12 +71,12 @@ def test_what_is_no_note_is_removed_and_counted_and_spoils_nothing(tmp_path: Pat
         json.dumps({**LABELS, "kind": "quarantine", "reason": "x", "failed_at": "2026-05-04T00:00:00+00:00"})
     )
     (spool / "readme.txt").write_text("not ours")
-    found = take_in(opened(tmp_path), spool)
+    found = take_in(records, spool)
 
     assert (found.telemetry, found.quarantines, found.refused) == (0, 1, len(bad) + 1)
     assert [path.name for path in spool.iterdir()] == ["readme.txt"]
     assert Path("/etc/passwd").exists()
 
 
-def test_a_spool_that_is_not_there_is_empty(tmp_path: Path) -> None:
-    assert take_in(opened(tmp_path), tmp_path / "none").telemetry == 0
+def test_a_spool_that_is_not_there_is_empty(tmp_path: Path, records: Repository) -> None:
+    assert take_in(records, tmp_path / "none").telemetry == 0

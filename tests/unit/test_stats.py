@@ -314,6 +314,13 @@ def test_all_looks_together_err_no_more_than_promised() -> None:
     assert np.any(np.abs(walk) > boundaries, axis=1).mean() == pytest.approx(0.05, abs=0.0015)
 
 
+def test_a_very_early_look_still_has_an_interval() -> None:
+    (first, *_) = spending_confidences(3, 0.05, (0.05, 0.5, 1.0))
+
+    assert 0.999999 < first < 1
+    assert math.isfinite(student_quantile((1 + first) / 2, 2))
+
+
 @given(looks=st.integers(1, 6), alpha=st.sampled_from([0.01, 0.05, 0.1]))
 def test_every_look_is_at_least_as_sure_as_a_single_one(looks: int, alpha: float) -> None:
     confidences = spending_confidences(looks, alpha)
@@ -334,13 +341,6 @@ def test_every_look_is_at_least_as_sure_as_a_single_one(looks: int, alpha: float
         (3, 0.05, (0.5, 0.5, 1.0)),
     ],
 )
-def test_a_very_early_look_still_has_an_interval() -> None:
-    (first, *_) = spending_confidences(3, 0.05, (0.05, 0.5, 1.0))
-
-    assert 0.999999 < first < 1
-    assert math.isfinite(student_quantile((1 + first) / 2, 2))
-
-
 def test_looks_that_make_no_plan_are_refused(
     looks: int, alpha: float, fractions: tuple[float, ...] | None
 ) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.daemon.probation import PROBATION, why_roll_back
-from autotuner.daemon.triggers import LiveWindow, Reason, Rules, Situation, reasons, shift
+from autotuner.daemon.triggers import LiveWindow, Reason, Rules, Situation, reasons, shifted
 from autotuner.identity import current_environment
 from autotuner.persistence import Promotion
 from autotuner.workload import Workload
@@ -91,15 +91,18 @@ def test_a_shorter_series_is_no_reason() -> None:
 
 @given(st.lists(st.floats(0.5, 1.1), max_size=200))
 def test_live_times_within_the_slack_are_never_a_shift(ratios: list[float]) -> None:
-    assert shift(ratios, RULES) is None
+    assert not shifted(ratios, RULES)
 
 
 @given(st.floats(1.4, 100.0), st.lists(st.floats(0.8, 1.1), max_size=50))
 def test_a_lasting_shift_is_seen_within_a_few_windows(factor: float, before: list[float]) -> None:
-    found = shift([*before, *[factor] * 5], RULES)
+    assert shifted([*before, *[factor] * 5], RULES)
+    assert not shifted([*before, factor], RULES)
 
-    assert found is not None
-    assert len(before) < found <= len(before) + 5
+
+@given(st.floats(1.4, 100.0), st.integers(1, 100))
+def test_a_shift_that_has_passed_is_forgotten(factor: float, windows: int) -> None:
+    assert not shifted([*[factor] * windows, 1.0, 1.0], RULES)
 
 
 LATENCY, QUARANTINE = Reason(kind="latency", text="slow"), Reason(kind="quarantine", text="no g++")
