@@ -22,8 +22,7 @@ demo: install
 	$(BIN)/autotune forecast --symbol AMD --db $(DEMO_DB)
 
 test: install
-	$(BIN)/python -m pytest -q -n 2 -m "compiling and not exhaustive"
-	$(BIN)/python -m pytest -q -m "not compiling and not exhaustive"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 exhaustive: install
 	$(BIN)/python -m pytest -q -m exhaustive

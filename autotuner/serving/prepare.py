@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -11,14 +10,16 @@ import warnings
 from autotuner.serving.resolve import lookup
 from autotuner.serving.runtime import load_pipeline
 
+_NICE = 15
+"""The calls being served come first; yet not so much that a busy machine never gets this done."""
+
 
 def main(arguments: list[str]) -> None:
     """Load what ``arguments[0]``, JSON of ``symbol`` and ``load_pipeline``'s plain arguments, asks for.
 
     Ends with 1 and one line when the settings do not work here, so that nobody switches to them.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # the calls being served come first
+    os.nice(_NICE)
     asked = json.loads(arguments[0])
     symbol = asked.pop("symbol")
     wanted = lookup(symbol, **asked).settings

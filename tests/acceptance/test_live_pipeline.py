@@ -42,9 +42,10 @@ first = pipeline.predict(context).median
 seen = [pipeline.settings.to_dict()]
 for step in steps[1:]:
     promote(step)
-    switches, until = pipeline.switches, time.monotonic() + 60
+    switches, until = pipeline.switches, time.monotonic() + 120
     while pipeline.switches == switches and pipeline.waiting is None and time.monotonic() < until:
         pipeline.predict(context)
+        time.sleep(0.01)
     seen.append(pipeline.settings.to_dict())
 pipeline.close()
 close = bool((first - pipeline.predict(context).median).abs().max() < 1)
