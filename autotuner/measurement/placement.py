@@ -20,13 +20,13 @@ class Placement:
     def __init__(self, width: int) -> None:
         self._width = width
         self._cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        self._before = _busy_seconds()
+        self._before = busy_seconds()
 
     def next(self) -> frozenset[int] | None:
         """The CPUs of the next round."""
         if not 0 < self._width < len(self._cpus):
             return None
-        now = _busy_seconds()
+        now = busy_seconds()
         spent = [late - early for early, late in zip(self._before, now, strict=True)]
         self._before = now
         return least_busy(self._cpus, spent, self._width)
@@ -53,7 +53,8 @@ def place(pid: int, cpus: frozenset[int]) -> None:
             os.sched_setaffinity(int(thread), cpus)
 
 
-def _busy_seconds() -> list[float]:
+def busy_seconds() -> list[float]:
+    """CPU seconds that every CPU was busy since the machine started, by CPU number."""
     return [
         sum(times) - times.idle - getattr(times, "iowait", 0.0) for times in psutil.cpu_times(percpu=True)
     ]

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from autotuner.measurement.placement import Placement, least_busy, place
+from autotuner.measurement.placement import Placement, busy_seconds, least_busy, place
 from autotuner.measurement.turns import Turns
 from tests.unit.test_turns import Answering, never
 
@@ -27,19 +27,26 @@ def test_arms_that_want_every_cpu_are_left_where_they_are(width: int) -> None:
 
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
-def test_rounds_keep_away_from_a_busy_cpu() -> None:
-    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+def test_a_neighbour_is_seen_on_the_cpu_it_keeps_busy() -> None:
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        place(busy.pid, frozenset(CPUS[:1]))
-        placement = Placement(1)
-        time.sleep(0.5)
-        chosen = placement.next()
+        place(neighbour.pid, frozenset(CPUS[:1]))
+        time.sleep(0.2)
+        before = busy_seconds()
+        time.sleep(0.6)
+        spent = busy_seconds()[CPUS[0]] - before[CPUS[0]]
     finally:
-        busy.kill()
-        busy.wait()
+        neighbour.kill()
+        neighbour.wait()
 
-    assert chosen is not None
-    assert chosen.isdisjoint(CPUS[:1])
+    assert spent > 0.4
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
+def test_rounds_get_as_many_cpus_as_their_arms_need() -> None:
+    placement = Placement(1)
+
+    assert all(len(placement.next() or ()) == 1 for _ in range(5))
 
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
