@@ -129,7 +129,7 @@ class _Duel:
                 scores[arm.settings].append(math.log(self.score(launch, arm)))
             left = ran
             best = _simplest_of_equals(left, scores).settings.label
-            self.say(f"stage 1: {best} leads after launch {number} of {len(left)} challengers")
+            self.say(f"stage 1: {best} leads {len(left)} challengers after launch {number}")
         return _simplest_of_equals(left, scores)
 
     def fight(self, challenger: DuelArm) -> Failed | None:

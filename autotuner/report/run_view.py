@@ -89,6 +89,8 @@ def _fastest_line(document: Mapping[str, Any]) -> list[str]:
     if not fastest or fastest["settings"] == document["settings"]:
         return []
     ratio, calls = fastest["ratio"], document["workload"]["calls_per_process"]
+    if fastest["break_even_calls"] <= calls:  # it was in the duel, and a longer life would not change that
+        return []
     return [
         f"  fastest once running: {RuntimeSettings.from_dict(fastest['settings']).label}, "
         f"{ratio['estimate']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}] in the search; its start of "
