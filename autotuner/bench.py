@@ -14,7 +14,8 @@ import psutil
 from autotuner.errors import AutotuneError
 from autotuner.identity import current_environment, spare_threads
 from autotuner.locations import cache_folder, data_folder
-from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits, holds_artifacts, trial_artifacts
+from autotuner.measurement.caches import holds_artifacts, trial_artifacts
+from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.stats import EffectiveCost
 from autotuner.search.objective import Limits, Profile

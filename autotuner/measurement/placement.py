@@ -8,8 +8,10 @@ with all arms of a round on the same CPU (docs/decisions/0012-one-place-a-round.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
@@ -55,6 +57,22 @@ def place(pid: int, cpus: frozenset[int]) -> None:
 
 def busy_seconds() -> list[float]:
     """CPU seconds that every CPU was busy since the machine started, by CPU number."""
+    # Guest time is already inside user time.
     return [
-        sum(times) - times.idle - getattr(times, "iowait", 0.0) for times in psutil.cpu_times(percpu=True)
+        sum(times) - sum(getattr(times, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
+        for times in psutil.cpu_times(percpu=True)
     ]
+
+
+def with_siblings(cpus: frozenset[int]) -> frozenset[int]:
+    """``cpus`` and those that share a core with one of them, as far as the system tells."""
+    return cpus.union(*map(_siblings, cpus))
+
+
+@functools.cache
+def _siblings(cpu: int) -> frozenset[int]:
+    with contextlib.suppress(OSError, ValueError):
+        text = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+        ends = [[int(end) for end in part.split("-")] for part in text.strip().split(",")]
+        return frozenset(each for part in ends for each in range(part[0], part[-1] + 1))
+    return frozenset()

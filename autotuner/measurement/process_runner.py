@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import random
 import shutil
 import tempfile
@@ -18,16 +17,16 @@ import numpy.typing as npt
 
 from autotuner.errors import AutotuneError
 from autotuner.measurement.accuracy import WINDOWS
+from autotuner.measurement.caches import trial_artifacts
 from autotuner.measurement.child import Child, ChildError
-from autotuner.measurement.enough import Enough
+from autotuner.measurement.enough import AsLongAsStarting, Enough
 from autotuner.measurement.evidence import ShapeForecasts, merge_accuracy, read_forecasts
 from autotuner.measurement.job import ArmJob
-from autotuner.measurement.started import StartedArm
+from autotuner.measurement.started import StartedArm, not_compiled
 from autotuner.measurement.stats import EffectiveCost, paired_ratio, shape_timing
 from autotuner.measurement.trial import ArmLaunch, Failed, Launch, Measured, Outcome
 from autotuner.measurement.turns import Taken, Turns
 from autotuner.workload import Workload
-from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 
 SEEDS = (11, 12, 13)
@@ -100,7 +99,7 @@ class ProcessRunner:
                 reference = self._ensure_reference(deadline)
                 self._say(f"starting {settings.label}")
                 arm = self._start(settings, children, deadline, cold=not again)
-                failed = _not_compiled(settings, arm.report)
+                failed = not_compiled(settings, arm.report)
                 outcome = failed or self._measure_beside(reference, arm, deadline, beat)
                 if (
                     not settings.compiled
@@ -120,12 +119,14 @@ class ProcessRunner:
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
         """Fresh processes of all arms, timed in turns; see ``Runner``."""
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
+        deadline = began + seconds
         with self._only_one_more() as children:
             started = [self._start_or_fail(settings, children, deadline) for settings in arms]
             running = [arm for arm in started if isinstance(arm, StartedArm)]
             self._say(f"timing {len(running)} settings side by side")
-            taken = self._turns(running, deadline).take(blocks, lambda *_: False)
+            longer = AsLongAsStarting(blocks=blocks, began=began)
+            taken = self._turns(running, deadline).take(longer.most, longer)
             ended = {id(arm): _launched(arm, index, taken, deadline) for index, arm in enumerate(running)}
             results = tuple(arm if isinstance(arm, Failed) else ended[id(arm)] for arm in started)
         return Launch(settings=tuple(arms), arms=results, conditions=taken.conditions)
@@ -231,7 +232,7 @@ class ProcessRunner:
             arm = self._start(settings, children, deadline, cold=False)
         except ChildError as error:
             return error.failed
-        failed = _not_compiled(settings, arm.report)
+        failed = not_compiled(settings, arm.report)
         if failed is not None:
             arm.child.close()
         return failed or arm
@@ -268,28 +269,6 @@ class ProcessRunner:
         return folder
 
 
-def trial_artifacts(caches: Path, settings: RuntimeSettings) -> Path:
-    """Where below ``caches`` the trials of some settings keep what they compiled."""
-    return caches / hashlib.sha256(settings.key.encode()).hexdigest()[:16]
-
-
-def holds_artifacts(caches: Path, settings: RuntimeSettings) -> bool:
-    """Whether an earlier trial left there what it compiled."""
-    return any(path.is_file() for path in trial_artifacts(caches, settings).rglob("*"))
-
-
-def _not_compiled(settings: RuntimeSettings, report: CompileReport) -> Failed | None:
-    if not settings.compiled or report.really_compiled:
-        return None
-    if report.recompile_limit_hit:
-        cause = (
-            f"the recompile limit of {settings.recompile_limit} was reached and further shapes ran eagerly"
-        )
-    else:
-        cause = "no graph was compiled"
-    return Failed(kind="not_compiled", detail=f"asked for {settings.compile_mode}, but {cause}")
-
-
 def _launched(arm: StartedArm, index: int, taken: Taken, deadline: float) -> ArmLaunch | Failed:
     if index in taken.failed:
         return taken.failed[index]
@@ -297,7 +276,7 @@ def _launched(arm: StartedArm, index: int, taken: Taken, deadline: float) -> Arm
         arm.refresh(deadline + _GRACE_SECONDS)
     except ChildError as error:
         return error.failed
-    return _not_compiled(arm.settings, arm.report) or ArmLaunch(
+    return not_compiled(arm.settings, arm.report) or ArmLaunch(
         start_ms=arm.cold_start_ms,
         blocks=taken.blocks[index],
         peak_bytes=arm.peak_bytes,

@@ -24,7 +24,7 @@ class Runner(Protocol):
         ...
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
-        """Start a fresh process per arm and time ``blocks`` interleaved blocks of each within ``seconds``."""
+        """Start a fresh process per arm and time ``blocks`` or more interleaved blocks of each within ``seconds``."""
         ...
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from autotuner.measurement.child import Child
 from autotuner.measurement.placement import place
 from autotuner.measurement.timing import WINDOW
-from autotuner.measurement.trial import Block
+from autotuner.measurement.trial import Block, Failed
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 
@@ -44,3 +44,16 @@ class StartedArm:
     def refresh(self, deadline: float) -> None:
         """Ask for that again."""
         self.note(self.child.ask({"ask": "report"}, event="report", deadline=deadline))
+
+
+def not_compiled(settings: RuntimeSettings, report: CompileReport) -> Failed | None:
+    """The failure of settings that ask for compilation and did not get it, None for all others."""
+    if not settings.compiled or report.really_compiled:
+        return None
+    if report.recompile_limit_hit:
+        cause = (
+            f"the recompile limit of {settings.recompile_limit} was reached and further shapes ran eagerly"
+        )
+    else:
+        cause = "no graph was compiled"
+    return Failed(kind="not_compiled", detail=f"asked for {settings.compile_mode}, but {cause}")

@@ -97,8 +97,9 @@ class Turns:
     def _quiet_round(self, still_wanted: int) -> dict[int, list[Block]]:
         """A round that nobody disturbed, or after a few attempts, or for want of time, one that is flagged."""
         for attempt in range(1 + REPEATS):
-            self._place(self._placement.next())
-            self._watch.start()
+            cpus = self._placement.next()
+            self._place(cpus)
+            self._watch.start(cpus)
             started = time.monotonic()
             turn = self._round()
             self._longest_round = max(self._longest_round, time.monotonic() - started)

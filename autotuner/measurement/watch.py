@@ -9,6 +9,7 @@ from collections.abc import Callable
 import psutil
 
 from autotuner.measurement.hardware import Reading, Seen, judge, own_processes, read
+from autotuner.measurement.placement import busy_seconds, with_siblings
 from autotuner.measurement.trial import Conditions
 
 FOREIGN_SHARE = 0.15
@@ -19,9 +20,11 @@ _HOPELESS = 3
 
 
 class Watch:
-    """Compares the machine's busy time with that of our own processes; ``own`` gives their CPU seconds.
+    """Compares busy time with that of our own processes; ``own`` gives their CPU seconds.
 
-    ``reading`` tells what the hardware says at the end of a round.
+    A round that was kept on some CPUs is disturbed by what others do on those, or on siblings that share their
+    cores; a round that was not, by what others do anywhere. ``reading`` tells what the hardware says at the end
+    of a round.
     """
 
     def __init__(
@@ -40,20 +43,22 @@ class Watch:
         """The machine has been busy all along: taking rounds again would only take longer."""
         return self._quiet == 0 and self._flagged >= _HOPELESS
 
-    def start(self) -> None:
-        """Begin a round."""
+    def start(self, cpus: frozenset[int] | None = None) -> None:
+        """Begin a round on ``cpus``, None for all."""
+        self._cpus = None if cpus is None else with_siblings(cpus)
         self._wall = time.monotonic()
-        self._busy = _busy_seconds()
+        self._busy = busy_seconds()
         self._mine = self._own() + _this_process()
 
     def disturbed(self) -> bool:
         """Whether someone else used the device since ``start``."""
         wall = time.monotonic() - self._wall
         mine = self._own() + _this_process() - self._mine
-        foreign = max(0.0, _busy_seconds() - self._busy - mine)
-        self._foreign_total += foreign
+        spent = [late - early for early, late in zip(self._busy, busy_seconds(), strict=True)]
+        self._foreign_total += max(0.0, sum(spent) - mine)
+        foreign = sum(spent[cpu] for cpu in self._cpus if cpu < len(spent)) if self._cpus else sum(spent)
         self._seen, slowed = judge(self._seen, self._reading(), own_processes())
-        seen = slowed or foreign > max(2 * _TICK, FOREIGN_SHARE * wall)
+        seen = slowed or foreign - mine > max(2 * _TICK, FOREIGN_SHARE * wall)
         self._quiet += not seen
         return seen
 
@@ -71,14 +76,6 @@ class Watch:
             foreign_gpu_processes=self._seen.foreign_gpu_processes,
             clock_share=round(self._seen.clock_share, 3),
         )
-
-
-def _busy_seconds() -> float:
-    times = psutil.cpu_times()
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    # guest time is already inside user time
-    guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-    return float(sum(times) - idle - guest)
 
 
 def _this_process() -> float:

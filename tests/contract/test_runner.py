@@ -100,11 +100,10 @@ def measure(runner: Runner, case: Case, settings: RuntimeSettings) -> Measured:
     return outcome
 
 
-def check_blocks(shapes: tuple[tuple[Block, ...], ...], case: Case, blocks: int | None = None) -> None:
+def check_blocks(shapes: tuple[tuple[Block, ...], ...], case: Case, blocks: int = 1) -> None:
     assert len(shapes) == case.shapes
     assert len({len(shape) for shape in shapes}) == 1
-    if blocks is not None:
-        assert len(shapes[0]) == blocks
+    assert len(shapes[0]) >= blocks
     calls = [call for shape in shapes for block in shape for call in block]
     assert calls
     assert all(isinstance(call, float) and 0 < call < math.inf for call in calls)

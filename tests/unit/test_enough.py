@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
-from autotuner.measurement.enough import Enough
+from autotuner.measurement.enough import AsLongAsStarting, Enough
 from autotuner.measurement.stats import EffectiveCost
 from autotuner.measurement.turns import ArmBlocks
 
@@ -54,3 +56,16 @@ def test_an_interval_that_stops_narrowing_is_enough(second: float, ends: bool) -
     assert not enough(first_look, [arm(10.0, 0.1, first_look, 1), arm(10.0, 0.1, first_look, 2)])
 
     assert enough(second_look, [arm(10.0, second, second_look, 1), arm(10.0, second, second_look, 2)]) is ends
+
+
+def test_a_launch_that_took_long_to_start_is_timed_for_as_long() -> None:
+    enough = AsLongAsStarting(blocks=3, began=time.monotonic() - 0.2)
+
+    assert not enough(3, [])
+    time.sleep(0.25)
+    assert not enough(2, [])
+    assert enough(3, [])
+
+
+def test_a_launch_has_a_most_of_blocks() -> None:
+    assert AsLongAsStarting(blocks=3, began=time.monotonic() - 1000.0).most == 24

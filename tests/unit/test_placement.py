@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from autotuner.measurement.placement import Placement, busy_seconds, least_busy, place
+from autotuner.measurement.placement import Placement, busy_seconds, least_busy, place, with_siblings
 from autotuner.measurement.turns import Turns
+from autotuner.measurement.watch import Watch
 from tests.unit.test_turns import Answering, never
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -40,6 +41,36 @@ def test_a_neighbour_is_seen_on_the_cpu_it_keeps_busy() -> None:
         neighbour.wait()
 
     assert spent > 0.4
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
+def test_a_neighbour_disturbs_rounds_on_its_own_core_alone() -> None:
+    elsewhere = [cpu for cpu in CPUS if cpu not in with_siblings(frozenset(CPUS[:1]))]
+    if not elsewhere:
+        pytest.skip("needs two cores")
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    always = []
+    try:
+        place(neighbour.pid, frozenset(CPUS[:1]))
+        time.sleep(0.2)
+        watch = Watch(lambda: 0.0)
+        for cpu in (CPUS[0], elsewhere[0]):
+            seen = []
+            for _ in range(8):  # another test may use that CPU for a while
+                watch.start(frozenset({cpu}))
+                time.sleep(0.25)
+                seen.append(watch.disturbed())
+            always.append(all(seen))
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+
+    assert always == [True, False]
+
+
+def test_siblings_share_a_core_with_what_was_asked() -> None:
+    assert frozenset(CPUS[:1]) <= with_siblings(frozenset(CPUS[:1]))
+    assert with_siblings(frozenset({1 << 20})) == {1 << 20}
 
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
