@@ -1,19 +1,17 @@
-"""What measures a run: a search space, a runner over it, and the lock that lets one run measure at a time."""
+"""What measures a run: a search space and a runner over it."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import psutil
 
-from autotuner.errors import AutotuneError
 from autotuner.identity import current_environment, spare_threads
-from autotuner.locations import cache_folder, data_folder
+from autotuner.locations import cache_folder
 from autotuner.measurement.caches import holds_artifacts, trial_artifacts
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
@@ -100,31 +98,6 @@ def effective_cost(workload: Workload, profile: Profile) -> EffectiveCost:
         sigma_weight=profile.sigma_weight,
         calls_per_process=workload.calls_per_process,
     )
-
-
-@contextlib.contextmanager
-def one_measurer(device: str, say: Say, *, seconds: float) -> Iterator[None]:
-    """Measure alone on a device; the lock goes with its process, however that ends.
-
-    Waits up to ``seconds`` for another run. Raises ``AutotuneError`` when that is not over by then.
-    """
-    folder = data_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / f"measuring-{device}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        say(f"waiting: another autotune run is measuring on {device}")
-        try:
-            lock.acquire(timeout=seconds)
-        except filelock.Timeout:
-            raise AutotuneError(
-                f"another autotune run has been measuring on {device} for {seconds:.0f} s; try again later"
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _memory(limits: Limits) -> int:

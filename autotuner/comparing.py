@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from autotuner.bench import Bench, one_measurer
+from autotuner.alone import alone
+from autotuner.bench import Bench
 from autotuner.measurement.trial import Outcome
 from autotuner.persistence import Store, Subject
 from toto_core.settings import COMPILE_MODES, RuntimeSettings
@@ -58,7 +59,7 @@ def compare_modes(
     }
     done = False
     try:
-        with one_measurer(device, say, seconds=seconds):
+        with alone(store.records, device, seconds=seconds, say=say):
             runner = bench.make_runner(say)
             try:
                 for settings in dict.fromkeys(asked.values()):

@@ -44,6 +44,7 @@ class DaemonConfig(_Section):
     threads: Annotated[int, Field(ge=1)] | None = None
     budget_seconds_per_day: Seconds = 3600.0
     cool_down_hours: Annotated[float, Field(ge=0)] = 6.0
+    recheck_hours: Annotated[float, Field(ge=0)] = 24.0
     canary_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     run_seconds: Annotated[float, Field(gt=0)] = 300.0
     max_age_days: Annotated[float, Field(gt=0)] = 7.0
@@ -53,6 +54,11 @@ class DaemonConfig(_Section):
     def cool_down(self) -> timedelta:
         """How long a symbol is left alone after a run."""
         return timedelta(hours=self.cool_down_hours)
+
+    @property
+    def recheck_every(self) -> timedelta:
+        """How long settings are left alone before they are measured on prices they have not seen; zero: for ever."""
+        return timedelta(hours=self.recheck_hours)
 
     @property
     def maximum_age(self) -> timedelta:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from autotuner.measurement.trial import Measured
-from autotuner.promotion.duel import STAGE1_SHARE, DuelArm
+from autotuner.promotion.pick import STAGE1_SHARE
+from autotuner.promotion.records import DuelArm
 from autotuner.search.objective import Profile, drift_factor
 from autotuner.search.study import StudyResult
 from toto_core.settings import RuntimeSettings
@@ -25,6 +26,19 @@ def finalists(study: StudyResult, reference: RuntimeSettings, *, seconds: float)
         if count and spent > STAGE1_SHARE * seconds:
             return challengers[:count]
     return challengers
+
+
+def why_unfit(champion: RuntimeSettings, study: StudyResult) -> str | None:
+    """The limits that the search saw the champion break, None when it keeps them or was not measured.
+
+    Who breaks a limit on today's prices cannot stay because nothing is proven faster.
+    """
+    broken = [
+        "; ".join(entry.judged.reasons)
+        for entry in study.ranked
+        if entry.settings == champion and isinstance(entry.outcome, Measured) and not entry.judged.feasible
+    ]
+    return broken[0] if broken else None
 
 
 def duel_arm(settings: RuntimeSettings, study: StudyResult, profile: Profile) -> DuelArm:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from autotuner.bench import Bench, effective_cost, one_measurer, process_bench
+from autotuner.alone import alone
+from autotuner.bench import Bench, effective_cost, process_bench
 from autotuner.budget import search_seconds, trial_seconds
 from autotuner.errors import AutotuneError
-from autotuner.finalists import duel_arm, finalists
-from autotuner.lease import device_id, held_lease
+from autotuner.finalists import duel_arm, finalists, why_unfit
 from autotuner.locations import studies_url
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.trial import Measured
@@ -67,12 +67,9 @@ def tune(
     try:
         with contextlib.ExitStack() as stack:
             if bench.exclusive:
-                stack.enter_context(
-                    one_measurer(request.device, listener.say, seconds=max(0.0, end - clock()))
-                )
-                left, device = max(0.0, end - clock()), device_id(request.device)
-                held = held_lease(store.records, device, seconds=left, say=listener.say)
-                run = replace(run, check=stack.enter_context(held).check)
+                left = max(0.0, end - clock())
+                lease = alone(store.records, request.device, seconds=left, say=listener.say)
+                run = replace(run, check=stack.enter_context(lease).check)
             document = run.go(study_name, end)
         store.end_run(run_id, "finished", document)
         status = None
@@ -174,12 +171,21 @@ class _Run:
     def _find(self, runner: Runner, study_name: str, champion: Promotion | None, end: float) -> _Found:
         """Search, duel and decide."""
         study = self._search(runner, study_name, champion, end)
+        unfit = why_unfit(champion.settings, study) if champion else None
+        if champion and unfit:
+            self.listener.say(f"the champion {champion.settings.label} breaks a limit and goes: {unfit}")
+        outgoing, champion = champion, None if unfit else champion
         result = self._duel(runner, study, champion, end)
         decision = decide(
             result,
             champion=champion.settings if champion else None,
             reference=self.bench.space.reference,
         )
+        if outgoing and unfit:
+            reason = (
+                f"The champion {outgoing.settings.label} breaks a limit ({unfit}) and goes. {decision.reason}"
+            )
+            decision = replace(decision, reason=reason)
         return _Found(study=study, decision=decision, figures=self._figures(decision, study, result))
 
     def _search(self, runner: Runner, study_name: str, champion: Promotion | None, end: float) -> StudyResult:

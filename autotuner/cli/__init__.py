@@ -22,6 +22,7 @@ _COMMANDS = {
     "rollback": "choose",
     "pin": "choose",
     "unpin": "choose",
+    "recheck": "recheck",
     "forecast": "forecast",
     "daemon": "daemon",
     "config": "daemon",

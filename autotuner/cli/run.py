@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autotuner.cli.asked import Asked, request_of
 from autotuner.cli.options import (
     SYMBOL,
     data_option,
@@ -31,34 +30,6 @@ from toto_core.symbols import parse_symbol
 if TYPE_CHECKING:
     from autotuner.cli.live import LiveProgress, PlainProgress
     from autotuner.persistence import Store
-    from autotuner.tune_request import TuneRequest
-    from autotuner.workload import Workload
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The options of one ``run`` that hold for all its symbols."""
-
-    data: Path | None
-    profile: str
-    model: str | None
-    context_length: int | None
-    prediction_length: int | None
-    num_samples: int | None
-    workload: Path | None
-    calls_per_process: int | None
-    deadline_ms: float | None
-    memory_limit_mb: int | None
-    trials: int
-    timeout: float
-    device: str
-    because: str | None
-    canary: float
-    threads: int | None
-    seed: int
-    resume: bool
-    fresh: bool
-    replay: Path | None
 
 
 @click.command()
@@ -218,7 +189,7 @@ def _tune_all(
 def _tune(symbol: str, asked: Asked, store: Store, *, quiet: bool) -> dict[str, Any]:
     from autotuner.session import tune
 
-    request = _request(symbol, asked)
+    request = request_of(symbol, asked)
     bench = None
     if asked.replay:
         from autotuner.replaying import replay_bench
@@ -226,47 +197,6 @@ def _tune(symbol: str, asked: Asked, store: Store, *, quiet: bool) -> dict[str, 
         request, bench = replay_bench(request, asked.replay)
     with _progress(quiet=quiet) as progress:
         return tune(request, store, progress, bench)
-
-
-def _request(symbol: str, asked: Asked) -> TuneRequest:
-    from autotuner.search.objective import Limits, profile
-    from autotuner.tune_request import TuneRequest
-
-    peak = None if asked.memory_limit_mb is None else asked.memory_limit_mb << 20
-    return TuneRequest(
-        symbol=symbol,
-        workload=_workload(asked),
-        profile=profile(asked.profile),
-        limits=Limits(peak_bytes=peak, deadline_ms=asked.deadline_ms),
-        data=asked.data,
-        device=asked.device,
-        trials=asked.trials,
-        seconds=asked.timeout,
-        seed=asked.seed,
-        threads=asked.threads,
-        because=asked.because,
-        canary=asked.canary,
-        resume=asked.resume,
-        reuse=not asked.fresh,
-    )
-
-
-def _workload(asked: Asked) -> Workload:
-    from autotuner.workload import RequestShape, Workload, read_workload
-
-    lengths = {"context_length": asked.context_length, "prediction_length": asked.prediction_length}
-    given: dict[str, Any] = {name: value for name, value in lengths.items() if value is not None}
-    if asked.num_samples is not None:
-        given["num_samples"] = asked.num_samples or None  # 0 asks for the mean path
-    if asked.workload and given:
-        raise UsageError(f"--workload and --{next(iter(given)).replace('_', '-')} contradict each other")
-    shapes = (RequestShape(**given),)
-    workload = read_workload(asked.workload) if asked.workload else Workload(shapes=shapes)
-    return dataclasses.replace(
-        workload,
-        model=asked.model or workload.model,
-        calls_per_process=asked.calls_per_process or workload.calls_per_process,
-    )
 
 
 def _symbols(
@@ -291,14 +221,12 @@ def _symbols(
 
 
 def _due(symbols: Sequence[str], store: Store, device: str) -> tuple[str, ...]:
-    from autotuner.daemon.triggers import reason_to_tune
+    from autotuner.daemon.due import why_due
     from autotuner.identity import current_environment
 
-    found = []
+    found, environment, now = [], current_environment(device), datetime.now(UTC)
     for symbol in symbols:
-        reason = reason_to_tune(
-            store.active(symbol), environment=current_environment(device), now=datetime.now(UTC)
-        )
+        reason = why_due(store, symbol, environment=environment, now=now)
         note(f"{symbol}: {'due: ' + reason if reason else 'not due'}")
         if reason:
             found.append(symbol)

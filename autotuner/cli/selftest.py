@@ -60,7 +60,8 @@ def selftest_command(
     """
     import numpy as np
 
-    from autotuner.bench import effective_cost, one_measurer, process_bench
+    from autotuner.alone import alone
+    from autotuner.bench import effective_cost, process_bench
     from autotuner.identity import current_environment
     from autotuner.persistence import Store
     from autotuner.search.objective import Limits, profile
@@ -82,7 +83,7 @@ def selftest_command(
         patch_size=prepared.patch_size,
         seed=seed,
     )
-    with Store(location(db)) as store, one_measurer(device, note, seconds=timeout):
+    with Store(location(db)) as store, alone(store.records, device, seconds=timeout, say=note):
         runner = bench.make_runner(lambda _: None)
         try:
             result = self_test(

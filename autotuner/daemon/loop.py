@@ -184,6 +184,13 @@ class ThisMachine:
 
     def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
         """Run ``autotune run`` in a process of its own; a quiet window that begins meanwhile ends it."""
+        return self._measure(["run", "--json", *arguments], seconds)
+
+    def recheck(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
+        """Run ``autotune recheck`` likewise."""
+        return self._measure(["recheck", "--json", *arguments], seconds)
+
+    def _measure(self, arguments: Sequence[str], seconds: float) -> Tuned:
         return run_tuner(
             arguments,
             nice=self.nice,

@@ -10,7 +10,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from autotuner.config import SymbolConfig
+from autotuner.daemon.due import confirmations
 from autotuner.daemon.plan import Due
+from autotuner.daemon.rechecks import rechecks_of
 from autotuner.daemon.triggers import LiveWindow, Reason, Situation
 from autotuner.errors import AutotuneError
 from autotuner.identity import Environment
@@ -18,6 +20,7 @@ from autotuner.persistence import Promotion, Store
 from autotuner.serving.canary import on_trial
 from autotuner.serving.telemetry import quantile_ms
 from autotuner.workload import Workload
+from storage.errors import NotFound
 from storage.records import TelemetryRecord
 from toto_core.model_files import CheckpointError, digest, locate
 from toto_core.series import SeriesError, find_series
@@ -33,7 +36,9 @@ _FEWEST_CALLS = 100
 class Observed:
     """A symbol's situation, what production calls a day, and when its last run ended.
 
-    ``windows_before`` are those of the settings before, where the promotion is on trial.
+    ``windows_before`` are those of the settings before, where the promotion is on trial. ``fruitless`` counts the
+    runs since the promotion that changed nothing. ``unseen_since`` is
+    set when prices are there that the settings were neither measured nor rechecked on, to when they were last.
     """
 
     symbol: str
@@ -42,6 +47,8 @@ class Observed:
     calls_per_day: float = 0.0
     excess_ms: float = 0.0
     last_ended: datetime | None = None
+    fruitless: int = 0
+    unseen_since: datetime | None = None
 
     def due(self, reasons: tuple[Reason, ...], *, seconds: float) -> Due:
         """The symbol with its reasons, for the plan."""
@@ -51,6 +58,7 @@ class Observed:
             calls_per_day=self.calls_per_day,
             excess_ms=self.excess_ms,
             last_ended=self.last_ended,
+            fruitless=self.fruitless,
             seconds=seconds,
         )
 
@@ -70,20 +78,26 @@ def observe(
     windows = _windows(notes)
     before_it = on_trial(promotion.evidence)
     promised = _promised(promotion)
-    before, after = _buckets(store, symbol, config)
+    rechecks = rechecks_of(records, promotion)
+    measured, present = _prices(store, symbol, config)
+    confirmed = confirmations(store, promotion)
     situation = Situation(
         promotion=promotion,
         environment=environment,
         now=now,
+        tuned_at=max(confirmed, default=None),
         promised_p50_ms=promised[0],
         promised_p99_ms=promised[1],
         model_changed=_model_changed(store, symbol, promotion),
         workload_shifted=_shifted(notes, promotion.workload),
-        bucket=after,
-        promoted_bucket=before,
+        bucket=_power(present),
+        promoted_bucket=_power(measured),
         windows=windows,
         quarantines=[note["reason"] for note in notes if note["kind"] == "quarantine"],
+        broken=rechecks[-1].broken if rechecks else (),
     )
+    seen = {recheck.series_digest for recheck in rechecks[-1:]} | ({measured.digest} if measured else set())
+    last_seen = rechecks[-1].ended if rechecks else promotion.promoted_at
     days = max((now - promotion.promoted_at) / DAY, 1 / 24)
     live = windows[-1].p50_ms if windows else 0.0
     return Observed(
@@ -93,6 +107,8 @@ def observe(
         calls_per_day=sum(window.calls for window in windows) / days,
         excess_ms=max(0.0, live - promised[0]) if promised[0] else 0.0,
         last_ended=ended,
+        fruitless=len(confirmed),
+        unseen_since=last_seen if present and present.digest not in seen else None,
     )
 
 
@@ -148,20 +164,30 @@ def _model_changed(store: Store, symbol: str, promotion: Promotion) -> str | Non
     return None if now == subject.model_digest else f"weights {subject.model_digest[:8]}, now {now[:8]}"
 
 
-def _buckets(store: Store, symbol: str, config: SymbolConfig) -> tuple[int | None, int | None]:
-    """The powers of two that the series had reached when it was measured, and has reached now."""
+@dataclass(frozen=True, kw_only=True)
+class _Prices:
+    digest: str
+    points: int
+
+
+def _prices(store: Store, symbol: str, config: SymbolConfig) -> tuple[_Prices | None, _Prices | None]:
+    """The prices that the symbol was measured on, and those that are there now; None for what is not known."""
     try:
         subject = store.measured_subject(symbol)
         if subject is None:
             return None, None
-        before = store.records.series(subject.series_digest).points
-        return _power(before), _power(len(find_series(symbol, config.data)))
-    except (SeriesError, AutotuneError):
+        measured, present = store.records.series(subject.series_digest), find_series(symbol, config.data)
+    except (SeriesError, AutotuneError, NotFound):
         return None, None
+    return (
+        _Prices(digest=measured.digest, points=measured.points),
+        _Prices(digest=present.digest, points=len(present)),
+    )
 
 
-def _power(points: int) -> int:
-    return 1 << math.floor(math.log2(points)) if points > 0 else 0
+def _power(prices: _Prices | None) -> int | None:
+    """The power of two that a series has reached."""
+    return 1 << math.floor(math.log2(prices.points)) if prices and prices.points > 0 else None
 
 
 def _shifted(notes: Sequence[Mapping[str, Any]], workload: Workload) -> str | None:

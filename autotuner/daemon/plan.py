@@ -21,6 +21,8 @@ _RANK: dict[Kind, int] = {
     "age": 9,
 }
 """Between equal losses: what may be unsafe first, what is merely old last."""
+_MOST_DOUBLINGS = 4
+"""From six hours to four days."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,8 @@ class Due:
     """A symbol with reasons to tune, the most pressing first.
 
     ``calls_per_day`` is what production makes of it, ``excess_ms`` what a call takes beyond its promise;
-    ``last_ended`` is when its last run ended; ``seconds`` what a run of it may take.
+    ``last_ended`` is when its last run ended, ``fruitless`` how many runs since its promotion changed nothing,
+    ``seconds`` what a run of it may take.
     """
 
     symbol: str
@@ -36,6 +39,7 @@ class Due:
     calls_per_day: float = 0.0
     excess_ms: float = 0.0
     last_ended: datetime | None = None
+    fruitless: int = 0
     seconds: float = 300.0
 
     @property
@@ -71,14 +75,16 @@ class Plan:
 def plan(due: Sequence[Due], *, now: datetime, spent_seconds: float, rules: BudgetRules) -> Plan:
     """Choose from ``due``; ``spent_seconds`` were measured in the last 24 hours.
 
-    A symbol in its cool-down is left alone whatever the reason, so that nothing flaps; one that would exceed
+    A symbol in its cool-down is left alone whatever the reason, so that nothing flaps, and twice as long after every
+    run that changed nothing: what tuning does not cure is not tried again every few hours. One that would exceed
     the day's budget waits, and a cheaper one behind it may still be chosen.
     """
     chosen: list[Due] = []
     skipped: list[Skipped] = []
     left = rules.seconds_per_day - spent_seconds
     for each in sorted(due, key=_urgency):
-        rests_until = None if each.last_ended is None else each.last_ended + rules.cool_down
+        rest = rules.cool_down * 2 ** min(each.fruitless, _MOST_DOUBLINGS)
+        rests_until = None if each.last_ended is None else each.last_ended + rest
         if rests_until is not None and now < rests_until:
             skipped.append(
                 Skipped(symbol=each.symbol, why=f"cools down until {rests_until:%Y-%m-%d %H:%M} UTC")

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from autotuner.config import Config
-from autotuner.daemon.canary import judge
+from autotuner.daemon.corrections import settle_trial, take_back
 from autotuner.daemon.intake import Intake, take_in
 from autotuner.daemon.observing import DAY, Observed, observe
 from autotuner.daemon.plan import BudgetRules, Due, Plan, Skipped, plan
-from autotuner.daemon.probation import why_roll_back
+from autotuner.daemon.probation import UNSAFE
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
-from autotuner.daemon.triggers import PAST_PROMISE, Rules, reasons
+from autotuner.daemon.rechecks import recheck_seconds, why_not_recheck
+from autotuner.daemon.triggers import Rules, reasons
 from autotuner.daemon.tuner import Tuned
 from autotuner.errors import AutotuneError
 from autotuner.identity import Environment
 from autotuner.locations import spool_folder
-from autotuner.persistence import Promotion, Store
-from autotuner.serving.canary import FIELD, on_trial
+from autotuner.persistence import Store
 
+RECHECK_SECONDS = 120.0
+"""What a recheck may take: two processes start, and forecast some fifty windows each."""
 SPARE_SECONDS = 60.0
 """A run may take this much longer than it was given before it is stopped: it stores and cleans up."""
 
@@ -46,6 +48,10 @@ class Machine(Protocol):
         """Run ``autotune run`` with ``arguments``."""
         ...
 
+    def recheck(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
+        """Run ``autotune recheck`` with ``arguments``."""
+        ...
+
     def stopping(self) -> bool:
         """Whether the daemon was asked to end."""
         ...
@@ -56,6 +62,7 @@ class Ticked:
     """What a tick did."""
 
     intake: Intake
+    rechecked: tuple[str, ...] = ()
     rolled_back: tuple[str, ...] = ()
     tuned: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
@@ -64,6 +71,7 @@ class Ticked:
 
     def __str__(self) -> str:
         parts = [f"tuned {', '.join(self.tuned) or 'nothing'}"]
+        parts += [f"rechecked {', '.join(self.rechecked)}"] if self.rechecked else []
         parts += [f"rolled back {', '.join(self.rolled_back)}"] if self.rolled_back else []
         parts += [f"failed {', '.join(self.failed)}"] if self.failed else []
         parts += [f"waiting {', '.join(each.symbol for each in self.skipped)}"] if self.skipped else []
@@ -86,23 +94,33 @@ class Ticker:
     def tick(self) -> Ticked:
         """One round over all symbols. Raises ``StorageError`` when the store fails."""
         intake = take_in(self.store.records, spool_folder(self.store.location))
-        now, rolled_back, due = self.machine.now(), [], []
+        now, rules = self.machine.now(), Rules(maximum_age=self.config.daemon.maximum_age)
+        rolled_back: list[str] = []
+        rechecked: list[str] = []
+        due: list[Due] = []
         for symbol in self.symbols:
             observed = self._observe(symbol, now)
             if observed is None:
                 continue
-            if self._judged_trial(observed, now):
+            if settle_trial(self.store, observed, now, self.log):
                 observed = self._observe(symbol, now) or observed
-            if self._took_back(observed, now):
+            if self._recheck(observed, now):
+                rechecked.append(symbol)
+                observed = self._observe(symbol, now) or observed
+            found = reasons(observed.situation, rules)
+            if take_back(self.store, observed, found, now, self.log):
                 rolled_back.append(symbol)
                 observed = self._observe(symbol, now) or observed
-            found = reasons(observed.situation, Rules(maximum_age=self.config.daemon.maximum_age))
+                # What was unsafe stays the reason to tune: without it the ledger would say "never tuned".
+                unsafe = tuple(reason for reason in found if reason.kind in UNSAFE)
+                found = unsafe or reasons(observed.situation, rules)
             if found:
                 due.append(observed.due(found, seconds=self.config.daemon.run_seconds))
         chosen = self._plan(due, now)
         tuned, failed, held = self._tune(chosen)
         return Ticked(
             intake=intake,
+            rechecked=tuple(rechecked),
             rolled_back=tuple(rolled_back),
             tuned=tuple(tuned),
             failed=tuple(failed),
@@ -118,68 +136,37 @@ class Ticker:
             self.log("unreadable", symbol=symbol, reason=str(error))
             return None
 
-    def _took_back(self, observed: Observed, now: datetime) -> bool:
+    def _recheck(self, observed: Observed, now: datetime) -> bool:
+        """Whether the settings were measured on prices they had not seen."""
+        daemon, symbol = self.config.daemon, observed.symbol
         promotion = observed.situation.promotion
-        if promotion is None or promotion.id is None:
+        if promotion is None or observed.situation.environment.differences(promotion.environment):
             return False
-        found = reasons(observed.situation, Rules(maximum_age=self.config.daemon.maximum_age))
-        why = why_roll_back(promotion, found, now=now, has_previous=self._has_previous(observed))
-        if why is None:
+        why_not = why_not_recheck(
+            observed.unseen_since,
+            now=now,
+            every=daemon.recheck_every,
+            seconds=RECHECK_SECONDS,
+            left=daemon.budget_seconds_per_day - self._spent(now),
+        )
+        if why_not is not None or self._held() is not None:
             return False
-        self._roll_back(promotion, why, now)
-        self.log("rolled_back", symbol=observed.symbol, settings=promotion.settings.label, reason=why)
+        given = self.config.of(symbol)
+        arguments = [
+            symbol,
+            *self._common(),
+            "--timeout",
+            str(RECHECK_SECONDS),
+            "--profile",
+            promotion.profile,
+        ]
+        arguments += ["--data", str(given.data)] if given.data else []
+        result = self.machine.recheck(arguments, seconds=RECHECK_SECONDS + SPARE_SECONDS)
+        if result.document is None:
+            self.log("failed", symbol=symbol, reason=result.cause)
+            return False
+        self.log("rechecked", **result.document)
         return True
-
-    def _judged_trial(self, observed: Observed, now: datetime) -> bool:
-        """Whether a promotion that only a share of the processes has was confirmed or taken back."""
-        promotion = observed.situation.promotion
-        before = None if promotion is None else on_trial(promotion.evidence)
-        if promotion is None or before is None:
-            return False
-        found = judge(observed.situation.windows, observed.windows_before)
-        if found.verdict == "wait":
-            return False
-        self.log("trial", symbol=observed.symbol, verdict=found.verdict, reason=found.text)
-        if found.verdict == "roll back":
-            self._roll_back(promotion, found.text, now)
-            return True
-        kept = {name: value for name, value in promotion.evidence.items() if name != FIELD}
-        reason = f"stood its trial in production: {found.text}"
-        self.store.promote(
-            replace(
-                promotion,
-                evidence=kept,
-                verdict="confirmed",
-                reason=reason,
-                promoted_at=now,
-                kind="select",
-                id=None,
-                run_id=None,
-            )
-        )
-        return True
-
-    def _roll_back(self, promotion: Promotion, why: str, now: datetime) -> None:
-        self.store.records.roll_back(
-            promotion.symbol,
-            why,
-            now,
-            profile=promotion.profile,
-            workload_signature=promotion.workload.signature,
-            environment_fingerprint=promotion.environment.fingerprint,
-        )
-        self.store.publish()
-
-    def _has_previous(self, observed: Observed) -> bool:
-        """Whether there is something to go back to that was not left because production was slow under it."""
-        promotion = observed.situation.promotion
-        because = promotion.evidence.get("because") if promotion else None
-        if because is not None and PAST_PROMISE in because:
-            return False
-        earlier = self.store.records.promotions(observed.symbol)
-        return promotion is not None and any(
-            record.rolled_back_at is None and record.id != promotion.id for record in earlier
-        )
 
     def _plan(self, due: Sequence[Due], now: datetime) -> Plan:
         daemon = self.config.daemon
@@ -187,12 +174,13 @@ class Ticker:
         return plan(due, now=now, spent_seconds=self._spent(now), rules=rules)
 
     def _spent(self, now: datetime) -> float:
-        """Seconds that runs took in the last day."""
-        return sum(
+        """Seconds that runs and rechecks took in the last day."""
+        runs = sum(
             (run.finished_at - max(run.started_at, now - DAY)) / timedelta(seconds=1)
             for run in self.store.records.runs()
             if run.finished_at is not None and run.finished_at > now - DAY
         )
+        return runs + recheck_seconds(self.store.records.telemetry(since=now - DAY))
 
     def _tune(self, chosen: Plan) -> tuple[list[str], list[str], str | None]:
         tuned: list[str] = []
@@ -225,17 +213,20 @@ class Ticker:
     def arguments(self, due: Due, why: str) -> list[str]:
         """Options of ``autotune run`` for a symbol that is due."""
         daemon = self.config.daemon
-        threads = ["--threads", str(daemon.threads)] if daemon.threads else []
         canary = ["--canary", str(daemon.canary_share)] if daemon.canary_share else []
         fresh = ["--fresh"] if any(reason.kind != "never tuned" for reason in due.reasons) else []
         return [
-            *("--symbol", due.symbol, "--db", self.store.location, "--device", daemon.device),
-            *("--timeout", str(due.seconds), "--because", why),
-            *threads,
+            *("--symbol", due.symbol, "--timeout", str(due.seconds), "--because", why),
+            *self._common(),
             *canary,
             *fresh,
             *self.config.of(due.symbol).arguments(),
         ]
+
+    def _common(self) -> list[str]:
+        daemon = self.config.daemon
+        threads = ["--threads", str(daemon.threads)] if daemon.threads else []
+        return ["--db", self.store.location, "--device", daemon.device, *threads]
 
 
 def _outcome(document: dict[str, Any]) -> dict[str, Any]:

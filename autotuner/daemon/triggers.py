@@ -53,15 +53,18 @@ class LiveWindow:
 class Situation:
     """Everything the triggers look at; None and empty for what is not known.
 
+    ``tuned_at`` is when a run last confirmed the promotion by finding nothing better.
     ``promised_p50_ms`` and ``promised_p99_ms`` are the upper ends of what was promoted. ``model_changed`` and
     ``workload_shifted`` say in a few words what changed. ``bucket`` and ``promoted_bucket`` are powers of two
     that the length of the series has reached. ``windows`` are of the promoted settings since the promotion,
-    oldest first; ``quarantines`` the causes noted since then. ``drift`` was measured on fresh prices.
+    oldest first; ``quarantines`` the causes noted since then. ``broken`` are the accuracy limits that did not hold
+    on fresh prices.
     """
 
     promotion: Promotion | None
     environment: Environment
     now: datetime
+    tuned_at: datetime | None = None
     promised_p50_ms: float | None = None
     promised_p99_ms: float | None = None
     model_changed: str | None = None
@@ -70,8 +73,7 @@ class Situation:
     promoted_bucket: int | None = None
     windows: Sequence[LiveWindow] = ()
     quarantines: Sequence[str] = ()
-    drift: float | None = None
-    drift_budget: float | None = None
+    broken: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,19 +98,6 @@ def reasons(situation: Situation, rules: Rules = Rules()) -> tuple[Reason, ...]:
         return (Reason(kind="never tuned", text="never tuned"),)
     found = (check(situation, rules) for check in _CHECKS)
     return tuple(reason for reason in found if reason is not None)
-
-
-def reason_to_tune(
-    promotion: Promotion | None,
-    *,
-    environment: Environment,
-    now: datetime,
-    maximum_age: timedelta = MAXIMUM_AGE,
-) -> str | None:
-    """Why a symbol is due by its promotion alone, in a few words, or None when it is not."""
-    situation = Situation(promotion=promotion, environment=environment, now=now)
-    found = reasons(situation, Rules(maximum_age=maximum_age))
-    return found[0].text if found else None
 
 
 def shifted(ratios: Sequence[float], rules: Rules) -> bool:
@@ -164,10 +153,9 @@ def _latency(situation: Situation, rules: Rules) -> Reason | None:
 
 
 def _drift(situation: Situation, _: Rules) -> Reason | None:
-    if situation.drift is None or situation.drift_budget is None or situation.drift <= situation.drift_budget:
+    if not situation.broken:
         return None
-    text = f"drift of {situation.drift:.3%} on fresh prices is beyond {situation.drift_budget:.3%}"
-    return Reason(kind="drift", text=text)
+    return Reason(kind="drift", text=f"on fresh prices: {'; '.join(situation.broken)}")
 
 
 def _model(situation: Situation, _: Rules) -> Reason | None:
@@ -192,8 +180,10 @@ def _workload(situation: Situation, _: Rules) -> Reason | None:
 def _age(situation: Situation, rules: Rules) -> Reason | None:
     if situation.promotion is None:
         return None
-    age = situation.now - situation.promotion.promoted_at
-    return Reason(kind="age", text=f"last promoted {age.days} days ago") if age >= rules.maximum_age else None
+    age = situation.now - max(
+        situation.promotion.promoted_at, situation.tuned_at or situation.promotion.promoted_at
+    )
+    return Reason(kind="age", text=f"last tuned {age.days} days ago") if age >= rules.maximum_age else None
 
 
 _CHECKS: tuple[Callable[[Situation, Rules], Reason | None], ...] = (

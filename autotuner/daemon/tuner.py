@@ -1,4 +1,4 @@
-"""One tuning run as a child process of the daemon: nice, killable within seconds, dead when the daemon is."""
+"""One measuring command as a child process of the daemon: nice, killable within seconds, dead when the daemon is."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Tuned:
 def run_tuner(
     arguments: Sequence[str], *, nice: int, seconds: float, stop: Callable[[], bool], beat: Callable[[], None]
 ) -> Tuned:
-    """Run ``autotune run`` with ``arguments`` and ``--json`` to its end, or until ``stop()``.
+    """Run ``autotune`` with ``arguments``, which ask for JSON, to its end, or until ``stop()``.
 
-    ``beat`` is called all the while. A run that takes longer than ``seconds`` is stopped. Whatever happens, no
+    ``beat`` is called all the while. A command that takes longer than ``seconds`` is stopped. Whatever happens, no
     process of it is left when this returns; when this process is killed, the run's group kills itself.
     """
     lifeline, ours = os.pipe()
@@ -42,7 +42,7 @@ def run_tuner(
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
             process = subprocess.Popen(
-                [*command, "run", "--json", *arguments],
+                [*command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from autotuner.measurement.runner import Runner
-from autotuner.measurement.stats import ArmBlocks, EffectiveCost, effective_ms, launch_ratio, shape_timing
+from autotuner.measurement.stats import (
+    ArmBlocks,
+    EffectiveCost,
+    effective_ms,
+    launch_ratio,
+    shape_timing,
+)
 from autotuner.measurement.trial import ArmLaunch, Block, Failed, Interval, Launch
+from autotuner.promotion.pick import STAGE1_SHARE, simplest_of_equals, still_possible
 from autotuner.promotion.records import (
     VERDICTS,
     ArmFigures,
@@ -33,10 +40,6 @@ __all__ = [
     "run_duel",
 ]
 
-STAGE1_SHARE = 1 / 3
-"""Of the duel's time: one launch of up to five arms against at least three launches of up to three."""
-STAGE1_EQUAL = 0.02
-"""Mean log scores closer than this are equal, and the simpler settings go on."""
 SPARE_LAUNCHES = 2
 """Launches that may be lost to a failing champion or reference before the duel gives up."""
 
@@ -127,10 +130,10 @@ class _Duel:
                 break
             for arm in ran:
                 scores[arm.settings].append(math.log(self.score(launch, arm)))
-            left = ran
-            best = _simplest_of_equals(left, scores).settings.label
+            left = still_possible(ran, scores)
+            best = simplest_of_equals(left, scores).settings.label
             self.say(f"stage 1: {best} leads {len(left)} challengers after launch {number}")
-        return _simplest_of_equals(left, scores)
+        return simplest_of_equals(left, scores)
 
     def fight(self, challenger: DuelArm) -> Failed | None:
         # Stage 2: launches until a look settles it, the time is up, or the challenger fails.
@@ -229,20 +232,6 @@ def _distinct(arms: Iterable[DuelArm]) -> list[DuelArm]:
     for arm in arms:
         first.setdefault(arm.settings, arm)
     return list(first.values())
-
-
-def _simplest_of_equals(
-    challengers: Sequence[DuelArm], scores: Mapping[RuntimeSettings, Sequence[float]]
-) -> DuelArm:
-    """Of those whose mean log score is closest to the best, the simplest; the first one before any launch."""
-    timed = {
-        arm.settings: statistics.fmean(scores[arm.settings]) for arm in challengers if scores[arm.settings]
-    }
-    if not timed:
-        return challengers[0]
-    limit = min(timed.values()) + STAGE1_EQUAL
-    equals = [arm for arm in challengers if timed.get(arm.settings, math.inf) <= limit]
-    return min(equals, key=lambda arm: arm.settings.complexity)
 
 
 def _checked(arm: ArmLaunch | Failed, shapes: int) -> ArmLaunch | Failed:

@@ -22,6 +22,7 @@ from autotuner.daemon.tuner import Tuned
 from autotuner.identity import Environment, current_environment
 from autotuner.locations import spool_folder
 from autotuner.persistence import Promotion, Store
+from autotuner.rechecking import Recheck, keep
 from autotuner.serving.telemetry import Window
 from autotuner.subjects import prepare
 from autotuner.workload import Workload
@@ -35,6 +36,7 @@ BEGIN = datetime(2026, 5, 4, 0, 0, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 SYMBOLS = ("AMD", "AAPL")
 RUN_SECONDS = 300.0
+RECHECK_TAKES = 15.0
 QUIET = ("13:00-20:00 mon-fri",)
 SETTINGS = tuple(RuntimeSettings(compile_mode="default", num_threads=n) for n in range(1, 60))
 
@@ -51,6 +53,10 @@ class World:
     busy: float = 0.1
     log: list[tuple[datetime, str, dict[str, Any]]] = field(default_factory=list)
     settings: Iterator[RuntimeSettings] = field(default_factory=lambda: iter(SETTINGS))
+    drifting: set[str] = field(default_factory=set)
+    """Symbols whose settings break their drift budget on the prices that are there now."""
+    stubborn: set[str] = field(default_factory=set)
+    """Symbols for which runs find nothing better."""
 
     def now(self) -> datetime:
         return self.clock
@@ -89,6 +95,8 @@ class World:
         self.store.record(subject, run_id, settings, measured(timing(1.0)), "search")
         self.clock += timedelta(seconds=RUN_SECONDS)
         self.store.records.finish_run(run_id, "finished", self.clock)
+        if symbol in self.stubborn:
+            return Tuned(document={"promoted": False, "decision": {"verdict": "same", "reason": "simulated"}})
         ratio = {"estimate": 2.0, "low": 1.9, "high": 2.1}
         self.store.promote(
             Promotion(
@@ -105,6 +113,23 @@ class World:
             )
         )
         return Tuned(document={"promoted": True, "decision": {"verdict": "better", "reason": "simulated"}})
+
+    def recheck(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
+        symbol = arguments[0]
+        active = self.store.active(symbol)
+        assert active is not None
+        begun, self.clock = self.clock, self.clock + timedelta(seconds=RECHECK_TAKES)
+        found = Recheck(
+            symbol=symbol,
+            settings=active.settings.label,
+            series_digest=find_series(symbol, self.data).digest,
+            broken=("drift 2% above 1%",) if symbol in self.drifting else (),
+            drift=0.02 if symbol in self.drifting else 0.001,
+            quantile_shift=0.0,
+            drift_budget=0.01,
+        )
+        keep(self.store, active, found, begun, self.clock)
+        return Tuned(document={"symbol": symbol, "kept": found.kept})
 
     def note(self, event: str, **fields: Any) -> None:
         self.log.append((self.clock, event, fields))
@@ -175,6 +200,10 @@ def tuned(world: World) -> list[tuple[float, str, str]]:
     ]
 
 
+def rechecked(world: World) -> list[str]:
+    return [fields["symbol"] for _, event, fields in world.log if event == "rechecked"]
+
+
 def pass_time(
     world: World, days: float, *, budget: float = 3600.0, latency: dict[str, float] | None = None
 ) -> None:
@@ -233,6 +262,21 @@ def test_a_month_in_which_every_trigger_fires_for_its_reason_and_no_other(world:
     assert all("the model changed" in why for *_, why in tuned(world))
 
     world.log.clear()
+    write_prices(world.data, "AMD", 1550)
+    pass_time(world, 1)
+    assert rechecked(world) == ["AMD"]
+    assert tuned(world) == []
+    write_prices(world.data, "AMD", 1600)
+    world.drifting.add("AMD")
+    pass_time(world, 2)
+    assert [(symbol, why) for _, symbol, why in tuned(world)] == [
+        ("AMD", "on fresh prices: drift 2% above 1%")
+    ]
+    assert [fields["symbol"] for _, event, fields in world.log if event == "rolled_back"] == ["AMD"]
+    assert rechecked(world) == ["AMD", "AMD"]
+
+    world.log.clear()
+    world.drifting.clear()
     pass_time(world, 2)
     for _ in range(40):
         active = world.store.active("AAPL")
@@ -245,7 +289,7 @@ def test_a_month_in_which_every_trigger_fires_for_its_reason_and_no_other(world:
     world.log.clear()
     pass_time(world, 12)
     assert {(symbol, why) for _, symbol, why in tuned(world)} == {
-        (symbol, "last promoted 7 days ago") for symbol in SYMBOLS
+        (symbol, "last tuned 7 days ago") for symbol in SYMBOLS
     }
     assert (world.clock - BEGIN) > 28 * DAY
 
@@ -306,6 +350,27 @@ def test_quiet_windows_budgets_and_rests_hold_over_a_week_of_trouble(world: Worl
         assert all(late - early >= timedelta(hours=6) for early, late in itertools.pairwise(starts))
 
 
+def test_what_tuning_does_not_cure_is_tried_ever_more_rarely(world: World) -> None:
+    pass_time(world, 2)
+    world.stubborn.add("AMD")
+    world.log.clear()
+    pass_time(world, 6, latency={"AMD": 3.0})
+    times = [day for day, symbol, _ in tuned(world) if symbol == "AMD"]
+    rests = [late - early for early, late in itertools.pairwise(times)]
+
+    assert len(times) == 4
+    assert all(rest >= least for rest, least in zip(rests, (0.5, 1.0, 2.0), strict=True))
+
+
+def test_a_promotion_that_runs_keep_confirming_is_not_tuned_every_day_for_its_age(world: World) -> None:
+    pass_time(world, 2)
+    world.stubborn.update(SYMBOLS)
+    world.log.clear()
+    pass_time(world, 14)
+
+    assert 2 <= len([symbol for _, symbol, _ in tuned(world) if symbol == "AMD"]) <= 3
+
+
 def test_nothing_is_measured_while_others_keep_the_machine_busy(world: World) -> None:
     world.busy = 1000.0
     pass_time(world, 2)
@@ -315,3 +380,23 @@ def test_nothing_is_measured_while_others_keep_the_machine_busy(world: World) ->
     world.busy = 0.1
     pass_time(world, 0.5)
     assert {symbol for _, symbol, _ in tuned(world)} == set(SYMBOLS)
+
+
+def test_rechecks_keep_to_quiet_windows_and_their_interval_and_can_be_switched_off(world: World) -> None:
+    pass_time(world, 2)
+    for day in range(5):
+        write_prices(world.data, "AMD", 1510 + 10 * day)
+        pass_time(world, 1)
+    times = [at for at, event, _ in world.log if event == "rechecked"]
+    quiet = [parse_quiet(text, parse_zone("UTC")) for text in QUIET]
+
+    assert 4 <= len(times) <= 5
+    assert not [at for at in times if any(window.holds(at) for window in quiet)]
+    assert all(late - early >= DAY for early, late in itertools.pairwise(times))
+
+    off = ticker(world)
+    daemon = off.config.daemon.model_copy(update={"recheck_hours": 0.0})
+    write_prices(world.data, "AMD", 1700)
+    world.clock += 3 * DAY
+    replace(off, config=off.config.model_copy(update={"daemon": daemon})).tick()
+    assert len(rechecked(world)) == len(times)

@@ -26,7 +26,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked(tmp_path: Path, symbol: str = "AMD") -> list[str]:
-    return ["--symbol", symbol, "--db", str(tmp_path / "autotune.db"), "--timeout", "120"]
+    return ["run", "--json", "--symbol", symbol, "--db", str(tmp_path / "autotune.db"), "--timeout", "120"]
 
 
 def children() -> list[psutil.Process]:

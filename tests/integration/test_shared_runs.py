@@ -117,3 +117,19 @@ def test_trials_whose_compilation_is_at_hand_do_not_compile_again(store: Store) 
 
     assert again_seconds < 0.75 * first_seconds
     assert again["cold_start_ms"] == first["cold_start_ms"] == 9000.0
+
+
+def test_a_champion_that_breaks_a_limit_goes_even_if_nothing_is_faster(store: Store) -> None:
+    first, _ = run(store, "AMD", table())
+    won = RuntimeSettings.from_dict(first["settings"])
+    drifting: dict[RuntimeSettings, Recorded] = {
+        key: replace(entry, drift=0.5) if key == won else entry for key, entry in table().entries.items()
+    }
+    second, _ = run(store, "AMD", ReplayTable(entries=drifting, reference=SPACE.reference), reuse=False)
+
+    assert second["promoted"]
+    assert RuntimeSettings.from_dict(second["settings"]) != won
+    assert second["decision"]["reason"].startswith(f"The champion {won.label} breaks a limit (drift of 50")
+    active = store.active("AMD")
+    assert active is not None
+    assert active.settings != won

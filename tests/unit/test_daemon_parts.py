@@ -50,6 +50,19 @@ def test_the_days_budget_holds_and_a_cheaper_symbol_may_still_go() -> None:
     ]
 
 
+def test_a_symbol_rests_twice_as_long_after_every_run_that_changed_nothing() -> None:
+    rules = BudgetRules(cool_down=timedelta(hours=6))
+
+    def rests(fruitless: int) -> list[float]:
+        hours = [6 * 2**power for power in range(6)]
+        asked = {h: due("A", last_ended=NOW - timedelta(hours=h), fruitless=fruitless) for h in hours}
+        return [
+            h for h, each in asked.items() if plan([each], now=NOW, spent_seconds=0.0, rules=rules).chosen
+        ]
+
+    assert [min(rests(fruitless)) for fruitless in range(6)] == [6, 12, 24, 48, 96, 96]
+
+
 def test_a_symbol_rests_after_a_run_whatever_the_reason() -> None:
     rules = BudgetRules(cool_down=timedelta(hours=6))
     just = due("A", "quarantine", last_ended=NOW - timedelta(hours=5, minutes=59))

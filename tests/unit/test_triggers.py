@@ -37,8 +37,6 @@ QUIET = Situation(
     windows=(FINE,) * 10,
     bucket=1024,
     promoted_bucket=1024,
-    drift=0.0,
-    drift_budget=0.01,
 )
 
 
@@ -61,7 +59,7 @@ def test_a_symbol_about_which_nothing_changed_is_left_alone() -> None:
         ({"windows": (FINE, replace(FINE, eager_calls=3))}, "recompiles", "3 eager calls"),
         ({"windows": (replace(FINE, p50_ms=1.6),) * 5}, "latency", "live p50 of 1.6 ms"),
         ({"windows": (replace(FINE, p99_ms=4.0),) * 5}, "latency", "live p99 of 4 ms"),
-        ({"drift": 0.02}, "drift", "2.000%"),
+        ({"broken": ("drift 2% above 1%",)}, "drift", "on fresh prices: drift 2% above 1%"),
         ({"model_changed": "weights a, now b"}, "model", "weights a"),
         ({"bucket": 2048}, "series", "2,048 points"),
         ({"workload_shifted": "30% of calls"}, "workload", "30% of calls"),
@@ -75,6 +73,14 @@ def test_every_trigger_fires_for_its_reason_and_no_other(
 
     assert [reason.kind for reason in found] == [kind]
     assert text in found[0].text
+
+
+def test_a_run_that_found_nothing_better_makes_an_old_promotion_young_again() -> None:
+    old = replace(QUIET, promotion=replace(PROMOTION, promoted_at=NOW - timedelta(days=30)))
+
+    assert kinds(old) == ["age"]
+    assert kinds(replace(old, tuned_at=NOW - timedelta(days=6))) == []
+    assert kinds(replace(old, tuned_at=NOW - timedelta(days=7))) == ["age"]
 
 
 def test_one_bad_window_is_no_shift_however_bad() -> None:

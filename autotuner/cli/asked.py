@@ -1,0 +1,82 @@
+"""The options of ``autotune run`` that hold for all its symbols, and the request they make of one."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autotuner.errors import UsageError
+
+if TYPE_CHECKING:
+    from autotuner.tune_request import TuneRequest
+    from autotuner.workload import Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options of one ``run`` that hold for all its symbols."""
+
+    data: Path | None
+    profile: str
+    model: str | None
+    context_length: int | None
+    prediction_length: int | None
+    num_samples: int | None
+    workload: Path | None
+    calls_per_process: int | None
+    deadline_ms: float | None
+    memory_limit_mb: int | None
+    trials: int
+    timeout: float
+    device: str
+    because: str | None
+    canary: float
+    threads: int | None
+    seed: int
+    resume: bool
+    fresh: bool
+    replay: Path | None
+
+
+def request_of(symbol: str, asked: Asked) -> TuneRequest:
+    """What one symbol's run is asked to do. Raises ``UsageError`` for options that contradict each other."""
+    from autotuner.search.objective import Limits, profile
+    from autotuner.tune_request import TuneRequest
+
+    peak = None if asked.memory_limit_mb is None else asked.memory_limit_mb << 20
+    return TuneRequest(
+        symbol=symbol,
+        workload=_workload(asked),
+        profile=profile(asked.profile),
+        limits=Limits(peak_bytes=peak, deadline_ms=asked.deadline_ms),
+        data=asked.data,
+        device=asked.device,
+        trials=asked.trials,
+        seconds=asked.timeout,
+        seed=asked.seed,
+        threads=asked.threads,
+        because=asked.because,
+        canary=asked.canary,
+        resume=asked.resume,
+        reuse=not asked.fresh,
+    )
+
+
+def _workload(asked: Asked) -> Workload:
+    from autotuner.workload import RequestShape, Workload, read_workload
+
+    lengths = {"context_length": asked.context_length, "prediction_length": asked.prediction_length}
+    given: dict[str, Any] = {name: value for name, value in lengths.items() if value is not None}
+    if asked.num_samples is not None:
+        given["num_samples"] = asked.num_samples or None  # 0 asks for the mean path
+    if asked.workload and given:
+        raise UsageError(f"--workload and --{next(iter(given)).replace('_', '-')} contradict each other")
+    shapes = (RequestShape(**given),)
+    workload = read_workload(asked.workload) if asked.workload else Workload(shapes=shapes)
+    return dataclasses.replace(
+        workload,
+        model=asked.model or workload.model,
+        calls_per_process=asked.calls_per_process or workload.calls_per_process,
+    )

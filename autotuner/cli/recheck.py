@@ -1,0 +1,82 @@
+"""``autotune recheck``: do a symbol's settings keep their accuracy limits on today's prices?"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from autotuner.cli.options import data_option, db_option, json_option, location, note, one_symbol, print_json
+
+if TYPE_CHECKING:
+    from autotuner.rechecking import Recheck
+
+
+@click.command()
+@one_symbol
+@data_option
+@click.option("--profile", help="Profile whose settings are meant [default: the one promoted last].")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Most CPU threads [default: all CPUs but one].")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds in all.",
+)
+@click.option("--exit-code", is_flag=True, help="Exit with 3 when a limit is broken.")
+@json_option
+@db_option
+def recheck_command(
+    symbol: str,
+    data: Path | None,
+    profile: str | None,
+    device: str,
+    threads: int | None,
+    timeout: float,
+    exit_code: bool,
+    as_json: bool,
+    db: str | None,
+) -> None:
+    """Compare a symbol's settings with uncompiled fp32 on the prices as they are now.
+
+    The daemon does this by itself when prices change, and takes back what breaks a limit.
+
+    \b
+    autotune recheck AMD
+    autotune recheck AMD --data ./prices --exit-code
+    """
+    from autotuner.persistence import Store
+    from autotuner.rechecking import recheck
+
+    with Store(location(db), create=False) as store:
+        found = recheck(
+            symbol,
+            store,
+            profile_name=profile,
+            data=data,
+            device=device,
+            threads=threads,
+            seconds=timeout,
+            say=note,
+        )
+    if as_json:
+        print_json(dataclasses.asdict(found) | {"kept": found.kept})
+    else:
+        click.echo(_line(found))
+    if exit_code and not found.kept:
+        raise click.exceptions.Exit(3)
+
+
+def _line(found: Recheck) -> str:
+    name = f"{found.symbol}: {found.settings}"
+    if found.kept:
+        return f"{name} keeps its limits: drift {found.drift:.3%} of at most {found.drift_budget:.3%}"
+    return (
+        f"{name} breaks a limit: {'; '.join(found.broken)}\n"
+        f"next: autotune run --symbol {found.symbol} --fresh finds what keeps it, "
+        f"autotune rollback {found.symbol} goes back at once"
+    )

@@ -1,0 +1,136 @@
+"""Measures whether the settings a symbol runs still keep their accuracy limits on the prices as they are now."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autotuner.alone import alone
+from autotuner.bench import Bench, process_bench
+from autotuner.errors import AutotuneError
+from autotuner.measurement.trial import Failed, Outcome
+from autotuner.persistence import Promotion, Store
+from autotuner.search.objective import Limits, Profile, judge, profile
+from autotuner.subjects import Prepared, prepare
+from storage.records import TelemetryRecord
+
+RECHECK = "recheck"
+"""Kind of the note that a recheck leaves beside production's telemetry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recheck:
+    """What came of a recheck; ``broken`` names the limits that do not hold, empty when all do.
+
+    ``drift`` and ``quantile_shift`` are shares, None when the settings failed; ``series_digest`` names the
+    prices they were measured on.
+    """
+
+    symbol: str
+    settings: str
+    series_digest: str
+    broken: tuple[str, ...]
+    drift: float | None
+    quantile_shift: float | None
+    drift_budget: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether every limit holds."""
+        return not self.broken
+
+
+def recheck(
+    symbol: str,
+    store: Store,
+    *,
+    profile_name: str | None,
+    data: Path | None,
+    device: str,
+    threads: int | None,
+    seconds: float,
+    say: Callable[[str], None],
+) -> Recheck:
+    """Compare the active settings with uncompiled fp32 on today's prices, and store what comes of it.
+
+    Raises ``AutotuneError`` when nothing is promoted for this environment or there is too little time,
+    ``SeriesError``, ``CheckpointError`` and ``StorageError``, each with one line.
+    """
+    end = time.monotonic() + seconds
+    promotion = store.active(symbol, profile_name)
+    if promotion is None:
+        raise AutotuneError(f"{symbol}: nothing is promoted yet: run `autotune run --symbol {symbol}` first")
+    wanted = profile(promotion.profile)
+    prepared = prepare(symbol, promotion.workload, data=data, device=device)
+    differences = prepared.subject.environment.differences(promotion.environment)
+    if differences:
+        raise AutotuneError(
+            f"{symbol}: its settings were promoted in another environment ({'; '.join(differences)}): "
+            f"run `autotune run --symbol {symbol}` here"
+        )
+    bench = process_bench(
+        workload=promotion.workload,
+        profile=wanted,
+        limits=Limits(),
+        device=device,
+        series=prepared.series,
+        patch_size=prepared.patch_size,
+        seed=0,
+        threads=threads,
+    )
+    with alone(store.records, device, seconds=seconds, say=say) as lease:
+        begun = datetime.now(UTC)
+        outcome = _measure(bench, promotion, say, end - time.monotonic())
+        found = judged(promotion, prepared, outcome, wanted)
+        lease.check()
+        keep(store, promotion, found, begun, datetime.now(UTC))
+    return found
+
+
+def judged(promotion: Promotion, prepared: Prepared, outcome: Outcome, wanted: Profile) -> Recheck:
+    """What an outcome says of the limits. Raises ``AutotuneError`` for one that says nothing of them."""
+    symbol, label = promotion.symbol, promotion.settings.label
+    if isinstance(outcome, Failed) and outcome.kind in ("timeout", "unstable"):
+        raise AutotuneError(f"{symbol}: {label} could not be rechecked: {outcome.detail}; give it more time")
+    accuracy = None if isinstance(outcome, Failed) else outcome.accuracy
+    return Recheck(
+        symbol=symbol,
+        settings=label,
+        series_digest=prepared.subject.series_digest,
+        broken=judge(outcome, promotion.workload, wanted, Limits()).reasons,
+        drift=None if accuracy is None else accuracy.drift,
+        quantile_shift=None if accuracy is None else accuracy.quantile_shift,
+        drift_budget=wanted.drift_budget,
+    )
+
+
+def _measure(bench: Bench, promotion: Promotion, say: Callable[[str], None], seconds: float) -> Outcome:
+    runner = bench.make_runner(say)
+    try:
+        return runner.measure(
+            promotion.settings, seconds=max(0.0, seconds), again=bench.holds(promotion.settings)
+        )
+    finally:
+        runner.close()
+
+
+def keep(store: Store, promotion: Promotion, found: Recheck, begun: datetime, ended: datetime) -> None:
+    """Store a recheck of ``promotion`` beside production's telemetry."""
+    labels = {
+        "kind": RECHECK,
+        "settings_key": promotion.settings.key,
+        "environment_fingerprint": promotion.environment.fingerprint,
+    }
+    store.records.add_telemetry(
+        TelemetryRecord(
+            symbol=promotion.symbol,
+            settings_key=promotion.settings.key,
+            window_start=begun,
+            window_end=ended,
+            payload_json=json.dumps(labels | asdict(found)),
+        )
+    )

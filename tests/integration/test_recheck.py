@@ -1,0 +1,96 @@
+"""Settings that a symbol runs are measured again on the prices as they are now, for real."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from autotuner.daemon.rechecks import rechecks_of
+from autotuner.errors import AutotuneError
+from autotuner.measurement.trial import Failed
+from autotuner.persistence import Promotion, Store
+from autotuner.rechecking import judged
+from autotuner.search.objective import profile
+from autotuner.subjects import prepare
+from autotuner.workload import Workload
+from tests.outcomes import measured, timing
+from tests.support.command import Cli
+from toto_core.settings import RuntimeSettings
+
+WORKLOAD = Workload()
+PREPARED = prepare("AMD", WORKLOAD, data=None, device="cpu")
+BF16 = RuntimeSettings(precision="bf16", num_threads=1)
+
+
+def promotion(profile_name: str = "production") -> Promotion:
+    return Promotion(
+        symbol="AMD",
+        profile=profile_name,
+        workload=WORKLOAD,
+        environment=PREPARED.subject.environment,
+        settings=BF16,
+        verdict="first",
+        reason="for this test",
+        evidence={},
+        promoted_at=datetime.now(UTC),
+    )
+
+
+@pytest.fixture
+def autotune(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "code"), [("production", 0), ("accuracy", 3)])
+def test_a_recheck_measures_the_drift_of_what_is_active_and_keeps_what_it_found(
+    autotune: Cli, name: str, code: int
+) -> None:
+    with Store(str(autotune.db)) as store:
+        store.promote(promotion(name))
+    done = autotune.run("recheck", "AMD", "--json", "--exit-code")
+
+    assert done.returncode == code, done.stderr
+    document = json.loads(done.stdout)
+    assert document["kept"] is (code == 0)
+    assert 0 < document["drift"] < 0.01  # what bf16 moves this model's median
+    assert (document["drift"] > document["drift_budget"]) is any(
+        "drift" in each for each in document["broken"]
+    )
+    with Store(str(autotune.db)) as store:
+        (kept,) = rechecks_of(store.records.telemetry("AMD"), promotion(name))
+    assert (kept.series_digest, list(kept.broken)) == (PREPARED.subject.series_digest, document["broken"])
+
+
+def test_without_anything_promoted_a_recheck_is_one_line(autotune: Cli) -> None:
+    missing = autotune.run("recheck", "AMD")
+    Store(str(autotune.db)).__exit__(None, None, None)
+    empty = autotune.run("recheck", "AMD")
+
+    assert (missing.returncode, empty.returncode) == (1, 1)
+    assert "no store yet" in missing.stderr
+    assert "nothing is promoted yet" in empty.stderr
+    assert len(empty.stderr.strip().splitlines()) == 1
+
+
+def test_settings_promoted_elsewhere_are_not_rechecked_here(autotune: Cli) -> None:
+    elsewhere = replace(PREPARED.subject.environment, torch="9.9")
+    with Store(str(autotune.db)) as store:
+        store.promote(replace(promotion(), environment=elsewhere))
+    done = autotune.run("recheck", "AMD")
+
+    assert done.returncode == 1
+    assert "another environment (torch: " in done.stderr
+
+
+def test_what_says_nothing_of_accuracy_is_no_verdict_and_what_cannot_run_is() -> None:
+    wanted = profile("production")
+    with pytest.raises(AutotuneError, match="give it more time"):
+        judged(promotion(), PREPARED, Failed(kind="timeout", detail="not done within 5 s"), wanted)
+    crashed = judged(promotion(), PREPARED, Failed(kind="crashed", detail="signal 11"), wanted)
+    assert (crashed.kept, crashed.broken, crashed.drift) == (False, ("crashed: signal 11",), None)
+    good = judged(promotion(), PREPARED, measured(timing(1.0), drift=0.002), wanted)
+    assert (good.kept, good.drift) == (True, 0.002)
