@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import math
+
 from autotuner.measurement.trial import Measured
 from autotuner.promotion.pick import STAGE1_SHARE
 from autotuner.promotion.records import DuelArm
-from autotuner.search.objective import Profile, drift_factor
+from autotuner.search.objective import Profile, Ranked, drift_factor
 from autotuner.search.study import StudyResult
 from toto_core.settings import RuntimeSettings
 
-FINALISTS = 3
+FINALISTS = 5
+"""Most challengers of a duel's first stage, which soon leaves out who is certainly behind."""
+LAUNCHES = 2
+"""Launches of everybody that the first stage must have time for: one tells little more than the trials did."""
 PROCESS_START_SECONDS = 6.0
 """Until a child process has imported torch and warmed up, beside its own start; measured here, 4 to 8."""
 
 
 def finalists(study: StudyResult, reference: RuntimeSettings, *, seconds: float) -> list[RuntimeSettings]:
-    """The best settings within their limits, as many as the duel's first stage has time to start; best first."""
-    feasible = [entry.settings for entry in study.ranked if entry.judged.feasible]
-    challengers = [settings for settings in feasible if settings != reference][:FINALISTS]
+    """Settings within their limits whose trials leave open that they are the best, best first.
+
+    As many as the duel's first stage has time to start. A trial is one launch, so its ranking alone is luck
+    between settings whose intervals meet.
+    """
+    feasible = [entry for entry in study.ranked if entry.judged.feasible and entry.settings != reference]
+    certain = min((_score(entry, worst=True) for entry in feasible), default=0.0)
+    still_open = [entry for entry in feasible[1:] if _score(entry, worst=False) <= certain]
+    challengers = [entry.settings for entry in (*feasible[:1], *still_open)][:FINALISTS]
     spent = 0.0
     for count, settings in enumerate(challengers):
         measured = study.outcomes[settings]
         start_ms = measured.start_ms if isinstance(measured, Measured) else 0.0
-        spent += PROCESS_START_SECONDS + start_ms / 1000.0
+        spent += LAUNCHES * (PROCESS_START_SECONDS + start_ms / 1000.0)
         if count and spent > STAGE1_SHARE * seconds:
             return challengers[:count]
     return challengers
+
+
+def _score(entry: Ranked, *, worst: bool) -> float:
+    """The score at the worse or the better end of the trial's interval."""
+    if not isinstance(entry.outcome, Measured) or entry.judged.score is None:
+        return math.inf
+    ratio = entry.outcome.ratio
+    return entry.judged.score * ratio.estimate / (ratio.low if worst else ratio.high)
 
 
 def why_unfit(champion: RuntimeSettings, study: StudyResult) -> str | None:

@@ -33,6 +33,8 @@ SEEDS = (11, 12, 13)
 """Noise of the accuracy windows, the same for every arm."""
 _FORECASTS_MAY_TAKE = 2.0
 """Times as long as the reference took for its forecasts: what is kept of a trial's time for its own."""
+_STARTING_SECONDS = 4.0
+"""What starting a process takes here without compiling: as long may quick calls of a trial be timed."""
 _GRACE_SECONDS = 2.0
 """A launch that used its time up may still say what compiling did."""
 
@@ -147,7 +149,8 @@ class ProcessRunner:
         turns = self._turns((arm, reference), deadline - reserve)
         blocks, width, cost = self._limits.blocks, self._limits.enough_width, self._cost.time_alone
         enough = Enough(blocks=blocks, width=width, cost=cost, rng=self._rng, beat=beat)
-        taken = turns.take(blocks, enough)
+        longer = AsLongAsStarting(blocks=blocks, began=time.monotonic() - _STARTING_SECONDS)
+        taken = turns.take(longer.most, lambda *so_far: enough(*so_far) or longer(*so_far))
         if 0 in taken.failed:
             return taken.failed[0]
         if taken.failed:  # the next trial starts another reference

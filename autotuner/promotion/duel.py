@@ -19,7 +19,7 @@ from autotuner.measurement.stats import (
     shape_timing,
 )
 from autotuner.measurement.trial import ArmLaunch, Block, Failed, Interval, Launch
-from autotuner.promotion.pick import STAGE1_SHARE, simplest_of_equals, still_possible
+from autotuner.promotion.pick import STAGE1_SHARE, decided, simplest_of_equals, still_possible
 from autotuner.promotion.records import (
     VERDICTS,
     ArmFigures,
@@ -116,12 +116,12 @@ class _Duel:
         return launch
 
     def pick(self, contenders: list[DuelArm]) -> DuelArm:
-        # Stage 1: launches of the challengers alone until one is left; by the search's order without any.
+        # Stage 1: launches of the challengers alone, until more of them would change nothing.
         left, scores = contenders, {arm.settings: list[float]() for arm in contenders}
         end, longest = self.clock() + STAGE1_SHARE * (self.end - self.clock()), 0.0
         for number in range(1, self.plan.stage1_launches + 1):
             begin = self.clock()
-            if len(left) == 1 or end - begin < longest or end <= begin:
+            if decided(left, scores) or end - begin < longest or end <= begin:
                 break
             launch = self.launch("stage 1", left, blocks=self.plan.finalists_blocks, seconds=end - begin)
             longest = max(longest, self.clock() - begin)

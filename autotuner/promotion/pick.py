@@ -15,39 +15,50 @@ Scores = Mapping[RuntimeSettings, Sequence[float]]
 
 STAGE1_SHARE = 1 / 2
 """Of the duel's time: which of several close settings is best takes as many launches as how much better it is."""
-STAGE1_EQUAL = 0.01
-"""Mean log scores closer than this are equal, and the simpler settings go on.
+STAGE1_EQUAL = 0.015
+"""Log scores that are certainly closer than this are equal, and the simpler settings go on.
 
-Well below what the duel itself calls the same: where luck decides whether two settings are equal, they then are.
+Half of what the duel itself calls the same, so that what luck decides here is the same there.
 """
-_STAGE1_SURE = 0.99
-"""Confidence at which a challenger is left out of further launches of stage 1."""
-_STAGE1_FEWEST = 3
-"""Launches before any is left out."""
+_BEHIND, _EQUAL = 0.99, 0.95
+"""One-sided confidence at which a challenger is left out of further launches, and taken for an equal."""
+_FEWEST = 3
+"""Launches before anything is certain."""
 
 
 def still_possible(challengers: Sequence[DuelArm], scores: Scores) -> list[DuelArm]:
-    """Those that further launches may yet show equal to the best so far; all before there are enough launches."""
-    best = min((scores[arm.settings] for arm in challengers), key=statistics.fmean)
-    launches = len(best)
-    if launches < _STAGE1_FEWEST:
-        return list(challengers)
-    sure = student_quantile(_STAGE1_SURE, launches - 1) / math.sqrt(launches)
+    """Those that further launches may yet show to be the best, or its equal."""
+    return [arm for arm in challengers if _bound(arm, challengers, scores, -_BEHIND) <= STAGE1_EQUAL]
 
-    def behind(arm: DuelArm) -> float:
-        apart = [ours - theirs for ours, theirs in zip(scores[arm.settings], best, strict=True)]
-        return statistics.fmean(apart) - sure * statistics.stdev(apart)
 
-    return [arm for arm in challengers if behind(arm) <= STAGE1_EQUAL]
+def decided(challengers: Sequence[DuelArm], scores: Scores) -> bool:
+    """Whether all that are left are certainly equal: further launches would change nothing."""
+    return all(_bound(arm, challengers, scores, _EQUAL) <= STAGE1_EQUAL for arm in challengers)
 
 
 def simplest_of_equals(challengers: Sequence[DuelArm], scores: Scores) -> DuelArm:
-    """Of those whose mean log score is closest to the best, the simplest; the first one before any launch."""
-    timed = {
-        arm.settings: statistics.fmean(scores[arm.settings]) for arm in challengers if scores[arm.settings]
-    }
-    if not timed:
-        return challengers[0]
-    limit = min(timed.values()) + STAGE1_EQUAL
-    equals = [arm for arm in challengers if timed.get(arm.settings, math.inf) <= limit]
+    """The simplest of those that are certainly equal to the best; the first challenger before any launch."""
+    best = _best(challengers, scores)
+    equals = [
+        arm for arm in challengers if arm is best or _bound(arm, challengers, scores, _EQUAL) <= STAGE1_EQUAL
+    ]
     return min(equals, key=lambda arm: arm.settings.complexity)
+
+
+def _best(challengers: Sequence[DuelArm], scores: Scores) -> DuelArm:
+    if not all(scores[arm.settings] for arm in challengers):
+        return challengers[0]
+    return min(challengers, key=lambda arm: statistics.fmean(scores[arm.settings]))
+
+
+def _bound(arm: DuelArm, challengers: Sequence[DuelArm], scores: Scores, confidence: float) -> float:
+    """The one-sided bound (the lower one for a negative ``confidence``) of how far ``arm`` is behind the best."""
+    best = _best(challengers, scores)
+    if arm is best:
+        return 0.0
+    apart = [ours - theirs for ours, theirs in zip(scores[arm.settings], scores[best.settings], strict=True)]
+    launches = len(apart)
+    if launches < _FEWEST:
+        return math.copysign(math.inf, confidence)
+    wide = student_quantile(abs(confidence), launches - 1) * statistics.stdev(apart) / math.sqrt(launches)
+    return statistics.fmean(apart) + math.copysign(wide, confidence)

@@ -27,7 +27,7 @@ class DuelPlan:
     half-width of *same*. Raises ``ValueError``.
     """
 
-    stage1_launches: int = 8
+    stage1_launches: int = 16
     finalists_blocks: int = 16
     blocks: int = 24
     stage2_launches: int = 5

@@ -16,11 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
+from autotuner.daemon.rechecks import Rechecked, rechecks_of
 from autotuner.locations import spool_folder
 from autotuner.persistence import Promotion, Store
 from autotuner.serving.telemetry import Window
 from storage.snapshot import read_snapshot
 from tests.support.command import Cli
+from toto_core.series import find_series
 
 CONFIG = """
 [daemon]
@@ -31,7 +33,11 @@ load_ceiling = 64
 cool_down_hours = 0
 run_seconds = 45
 budget_seconds_per_day = 1000000
+recheck_hours = 0.001
 http = "127.0.0.1:0"
+
+[defaults]
+data = "prices"
 """
 KILLS = 20
 
@@ -52,6 +58,27 @@ def wait_for(what: Callable[[], Any], seconds: float = 240.0) -> Any:
     raise AssertionError("did not happen in time")
 
 
+def prepare_folder(autotune: Cli) -> None:
+    (autotune.folder / "autotune.toml").write_text(CONFIG)
+    (autotune.folder / "watchlist.txt").write_text("AMD\n")
+    (autotune.folder / "prices").mkdir()
+    for symbol in ("AMD", "AAPL"):
+        write_prices(autotune.folder / "prices", symbol, newest=20)
+
+
+def write_prices(folder: Path, symbol: str, *, newest: int) -> None:
+    """The sample series without its ``newest`` prices."""
+    series = find_series(symbol, None)
+    rows = list(zip(series.timestamps, series.close, strict=True))[: len(series) - newest]
+    lines = [f"{stamp}Z,{close}" for stamp, close in rows]
+    (folder / f"{symbol}.csv").write_text("\n".join(["timestamp,close", *lines]))
+
+
+def rechecks(autotune: Cli, promotion: Promotion) -> list[Rechecked]:
+    with Store(str(autotune.db)) as store:
+        return rechecks_of(store.records.telemetry(promotion.symbol), promotion)
+
+
 def active(autotune: Cli, symbol: str) -> Promotion | None:
     if not autotune.db.exists():
         return None
@@ -67,13 +94,16 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def test_a_daemon_keeps_two_symbols_through_trouble(autotune: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    (autotune.folder / "autotune.toml").write_text(CONFIG)
-    (autotune.folder / "watchlist.txt").write_text("AMD\n")
+    prepare_folder(autotune)
     daemon = start(autotune)
     first = wait_for(lambda: active(autotune, "AMD"))
 
     (autotune.folder / "watchlist.txt").write_text("AMD\nAAPL\n")
     wait_for(lambda: active(autotune, "AAPL"))
+
+    write_prices(autotune.folder / "prices", "AMD", newest=0)
+    (recheck,) = wait_for(lambda: rechecks(autotune, first))
+    assert recheck.broken == ()
 
     os.sched_setaffinity(daemon.pid, {min(os.sched_getaffinity(0))})  # another number of threads
     second = wait_for(lambda: (p := active(autotune, "AMD")) and p.id != first.id and p)
@@ -88,12 +118,11 @@ def test_a_daemon_keeps_two_symbols_through_trouble(autotune: Cli, monkeypatch: 
     assert time.monotonic() - begun < 10.0
     events = [json.loads(line)["event"] for line in log.splitlines() if line.startswith("{")]
     assert events[-1] == "stopped"
-    assert {"started", "tuning", "tuned", "rolled_back", "tick"} <= set(events)
+    assert {"started", "tuning", "tuned", "rechecked", "rolled_back", "tick"} <= set(events)
 
 
 def test_twenty_kills_in_mid_trial_leave_nothing_behind_and_the_next_tick_goes_on(autotune: Cli) -> None:
-    (autotune.folder / "autotune.toml").write_text(CONFIG)
-    (autotune.folder / "watchlist.txt").write_text("AMD\n")
+    prepare_folder(autotune)
     for kill in range(KILLS):
         daemon = autotune.start("daemon", "--once", "--config", str(autotune.folder / "autotune.toml"))
         wait_for(lambda: len(family(daemon)) >= 3, seconds=60.0)  # noqa: B023 - waited for here
