@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["AUTOTUNE_CACHE"] = str(Path(folder) / "cache")
-        store = str(Path(folder) / "autotune.db")
+        os.environ["AUTOTUNE_DB"] = store = str(Path(folder) / "autotune.db")
         promote(store, BEFORE)
         pipeline = follow("AMD", every_seconds=1.0, db=store)
         quiet, switched = [], []

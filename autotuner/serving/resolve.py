@@ -48,8 +48,9 @@ def lookup(
     """
     variables = os.environ.get(KILL_SWITCH), os.environ.get(MODE_VARIABLE)
     store = db or os.environ.get(DATABASE_VARIABLE)
+    home = None if store and "~" not in store else os.environ.get("HOME")
     data_home = None if store else os.environ.get("XDG_DATA_HOME")
-    path, fault = _snapshot_file(store, os.environ.get("HOME"), data_home)
+    path, fault = _snapshot_file(store, home, data_home)
     identity = _identity(path)
     text = symbol if isinstance(symbol, str) else None
     given = ascii(symbol) if text is None else text
