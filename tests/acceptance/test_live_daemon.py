@@ -129,7 +129,7 @@ def test_twenty_kills_in_mid_trial_leave_nothing_behind_and_the_next_tick_goes_o
         time.sleep(0.3 * kill)
         left = family(daemon)
         daemon.send_signal(signal.SIGKILL)
-        daemon.wait()
+        daemon.communicate(timeout=30)
         _, alive = psutil.wait_procs(left, timeout=10.0)
         assert alive == []
         snapshot = autotune.db.with_name("autotune.snapshot.db")
