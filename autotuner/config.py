@@ -44,7 +44,7 @@ class DaemonConfig(_Section):
     threads: Annotated[int, Field(ge=1)] | None = None
     budget_seconds_per_day: Seconds = 3600.0
     cool_down_hours: Annotated[float, Field(ge=0)] = 6.0
-    recheck_hours: Annotated[float, Field(ge=0)] = 24.0
+    recheck_hours: Annotated[float, Field(ge=0)] = 20.0
     canary_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     run_seconds: Annotated[float, Field(gt=0)] = 300.0
     max_age_days: Annotated[float, Field(gt=0)] = 7.0

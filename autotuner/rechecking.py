@@ -26,8 +26,8 @@ RECHECK = "recheck"
 class Recheck:
     """What came of a recheck; ``broken`` names the limits that do not hold, empty when all do.
 
-    ``drift`` and ``quantile_shift`` are shares, None when the settings failed; ``series_digest`` names the
-    prices they were measured on.
+    ``drift`` and ``quantile_shift`` are shares, None when the forecasts were not finite; ``series_digest`` names
+    the prices they were measured on. ``failed`` says why nothing was measured, None when something was.
     """
 
     symbol: str
@@ -37,6 +37,7 @@ class Recheck:
     drift: float | None
     quantile_shift: float | None
     drift_budget: float
+    failed: str | None = None
 
     @property
     def kept(self) -> bool:
@@ -94,8 +95,13 @@ def recheck(
 def judged(promotion: Promotion, prepared: Prepared, outcome: Outcome, wanted: Profile) -> Recheck:
     """What an outcome says of the limits. Raises ``AutotuneError`` for one that says nothing of them."""
     symbol, label = promotion.symbol, promotion.settings.label
-    if isinstance(outcome, Failed) and outcome.kind in ("timeout", "unstable"):
-        raise AutotuneError(f"{symbol}: {label} could not be rechecked: {outcome.detail}; give it more time")
+    if (
+        isinstance(outcome, Failed) and outcome.kind != "drift_exceeded"
+    ):  # a full disk is no fault of the settings
+        cause = f"{outcome.kind}: {outcome.detail}".rstrip(": ")
+        raise AutotuneError(
+            f"{symbol}: {label} could not be rechecked: {cause}; try again with more --timeout"
+        )
     accuracy = None if isinstance(outcome, Failed) else outcome.accuracy
     return Recheck(
         symbol=symbol,
@@ -116,6 +122,20 @@ def _measure(bench: Bench, promotion: Promotion, say: Callable[[str], None], sec
         )
     finally:
         runner.close()
+
+
+def nothing_measured(promotion: Promotion, cause: str) -> Recheck:
+    """A recheck that came to nothing, so that it is not tried again at once."""
+    return Recheck(
+        symbol=promotion.symbol,
+        settings=promotion.settings.label,
+        series_digest="",
+        broken=(),
+        drift=None,
+        quantile_shift=None,
+        drift_budget=profile(promotion.profile).drift_budget,
+        failed=cause,
+    )
 
 
 def keep(store: Store, promotion: Promotion, found: Recheck, begun: datetime, ended: datetime) -> None:

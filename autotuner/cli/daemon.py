@@ -23,7 +23,7 @@ quiet = ["09:30-16:00 mon-fri"]
 load_ceiling = 0.8             # no measuring above this load average per CPU
 budget_seconds_per_day = 3600
 cool_down_hours = 6
-recheck_hours = 24             # drift on prices that came since; 0 for never
+recheck_hours = 20             # drift on prices that came since, once a day; 0 for never
 max_age_days = 7
 
 [defaults]

@@ -60,14 +60,18 @@ def take_back(store: Store, observed: Observed, reasons: Sequence[Reason], now: 
 
 
 def _roll_back(store: Store, promotion: Promotion, why: str, now: datetime) -> None:
-    store.records.roll_back(
-        promotion.symbol,
-        why,
-        now,
-        profile=promotion.profile,
-        workload_signature=promotion.workload.signature,
-        environment_fingerprint=promotion.environment.fingerprint,
-    )
+    # Settings that stood a trial have two lines in the ledger: what is unsafe must not come back by the other one.
+    same = True
+    while same:
+        _, active = store.records.roll_back(
+            promotion.symbol,
+            why,
+            now,
+            profile=promotion.profile,
+            workload_signature=promotion.workload.signature,
+            environment_fingerprint=promotion.environment.fingerprint,
+        )
+        same = active is not None and active.settings_key == promotion.settings.key
     store.publish()
 
 

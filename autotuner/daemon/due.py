@@ -34,5 +34,6 @@ def confirmations(store: Store, promotion: Promotion) -> tuple[datetime, ...]:
         and run.finished_at > since
         and run.run_id != promotion.run_id
         and run.profile == promotion.profile
+        and run.workload_signature == promotion.workload.signature
         and run.environment_fingerprint == promotion.environment.fingerprint
     )

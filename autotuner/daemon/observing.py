@@ -21,7 +21,7 @@ from autotuner.serving.canary import on_trial
 from autotuner.serving.telemetry import quantile_ms
 from autotuner.workload import Workload
 from storage.errors import NotFound
-from storage.records import TelemetryRecord
+from storage.records import MEASURED, TelemetryRecord
 from toto_core.model_files import CheckpointError, digest, locate
 from toto_core.series import SeriesError, find_series
 from toto_core.settings import RuntimeSettings
@@ -80,6 +80,9 @@ def observe(
     promised = _promised(promotion)
     rechecks = rechecks_of(records, promotion)
     measured, present = _prices(store, symbol, config)
+    found = [
+        each for each in rechecks if present and each.series_digest == present.digest and not each.failed
+    ]
     confirmed = confirmations(store, promotion)
     situation = Situation(
         promotion=promotion,
@@ -94,10 +97,9 @@ def observe(
         promoted_bucket=_power(measured),
         windows=windows,
         quarantines=[note["reason"] for note in notes if note["kind"] == "quarantine"],
-        broken=rechecks[-1].broken if rechecks else (),
+        broken=found[-1].broken if found else (),
     )
-    seen = {recheck.series_digest for recheck in rechecks[-1:]} | ({measured.digest} if measured else set())
-    last_seen = rechecks[-1].ended if rechecks else promotion.promoted_at
+    last_seen = rechecks[-1].begun if rechecks else promotion.promoted_at
     days = max((now - promotion.promoted_at) / DAY, 1 / 24)
     live = windows[-1].p50_ms if windows else 0.0
     return Observed(
@@ -108,7 +110,7 @@ def observe(
         excess_ms=max(0.0, live - promised[0]) if promised[0] else 0.0,
         last_ended=ended,
         fruitless=len(confirmed),
-        unseen_since=last_seen if present and present.digest not in seen else None,
+        unseen_since=None if found or _measured_on(store, promotion, present) else last_seen,
     )
 
 
@@ -182,6 +184,20 @@ def _prices(store: Store, symbol: str, config: SymbolConfig) -> tuple[_Prices | 
     return (
         _Prices(digest=measured.digest, points=measured.points),
         _Prices(digest=present.digest, points=len(present)),
+    )
+
+
+def _measured_on(store: Store, promotion: Promotion, prices: _Prices | None) -> bool:
+    """Whether a trial measured the promoted settings on these prices; true of prices that cannot be read."""
+    return prices is None or any(
+        (record.series_digest, record.settings_key, record.outcome)
+        == (prices.digest, promotion.settings.key, MEASURED)
+        for record in store.records.measurements(
+            promotion.symbol,
+            workload_signature=promotion.workload.signature,
+            environment_fingerprint=promotion.environment.fingerprint,
+            stage="search",
+        )
     )
 
 

@@ -21,6 +21,8 @@ _RANK: dict[Kind, int] = {
     "age": 9,
 }
 """Between equal losses: what may be unsafe first, what is merely old last."""
+_LASTING: tuple[Kind, ...] = ("latency", "recompiles", "workload", "series", "age")
+"""Reasons that may outlast a run that found nothing better; what is unsafe or new is never put off for them."""
 _MOST_DOUBLINGS = 4
 """From six hours to four days."""
 
@@ -83,7 +85,8 @@ def plan(due: Sequence[Due], *, now: datetime, spent_seconds: float, rules: Budg
     skipped: list[Skipped] = []
     left = rules.seconds_per_day - spent_seconds
     for each in sorted(due, key=_urgency):
-        rest = rules.cool_down * 2 ** min(each.fruitless, _MOST_DOUBLINGS)
+        lasting = all(reason.kind in _LASTING for reason in each.reasons)
+        rest = rules.cool_down * (2 ** min(each.fruitless, _MOST_DOUBLINGS) if lasting else 1)
         rests_until = None if each.last_ended is None else each.last_ended + rest
         if rests_until is not None and now < rests_until:
             skipped.append(

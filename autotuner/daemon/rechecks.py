@@ -14,11 +14,15 @@ from storage.records import TelemetryRecord
 
 @dataclass(frozen=True, kw_only=True)
 class Rechecked:
-    """One recheck of a promotion: when it ended, on which prices, and the limits it found broken."""
+    """One recheck of a promotion: when it began, on which prices, and the limits it found broken.
 
-    ended: datetime
+    One that ``failed`` measured nothing; it counts for when the next one is due, and for the budget.
+    """
+
+    begun: datetime
     series_digest: str
     broken: tuple[str, ...]
+    failed: bool
 
 
 def rechecks_of(records: Sequence[TelemetryRecord], promotion: Promotion) -> list[Rechecked]:
@@ -33,9 +37,10 @@ def rechecks_of(records: Sequence[TelemetryRecord], promotion: Promotion) -> lis
         ):
             found.append(
                 Rechecked(
-                    ended=record.window_end,
+                    begun=record.window_start,
                     series_digest=note["series_digest"],
                     broken=tuple(note["broken"]),
+                    failed=note["failed"] is not None,
                 )
             )
     return found

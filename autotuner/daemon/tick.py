@@ -16,12 +16,13 @@ from autotuner.daemon.plan import BudgetRules, Due, Plan, Skipped, plan
 from autotuner.daemon.probation import UNSAFE
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
 from autotuner.daemon.rechecks import recheck_seconds, why_not_recheck
-from autotuner.daemon.triggers import Rules, reasons
+from autotuner.daemon.triggers import Reason, Rules, reasons
 from autotuner.daemon.tuner import Tuned
 from autotuner.errors import AutotuneError
 from autotuner.identity import Environment
 from autotuner.locations import spool_folder
 from autotuner.persistence import Store
+from autotuner.rechecking import keep, nothing_measured
 
 RECHECK_SECONDS = 120.0
 """What a recheck may take: two processes start, and forecast some fifty windows each."""
@@ -104,16 +105,18 @@ class Ticker:
                 continue
             if settle_trial(self.store, observed, now, self.log):
                 observed = self._observe(symbol, now) or observed
+            unsafe = self._take_back(observed, now)
+            if unsafe:
+                observed = self._observe(symbol, now) or observed
             if self._recheck(observed, now):
                 rechecked.append(symbol)
                 observed = self._observe(symbol, now) or observed
-            found = reasons(observed.situation, rules)
-            if take_back(self.store, observed, found, now, self.log):
-                rolled_back.append(symbol)
+                unsafe = self._take_back(observed, now) or unsafe
                 observed = self._observe(symbol, now) or observed
-                # What was unsafe stays the reason to tune: without it the ledger would say "never tuned".
-                unsafe = tuple(reason for reason in found if reason.kind in UNSAFE)
-                found = unsafe or reasons(observed.situation, rules)
+            rolled_back += [symbol] if unsafe else []
+            # What was unsafe stays the reason to tune: without it the ledger would say "never tuned".
+            carried = tuple(reason for reason in unsafe if reason.kind in UNSAFE)
+            found = carried or reasons(observed.situation, rules)
             if found:
                 due.append(observed.due(found, seconds=self.config.daemon.run_seconds))
         chosen = self._plan(due, now)
@@ -136,20 +139,27 @@ class Ticker:
             self.log("unreadable", symbol=symbol, reason=str(error))
             return None
 
+    def _take_back(self, observed: Observed, now: datetime) -> tuple[Reason, ...]:
+        """The reasons for which the promotion was taken out of use, none when it stays."""
+        found = reasons(observed.situation, Rules(maximum_age=self.config.daemon.maximum_age))
+        return found if take_back(self.store, observed, found, now, self.log) else ()
+
     def _recheck(self, observed: Observed, now: datetime) -> bool:
         """Whether the settings were measured on prices they had not seen."""
         daemon, symbol = self.config.daemon, observed.symbol
         promotion = observed.situation.promotion
         if promotion is None or observed.situation.environment.differences(promotion.environment):
             return False
+        if observed.unseen_since is None or self._held() is not None:
+            return False
         why_not = why_not_recheck(
             observed.unseen_since,
             now=now,
             every=daemon.recheck_every,
             seconds=RECHECK_SECONDS,
-            left=daemon.budget_seconds_per_day - self._spent(now),
+            left=daemon.budget_seconds_per_day - daemon.run_seconds - self._spent(now),
         )
-        if why_not is not None or self._held() is not None:
+        if why_not is not None:
             return False
         given = self.config.of(symbol)
         arguments = [
@@ -161,9 +171,15 @@ class Ticker:
             promotion.profile,
         ]
         arguments += ["--data", str(given.data)] if given.data else []
+        begun = self.machine.now()
         result = self.machine.recheck(arguments, seconds=RECHECK_SECONDS + SPARE_SECONDS)
         if result.document is None:
             self.log("failed", symbol=symbol, reason=result.cause)
+            if (
+                self._held() is None
+            ):  # else it was ended by a signal or a quiet window, and is tried again soon
+                failed = nothing_measured(promotion, result.cause)
+                keep(self.store, promotion, failed, begun, self.machine.now())
             return False
         self.log("rechecked", **result.document)
         return True

@@ -128,7 +128,7 @@ class ProcessRunner:
             running = [arm for arm in started if isinstance(arm, StartedArm)]
             self._say(f"timing {len(running)} settings side by side")
             longer = AsLongAsStarting(blocks=blocks, began=began)
-            taken = self._turns(running, deadline).take(longer.most, longer)
+            taken = self._turns(running, deadline).take(longer.most, longer, least=blocks)
             ended = {id(arm): _launched(arm, index, taken, deadline) for index, arm in enumerate(running)}
             results = tuple(arm if isinstance(arm, Failed) else ended[id(arm)] for arm in started)
         return Launch(settings=tuple(arms), arms=results, conditions=taken.conditions)
@@ -150,7 +150,7 @@ class ProcessRunner:
         blocks, width, cost = self._limits.blocks, self._limits.enough_width, self._cost.time_alone
         enough = Enough(blocks=blocks, width=width, cost=cost, rng=self._rng, beat=beat)
         longer = AsLongAsStarting(blocks=blocks, began=time.monotonic() - _STARTING_SECONDS)
-        taken = turns.take(longer.most, lambda *so_far: enough(*so_far) or longer(*so_far))
+        taken = turns.take(longer.most, lambda *so_far: enough(*so_far) or longer(*so_far), least=blocks)
         if 0 in taken.failed:
             return taken.failed[0]
         if taken.failed:  # the next trial starts another reference

@@ -71,23 +71,28 @@ class Turns:
         self._placement = Placement(width)
         self._longest_round = 0.0
 
-    def take(self, rounds: int, enough: Callable[[int, Sequence[ArmBlocks]], bool]) -> Taken:
-        """Up to ``rounds`` rounds, fewer when ``enough(rounds so far, blocks)`` or when the time is up."""
+    def take(
+        self, rounds: int, enough: Callable[[int, Sequence[ArmBlocks]], bool], *, least: int | None = None
+    ) -> Taken:
+        """Up to ``rounds`` rounds, fewer when ``enough(rounds so far, blocks)`` or when the time is up.
+
+        A disturbed round is taken again while the time still holds ``least`` rounds (all of them by default).
+        """
         try:
-            done = self._take(rounds, enough)
+            done = self._take(rounds, enough, rounds if least is None else least)
         finally:
             self._place(self._placement.everywhere)
         return Taken(
             blocks=self._frozen(), failed=dict(self._failed), conditions=self._watch.conditions(done)
         )
 
-    def _take(self, rounds: int, enough: Callable[[int, Sequence[ArmBlocks]], bool]) -> int:
+    def _take(self, rounds: int, enough: Callable[[int, Sequence[ArmBlocks]], bool], least: int) -> int:
         done = 0
         while done < rounds and len(self._failed) < len(self._arms):
             left = self._deadline - time.monotonic()
             if done >= FEWEST_ROUNDS and (left < self._longest_round or enough(done, self._frozen())):
                 break
-            turn = self._quiet_round(rounds - done)
+            turn = self._quiet_round(max(0, least - done))
             for index, blocks in turn.items():
                 for shape in self._shapes:
                     self._blocks[index][shape].append(blocks[shape])

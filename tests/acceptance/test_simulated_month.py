@@ -55,6 +55,8 @@ class World:
     settings: Iterator[RuntimeSettings] = field(default_factory=lambda: iter(SETTINGS))
     drifting: set[str] = field(default_factory=set)
     """Symbols whose settings break their drift budget on the prices that are there now."""
+    failing: set[str] = field(default_factory=set)
+    """Symbols whose rechecks come to nothing."""
     stubborn: set[str] = field(default_factory=set)
     """Symbols for which runs find nothing better."""
 
@@ -119,6 +121,8 @@ class World:
         active = self.store.active(symbol)
         assert active is not None
         begun, self.clock = self.clock, self.clock + timedelta(seconds=RECHECK_TAKES)
+        if symbol in self.failing:
+            return Tuned(document=None, cause="out of memory")
         found = Recheck(
             symbol=symbol,
             settings=active.settings.label,
@@ -400,3 +404,37 @@ def test_rechecks_keep_to_quiet_windows_and_their_interval_and_can_be_switched_o
     world.clock += 3 * DAY
     replace(off, config=off.config.model_copy(update={"daemon": daemon})).tick()
     assert len(rechecked(world)) == len(times)
+
+
+def test_a_recheck_that_fails_is_not_tried_again_at_every_tick_and_takes_nothing_back(world: World) -> None:
+    pass_time(world, 2)
+    before = world.store.active("AMD")
+    write_prices(world.data, "AMD", 1550)
+    world.failing.add("AMD")
+    world.log.clear()
+    pass_time(world, 2)
+
+    assert 2 <= [event for _, event, _ in world.log].count("failed") <= 3
+    assert world.store.active("AMD") == before
+
+
+def test_a_daily_tick_rechecks_daily(world: World) -> None:
+    pass_time(world, 1)
+    for day in range(4):
+        write_prices(world.data, "AMD", 1510 + 10 * day)
+        world.clock = BEGIN + (2 + day) * DAY + timedelta(hours=3, minutes=17, seconds=30 - 10 * day)
+        ticker(world).tick()
+
+    assert rechecked(world) == ["AMD"] * 4
+
+
+def test_what_is_unsafe_does_not_come_back_by_the_line_of_its_trial(world: World) -> None:
+    pass_time(world, 2)
+    trial = world.store.active("AMD")
+    assert trial is not None
+    world.store.promote(replace(trial, id=None, run_id=None, kind="select", verdict="confirmed"))
+    world.leave(trial, {"kind": "quarantine", "reason": "no compiler", "workload": None})
+    world.busy = 1000.0
+    ticker(world).tick()
+
+    assert world.store.active("AMD") is None

@@ -63,6 +63,13 @@ def test_a_symbol_rests_twice_as_long_after_every_run_that_changed_nothing() -> 
     assert [min(rests(fruitless)) for fruitless in range(6)] == [6, 12, 24, 48, 96, 96]
 
 
+def test_what_is_unsafe_or_new_is_not_put_off_by_runs_that_changed_nothing() -> None:
+    rules = BudgetRules(cool_down=timedelta(hours=6))
+    for kind in ("environment", "quarantine", "drift", "model"):
+        asked = due("A", kind, last_ended=NOW - timedelta(hours=6), fruitless=4)
+        assert plan([asked], now=NOW, spent_seconds=0.0, rules=rules).chosen == (asked,)
+
+
 def test_a_symbol_rests_after_a_run_whatever_the_reason() -> None:
     rules = BudgetRules(cool_down=timedelta(hours=6))
     just = due("A", "quarantine", last_ended=NOW - timedelta(hours=5, minutes=59))
