@@ -27,7 +27,7 @@ from autotuner.serving.telemetry import Window
 from autotuner.subjects import prepare
 from autotuner.workload import Workload
 from storage.records import RunRecord
-from tests.outcomes import measured, timing
+from tests.support.outcomes import measured, timing
 from toto_core.model_files import locate
 from toto_core.series import find_series
 from toto_core.settings import RuntimeSettings

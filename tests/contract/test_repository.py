@@ -28,7 +28,7 @@ from storage.records import (
 )
 from storage.repository import Repository
 from storage.snapshot import read_snapshot
-from tests.storage_samples import (
+from tests.support.storage_samples import (
     ENVIRONMENT,
     MEASUREMENT,
     NOW,

@@ -22,7 +22,7 @@ from storage.errors import NotFound, SnapshotError, StorageError, StoreCorrupt, 
 from storage.repository import Repository
 from storage.snapshot import SnapshotEntry, publish, read_snapshot
 from storage.sqlite_files import journal_mode
-from tests.storage_samples import (
+from tests.support.storage_samples import (
     MEASUREMENT,
     NOW,
     PIN,
@@ -43,7 +43,7 @@ import os, sys
 from dataclasses import replace
 from storage.database import open_database
 from storage.repository import Repository
-from tests.storage_samples import MEASUREMENT, PIN, PROMOTION
+from tests.support.storage_samples import MEASUREMENT, PIN, PROMOTION
 
 for line in sys.stdin:
     child = os.fork()
@@ -66,7 +66,7 @@ from dataclasses import replace
 from storage.database import open_database
 from storage.errors import StoreUnavailable
 from storage.repository import Repository
-from tests.storage_samples import MEASUREMENT
+from tests.support.storage_samples import MEASUREMENT
 
 repository = Repository(open_database(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
@@ -541,7 +541,7 @@ def test_a_publisher_killed_at_any_moment_leaves_the_old_or_the_new(tmp_path: Pa
     path = tmp_path / "snapshot.db"
     publish(path, [], [], generation_time=NOW)
     code = (
-        "import sys; from storage.snapshot import publish; from tests.storage_samples import NOW\n"
+        "import sys; from storage.snapshot import publish; from tests.support.storage_samples import NOW\n"
         "print('go', flush=True)\n"
         "while True: publish(sys.argv[1], [], [], generation_time=NOW)"
     )

@@ -32,8 +32,8 @@ from autotuner.summary import search_figures
 from autotuner.workload import Workload
 from storage import database as storage_database
 from storage.records import SeriesRecord
-from tests.outcomes import measured, timing
-from tests.storage_samples import empty_store
+from tests.support.outcomes import measured, timing
+from tests.support.storage_samples import empty_store
 from toto_core.settings import RuntimeSettings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import torch._inductor.config as inductor_config
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tests.golden import CASES, GoldenCase, golden_case, horizons_of
+from tests.support.golden import CASES, GoldenCase, golden_case, horizons_of
 from toto_core.config import ModelConfig
 from toto_core.decode import Decoder
 from toto_core.model import TotoModel

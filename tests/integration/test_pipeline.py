@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tests.golden import golden_case
+from tests.support.golden import golden_case
 from toto_core import RuntimeSettings, TotoPipeline, checkpoint, compile_config
 from toto_core.decode import Decoder
 from toto_core.device import DeviceError

@@ -17,8 +17,8 @@ from autotuner.rechecking import judged
 from autotuner.search.objective import profile
 from autotuner.subjects import prepare
 from autotuner.workload import Workload
-from tests.outcomes import measured, timing
 from tests.support.command import Cli
+from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings
 
 WORKLOAD = Workload()

@@ -9,7 +9,7 @@ from autotuner.measurement.replay import Noise
 from autotuner.replaying import Replayed, replayed_decision
 from autotuner.search.objective import profile
 from autotuner.workload import Workload
-from tests.integration.study_tables import SPACE, WORKLOAD, replay_table
+from tests.support.study_tables import SPACE, WORKLOAD, replay_table
 from toto_core.settings import RuntimeSettings
 
 TABLE = replay_table()

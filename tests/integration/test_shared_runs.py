@@ -17,7 +17,7 @@ from autotuner.report.run_view import run_lines
 from autotuner.search.objective import profile
 from autotuner.session import tune
 from autotuner.tune_request import TuneRequest
-from tests.integration.study_tables import SPACE, WORKLOAD, replay_table
+from tests.support.study_tables import SPACE, WORKLOAD, replay_table
 from toto_core.settings import RuntimeSettings
 
 COMPILING, AGAIN = 30.0, 6.0

@@ -24,8 +24,8 @@ from autotuner.search.owner import Owner
 from autotuner.search.space import SearchSpace
 from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
 from autotuner.workload import Workload
-from tests.integration import study_process
-from tests.integration.study_tables import SPACE, WORKLOAD, recorded, replay_table
+from tests.support import study_process
+from tests.support.study_tables import SPACE, WORKLOAD, recorded, replay_table
 from toto_core.settings import RuntimeSettings
 
 ROOT = Path(__file__).parents[2]
@@ -395,7 +395,7 @@ def test_research_measures_the_reference_alone() -> None:
 
 def test_a_killed_study_loses_nothing_that_was_handed_over(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.study_process", str(tmp_path), "4"], cwd=ROOT
+        [sys.executable, "-m", "tests.support.study_process", str(tmp_path), "4"], cwd=ROOT
     )
     try:
         deadline = time.monotonic() + 60

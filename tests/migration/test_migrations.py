@@ -27,7 +27,7 @@ from storage.migrations import (
 )
 from storage.models import Base
 from storage.repository import Repository
-from tests.storage_samples import PROMOTION, RUN, new_store, with_subjects
+from tests.support.storage_samples import PROMOTION, RUN, new_store, with_subjects
 
 SECOND = """
 import sqlalchemy as sa

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.golden import golden_case, write_official_folder
+from tests.support.golden import golden_case, write_official_folder
 from toto_core import checkpoint
 from toto_core.model_files import CheckpointError
 

@@ -14,7 +14,7 @@ from autotuner.measurement.stats import EffectiveCost
 from autotuner.measurement.trial import ArmLaunch, Block, Failed, Interval, Launch, Outcome
 from autotuner.promotion.decision import decide
 from autotuner.promotion.duel import DuelArm, DuelPlan, DuelResult, decide_gain, run_duel
-from tests.unit.simulated_noise import Noise
+from tests.support.simulated_noise import Noise
 from toto_core.settings import RuntimeSettings
 
 REFERENCE = RuntimeSettings()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.search.expectation import Outlook, Tried, most_promising, outlooks, settled
-from tests.integration.study_tables import SPACE
+from tests.support.study_tables import SPACE
 from toto_core.settings import RuntimeSettings
 
 KEYS = SPACE.keys

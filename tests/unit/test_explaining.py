@@ -10,7 +10,7 @@ from autotuner.persistence import Promotion
 from autotuner.report.why import why
 from autotuner.search.objective import Limits, profile, rank
 from autotuner.workload import Workload
-from tests.outcomes import measured, timing
+from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings
 
 EAGER = RuntimeSettings()

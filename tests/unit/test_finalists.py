@@ -8,7 +8,7 @@ from autotuner.measurement.trial import Failed, Interval, Outcome
 from autotuner.search.objective import Limits, profile, rank
 from autotuner.search.study import StudyResult
 from autotuner.workload import Workload
-from tests.outcomes import measured, timing
+from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings
 
 REFERENCE = RuntimeSettings(num_threads=1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.golden import CASES, QUANTILES, SAMPLES, GoldenCase, golden_case, horizons_of
+from tests.support.golden import CASES, QUANTILES, SAMPLES, GoldenCase, golden_case, horizons_of
 from toto_core.cache import empty_suffix
 from toto_core.decode import Context, Prediction
 from toto_core.forecast import Forecast

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.golden import write_official_folder
+from tests.support.golden import write_official_folder
 from toto_core.config import ConfigError, ModelConfig
 from toto_core.model_files import CheckpointError, digest, locate, read_config
 

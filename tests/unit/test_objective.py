@@ -25,7 +25,7 @@ from autotuner.search.objective import (
     violations,
 )
 from autotuner.workload import RequestShape, Workload
-from tests.outcomes import measured, timing
+from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings
 
 ONE = Workload()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from autotuner.measurement.trial import Failed
 from autotuner.search.objective import Judged, Ranked
 from autotuner.search.pareto import pareto_front
-from tests.outcomes import measured, timing
+from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings
 
 costs = st.tuples(*[st.integers(1, 4)] * 4)

@@ -12,7 +12,7 @@ from autotuner.measurement.hardware import Reading
 from autotuner.measurement.placement import Placement, busy_seconds, least_busy, place, with_siblings
 from autotuner.measurement.turns import Turns
 from autotuner.measurement.watch import Watch
-from tests.unit.test_turns import Answering, never
+from tests.support.answering_arms import Answering, never
 
 CPUS = sorted(os.sched_getaffinity(0))
 

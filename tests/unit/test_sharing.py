@@ -8,7 +8,7 @@ from autotuner.measurement.trial import Failed, Interval, Measured, Outcome
 from autotuner.search.objective import Limits, judge, profile
 from autotuner.sharing import Proven, objection, shared_decision
 from autotuner.workload import Workload
-from tests.outcomes import measured, timing
+from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings
 
 WORKLOAD = Workload()

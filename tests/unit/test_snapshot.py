@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from storage.errors import InvalidRecord, SnapshotError, StoreUnavailable
 from storage.snapshot import SnapshotEntry, SnapshotPin, publish, read_snapshot
-from tests.storage_samples import NOW, shared_folder, unprivileged
+from tests.support.storage_samples import NOW, shared_folder, unprivileged
 
 ENTRY = SnapshotEntry(
     symbol="AMD",

@@ -19,7 +19,7 @@ from autotuner.measurement.stats import (
     student_quantile,
 )
 from autotuner.measurement.trial import Block
-from tests.unit.simulated_noise import Noise
+from tests.support.simulated_noise import Noise
 
 ONE_SHAPE = EffectiveCost(weights=(1.0,), sigma_weight=0.05)
 DATASETS = 400

@@ -13,7 +13,7 @@ from storage.database import open_database
 from storage.errors import SchemaTooNew, StorageError, StoreUnavailable
 from storage.migrations import HEAD_REVISION, VERSION_TABLE
 from storage.repository import Repository
-from tests.storage_samples import ENVIRONMENT, PROMOTION, ROOT, new_store, with_subjects
+from tests.support.storage_samples import ENVIRONMENT, PROMOTION, ROOT, new_store, with_subjects
 
 
 def _mode(path: Path) -> int:

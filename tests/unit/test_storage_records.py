@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from storage.errors import InvalidRecord, SnapshotError, StorageError, StoreUnavailable
 from storage.records import check_symbol
-from tests.storage_samples import ENVIRONMENT, MEASUREMENT, NOW, PIN, PROMOTION, RUN, SERIES
+from tests.support.storage_samples import ENVIRONMENT, MEASUREMENT, NOW, PIN, PROMOTION, RUN, SERIES
 
 
 @pytest.mark.parametrize("symbol", ["A", "AMD", "BRK.B", "BTC-USD", "0700.HK", "X_1", "A" * 32])

@@ -8,7 +8,7 @@ import pytest
 
 from storage.database import open_database
 from storage.sqlite_files import connect, journal_mode, set_journal_mode
-from tests.storage_samples import new_store
+from tests.support.storage_samples import new_store
 
 
 @pytest.mark.parametrize(

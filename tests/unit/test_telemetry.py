@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.serving.telemetry import FILES_OF_A_PROCESS, PER_OCTAVE, Telemetry, Window, quantile_ms
-from tests.unit.clocks import at
+from tests.support.clocks import at
 
 LABELS = {"symbol": "AMD", "settings_key": "k"}
 SHAPE = (512, 8, 256)

@@ -20,7 +20,7 @@ from autotuner.measurement.trial import (
     measured_from_json,
     measured_to_json,
 )
-from tests.outcomes import measured
+from tests.support.outcomes import measured
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 

@@ -2,37 +2,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
 
-from autotuner.measurement.child import ChildError
-from autotuner.measurement.trial import Block, Failed
-from autotuner.measurement.turns import FEWEST_ROUNDS, ArmBlocks, Turns
-
-
-class Answering:
-    """An arm that answers at once and notes the order of all calls; it may fail at its ``fails_at``-th block."""
-
-    def __init__(self, name: str, calls: list[str], *, fails_at: int = -1, takes: float = 0.0) -> None:
-        self.name, self.calls, self.fails_at, self.takes = name, calls, fails_at, takes
-        self.given = 0
-
-    def block(self, shape: int, deadline: float) -> Block:
-        time.sleep(self.takes)
-        if self.given == self.fails_at:
-            raise ChildError(Failed(kind="crashed", detail=self.name))
-        self.given += 1
-        self.calls.append(f"{self.name}{shape}")
-        return (float(self.given),)
-
-    def cpu_seconds(self) -> float:
-        return 0.0
-
-    def place(self, cpus: frozenset[int]) -> None:
-        self.calls.append(f"{self.name}@{sorted(cpus)}")
-
-
-def never(_: int, __: Sequence[ArmBlocks]) -> bool:
-    return False
+from autotuner.measurement.trial import Failed
+from autotuner.measurement.turns import FEWEST_ROUNDS, Turns
+from tests.support.answering_arms import Answering, never
 
 
 def _turns(arms: list[Answering], *, shapes: int = 1, seconds: float = 60.0) -> Turns:

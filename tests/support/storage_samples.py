@@ -22,7 +22,7 @@ from storage.records import (
 )
 from storage.repository import Repository
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 NOW = datetime(2026, 5, 4, 12, 30, 15, 250_001, tzinfo=UTC)
 

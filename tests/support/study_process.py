@@ -1,6 +1,6 @@
 """A study in a process of its own, stuck in its ``n``-th trial until it is killed.
 
-Started as ``python -m tests.integration.study_process FOLDER N``.
+Started as ``python -m tests.support.study_process FOLDER N``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autotuner.measurement.trial import Measured, Outcome, measured_from_json, m
 from autotuner.search.objective import PROFILES, Limits
 from autotuner.search.owner import Owner
 from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
-from tests.integration.study_tables import SPACE, WORKLOAD, replay_table
+from tests.support.study_tables import SPACE, WORKLOAD, replay_table
 from toto_core.settings import RuntimeSettings
 
 NAME = "AMD · workload · environment"

@@ -20,7 +20,7 @@ from toto_core.pipeline import TotoPipeline
 from toto_core.requests import read_context
 from toto_core.settings import RuntimeSettings
 
-FOLDER = Path(__file__).parent / "data" / "golden"
+FOLDER = Path(__file__).parents[1] / "data" / "golden"
 CASES = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 SAMPLES = 4096
