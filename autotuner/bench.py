@@ -11,11 +11,10 @@ from pathlib import Path
 import psutil
 
 from autotuner.identity import current_environment, spare_threads
-from autotuner.locations import cache_folder
-from autotuner.measurement.caches import holds_artifacts, trial_artifacts
+from autotuner.locations import cache_folder, holds_artifacts, trial_artifacts
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
-from autotuner.measurement.stats import EffectiveCost
+from autotuner.measurement.statistics import EffectiveCost
 from autotuner.search.objective import Limits, Profile
 from autotuner.search.space import SearchSpace, search_space
 from autotuner.serving.artifacts import CacheRefused, store

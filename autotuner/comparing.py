@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from autotuner.alone import alone
 from autotuner.bench import Bench
-from autotuner.measurement.trial import Outcome
+from autotuner.measurement.outcome import Outcome
 from autotuner.persistence import Store, Subject
 from toto_core.settings import COMPILE_MODES, RuntimeSettings
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autotuner.errors import AutotuneError
-from autotuner.measurement.trial import Failed, Measured, Outcome
+from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.persistence import Promotion, Store
 from autotuner.search.objective import PROFILES, Limits, Profile, Ranked, break_even_calls, rank
 from autotuner.search.pareto import Point, pareto_front

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from autotuner.measurement.trial import Measured
+from autotuner.measurement.outcome import Measured
 from autotuner.promotion.pick import STAGE1_SHARE
 from autotuner.promotion.records import DuelArm
 from autotuner.search.objective import Profile, Ranked, drift_factor

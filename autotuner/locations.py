@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from toto_core.settings import RuntimeSettings
+
 DATABASE_VARIABLE = "AUTOTUNE_DB"
 CACHE_VARIABLE = "AUTOTUNE_CACHE"
 
@@ -77,3 +79,13 @@ def data_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("autotune", appauthor=False))
+
+
+def trial_artifacts(caches: Path, settings: RuntimeSettings) -> Path:
+    """Where below ``caches`` the trials of some settings keep what they compiled."""
+    return caches / hashlib.sha256(settings.key.encode()).hexdigest()[:16]
+
+
+def holds_artifacts(caches: Path, settings: RuntimeSettings) -> bool:
+    """Whether an earlier trial left there what it compiled."""
+    return any(path.is_file() for path in trial_artifacts(caches, settings).rglob("*"))

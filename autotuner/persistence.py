@@ -16,7 +16,7 @@ import psutil
 from autotuner.errors import AutotuneError
 from autotuner.identity import Environment
 from autotuner.locations import is_file, snapshot_path, store_path
-from autotuner.measurement.trial import Measured, Outcome
+from autotuner.measurement.outcome import Measured, Outcome
 from autotuner.serving.sealed import Seal
 from autotuner.stored import (
     Promotion,

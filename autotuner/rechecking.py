@@ -12,7 +12,7 @@ from pathlib import Path
 from autotuner.alone import alone
 from autotuner.bench import Bench, process_bench
 from autotuner.errors import AutotuneError
-from autotuner.measurement.trial import Failed, Outcome
+from autotuner.measurement.outcome import Failed, Outcome
 from autotuner.persistence import Promotion, Store
 from autotuner.search.objective import Limits, Profile, judge, profile
 from autotuner.subjects import Prepared, prepare

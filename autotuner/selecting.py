@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from autotuner.errors import AutotuneError
-from autotuner.measurement.trial import Measured
+from autotuner.measurement.outcome import Measured
 from autotuner.persistence import Promotion, Store, Subject
 from autotuner.search.objective import Limits, Profile, Ranked, rank
 from autotuner.summary import search_figures

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from autotuner.errors import AutotuneError
+from autotuner.measurement.outcome import ArmLaunch, Interval
 from autotuner.measurement.runner import Runner
-from autotuner.measurement.stats import ArmBlocks, EffectiveCost, launch_ratio
-from autotuner.measurement.trial import ArmLaunch, Interval
+from autotuner.measurement.statistics import ArmBlocks, EffectiveCost, launch_ratio
 from autotuner.promotion.records import DuelPlan
 from toto_core.settings import RuntimeSettings
 

@@ -17,8 +17,8 @@ from autotuner.budget import search_seconds, trial_seconds
 from autotuner.errors import AutotuneError
 from autotuner.finalists import duel_arm, finalists, why_unfit
 from autotuner.locations import studies_url
+from autotuner.measurement.outcome import Measured
 from autotuner.measurement.runner import Runner
-from autotuner.measurement.trial import Measured
 from autotuner.persistence import Promotion, Store, Subject
 from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.duel import DuelPlan, DuelResult, run_duel

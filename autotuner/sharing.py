@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
 from autotuner.measurement.runner import Runner
-from autotuner.measurement.trial import Failed, Interval, Measured, Outcome
 from autotuner.persistence import Promotion, Store, Subject
 from autotuner.promotion.decision import Decision
 from autotuner.search.objective import Judged, Limits, Profile, judge, rank

@@ -13,7 +13,7 @@ import psutil
 
 from autotuner.errors import AutotuneError
 from autotuner.identity import Environment
-from autotuner.measurement.trial import Failed, Measured, Outcome, measured_from_json, measured_to_json
+from autotuner.measurement.outcome import Failed, Measured, Outcome, measured_from_json, measured_to_json
 from autotuner.workload import Workload
 from storage.records import (
     MEASURED,

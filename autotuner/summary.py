@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from autotuner.measurement.stats import EffectiveCost, launch_ratio, shape_timing
-from autotuner.measurement.trial import ArmLaunch, Interval, Launch, Measured, ShapeTiming, together
+from autotuner.measurement.outcome import ArmLaunch, Interval, Launch, Measured, ShapeTiming, together
+from autotuner.measurement.statistics import EffectiveCost, launch_ratio, shape_timing
 from autotuner.persistence import Promotion
 from autotuner.promotion.decision import Decision
 from autotuner.search.objective import Profile, break_even_calls

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from autotuner.measurement.accuracy import LEVELS, WINDOWS, Forecasts, rolling_origins
-from autotuner.measurement.evidence import ShapeForecasts, merge_accuracy
+from autotuner.measurement.accuracy import (
+    LEVELS,
+    WINDOWS,
+    Forecasts,
+    ShapeForecasts,
+    merge_accuracy,
+    rolling_origins,
+)
 from autotuner.measurement.process_runner import SEEDS
 from toto_core.exact import ExactPipeline
 from toto_core.pipeline import TotoPipeline

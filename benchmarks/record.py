@@ -11,8 +11,8 @@ from pathlib import Path
 
 from autotuner.bench import effective_cost
 from autotuner.identity import available_threads, current_environment
+from autotuner.measurement.outcome import Failed
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
-from autotuner.measurement.trial import Failed
 from autotuner.search.objective import profile
 from autotuner.search.space import search_space
 from autotuner.workload import Workload

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import optuna
 
+from autotuner.measurement.outcome import Failed
 from autotuner.measurement.recorded import Recorded, ReplayTable
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.measurement.trial import Failed
 from autotuner.replaying import Replayed, replayed_decision
 from autotuner.search.objective import Limits, drift_factor, judge, profile
 from autotuner.search.space import SearchSpace, search_space

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 from autotuner.identity import available_threads, current_environment
+from autotuner.measurement.outcome import Failed
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
-from autotuner.measurement.stats import EffectiveCost
-from autotuner.measurement.trial import Failed
+from autotuner.measurement.statistics import EffectiveCost
 from autotuner.workload import RequestShape, Workload
 from toto_core.series import find_series
 from toto_core.settings import RuntimeSettings

@@ -8,7 +8,7 @@ import sys
 
 def main(arguments: list[str]) -> None:
     """Become ``autotune`` with ``arguments[2:]``; the first two are the lifeline's descriptor and the niceness."""
-    from autotuner.measurement.guard import die_with_parent
+    from autotuner.measurement.child.guard import die_with_parent
 
     die_with_parent(int(arguments[0]))
     os.nice(int(arguments[1]))

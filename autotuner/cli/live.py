@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from autotuner.measurement.trial import Failed, Interval, Measured
+from autotuner.measurement.outcome import Failed, Interval, Measured
 from autotuner.search.space import SearchSpace
 from autotuner.search.study import TrialEvent
 from autotuner.workload import Workload

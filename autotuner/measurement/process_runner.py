@@ -16,16 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from autotuner.errors import AutotuneError
-from autotuner.measurement.accuracy import WINDOWS
-from autotuner.measurement.caches import trial_artifacts
-from autotuner.measurement.child import Child, ChildError
-from autotuner.measurement.enough import AsLongAsStarting, Enough
-from autotuner.measurement.evidence import ShapeForecasts, merge_accuracy, read_forecasts
-from autotuner.measurement.job import ArmJob
-from autotuner.measurement.started import StartedArm, not_compiled
-from autotuner.measurement.stats import EffectiveCost, paired_ratio, shape_timing
-from autotuner.measurement.trial import ArmLaunch, Failed, Launch, Measured, Outcome
-from autotuner.measurement.turns import Taken, Turns
+from autotuner.locations import trial_artifacts
+from autotuner.measurement.accuracy import WINDOWS, ShapeForecasts, merge_accuracy, read_forecasts
+from autotuner.measurement.child.handle import Child, ChildError, StartedArm, not_compiled
+from autotuner.measurement.child.job import ArmJob
+from autotuner.measurement.outcome import ArmLaunch, Failed, Launch, Measured, Outcome
+from autotuner.measurement.rounds import Taken, Turns
+from autotuner.measurement.statistics import EffectiveCost, paired_ratio, shape_timing
+from autotuner.measurement.stopping import AsLongAsStarting, Enough
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.errors import AutotuneError
-from autotuner.measurement.trial import Failed
+from autotuner.measurement.outcome import Failed
 from toto_core.settings import RuntimeSettings
 
 COLUMNS = (

@@ -11,8 +11,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from autotuner.measurement.recorded import Recorded, ReplayTable
-from autotuner.measurement.trial import (
+from autotuner.measurement.outcome import (
     Accuracy,
     ArmLaunch,
     Conditions,
@@ -23,6 +22,7 @@ from autotuner.measurement.trial import (
     Outcome,
     ShapeTiming,
 )
+from autotuner.measurement.recorded import Recorded, ReplayTable
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 

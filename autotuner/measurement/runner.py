@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from autotuner.measurement.trial import Launch, Outcome
+from autotuner.measurement.outcome import Launch, Outcome
 from toto_core.settings import RuntimeSettings
 
 

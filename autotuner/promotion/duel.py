@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from autotuner.measurement.outcome import ArmLaunch, Block, Failed, Interval, Launch
 from autotuner.measurement.runner import Runner
-from autotuner.measurement.stats import (
+from autotuner.measurement.statistics import (
     ArmBlocks,
     EffectiveCost,
     effective_ms,
     launch_ratio,
     shape_timing,
 )
-from autotuner.measurement.trial import ArmLaunch, Block, Failed, Interval, Launch
 from autotuner.promotion.pick import STAGE1_SHARE, decided, simplest_of_equals, still_possible
 from autotuner.promotion.records import (
     VERDICTS,

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from autotuner.measurement.stats import student_quantile
+from autotuner.measurement.statistics import student_quantile
 from autotuner.promotion.records import DuelArm
 from toto_core.settings import RuntimeSettings
 

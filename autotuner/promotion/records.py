@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autotuner.measurement.looks import spending_confidences
-from autotuner.measurement.trial import Interval, Launch, ShapeTiming
+from autotuner.measurement.outcome import Interval, Launch, ShapeTiming
+from autotuner.measurement.stopping import spending_confidences
 from toto_core.settings import RuntimeSettings
 
 VERDICTS = ("better", "same", "worse", "ambiguous")

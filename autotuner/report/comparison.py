@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from autotuner.comparing import Comparison, ModeResult
-from autotuner.measurement.trial import Measured
+from autotuner.measurement.outcome import Measured
 from autotuner.workload import Workload
 
 Cell = Callable[[Measured, Comparison], str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from autotuner.measurement.trial import Conditions
+from autotuner.measurement.outcome import Conditions
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 

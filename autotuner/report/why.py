@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from autotuner.measurement.trial import Conditions, Interval
+from autotuner.measurement.outcome import Conditions, Interval
 from autotuner.report.tables import label, plain, speed
 
 Document = Mapping[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autotuner.errors import UsageError
-from autotuner.measurement.trial import Failed, Measured, Outcome, ShapeTiming
+from autotuner.measurement.outcome import Failed, Measured, Outcome, ShapeTiming
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autotuner.measurement.trial import Measured
+from autotuner.measurement.outcome import Measured
 from autotuner.search.objective import Ranked
 from toto_core.settings import RuntimeSettings
 

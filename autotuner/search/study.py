@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from autotuner.errors import AutotuneError, UsageError
+from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.measurement.runner import Runner
-from autotuner.measurement.trial import Failed, Measured, Outcome
 from autotuner.search.expectation import Outlook, Tried, most_promising, outlooks, settled
 from autotuner.search.objective import Judged, Limits, Profile, Ranked, judge, rank
 from autotuner.search.owner import Owner

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from autotuner.bench import effective_cost
+from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
-from autotuner.measurement.trial import Failed, Measured
 from autotuner.search.objective import Limits, profile
 from autotuner.search.owner import Owner
 from autotuner.search.space import SearchSpace, search_space

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.measurement.recorded import Recorded, ReplayTable
-from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.measurement.runner import Runner
-from autotuner.measurement.trial import (
+from autotuner.measurement.outcome import (
     FAILURE_KINDS,
     ArmLaunch,
     Block,
@@ -20,6 +17,9 @@ from autotuner.measurement.trial import (
     measured_from_json,
     measured_to_json,
 )
+from autotuner.measurement.recorded import Recorded, ReplayTable
+from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.runner import Runner
 from tests.support.benches import EAGER, process_runner
 from tests.support.faulty_children import SEGFAULT, children_that
 from toto_core.settings import RuntimeSettings

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner
-from autotuner.measurement.trial import Failed, Measured
 from autotuner.search.objective import Limits, profile, violations
 from autotuner.workload import Workload
 from tests.support.benches import EAGER, process_runner

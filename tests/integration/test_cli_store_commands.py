@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from autotuner.cli import cli
 from autotuner.identity import current_environment
 from autotuner.locations import snapshot_path
-from autotuner.measurement.trial import Failed
+from autotuner.measurement.outcome import Failed
 from autotuner.persistence import Promotion, Store, Subject
 from autotuner.report.tables import label, moment, plain
 from autotuner.serving.resolve import lookup

@@ -11,11 +11,11 @@ import pytest
 
 from autotuner.bench import Bench
 from autotuner.explaining import explain
+from autotuner.measurement.outcome import FAILURE_KINDS, Failed
 from autotuner.measurement.process_runner import ProcessRunner
 from autotuner.measurement.recorded import Recorded, ReplayTable
 from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.measurement.runner import Runner
-from autotuner.measurement.trial import FAILURE_KINDS, Failed
 from autotuner.persistence import Store
 from autotuner.search.objective import profile
 from autotuner.search.space import SearchSpace

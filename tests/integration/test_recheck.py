@@ -11,7 +11,7 @@ import pytest
 
 from autotuner.daemon.rechecks import rechecks_of
 from autotuner.errors import AutotuneError
-from autotuner.measurement.trial import Failed
+from autotuner.measurement.outcome import Failed
 from autotuner.persistence import Promotion, Store
 from autotuner.rechecking import judged
 from autotuner.search.objective import profile

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from autotuner.errors import AutotuneError, UsageError
+from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.measurement.recorded import ReplayTable, seed_table
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.measurement.trial import Failed, Measured, Outcome
 from autotuner.search.objective import PROFILES, Limits, Profile, seed_profile
 from autotuner.search.owner import Owner
 from autotuner.search.space import SearchSpace

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from autotuner.measurement.child import ChildError
-from autotuner.measurement.trial import Block, Failed
-from autotuner.measurement.turns import ArmBlocks
+from autotuner.measurement.child.handle import ChildError
+from autotuner.measurement.outcome import Block, Failed
+from autotuner.measurement.rounds import ArmBlocks
 
 
 class Answering:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
-from autotuner.measurement.stats import EffectiveCost
+from autotuner.measurement.statistics import EffectiveCost
 from autotuner.workload import Workload
 from toto_core.series import find_series
 from toto_core.settings import RuntimeSettings

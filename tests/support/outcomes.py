@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotuner.measurement.trial import Accuracy, Block, Interval, Measured, ShapeTiming
+from autotuner.measurement.outcome import Accuracy, Block, Interval, Measured, ShapeTiming
 from toto_core.compile_report import CompileReport
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from autotuner.measurement.trial import Block
+from autotuner.measurement.outcome import Block
 
 Floats = npt.NDArray[np.float64]
 

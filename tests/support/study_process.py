@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from autotuner.measurement.outcome import Measured, Outcome, measured_from_json, measured_to_json
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.measurement.trial import Measured, Outcome, measured_from_json, measured_to_json
 from autotuner.search.objective import PROFILES, Limits
 from autotuner.search.owner import Owner
 from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study

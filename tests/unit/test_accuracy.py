@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.measurement.accuracy import LEVELS, WINDOWS, Forecasts, compare, rolling_origins
-from autotuner.measurement.trial import Accuracy
+from autotuner.measurement.outcome import Accuracy
 from toto_core.series import find_series
 
 Floats = npt.NDArray[np.float64]

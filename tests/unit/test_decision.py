@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.measurement.trial import Interval
+from autotuner.measurement.outcome import Interval
 from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.records import VERDICTS, DuelResult
 from toto_core.settings import RuntimeSettings

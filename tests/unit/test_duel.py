@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.measurement.stats import EffectiveCost
-from autotuner.measurement.trial import ArmLaunch, Block, Failed, Interval, Launch, Outcome
+from autotuner.measurement.outcome import ArmLaunch, Block, Failed, Interval, Launch, Outcome
+from autotuner.measurement.statistics import EffectiveCost
 from autotuner.promotion.decision import decide
 from autotuner.promotion.duel import DuelArm, DuelPlan, DuelResult, decide_gain, run_duel
 from tests.support.simulated_noise import Noise

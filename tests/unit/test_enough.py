@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from autotuner.measurement.enough import AsLongAsStarting, Enough
-from autotuner.measurement.stats import EffectiveCost
-from autotuner.measurement.turns import ArmBlocks
+from autotuner.measurement.rounds import ArmBlocks
+from autotuner.measurement.statistics import EffectiveCost
+from autotuner.measurement.stopping import AsLongAsStarting, Enough
 
 BLOCKS = 24
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from autotuner.explaining import certificate, explanation, importance
 from autotuner.identity import current_environment
-from autotuner.measurement.trial import Failed, Outcome
+from autotuner.measurement.outcome import Failed, Outcome
 from autotuner.persistence import Promotion
 from autotuner.report.why import why
 from autotuner.search.objective import Limits, profile, rank

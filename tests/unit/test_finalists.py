@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from autotuner.finalists import FINALISTS, finalists, why_unfit
-from autotuner.measurement.trial import Failed, Interval, Outcome
+from autotuner.measurement.outcome import Failed, Interval, Outcome
 from autotuner.search.objective import Limits, profile, rank
 from autotuner.search.study import StudyResult
 from autotuner.workload import Workload

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import os
 
-from autotuner.measurement.hardware import CLOCK_DROP, Reading, Seen, judge, own_processes, read
-from autotuner.measurement.trial import Conditions, together
-from autotuner.measurement.watch import Watch
+from autotuner.measurement.disturbance import CLOCK_DROP, Reading, Seen, Watch, judge, own_processes, read
+from autotuner.measurement.outcome import Conditions, together
 
 OWN = frozenset({1, 2})
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.errors import UsageError
-from autotuner.measurement.trial import Failed, Outcome, ShapeTiming
+from autotuner.measurement.outcome import Failed, Outcome, ShapeTiming
 from autotuner.search.objective import (
     PROFILES,
     Limits,

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.measurement.trial import Failed
+from autotuner.measurement.outcome import Failed
 from autotuner.search.objective import Judged, Ranked
 from autotuner.search.pareto import pareto_front
 from tests.support.outcomes import measured, timing

@@ -8,10 +8,9 @@ import time
 
 import pytest
 
-from autotuner.measurement.hardware import Reading
+from autotuner.measurement.disturbance import Reading, Watch
 from autotuner.measurement.placement import Placement, busy_seconds, least_busy, place, with_siblings
-from autotuner.measurement.turns import Turns
-from autotuner.measurement.watch import Watch
+from autotuner.measurement.rounds import Turns
 from tests.support.answering_arms import Answering, never
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -68,7 +67,7 @@ def test_a_neighbour_elsewhere_is_reported_and_disturbs_no_round_that_has_its_pl
     idle = [0.0] * (far + 1)
     spun = [100.0, *idle[1:]]
     readings = iter([idle, idle, spun, idle, spun])
-    monkeypatch.setattr("autotuner.measurement.watch.busy_seconds", lambda: next(readings))
+    monkeypatch.setattr("autotuner.measurement.disturbance.busy_seconds", lambda: next(readings))
     watch = Watch(lambda: 0.0, Reading)
     found = []
     for cpus in (frozenset({far}), None):

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.errors import AutotuneError
+from autotuner.measurement.outcome import ArmLaunch, Failed, Measured
 from autotuner.measurement.recorded import Recorded, ReplayTable, seed_table
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.measurement.trial import ArmLaunch, Failed, Measured
 from toto_core.settings import RuntimeSettings
 
 SEED_RESULTS = Path(__file__).parents[1] / "data" / "seed" / "results.csv"

@@ -6,7 +6,7 @@ import pytest
 from autotuner.errors import AutotuneError
 from autotuner.measurement.recorded import Recorded, ReplayTable
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.measurement.stats import EffectiveCost
+from autotuner.measurement.statistics import EffectiveCost
 from autotuner.selftesting import SelfTest, equal_arms, self_test, upper_bound
 from toto_core.settings import RuntimeSettings
 

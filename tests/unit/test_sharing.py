@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from autotuner.measurement.trial import Failed, Interval, Measured, Outcome
+from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
 from autotuner.search.objective import Limits, judge, profile
 from autotuner.sharing import Proven, objection, shared_decision
 from autotuner.workload import Workload

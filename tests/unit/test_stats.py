@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.measurement.looks import spending_confidences
-from autotuner.measurement.stats import (
+from autotuner.measurement.outcome import Block
+from autotuner.measurement.statistics import (
     EffectiveCost,
     effective_ms,
     launch_ratio,
@@ -18,7 +18,7 @@ from autotuner.measurement.stats import (
     shape_timing,
     student_quantile,
 )
-from autotuner.measurement.trial import Block
+from autotuner.measurement.stopping import spending_confidences
 from tests.support.simulated_noise import Noise
 
 ONE_SHAPE = EffectiveCost(weights=(1.0,), sigma_weight=0.05)

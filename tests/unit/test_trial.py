@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.measurement.trial import (
+from autotuner.measurement.outcome import (
     FAILURE_KINDS,
     Accuracy,
     ArmLaunch,

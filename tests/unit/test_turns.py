@@ -3,8 +3,8 @@ from __future__ import annotations
 import random
 import time
 
-from autotuner.measurement.trial import Failed
-from autotuner.measurement.turns import FEWEST_ROUNDS, Turns
+from autotuner.measurement.outcome import Failed
+from autotuner.measurement.rounds import FEWEST_ROUNDS, Turns
 from tests.support.answering_arms import Answering, never
 
 

@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from autotuner.measurement.trial import Block, Interval, ShapeTiming
+from autotuner.measurement.outcome import Block, Interval, ShapeTiming
 
 Floats = npt.NDArray[np.float64]
 

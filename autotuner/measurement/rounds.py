@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from autotuner.measurement.child import ChildError
-from autotuner.measurement.hardware import read
+from autotuner.measurement.child.handle import ChildError
+from autotuner.measurement.disturbance import Watch, read
+from autotuner.measurement.outcome import Block, Conditions, Failed
 from autotuner.measurement.placement import Placement
-from autotuner.measurement.trial import Block, Conditions, Failed
-from autotuner.measurement.watch import Watch
 
 ArmBlocks = tuple[tuple[Block, ...], ...]
 """Raw blocks of one arm, indexed [shape][block]."""

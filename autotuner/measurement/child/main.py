@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from autotuner.measurement.guard import die_with_parent, limit_memory
-from autotuner.measurement.job import ArmJob
+from autotuner.measurement.child.guard import die_with_parent, limit_memory
+from autotuner.measurement.child.job import ArmJob
 
 Answer = Callable[[Mapping[str, Any]], None]
 
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
 
 def serve(job: ArmJob, answer: Answer) -> None:
     """Start the arm, say so, then answer ``block``, ``forecasts``, ``exact`` and ``report`` requests."""
-    from autotuner.measurement.arm import Arm
+    from autotuner.measurement.child.arm import Arm
 
     arm = Arm(job)
     answer({"event": "started", "cold_start_ms": arm.cold_start_ms, "report": arm.report()})

@@ -18,8 +18,12 @@ from typing import Any
 import psutil
 
 from autotuner.locations import inductor_folder
-from autotuner.measurement.job import ArmJob
-from autotuner.measurement.trial import Failed
+from autotuner.measurement.child.job import ArmJob
+from autotuner.measurement.child.timing import WINDOW
+from autotuner.measurement.outcome import Block, Failed
+from autotuner.measurement.placement import place
+from toto_core.compile_report import CompileReport
+from toto_core.settings import RuntimeSettings
 
 _POLL_SECONDS = 0.25
 _INHERITED = (
@@ -56,7 +60,7 @@ class Child:
         self._buffer = b""
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "autotuner.measurement.worker", str(theirs), str(lifeline)],
+                [sys.executable, "-m", "autotuner.measurement.child.main", str(theirs), str(lifeline)],
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
@@ -189,3 +193,50 @@ def _environment(job: ArmJob) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",  # the parent has fetched the model
         "PYTHONUNBUFFERED": "1",
     }
+
+
+class StartedArm:
+    """A started child with its answers so far."""
+
+    def __init__(self, child: Child, settings: RuntimeSettings, cold_start_ms: float) -> None:
+        self.child = child
+        self.settings = settings
+        self.cold_start_ms = cold_start_ms
+        self.report = CompileReport()
+        self.peak_bytes = 0
+
+    def block(self, shape: int, deadline: float) -> Block:
+        """Milliseconds of one block of calls. Raises ``ChildError``, as the other requests do."""
+        request = {"ask": "block", "shape": shape, "calls": WINDOW}
+        milliseconds = self.child.ask(request, event="block", deadline=deadline)["ms"]
+        return tuple(milliseconds[1:])  # the first call pays for the other arm's cache
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process so far."""
+        return self.child.cpu_seconds()
+
+    def place(self, cpus: frozenset[int]) -> None:
+        """Run on these CPUs alone from now on."""
+        place(self.child.pid, cpus)
+
+    def note(self, answer: dict[str, Any]) -> None:
+        """Keep what an answer says of compilation and memory."""
+        self.report = CompileReport.from_dict(answer["report"])
+        self.peak_bytes = answer.get("peak_bytes", self.peak_bytes)
+
+    def refresh(self, deadline: float) -> None:
+        """Ask for that again."""
+        self.note(self.child.ask({"ask": "report"}, event="report", deadline=deadline))
+
+
+def not_compiled(settings: RuntimeSettings, report: CompileReport) -> Failed | None:
+    """The failure of settings that ask for compilation and did not get it, None for all others."""
+    if not settings.compiled or report.really_compiled:
+        return None
+    if report.recompile_limit_hit:
+        cause = (
+            f"the recompile limit of {settings.recompile_limit} was reached and further shapes ran eagerly"
+        )
+    else:
+        cause = "no graph was compiled"
+    return Failed(kind="not_compiled", detail=f"asked for {settings.compile_mode}, but {cause}")

@@ -1,0 +1,1 @@
+"""The child process of one arm, and the parent's handle of it."""
