@@ -15,7 +15,7 @@ from autotuner.locations import cache_folder, holds_artifacts, trial_artifacts
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import EffectiveCost
-from autotuner.search.objective import Limits, Profile
+from autotuner.search.profiles import Limits, Profile
 from autotuner.search.space import SearchSpace, search_space
 from autotuner.serving.artifacts import CacheRefused, store
 from autotuner.serving.sealed import Seal

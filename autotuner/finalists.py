@@ -7,8 +7,9 @@ import math
 from autotuner.measurement.outcome import Measured
 from autotuner.promotion.pick import STAGE1_SHARE
 from autotuner.promotion.records import DuelArm
-from autotuner.search.objective import Profile, Ranked, drift_factor
-from autotuner.search.study import StudyResult
+from autotuner.search.profiles import Profile
+from autotuner.search.scoring import Ranked, drift_factor
+from autotuner.search.search import StudyResult
 from toto_core.settings import RuntimeSettings
 
 FINALISTS = 5

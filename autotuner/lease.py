@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autotuner.errors import AutotuneError
-from autotuner.search.owner import Owner
+from autotuner.process import Owner
 from storage.errors import StorageError
 from storage.records import LeaseRecord
 from storage.repository import Repository

@@ -14,7 +14,8 @@ from autotuner.bench import Bench, process_bench
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Outcome
 from autotuner.persistence import Promotion, Store
-from autotuner.search.objective import Limits, Profile, judge, profile
+from autotuner.search.profiles import Limits, Profile, profile
+from autotuner.search.scoring import judge
 from autotuner.subjects import Prepared, prepare
 from storage.records import TelemetryRecord
 

@@ -14,12 +14,12 @@ from autotuner.budget import search_seconds, trial_seconds
 from autotuner.finalists import duel_arm, finalists
 from autotuner.measurement.recorded import ReplayTable, seed_table
 from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.process import Owner
 from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.duel import DuelPlan, run_duel
-from autotuner.search.objective import Limits, Profile, seed_profile
-from autotuner.search.owner import Owner
+from autotuner.search.profiles import Limits, Profile, seed_profile
+from autotuner.search.search import StudyPlan, run_study
 from autotuner.search.space import SearchSpace, likely_winners
-from autotuner.search.study import StudyPlan, run_study
 from autotuner.tune_request import TuneRequest
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings

@@ -10,7 +10,8 @@ from typing import Any
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Measured
 from autotuner.persistence import Promotion, Store, Subject
-from autotuner.search.objective import Limits, Profile, Ranked, rank
+from autotuner.search.profiles import Limits, Profile
+from autotuner.search.scoring import Ranked, rank
 from autotuner.summary import search_figures
 from toto_core.settings import RuntimeSettings, SettingsError
 

@@ -20,11 +20,11 @@ from autotuner.locations import studies_url
 from autotuner.measurement.outcome import Measured
 from autotuner.measurement.runner import Runner
 from autotuner.persistence import Promotion, Store, Subject
+from autotuner.process import Owner
 from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.duel import DuelPlan, DuelResult, run_duel
-from autotuner.search.owner import Owner
+from autotuner.search.search import StudyPlan, StudyResult, TrialEvent, run_study
 from autotuner.search.space import likely_winners
-from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
 from autotuner.serving.canary import canary_evidence
 from autotuner.sharing import proven_elsewhere, shared_decision, shared_study, spot_check
 from autotuner.subjects import prepare

@@ -14,8 +14,9 @@ from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
 from autotuner.measurement.runner import Runner
 from autotuner.persistence import Promotion, Store, Subject
 from autotuner.promotion.decision import Decision
-from autotuner.search.objective import Judged, Limits, Profile, judge, rank
-from autotuner.search.study import StudyResult
+from autotuner.search.profiles import Limits, Profile
+from autotuner.search.scoring import Judged, judge, rank
+from autotuner.search.search import StudyResult
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

@@ -12,8 +12,9 @@ from autotuner.measurement.outcome import ArmLaunch, Interval, Launch, Measured,
 from autotuner.measurement.statistics import EffectiveCost, launch_ratio, shape_timing
 from autotuner.persistence import Promotion
 from autotuner.promotion.decision import Decision
-from autotuner.search.objective import Profile, break_even_calls
-from autotuner.search.study import StudyResult
+from autotuner.search.profiles import Profile
+from autotuner.search.scoring import break_even_calls
+from autotuner.search.search import StudyResult
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from autotuner.search.objective import Limits, Profile
+from autotuner.search.profiles import Limits, Profile
+from autotuner.search.search import StudyPlan, TrialEvent
 from autotuner.search.space import SearchSpace
-from autotuner.search.study import StudyPlan, TrialEvent
 from autotuner.workload import Workload
 
 

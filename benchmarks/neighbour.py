@@ -23,7 +23,7 @@ import numpy as np
 
 from autotuner.bench import effective_cost, process_bench
 from autotuner.promotion.duel import DuelArm, DuelPlan, DuelResult, run_duel
-from autotuner.search.objective import Limits, profile
+from autotuner.search.profiles import Limits, profile
 from autotuner.subjects import prepare
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings

@@ -13,7 +13,7 @@ from autotuner.bench import effective_cost
 from autotuner.identity import available_threads, current_environment
 from autotuner.measurement.outcome import Failed
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
-from autotuner.search.objective import profile
+from autotuner.search.profiles import profile
 from autotuner.search.space import search_space
 from autotuner.workload import Workload
 from toto_core.model_files import locate, read_config

@@ -21,7 +21,8 @@ from autotuner.measurement.outcome import Failed
 from autotuner.measurement.recorded import Recorded, ReplayTable
 from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.replaying import Replayed, replayed_decision
-from autotuner.search.objective import Limits, drift_factor, judge, profile
+from autotuner.search.profiles import Limits, profile
+from autotuner.search.scoring import drift_factor, judge
 from autotuner.search.space import SearchSpace, search_space
 from autotuner.selftesting import upper_bound
 from autotuner.workload import Workload

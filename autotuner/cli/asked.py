@@ -42,7 +42,7 @@ class Asked:
 
 def request_of(symbol: str, asked: Asked) -> TuneRequest:
     """What one symbol's run is asked to do. Raises ``UsageError`` for options that contradict each other."""
-    from autotuner.search.objective import Limits, profile
+    from autotuner.search.profiles import Limits, profile
     from autotuner.tune_request import TuneRequest
 
     peak = None if asked.memory_limit_mb is None else asked.memory_limit_mb << 20

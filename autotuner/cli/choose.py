@@ -34,7 +34,7 @@ def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> 
     """
     from autotuner.persistence import Store
     from autotuner.report.documents import active_document, lookup_document
-    from autotuner.search.objective import profile as known_profile
+    from autotuner.search.profiles import profile as known_profile
     from autotuner.selecting import select
 
     wanted, place = known_profile(profile), location(db)

@@ -53,7 +53,7 @@ def compare_command(
     from autotuner.comparing import compare_modes
     from autotuner.persistence import Store
     from autotuner.report.comparison import comparison_document, comparison_tables
-    from autotuner.search.objective import Limits, profile
+    from autotuner.search.profiles import Limits, profile
     from autotuner.subjects import prepare
     from autotuner.workload import Workload, read_workload
 

@@ -27,7 +27,7 @@ def explain_command(symbol: str, profile: str | None, as_json: bool, db: str | N
     from autotuner.explaining import explain
     from autotuner.persistence import Store
     from autotuner.report.why import why
-    from autotuner.search.objective import profile as known_profile
+    from autotuner.search.profiles import profile as known_profile
 
     if profile is not None:
         known_profile(profile)

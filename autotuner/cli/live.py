@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autotuner.measurement.outcome import Failed, Interval, Measured
+from autotuner.search.search import TrialEvent
 from autotuner.search.space import SearchSpace
-from autotuner.search.study import TrialEvent
 from autotuner.workload import Workload
 
 

@@ -64,7 +64,7 @@ def selftest_command(
     from autotuner.bench import effective_cost, process_bench
     from autotuner.identity import current_environment
     from autotuner.persistence import Store
-    from autotuner.search.objective import Limits, profile
+    from autotuner.search.profiles import Limits, profile
     from autotuner.selftesting import self_test
     from autotuner.subjects import prepare
     from autotuner.workload import Workload

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autotuner.measurement.outcome import Measured
-from autotuner.search.objective import Ranked
+from autotuner.search.scoring import Ranked
 from toto_core.settings import RuntimeSettings
 
 

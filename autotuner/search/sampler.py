@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from autotuner.errors import AutotuneError
-from autotuner.search.objective import Judged
-from autotuner.search.owner import Owner
+from autotuner.process import Owner
+from autotuner.search.scoring import Judged
 from autotuner.search.space import SearchSpace
 from toto_core.settings import RuntimeSettings
 

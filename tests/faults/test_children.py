@@ -11,7 +11,8 @@ import pytest
 
 from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner
-from autotuner.search.objective import Limits, profile, violations
+from autotuner.search.profiles import Limits, profile
+from autotuner.search.scoring import violations
 from autotuner.workload import Workload
 from tests.support.benches import EAGER, process_runner
 from tests.support.faulty_children import EAT_MEMORY, HANG, SEGFAULT, SHIFTED_FORECAST, children_that
@@ -101,7 +102,8 @@ def test_a_forecast_wrong_by_one_percent_of_price_is_far_beyond_every_limit(
 
 _PARENT = """
 import sys, pathlib
-from autotuner.search.objective import Limits, profile, violations
+from autotuner.search.profiles import Limits, profile
+from autotuner.search.scoring import violations
 from autotuner.workload import Workload
 from tests.support.benches import process_runner, EAGER
 runner = process_runner(pathlib.Path(sys.argv[1]))

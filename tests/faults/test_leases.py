@@ -19,7 +19,7 @@ import pytest
 
 from autotuner.errors import AutotuneError
 from autotuner.lease import device_id, held_lease
-from autotuner.search.owner import Owner
+from autotuner.process import Owner
 from storage.database import open_database
 from storage.repository import Repository
 from tests.support.postgres import server

@@ -17,7 +17,7 @@ from autotuner.measurement.recorded import Recorded, ReplayTable
 from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.measurement.runner import Runner
 from autotuner.persistence import Store
-from autotuner.search.objective import profile
+from autotuner.search.profiles import profile
 from autotuner.search.space import SearchSpace
 from autotuner.session import tune
 from autotuner.tune_request import TuneRequest

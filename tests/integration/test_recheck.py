@@ -14,7 +14,7 @@ from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed
 from autotuner.persistence import Promotion, Store
 from autotuner.rechecking import judged
-from autotuner.search.objective import profile
+from autotuner.search.profiles import profile
 from autotuner.subjects import prepare
 from autotuner.workload import Workload
 from tests.support.command import Cli

@@ -7,7 +7,7 @@ from dataclasses import replace
 from autotuner.measurement.recorded import ReplayTable
 from autotuner.measurement.replay import Noise
 from autotuner.replaying import Replayed, replayed_decision
-from autotuner.search.objective import profile
+from autotuner.search.profiles import profile
 from autotuner.workload import Workload
 from tests.support.study_tables import SPACE, WORKLOAD, replay_table
 from toto_core.settings import RuntimeSettings

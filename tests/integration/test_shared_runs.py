@@ -14,7 +14,7 @@ from autotuner.measurement.recorded import Recorded, ReplayTable
 from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.persistence import Store
 from autotuner.report.run_view import run_lines
-from autotuner.search.objective import profile
+from autotuner.search.profiles import profile
 from autotuner.session import tune
 from autotuner.tune_request import TuneRequest
 from tests.support.study_tables import SPACE, WORKLOAD, replay_table

@@ -19,10 +19,10 @@ from autotuner.errors import AutotuneError, UsageError
 from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.measurement.recorded import ReplayTable, seed_table
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.search.objective import PROFILES, Limits, Profile, seed_profile
-from autotuner.search.owner import Owner
+from autotuner.process import Owner
+from autotuner.search.profiles import PROFILES, Limits, Profile, seed_profile
+from autotuner.search.search import StudyPlan, StudyResult, TrialEvent, run_study
 from autotuner.search.space import SearchSpace
-from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
 from autotuner.workload import Workload
 from tests.support import study_process
 from tests.support.study_tables import SPACE, WORKLOAD, recorded, replay_table

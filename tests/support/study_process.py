@@ -13,9 +13,9 @@ from pathlib import Path
 
 from autotuner.measurement.outcome import Measured, Outcome, measured_from_json, measured_to_json
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.search.objective import PROFILES, Limits
-from autotuner.search.owner import Owner
-from autotuner.search.study import StudyPlan, StudyResult, TrialEvent, run_study
+from autotuner.process import Owner
+from autotuner.search.profiles import PROFILES, Limits
+from autotuner.search.search import StudyPlan, StudyResult, TrialEvent, run_study
 from tests.support.study_tables import SPACE, WORKLOAD, replay_table
 from toto_core.settings import RuntimeSettings
 

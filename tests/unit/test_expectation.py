@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.search.expectation import Outlook, Tried, most_promising, outlooks, settled
+from autotuner.search.gain_model import Outlook, Tried, most_promising, outlooks, settled
 from tests.support.study_tables import SPACE
 from toto_core.settings import RuntimeSettings
 

@@ -8,7 +8,8 @@ from autotuner.identity import current_environment
 from autotuner.measurement.outcome import Failed, Outcome
 from autotuner.persistence import Promotion
 from autotuner.report.why import why
-from autotuner.search.objective import Limits, profile, rank
+from autotuner.search.profiles import Limits, profile
+from autotuner.search.scoring import rank
 from autotuner.workload import Workload
 from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings

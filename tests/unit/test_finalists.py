@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from autotuner.finalists import FINALISTS, finalists, why_unfit
 from autotuner.measurement.outcome import Failed, Interval, Outcome
-from autotuner.search.objective import Limits, profile, rank
-from autotuner.search.study import StudyResult
+from autotuner.search.profiles import Limits, profile
+from autotuner.search.scoring import rank
+from autotuner.search.search import StudyResult
 from autotuner.workload import Workload
 from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings

@@ -9,19 +9,15 @@ from hypothesis import strategies as st
 
 from autotuner.errors import UsageError
 from autotuner.measurement.outcome import Failed, Outcome, ShapeTiming
-from autotuner.search.objective import (
-    PROFILES,
-    Limits,
-    Profile,
+from autotuner.search.profiles import PROFILES, Limits, Profile, profile, seed_profile
+from autotuner.search.scoring import (
     break_even_calls,
     constraints,
     effective_ms,
     judge,
     miss_probability,
-    profile,
     rank,
     score,
-    seed_profile,
     violations,
 )
 from autotuner.workload import RequestShape, Workload

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.measurement.outcome import Failed
-from autotuner.search.objective import Judged, Ranked
 from autotuner.search.pareto import pareto_front
+from autotuner.search.scoring import Judged, Ranked
 from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings
 

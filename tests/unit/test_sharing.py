@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
-from autotuner.search.objective import Limits, judge, profile
+from autotuner.search.profiles import Limits, profile
+from autotuner.search.scoring import judge
 from autotuner.sharing import Proven, objection, shared_decision
 from autotuner.workload import Workload
 from tests.support.outcomes import measured, timing

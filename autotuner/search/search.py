@@ -12,10 +12,11 @@ from typing import Literal
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.measurement.runner import Runner
-from autotuner.search.expectation import Outlook, Tried, most_promising, outlooks, settled
-from autotuner.search.objective import Judged, Limits, Profile, Ranked, judge, rank
-from autotuner.search.owner import Owner
+from autotuner.process import Owner
+from autotuner.search.gain_model import Outlook, Tried, most_promising, outlooks, settled
+from autotuner.search.profiles import Limits, Profile
 from autotuner.search.sampler import Proposal, SettingsSampler, open_sampler
+from autotuner.search.scoring import Judged, Ranked, judge, rank
 from autotuner.search.space import SearchSpace
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
