@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from autotuner.measurement.outcome import Measured
-from autotuner.promotion.pick import STAGE1_SHARE
-from autotuner.promotion.records import DuelArm
+from autotuner.promotion.duel_plan import DuelArm
+from autotuner.promotion.stage_one import STAGE1_SHARE
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import Ranked, drift_factor
 from autotuner.search.search import StudyResult

@@ -18,7 +18,7 @@ from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import ArmLaunch, Interval
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import ArmBlocks, EffectiveCost, launch_ratio
-from autotuner.promotion.records import DuelPlan
+from autotuner.promotion.duel_plan import DuelPlan
 from toto_core.settings import RuntimeSettings
 
 LAUNCHES = 10

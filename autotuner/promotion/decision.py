@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from autotuner.promotion.records import DuelResult
+from autotuner.promotion.duel_plan import DuelResult
 from toto_core.settings import RuntimeSettings
 
 FULL_LAUNCHES = 5

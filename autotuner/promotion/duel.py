@@ -19,8 +19,7 @@ from autotuner.measurement.statistics import (
     launch_ratio,
     shape_timing,
 )
-from autotuner.promotion.pick import STAGE1_SHARE, decided, simplest_of_equals, still_possible
-from autotuner.promotion.records import (
+from autotuner.promotion.duel_plan import (
     VERDICTS,
     ArmFigures,
     DuelArm,
@@ -28,6 +27,7 @@ from autotuner.promotion.records import (
     DuelResult,
     decide_gain,
 )
+from autotuner.promotion.stage_one import STAGE1_SHARE, decided, simplest_of_equals, still_possible
 from toto_core.settings import RuntimeSettings
 
 __all__ = [

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from autotuner.measurement.outcome import Interval
 from autotuner.promotion.decision import Decision, decide
-from autotuner.promotion.records import VERDICTS, DuelResult
+from autotuner.promotion.duel_plan import VERDICTS, DuelResult
 from toto_core.settings import RuntimeSettings
 
 REFERENCE = RuntimeSettings()

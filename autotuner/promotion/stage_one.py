@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from autotuner.measurement.statistics import student_quantile
-from autotuner.promotion.records import DuelArm
+from autotuner.promotion.duel_plan import DuelArm
 from toto_core.settings import RuntimeSettings
 
 Scores = Mapping[RuntimeSettings, Sequence[float]]
