@@ -5,8 +5,8 @@ Importing this package imports neither torch, optuna, pandas, click nor SQLAlche
 
 from __future__ import annotations
 
-from autotuner.serving.resolve import Resolution, lookup
-from autotuner.serving.runtime import load_pipeline
+from autotuner.serving.lookup import Resolution, lookup
+from autotuner.serving.pipeline import load_pipeline
 
 __all__ = ["Resolution", "load_pipeline", "lookup"]
 __version__ = "0.1.0"

@@ -18,7 +18,7 @@ from autotuner.measurement.statistics import EffectiveCost
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.space import SearchSpace, search_space
 from autotuner.serving.artifacts import CacheRefused, store
-from autotuner.serving.sealed import Seal
+from autotuner.serving.manifest import Seal
 from autotuner.workload import Workload
 from toto_core.series import PriceSeries
 from toto_core.settings import RuntimeSettings

@@ -17,7 +17,7 @@ from autotuner.errors import AutotuneError
 from autotuner.identity import Environment
 from autotuner.locations import is_file, snapshot_path, store_path
 from autotuner.measurement.outcome import Measured, Outcome
-from autotuner.serving.sealed import Seal
+from autotuner.serving.manifest import Seal
 from autotuner.stored import (
     Promotion,
     Subject,

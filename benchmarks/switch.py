@@ -20,7 +20,7 @@ import numpy.typing as npt
 import autotuner
 from autotuner.identity import current_environment
 from autotuner.persistence import Promotion, Store
-from autotuner.serving.live import LivePipeline, follow
+from autotuner.serving.follow import LivePipeline, follow
 from autotuner.serving.telemetry import Telemetry
 from autotuner.workload import Workload
 from toto_core.compile_report import CompileReport

@@ -12,7 +12,7 @@ from autotuner.cli.options import db_option, json_option, location, one_symbol, 
 from autotuner.errors import UsageError
 
 if TYPE_CHECKING:
-    from autotuner.serving.resolve import Resolution
+    from autotuner.serving.lookup import Resolution
     from storage.records import PromotionRecord
     from toto_core.settings import RuntimeSettings
 
@@ -174,7 +174,7 @@ def _wanted(settings: str | None, mode: str | None, precision: str | None) -> Ru
 
 
 def _served(symbol: str, place: str, device: str = "cpu") -> Resolution:
-    from autotuner.serving.resolve import lookup
+    from autotuner.serving.lookup import lookup
 
     return lookup(symbol, db=place, device=device)
 

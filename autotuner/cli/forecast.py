@@ -20,7 +20,7 @@ from toto_core.settings import RuntimeSettings
 
 if TYPE_CHECKING:
     from autotuner.report.forecast_view import ForecastView
-    from autotuner.serving.order import Resolution
+    from autotuner.serving.resolution import Resolution
     from toto_core.forecast import Forecast
     from toto_core.pipeline import TotoPipeline
     from toto_core.series import PriceSeries
@@ -79,8 +79,8 @@ def forecast_command(
     autotune forecast --symbol AMD
     autotune forecast --symbol BTCUSD --horizon 24 --eager --json
     """
-    from autotuner.serving.resolve import lookup
-    from autotuner.serving.runtime import load_pipeline
+    from autotuner.serving.lookup import lookup
+    from autotuner.serving.pipeline import load_pipeline
     from toto_core.series import find_series
 
     series = find_series(symbol, data)

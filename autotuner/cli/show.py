@@ -44,7 +44,7 @@ def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None
     from autotuner.report.documents import active_document, differs, lookup_document
     from autotuner.report.tables import card
     from autotuner.search.profiles import profile as known_profile
-    from autotuner.serving.resolve import lookup
+    from autotuner.serving.lookup import lookup
 
     if profile is not None:
         known_profile(profile)

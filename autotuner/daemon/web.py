@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from autotuner.config import read_config
 from autotuner.errors import UsageError
 from autotuner.persistence import Store
-from autotuner.serving.resolve import lookup
+from autotuner.serving.lookup import lookup
 from storage.errors import StorageError
 from toto_core.symbols import SymbolError, parse_symbol
 

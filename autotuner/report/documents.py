@@ -9,7 +9,7 @@ from typing import Any
 
 from autotuner.errors import AutotuneError
 from autotuner.persistence import Promotion
-from autotuner.serving.resolve import Resolution
+from autotuner.serving.lookup import Resolution
 from autotuner.summary import promotion_document
 from storage.records import PinRecord, PromotionRecord, RunRecord, UnpinRecord
 from toto_core.settings import RuntimeSettings, SettingsError

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from autotuner.errors import AutotuneError
 from autotuner.locations import cache_folder
-from autotuner.serving.sealed import Seal, put
+from autotuner.serving.manifest import Seal, put
 
 _WORKPLACE = "run-"
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")

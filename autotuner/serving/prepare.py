@@ -7,8 +7,8 @@ import os
 import sys
 import warnings
 
-from autotuner.serving.resolve import lookup
-from autotuner.serving.runtime import load_pipeline
+from autotuner.serving.lookup import lookup
+from autotuner.serving.pipeline import load_pipeline
 
 _NICE = 15
 """The calls being served come first; yet not so much that a busy machine never gets this done."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.identity import Environment
-from autotuner.serving.choice import one_line
-from autotuner.serving.order import Resolution
+from autotuner.serving.matching import one_line
+from autotuner.serving.resolution import Resolution
 
 _COMMAND = re.compile(r"\n\s*Command:\n.*?\n\s*Output:\n", re.DOTALL)
 _failed: dict[tuple[str, str, str], str] = {}

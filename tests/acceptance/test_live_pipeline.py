@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from autotuner.serving.live import why_wait
+from autotuner.serving.follow import why_wait
 from tests.support.command import Cli
 from toto_core.settings import RuntimeSettings
 
@@ -32,7 +32,7 @@ _FOLLOW = (
     + """
 import json, time
 import numpy as np
-from autotuner.serving.live import follow
+from autotuner.serving.follow import follow
 
 steps = %r
 promote(steps[0])

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from autotuner.locations import snapshot_path
-from autotuner.serving.resolve import Resolution, lookup
+from autotuner.serving.lookup import Resolution, lookup
 from tests.support.snapshots import BF16, COMPILED, SMALL, entry, pin, published
 from tests.support.storage_samples import new_store, shared_folder, unprivileged
 from toto_core.settings import RuntimeSettings

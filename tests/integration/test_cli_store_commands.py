@@ -27,7 +27,7 @@ from autotuner.locations import snapshot_path
 from autotuner.measurement.outcome import Failed
 from autotuner.persistence import Promotion, Store, Subject
 from autotuner.report.tables import label, moment, plain
-from autotuner.serving.resolve import lookup
+from autotuner.serving.lookup import lookup
 from autotuner.summary import search_figures
 from autotuner.workload import Workload
 from storage import database as storage_database

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
-from autotuner.serving.sealed import Damaged, take
+from autotuner.serving.manifest import Damaged, take
 from tests.support.storage_samples import NOBODY, shared_folder, unprivileged
 
 PRINT = "0123456789abcdef"

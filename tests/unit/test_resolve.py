@@ -16,7 +16,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from autotuner.identity import current_environment
-from autotuner.serving.resolve import Resolution, lookup
+from autotuner.serving.lookup import Resolution, lookup
 from autotuner.workload import RequestShape, Workload
 from tests.support.snapshots import BF16, COMPILED, SMALL, elsewhere, entry, pin, published
 from toto_core.settings import COMPILE_MODES, RuntimeSettings

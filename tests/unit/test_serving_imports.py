@@ -64,7 +64,7 @@ def test_a_lookup_without_a_store_imports_nothing_heavy_either(tmp_path: Path) -
 
 def test_importing_what_loads_pipelines_leaves_torch_and_its_variables_alone(tmp_path: Path) -> None:
     code = (
-        "import json, os, sys; before = dict(os.environ); import autotuner.serving.runtime; "
+        "import json, os, sys; before = dict(os.environ); import autotuner.serving.pipeline; "
         "print(json.dumps([sorted(set(sys.argv[1:]) & set(sys.modules)), before == dict(os.environ)]))"
     )
     assert in_another_process(code) == [[], True]

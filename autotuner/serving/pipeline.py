@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from autotuner.identity import Environment, current_environment
 from autotuner.locations import packages_folder, spool_folder, store_location
-from autotuner.serving.kept import Kept
-from autotuner.serving.order import SAFE, Resolution
+from autotuner.serving.artifact_loading import Kept
+from autotuner.serving.lookup import lookup
 from autotuner.serving.quarantine import Quarantine, cause, remember, remembered, write_note
-from autotuner.serving.resolve import lookup
+from autotuner.serving.resolution import SAFE, Resolution
 from autotuner.serving.telemetry import Telemetry
 from autotuner.workload import RequestShape, Workload
 from toto_core.settings import RuntimeSettings

@@ -9,8 +9,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from autotuner.serving.resolve import lookup
-from autotuner.serving.runtime import load_pipeline
+from autotuner.serving.lookup import lookup
+from autotuner.serving.pipeline import load_pipeline
 from toto_core.settings import RuntimeSettings
 
 if TYPE_CHECKING:

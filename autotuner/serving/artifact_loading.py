@@ -14,7 +14,7 @@ from pathlib import Path
 from autotuner.identity import Environment
 from autotuner.locations import inductor_folder
 from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
-from autotuner.serving.sealed import Damaged, take
+from autotuner.serving.manifest import Damaged, take
 from toto_core.settings import RuntimeSettings
 
 CACHE_DIR_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"

@@ -8,7 +8,7 @@ from typing import Literal
 
 from autotuner.identity import Environment
 from autotuner.serving.canary import previous_of
-from autotuner.serving.choice import Choice, Wanted, fitting, last, one_line, pinned, readable
+from autotuner.serving.matching import Choice, Wanted, fitting, last, one_line, pinned, readable
 from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.snapshot import Snapshot
 from toto_core import compile_config

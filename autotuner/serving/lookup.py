@@ -10,8 +10,8 @@ from typing import Any
 
 from autotuner.identity import current_environment
 from autotuner.locations import DATABASE_VARIABLE, snapshot_path, store_location
-from autotuner.serving.choice import one_line
-from autotuner.serving.order import KILL_SWITCH, MODE_VARIABLE, Ask, Resolution, resolve
+from autotuner.serving.matching import one_line
+from autotuner.serving.resolution import KILL_SWITCH, MODE_VARIABLE, Ask, Resolution, resolve
 from autotuner.workload import Workload
 from storage.errors import SnapshotError
 from storage.snapshot import Snapshot, read_snapshot
