@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from autotuner.cli.options import Command, db_option, json_option, print_json
-from autotuner.daemon.cron import (
+from autotuner.daemon.crontab import (
     DEFAULT_SCHEDULE,
     CrontabError,
     block_of,
@@ -149,7 +149,7 @@ def _line(schedule: str, db: str | None) -> str:
 
 
 def _units(kind: str, calendar: str, db: str | None) -> Units:
-    from autotuner.config import config_path
+    from autotuner.daemon.config import config_path
 
     executable, store = find_executable(sys.argv[0]), store_for_cron(db, os.environ)
     config = config_path()

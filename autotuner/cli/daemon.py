@@ -55,9 +55,9 @@ def daemon_command(config_file: Path | None, once: bool, db: str | None) -> None
     autotune daemon
     autotune daemon --once
     """
-    from autotuner.config import config_path
+    from autotuner.daemon.config import config_path
     from autotuner.daemon.loop import Daemon
-    from autotuner.daemon.web import serving
+    from autotuner.web.server import serving
 
     path = config_path(config_file)
     daemon = Daemon(location=location(db), config_file=path, log=_logger())
@@ -98,7 +98,7 @@ def check_command(config_file: Path | None, as_json: bool) -> None:
     \b
     autotune config check
     """
-    from autotuner.config import config_path, read_config
+    from autotuner.daemon.config import config_path, read_config
     from autotuner.daemon.loop import settle
     from autotuner.daemon.schedule import next_tick, parse_zone
 

@@ -221,7 +221,7 @@ def _symbols(
 
 
 def _due(symbols: Sequence[str], store: Store, device: str) -> tuple[str, ...]:
-    from autotuner.daemon.due import why_due
+    from autotuner.daemon.situation import why_due
     from autotuner.identity import current_environment
 
     found, environment, now = [], current_environment(device), datetime.now(UTC)

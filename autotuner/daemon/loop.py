@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,19 +14,42 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from autotuner.config import Config, read_config
-from autotuner.daemon.exchange import exchange_hours
-from autotuner.daemon.notify import notify, watchdog_seconds
-from autotuner.daemon.quiet import Quiet, parse_quiet, why_quiet
+from autotuner.daemon.config import Config, read_config
+from autotuner.daemon.measuring_child import Tuned, run_tuner
+from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import check_schedule, jitter, next_tick, parse_zone
 from autotuner.daemon.tick import Ticked, Ticker
-from autotuner.daemon.tuner import Tuned, run_tuner
 from autotuner.daemon.watchlist import read_watchlist
 from autotuner.errors import AutotuneError
 from autotuner.identity import Environment, current_environment
 from autotuner.persistence import Store
 from storage.errors import StorageError
 from toto_core.series import available_symbols
+
+
+def notify(**states: str) -> None:
+    """Send ``READY="1"``, ``STATUS="..."`` and the like to the socket systemd named; without one do nothing."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    name = "\0" + address[1:] if address.startswith("@") else address
+    message = "\n".join(f"{state}={_one_line(value)}" for state, value in states.items())
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect(name)
+        sender.sendall(message.encode())
+
+
+def watchdog_seconds() -> float | None:
+    """How often systemd wants to hear that the daemon is alive, None when it does not."""
+    try:
+        return int(os.environ["WATCHDOG_USEC"]) / 2e6  # half of the limit, as sd_watchdog_enabled(3) asks
+    except (KeyError, ValueError):
+        return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
 
 Log = Callable[..., None]
 

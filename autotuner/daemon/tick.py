@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from autotuner.config import Config
-from autotuner.daemon.corrections import settle_trial, take_back
+from autotuner.daemon.config import Config
 from autotuner.daemon.intake import Intake, take_in
-from autotuner.daemon.observing import DAY, Observed, observe
+from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.plan import BudgetRules, Due, Plan, Skipped, plan
-from autotuner.daemon.probation import UNSAFE
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
 from autotuner.daemon.rechecks import recheck_seconds, why_not_recheck
+from autotuner.daemon.situation import DAY, Observed, observe
+from autotuner.daemon.take_back import UNSAFE, settle_trial, take_back
 from autotuner.daemon.triggers import Reason, Rules, reasons
-from autotuner.daemon.tuner import Tuned
 from autotuner.errors import AutotuneError
 from autotuner.identity import Environment
 from autotuner.locations import spool_folder

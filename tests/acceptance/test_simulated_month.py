@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from autotuner.config import Config, DaemonConfig, SymbolConfig
+from autotuner.daemon.config import Config, DaemonConfig, SymbolConfig
+from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.quiet import parse_quiet
 from autotuner.daemon.schedule import parse_zone
 from autotuner.daemon.tick import Ticker
-from autotuner.daemon.tuner import Tuned
 from autotuner.identity import Environment, current_environment
 from autotuner.locations import spool_folder
 from autotuner.persistence import Promotion, Store

@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autotuner.daemon.tuner import run_tuner
+from autotuner.daemon.measuring_child import run_tuner
 
 _DAEMON = """
 import sys
-from autotuner.daemon.tuner import run_tuner
+from autotuner.daemon.measuring_child import run_tuner
 run_tuner(sys.argv[1:], nice=5, seconds=300.0, stop=lambda: False, beat=lambda: None)
 """
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from autotuner.cli import cli
-from autotuner.daemon.cron import END, START
+from autotuner.daemon.crontab import END, START
 
 # A crontab command of its own, a real child process, that keeps its table in a file.
 PROGRAM = """#!/bin/sh

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from autotuner.daemon.canary import CanaryRules, judge
+from autotuner.daemon.take_back import CanaryRules, judge
 from autotuner.daemon.triggers import LiveWindow
 from autotuner.serving.canary import canary_evidence, on_trial, previous_of
 from toto_core.settings import RuntimeSettings

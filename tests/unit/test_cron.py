@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from autotuner.daemon.cron import (
+from autotuner.daemon.crontab import (
     DEFAULT_SCHEDULE,
     END,
     START,

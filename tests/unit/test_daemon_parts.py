@@ -6,10 +6,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from autotuner.config import Config, read_config
-from autotuner.daemon.exchange import exchange_hours
+from autotuner.daemon.config import Config, read_config
 from autotuner.daemon.plan import BudgetRules, Due, plan
-from autotuner.daemon.quiet import parse_quiet, why_busy, why_quiet
+from autotuner.daemon.quiet import exchange_hours, parse_quiet, why_busy, why_quiet
 from autotuner.daemon.schedule import jitter, next_tick
 from autotuner.daemon.triggers import Kind, Reason
 from autotuner.daemon.watchlist import read_watchlist

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from autotuner.cli import cli
-from autotuner.config import read_config
+from autotuner.daemon.config import read_config
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.daemon.probation import PROBATION, why_roll_back
+from autotuner.daemon.take_back import PROBATION, why_roll_back
 from autotuner.daemon.triggers import LiveWindow, Reason, Rules, Situation, reasons, shifted
 from autotuner.identity import current_environment
 from autotuner.persistence import Promotion

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from autotuner.config import read_config
+from autotuner.daemon.config import read_config
 from autotuner.errors import UsageError
 from autotuner.persistence import Store
 from autotuner.serving.lookup import lookup
