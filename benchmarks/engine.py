@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 import torch
 
-from autotuner.identity import available_threads, current_environment
+from autotuner.environment import available_threads, current_environment
 from toto_core import checkpoint
 from toto_core.config import ModelConfig
 from toto_core.model import TotoModel

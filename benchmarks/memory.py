@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from engine import SHAPE
 
-from autotuner.identity import available_threads
+from autotuner.environment import available_threads
 from toto_core import checkpoint
 from toto_core.model import TotoModel
 

@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from autotuner.bench import effective_cost, process_bench
 from autotuner.promotion.duel import DuelArm, DuelPlan, DuelResult, run_duel
 from autotuner.search.profiles import Limits, profile
-from autotuner.subjects import prepare
+from autotuner.tuning.measuring import effective_cost, prepare, process_bench
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

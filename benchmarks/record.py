@@ -9,12 +9,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from autotuner.bench import effective_cost
-from autotuner.identity import available_threads, current_environment
+from autotuner.environment import available_threads, current_environment
 from autotuner.measurement.outcome import Failed
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.search.profiles import profile
 from autotuner.search.space import search_space
+from autotuner.tuning.measuring import effective_cost
 from autotuner.workload import Workload
 from toto_core.model_files import locate, read_config
 from toto_core.series import find_series

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import optuna
 
+from autotuner.commands.replay import Replayed, replayed_decision
+from autotuner.commands.selftest import upper_bound
 from autotuner.measurement.outcome import Failed
 from autotuner.measurement.recorded import Recorded, ReplayTable
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.replaying import Replayed, replayed_decision
 from autotuner.search.profiles import Limits, profile
 from autotuner.search.scoring import drift_factor, judge
 from autotuner.search.space import SearchSpace, search_space
-from autotuner.selftesting import upper_bound
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

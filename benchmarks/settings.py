@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from autotuner.identity import available_threads, current_environment
+from autotuner.environment import available_threads, current_environment
 from autotuner.measurement.outcome import Failed
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.statistics import EffectiveCost

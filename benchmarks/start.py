@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from autotuner.identity import available_threads
+from autotuner.environment import available_threads
 
 _FIRST = """
 import sys, time, warnings

@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 import autotuner
-from autotuner.identity import current_environment
-from autotuner.persistence import Promotion, Store
+from autotuner.environment import current_environment
 from autotuner.serving.follow import LivePipeline, follow
 from autotuner.serving.telemetry import Telemetry
+from autotuner.store import Promotion, Store
 from autotuner.workload import Workload
 from toto_core.compile_report import CompileReport
 from toto_core.series import find_series

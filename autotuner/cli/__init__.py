@@ -29,8 +29,8 @@ _COMMANDS = {
     "cron": "cron",
     "selftest": "selftest",
     "doctor": "doctor",
-    "export": "exchange",
-    "import": "exchange",
+    "export": "export_import",
+    "import": "export_import",
     "db": "database",
 }
 """Command name to the module of this package that defines ``<name>_command``; in the order of the help."""

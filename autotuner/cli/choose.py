@@ -32,10 +32,10 @@ def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> 
     \b
     autotune select AMD --profile accuracy
     """
-    from autotuner.persistence import Store
+    from autotuner.commands.select import select
     from autotuner.report.documents import active_document, lookup_document
     from autotuner.search.profiles import profile as known_profile
-    from autotuner.selecting import select
+    from autotuner.store import Store
 
     wanted, place = known_profile(profile), location(db)
     with Store(place, create=False) as store:
@@ -75,8 +75,8 @@ def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) ->
     \b
     autotune rollback AMD --reason "slow since the driver update"
     """
-    from autotuner.persistence import Store
     from autotuner.report.documents import lookup_document, promotion_event
+    from autotuner.store import Store
 
     place = location(db)
     with Store(place, create=False) as store:
@@ -120,8 +120,8 @@ def pin_command(
     autotune pin AMD --mode eager --reason "earnings week"
     autotune pin AMD --settings '{"compile_mode": "default", "freezing": true}'
     """
-    from autotuner.persistence import Store
     from autotuner.report.documents import lookup_document
+    from autotuner.store import Store
 
     wanted, place = _wanted(settings, mode, precision), location(db)
     with Store(place) as store:
@@ -144,8 +144,8 @@ def unpin_command(symbol: str, reason: str, as_json: bool, db: str | None) -> No
     \b
     autotune unpin AMD
     """
-    from autotuner.persistence import Store
     from autotuner.report.documents import lookup_document
+    from autotuner.store import Store
 
     place = location(db)
     with Store(place, create=False) as store:

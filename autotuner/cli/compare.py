@@ -49,12 +49,11 @@ def compare_command(
     """
     import dataclasses
 
-    from autotuner.bench import process_bench
-    from autotuner.comparing import compare_modes
-    from autotuner.persistence import Store
+    from autotuner.commands.compare import compare_modes
     from autotuner.report.comparison import comparison_document, comparison_tables
     from autotuner.search.profiles import Limits, profile
-    from autotuner.subjects import prepare
+    from autotuner.store import Store
+    from autotuner.tuning.measuring import prepare, process_bench
     from autotuner.workload import Workload, read_workload
 
     workload = read_workload(workload_file) if workload_file else Workload()

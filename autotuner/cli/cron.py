@@ -23,7 +23,7 @@ from autotuner.daemon.crontab import (
     write_crontab,
 )
 from autotuner.daemon.units import Units, service_unit, timer_units
-from autotuner.locations import data_folder
+from autotuner.paths import data_folder
 
 
 def _schedule_option(command: Command) -> Command:

@@ -10,10 +10,10 @@ import click
 
 from autotuner.cli.options import db_option, json_option, location, print_json, refuse_own_files
 from autotuner.errors import AutotuneError
-from autotuner.locations import snapshot_path
+from autotuner.paths import snapshot_path
 
 if TYPE_CHECKING:
-    from autotuner.persistence import Store
+    from autotuner.store import Store
 
 
 @click.group()
@@ -92,7 +92,7 @@ def check(as_json: bool, db: str | None) -> None:
     \b
     autotune db check
     """
-    from autotuner.persistence import Store
+    from autotuner.store import Store
     from storage.database import open_database
 
     place = location(db)

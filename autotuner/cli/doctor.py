@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autotuner.cli.options import db_option, json_option, location, print_json
-from autotuner.locations import cache_folder
+from autotuner.paths import cache_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +41,7 @@ def doctor_command(ctx: click.Context, model: str, db: str | None, as_json: bool
     """
     from autotuner.doctor.checks import essential_missing
     from autotuner.doctor.probes import machine_checks
-    from autotuner.doctor.store import store_checks
+    from autotuner.doctor.store_checks import store_checks
 
     checks = (*machine_checks(os.environ), *store_checks(location(db), cache_folder(), model))
     failed = essential_missing(checks)

@@ -24,10 +24,10 @@ def explain_command(symbol: str, profile: str | None, as_json: bool, db: str | N
     autotune explain AMD
     autotune explain AMD --json
     """
-    from autotuner.explaining import explain
-    from autotuner.persistence import Store
+    from autotuner.commands.explain import explain
     from autotuner.report.why import why
     from autotuner.search.profiles import profile as known_profile
+    from autotuner.store import Store
 
     if profile is not None:
         known_profile(profile)

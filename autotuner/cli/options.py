@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from autotuner.errors import UsageError
-from autotuner.locations import is_file, snapshot_path, store_location, store_path, studies_url
+from autotuner.paths import is_file, snapshot_path, store_location, store_path, studies_url
 from toto_core.symbols import parse_symbol
 
 if TYPE_CHECKING:

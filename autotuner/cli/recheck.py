@@ -11,7 +11,7 @@ import click
 from autotuner.cli.options import data_option, db_option, json_option, location, note, one_symbol, print_json
 
 if TYPE_CHECKING:
-    from autotuner.rechecking import Recheck
+    from autotuner.commands.recheck import Recheck
 
 
 @click.command()
@@ -49,8 +49,8 @@ def recheck_command(
     autotune recheck AMD
     autotune recheck AMD --data ./prices --exit-code
     """
-    from autotuner.persistence import Store
-    from autotuner.rechecking import recheck
+    from autotuner.commands.recheck import recheck
+    from autotuner.store import Store
 
     with Store(location(db), create=False) as store:
         found = recheck(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.asked import Asked, request_of
 from autotuner.cli.options import (
     SYMBOL,
     data_option,
@@ -23,13 +22,14 @@ from autotuner.cli.options import (
     note,
     print_json,
 )
+from autotuner.cli.run_options import Asked, request_of
 from autotuner.errors import AutotuneError, UsageError
 from storage.errors import StorageError
 from toto_core.symbols import parse_symbol
 
 if TYPE_CHECKING:
-    from autotuner.cli.live import LiveProgress, PlainProgress
-    from autotuner.persistence import Store
+    from autotuner.cli.progress import LiveProgress, PlainProgress
+    from autotuner.store import Store
 
 
 @click.command()
@@ -137,7 +137,7 @@ def run_command(
 
     Ctrl-C keeps what is measured; the same command goes on from there.
     """
-    from autotuner.persistence import Store
+    from autotuner.store import Store
 
     asked = Asked(**options)
     if asked.replay and not db:
@@ -187,12 +187,12 @@ def _tune_all(
 
 
 def _tune(symbol: str, asked: Asked, store: Store, *, quiet: bool) -> dict[str, Any]:
-    from autotuner.session import tune
+    from autotuner.tuning.run import tune
 
     request = request_of(symbol, asked)
     bench = None
     if asked.replay:
-        from autotuner.replaying import replay_bench
+        from autotuner.commands.replay import replay_bench
 
         request, bench = replay_bench(request, asked.replay)
     with _progress(quiet=quiet) as progress:
@@ -222,7 +222,7 @@ def _symbols(
 
 def _due(symbols: Sequence[str], store: Store, device: str) -> tuple[str, ...]:
     from autotuner.daemon.situation import why_due
-    from autotuner.identity import current_environment
+    from autotuner.environment import current_environment
 
     found, environment, now = [], current_environment(device), datetime.now(UTC)
     for symbol in symbols:
@@ -236,7 +236,7 @@ def _due(symbols: Sequence[str], store: Store, device: str) -> tuple[str, ...]:
 def _progress(*, quiet: bool) -> AbstractContextManager[LiveProgress | PlainProgress]:
     from rich.console import Console
 
-    from autotuner.cli.live import LiveProgress, PlainProgress
+    from autotuner.cli.progress import LiveProgress, PlainProgress
 
     if quiet or not is_terminal():
         return PlainProgress()

@@ -13,8 +13,8 @@ import click
 from autotuner.cli.options import SYMBOL, db_option, json_option, location, note, print_json
 
 if TYPE_CHECKING:
-    from autotuner.identity import Environment
-    from autotuner.selftesting import SelfTest
+    from autotuner.commands.selftest import SelfTest
+    from autotuner.environment import Environment
 
 
 @click.command()
@@ -60,13 +60,12 @@ def selftest_command(
     """
     import numpy as np
 
-    from autotuner.alone import alone
-    from autotuner.bench import effective_cost, process_bench
-    from autotuner.identity import current_environment
-    from autotuner.persistence import Store
+    from autotuner.commands.selftest import self_test
+    from autotuner.device_lock import alone
+    from autotuner.environment import current_environment
     from autotuner.search.profiles import Limits, profile
-    from autotuner.selftesting import self_test
-    from autotuner.subjects import prepare
+    from autotuner.store import Store
+    from autotuner.tuning.measuring import effective_cost, prepare, process_bench
     from autotuner.workload import Workload
 
     end = time.monotonic() + timeout

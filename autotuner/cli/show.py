@@ -19,7 +19,7 @@ from autotuner.cli.options import (
 from autotuner.errors import AutotuneError
 
 if TYPE_CHECKING:
-    from autotuner.persistence import Store
+    from autotuner.store import Store
     from storage.records import PinRecord, PromotionRecord
 
 
@@ -40,11 +40,11 @@ def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None
     autotune show AMD
     autotune show --symbol AMD --profile accuracy --json
     """
-    from autotuner.persistence import Store
     from autotuner.report.documents import active_document, differs, lookup_document
     from autotuner.report.tables import card
     from autotuner.search.profiles import profile as known_profile
     from autotuner.serving.lookup import lookup
+    from autotuner.store import Store
 
     if profile is not None:
         known_profile(profile)
@@ -73,8 +73,8 @@ def list_command(as_json: bool, db: str | None) -> None:
     autotune list
     autotune list --json
     """
-    from autotuner.persistence import Store
     from autotuner.report.tables import listing
+    from autotuner.store import Store
 
     with Store(location(db), create=False) as store:
         documents = _listed(store)
@@ -100,9 +100,9 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
     autotune history
     autotune history AMD --json
     """
-    from autotuner.persistence import Store
     from autotuner.report.documents import history
     from autotuner.report.tables import timeline
+    from autotuner.store import Store
 
     with Store(location(db), create=False) as store:
         events = history(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from autotuner.errors import AutotuneError, UsageError
-from autotuner.locations import DATABASE_VARIABLE, is_file, store_location, store_path
+from autotuner.paths import DATABASE_VARIABLE, is_file, store_location, store_path
 
 START, END = "# >>> autotune >>>", "# <<< autotune <<<"
 DEFAULT_SCHEDULE = "17 3 * * *"

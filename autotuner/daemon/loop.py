@@ -20,9 +20,9 @@ from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import check_schedule, jitter, next_tick, parse_zone
 from autotuner.daemon.tick import Ticked, Ticker
 from autotuner.daemon.watchlist import read_watchlist
+from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError
-from autotuner.identity import Environment, current_environment
-from autotuner.persistence import Store
+from autotuner.store import Store
 from storage.errors import StorageError
 from toto_core.series import available_symbols
 

@@ -38,7 +38,7 @@ def run_tuner(
     process of it is left when this returns; when this process is killed, the run's group kills itself.
     """
     lifeline, ours = os.pipe()
-    command = [sys.executable, "-m", "autotuner.cli.child", str(lifeline), str(nice)]
+    command = [sys.executable, "-m", "autotuner.cli.daemon_child", str(lifeline), str(nice)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
             process = subprocess.Popen(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from autotuner.persistence import Promotion
-from autotuner.rechecking import RECHECK
+from autotuner.commands.recheck import RECHECK
+from autotuner.store import Promotion
 from storage.records import TelemetryRecord
 
 

@@ -13,11 +13,11 @@ from autotuner.daemon.config import SymbolConfig
 from autotuner.daemon.plan import Due
 from autotuner.daemon.rechecks import rechecks_of
 from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons
+from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
-from autotuner.identity import Environment
-from autotuner.persistence import Promotion, Store
 from autotuner.serving.canary import on_trial
 from autotuner.serving.telemetry import quantile_ms
+from autotuner.store import Promotion, Store
 from autotuner.workload import Workload
 from storage.errors import NotFound
 from storage.records import MEASURED, TelemetryRecord

@@ -11,8 +11,8 @@ from typing import Literal
 
 from autotuner.daemon.situation import Observed
 from autotuner.daemon.triggers import PAST_PROMISE, Kind, LiveWindow, Reason
-from autotuner.persistence import Promotion, Store
 from autotuner.serving.canary import FIELD, on_trial
+from autotuner.store import Promotion, Store
 
 Verdict = Literal["wait", "confirm", "roll back"]
 

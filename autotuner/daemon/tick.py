@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config
 from autotuner.daemon.intake import Intake, take_in
 from autotuner.daemon.measuring_child import Tuned
@@ -17,11 +18,10 @@ from autotuner.daemon.rechecks import recheck_seconds, why_not_recheck
 from autotuner.daemon.situation import DAY, Observed, observe
 from autotuner.daemon.take_back import UNSAFE, settle_trial, take_back
 from autotuner.daemon.triggers import Reason, Rules, reasons
+from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
-from autotuner.identity import Environment
-from autotuner.locations import spool_folder
-from autotuner.persistence import Store
-from autotuner.rechecking import keep, nothing_measured
+from autotuner.paths import spool_folder
+from autotuner.store import Store
 
 RECHECK_SECONDS = 120.0
 """What a recheck may take: two processes start, and forecast some fifty windows each."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from autotuner.identity import Environment
-from autotuner.persistence import Promotion
+from autotuner.environment import Environment
+from autotuner.store import Promotion
 
 Kind = Literal[
     "never tuned",

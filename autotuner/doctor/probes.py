@@ -34,7 +34,7 @@ from autotuner.doctor.checks import (
     check_threads,
     check_torch,
 )
-from autotuner.identity import available_threads, current_environment
+from autotuner.environment import available_threads, current_environment
 from storage.sqlite_files import journal_mode
 
 _CHILD_SECONDS = 30.0

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from autotuner.errors import AutotuneError
-from autotuner.locations import trial_artifacts
 from autotuner.measurement.accuracy import WINDOWS, ShapeForecasts, merge_accuracy, read_forecasts
 from autotuner.measurement.child.handle import Child, ChildError, StartedArm, not_compiled
 from autotuner.measurement.child.job import ArmJob
@@ -24,6 +23,7 @@ from autotuner.measurement.outcome import ArmLaunch, Failed, Launch, Measured, O
 from autotuner.measurement.rounds import Taken, Turns
 from autotuner.measurement.statistics import EffectiveCost, paired_ratio, shape_timing
 from autotuner.measurement.stopping import AsLongAsStarting, Enough
+from autotuner.paths import trial_artifacts
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from autotuner.comparing import Comparison, ModeResult
+from autotuner.commands.compare import Comparison, ModeResult
 from autotuner.measurement.outcome import Measured
 from autotuner.workload import Workload
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from autotuner.errors import AutotuneError
-from autotuner.persistence import Promotion
 from autotuner.serving.lookup import Resolution
-from autotuner.summary import promotion_document
+from autotuner.store import Promotion
+from autotuner.tuning.document import promotion_document
 from storage.records import PinRecord, PromotionRecord, RunRecord, UnpinRecord
 from toto_core.settings import RuntimeSettings, SettingsError
 

@@ -11,8 +11,8 @@ import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from autotuner.identity import Environment
-from autotuner.locations import inductor_folder
+from autotuner.environment import Environment
+from autotuner.paths import inductor_folder
 from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
 from autotuner.serving.manifest import Damaged, take
 from toto_core.settings import RuntimeSettings

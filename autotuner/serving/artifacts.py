@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autotuner.errors import AutotuneError
-from autotuner.locations import cache_folder
+from autotuner.paths import cache_folder
 from autotuner.serving.manifest import Seal, put
 
 _WORKPLACE = "run-"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from autotuner.identity import Environment
+from autotuner.environment import Environment
 from autotuner.workload import Workload
 from storage.snapshot import SnapshotEntry, SnapshotPin
 from toto_core.settings import RuntimeSettings

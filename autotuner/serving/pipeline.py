@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotuner.identity import Environment, current_environment
-from autotuner.locations import packages_folder, spool_folder, store_location
+from autotuner.environment import Environment, current_environment
+from autotuner.paths import packages_folder, spool_folder, store_location
 from autotuner.serving.artifact_loading import Kept
 from autotuner.serving.lookup import lookup
 from autotuner.serving.quarantine import Quarantine, cause, remember, remembered, write_note

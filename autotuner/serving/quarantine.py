@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from autotuner.identity import Environment
+from autotuner.environment import Environment
 from autotuner.serving.matching import one_line
 from autotuner.serving.resolution import Resolution
 

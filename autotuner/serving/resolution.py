@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from autotuner.identity import Environment
+from autotuner.environment import Environment
 from autotuner.serving.canary import previous_of
 from autotuner.serving.matching import Choice, Wanted, fitting, last, one_line, pinned, readable
 from autotuner.workload import DEFAULT_MODEL, Workload

@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from autotuner.daemon.config import read_config
 from autotuner.errors import UsageError
-from autotuner.persistence import Store
 from autotuner.serving.lookup import lookup
+from autotuner.store import Store
 from storage.errors import StorageError
 from toto_core.symbols import SymbolError, parse_symbol
 

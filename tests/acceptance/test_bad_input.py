@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from autotuner.cli import cli
-from autotuner.persistence import Store
+from autotuner.store import Store
 
 HEADER = "timestamp,close\n"
 

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from autotuner.daemon.rechecks import Rechecked, rechecks_of
-from autotuner.locations import spool_folder
-from autotuner.persistence import Promotion, Store
+from autotuner.paths import spool_folder
 from autotuner.serving.telemetry import Window
+from autotuner.store import Promotion, Store
 from storage.snapshot import read_snapshot
 from tests.support.command import Cli
 from toto_core.series import find_series

@@ -15,9 +15,9 @@ BF16 = ONE.replace(precision="bf16")
 
 _PROMOTE = """
 from datetime import UTC, datetime
-from autotuner.identity import current_environment
-from autotuner.locations import store_location
-from autotuner.persistence import Promotion, Store
+from autotuner.environment import current_environment
+from autotuner.paths import store_location
+from autotuner.store import Promotion, Store
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

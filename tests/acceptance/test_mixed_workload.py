@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from autotuner.bench import effective_cost
 from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.process import Owner
 from autotuner.search.profiles import Limits, profile
 from autotuner.search.search import StudyPlan, run_study
 from autotuner.search.space import SearchSpace, search_space
+from autotuner.tuning.measuring import effective_cost
 from autotuner.workload import Workload, read_workload
 from tests.support.tiny_model import TINY, save_tiny_model
 from toto_core.series import find_series

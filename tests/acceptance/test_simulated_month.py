@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
+from autotuner.commands.recheck import Recheck, keep
 from autotuner.daemon.config import Config, DaemonConfig, SymbolConfig
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.quiet import parse_quiet
 from autotuner.daemon.schedule import parse_zone
 from autotuner.daemon.tick import Ticker
-from autotuner.identity import Environment, current_environment
-from autotuner.locations import spool_folder
-from autotuner.persistence import Promotion, Store
-from autotuner.rechecking import Recheck, keep
+from autotuner.environment import Environment, current_environment
+from autotuner.paths import spool_folder
 from autotuner.serving.telemetry import Window
-from autotuner.subjects import prepare
+from autotuner.store import Promotion, Store
+from autotuner.tuning.measuring import prepare
 from autotuner.workload import Workload
 from storage.records import RunRecord
 from tests.support.outcomes import measured, timing

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from autotuner.device_lock import device_id, held_lease
 from autotuner.errors import AutotuneError
-from autotuner.lease import device_id, held_lease
 from autotuner.process import Owner
 from storage.database import open_database
 from storage.repository import Repository
@@ -27,7 +27,7 @@ from tests.support.postgres import server
 ROUNDS = 100
 _CONTENDER = """
 import sys, time
-from autotuner.lease import held_lease
+from autotuner.device_lock import held_lease
 from storage.database import open_database
 from storage.repository import Repository
 
@@ -42,7 +42,7 @@ for _ in range(int(sys.argv[2])):
 """
 _HOLDER = """
 import sys, time
-from autotuner.lease import held_lease
+from autotuner.device_lock import held_lease
 from storage.database import open_database
 from storage.repository import Repository
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from autotuner.locations import snapshot_path
+from autotuner.paths import snapshot_path
 from autotuner.serving.lookup import Resolution, lookup
 from tests.support.snapshots import BF16, COMPILED, SMALL, entry, pin, published
 from tests.support.storage_samples import new_store, shared_folder, unprivileged

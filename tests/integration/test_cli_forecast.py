@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.cli import cli
-from autotuner.identity import current_environment
-from autotuner.persistence import Promotion, Store
+from autotuner.environment import current_environment
 from autotuner.report.forecast_view import ASCII, BLOCKS, ForecastView, bar, decimals, sparkline
+from autotuner.store import Promotion, Store
 from autotuner.workload import RequestShape, Workload
 from toto_core.pipeline import TotoPipeline
 from toto_core.series import find_series

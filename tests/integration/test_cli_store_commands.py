@@ -22,13 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.cli import cli
-from autotuner.identity import current_environment
-from autotuner.locations import snapshot_path
+from autotuner.environment import current_environment
 from autotuner.measurement.outcome import Failed
-from autotuner.persistence import Promotion, Store, Subject
+from autotuner.paths import snapshot_path
 from autotuner.report.tables import label, moment, plain
 from autotuner.serving.lookup import lookup
-from autotuner.summary import search_figures
+from autotuner.store import Promotion, Store, Subject
+from autotuner.tuning.document import search_figures
 from autotuner.workload import Workload
 from storage import database as storage_database
 from storage.records import SeriesRecord
@@ -837,7 +837,7 @@ class TestFaults:
         self, place: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         impatient = functools.partial(storage_database.open_database, busy_timeout_s=0.1)
-        monkeypatch.setattr("autotuner.persistence.open_database", impatient)
+        monkeypatch.setattr("autotuner.store.open_database", impatient)
         monkeypatch.setattr("storage.database.open_database", impatient)
         before = digest(place)
         with closing(sqlite3.connect(place, isolation_level=None)) as other:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from autotuner.daemon.loop import Daemon
+from autotuner.environment import current_environment
 from autotuner.errors import UsageError
-from autotuner.identity import current_environment
-from autotuner.persistence import Promotion, Store
+from autotuner.store import Promotion, Store
 from autotuner.web.server import handler_of, parse_address
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from autotuner.bench import Bench
-from autotuner.explaining import explain
+from autotuner.commands.explain import explain
 from autotuner.measurement.outcome import FAILURE_KINDS, Failed
 from autotuner.measurement.process_runner import ProcessRunner
 from autotuner.measurement.recorded import Recorded, ReplayTable
 from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.measurement.runner import Runner
-from autotuner.persistence import Store
 from autotuner.search.profiles import profile
 from autotuner.search.space import SearchSpace
-from autotuner.session import tune
-from autotuner.tune_request import TuneRequest
+from autotuner.store import Store
+from autotuner.tuning.measuring import Bench
+from autotuner.tuning.request import TuneRequest
+from autotuner.tuning.run import tune
 from autotuner.workload import Workload
 from tests.support.benches import EAGER, process_runner
 from tests.support.faulty_children import (

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from autotuner import load_pipeline
-from autotuner.identity import current_environment
-from autotuner.locations import spool_folder
+from autotuner.environment import current_environment
+from autotuner.paths import spool_folder
 from autotuner.serving import quarantine
 from autotuner.serving.artifacts import compile_cache
 from autotuner.workload import RequestShape, Workload

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from autotuner.commands.recheck import judged
 from autotuner.daemon.rechecks import rechecks_of
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed
-from autotuner.persistence import Promotion, Store
-from autotuner.rechecking import judged
 from autotuner.search.profiles import profile
-from autotuner.subjects import prepare
+from autotuner.store import Promotion, Store
+from autotuner.tuning.measuring import prepare
 from autotuner.workload import Workload
 from tests.support.command import Cli
 from tests.support.outcomes import measured, timing

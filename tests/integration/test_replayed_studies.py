@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from autotuner.commands.replay import Replayed, replayed_decision
 from autotuner.measurement.recorded import ReplayTable
 from autotuner.measurement.replay import Noise
-from autotuner.replaying import Replayed, replayed_decision
 from autotuner.search.profiles import profile
 from autotuner.workload import Workload
 from tests.support.study_tables import SPACE, WORKLOAD, replay_table

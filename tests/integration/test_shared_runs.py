@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from autotuner.bench import Bench
 from autotuner.measurement.recorded import Recorded, ReplayTable
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.persistence import Store
 from autotuner.report.run_view import run_lines
 from autotuner.search.profiles import profile
-from autotuner.session import tune
-from autotuner.tune_request import TuneRequest
+from autotuner.store import Store
+from autotuner.tuning.measuring import Bench
+from autotuner.tuning.request import TuneRequest
+from autotuner.tuning.run import tune
 from tests.support.study_tables import SPACE, WORKLOAD, replay_table
 from toto_core.settings import RuntimeSettings
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from autotuner.identity import Environment, current_environment
-from autotuner.locations import snapshot_path
+from autotuner.environment import Environment, current_environment
+from autotuner.paths import snapshot_path
 from autotuner.workload import RequestShape, Workload
 from storage.snapshot import SnapshotEntry, SnapshotPin, publish
 from toto_core.settings import RuntimeSettings

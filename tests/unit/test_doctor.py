@@ -31,9 +31,9 @@ from autotuner.doctor.checks import (
     package_mend,
 )
 from autotuner.doctor.probes import busiest_neighbour, cpu_quota, probe_compiler, probe_torch
-from autotuner.doctor.store import check_cache, check_database, check_model, check_snapshot
-from autotuner.locations import snapshot_path
-from autotuner.persistence import Store
+from autotuner.doctor.store_checks import check_cache, check_database, check_model, check_snapshot
+from autotuner.paths import snapshot_path
+from autotuner.store import Store
 from storage.migrations import HEAD_REVISION, VERSION_TABLE
 from toto_core.model_files import locate
 from toto_core.settings import RuntimeSettings

@@ -3,13 +3,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from autotuner.explaining import certificate, explanation, importance
-from autotuner.identity import current_environment
+from autotuner.commands.explain import certificate, explanation, importance
+from autotuner.environment import current_environment
 from autotuner.measurement.outcome import Failed, Outcome
-from autotuner.persistence import Promotion
 from autotuner.report.why import why
 from autotuner.search.profiles import Limits, profile
 from autotuner.search.scoring import rank
+from autotuner.store import Promotion
 from autotuner.workload import Workload
 from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings

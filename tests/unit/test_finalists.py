@@ -3,11 +3,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from autotuner.finalists import FINALISTS, finalists, why_unfit
 from autotuner.measurement.outcome import Failed, Interval, Outcome
 from autotuner.search.profiles import Limits, profile
 from autotuner.search.scoring import rank
 from autotuner.search.search import StudyResult
+from autotuner.tuning.finalists import FINALISTS, finalists, why_unfit
 from autotuner.workload import Workload
 from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings

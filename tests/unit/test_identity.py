@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.identity import Environment, available_threads, current_environment
+from autotuner.environment import Environment, available_threads, current_environment
 from toto_core.version import ENGINE_VERSION
 
 HERE = Environment(
@@ -35,7 +35,7 @@ def in_another_process(code: str) -> str:
 
 def test_the_fingerprint_needs_no_torch_and_is_the_same_in_every_process() -> None:
     code = (
-        "import json, sys; from autotuner.identity import current_environment; "
+        "import json, sys; from autotuner.environment import current_environment; "
         "found = current_environment(); "
         "print(json.dumps([found.fingerprint, sorted({'torch', 'optuna', 'pandas'} & set(sys.modules))]))"
     )

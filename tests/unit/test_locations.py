@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.locations import (
+from autotuner.paths import (
     cache_folder,
     data_folder,
     is_file,

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from autotuner.identity import current_environment
+from autotuner.environment import current_environment
 from autotuner.serving.lookup import Resolution, lookup
 from autotuner.workload import RequestShape, Workload
 from tests.support.snapshots import BF16, COMPILED, SMALL, elsewhere, entry, pin, published

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autotuner.commands.selftest import SelfTest, equal_arms, self_test, upper_bound
 from autotuner.errors import AutotuneError
 from autotuner.measurement.recorded import Recorded, ReplayTable
 from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.measurement.statistics import EffectiveCost
-from autotuner.selftesting import SelfTest, equal_arms, self_test, upper_bound
 from toto_core.settings import RuntimeSettings
 
 REFERENCE = RuntimeSettings(num_threads=2)

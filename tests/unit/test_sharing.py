@@ -7,7 +7,7 @@ import pytest
 from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
 from autotuner.search.profiles import Limits, profile
 from autotuner.search.scoring import judge
-from autotuner.sharing import Proven, objection, shared_decision
+from autotuner.tuning.takeover import Proven, objection, shared_decision
 from autotuner.workload import Workload
 from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from autotuner.daemon.take_back import PROBATION, why_roll_back
 from autotuner.daemon.triggers import LiveWindow, Reason, Rules, Situation, reasons, shifted
-from autotuner.identity import current_environment
-from autotuner.persistence import Promotion
+from autotuner.environment import current_environment
+from autotuner.store import Promotion
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

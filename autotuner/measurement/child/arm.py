@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from autotuner.locations import packages_folder
 from autotuner.measurement.accuracy import LEVELS, rolling_origins
 from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.child.timing import timed_block, warm_up
+from autotuner.paths import packages_folder
 from autotuner.workload import RequestShape
 from toto_core.device import peak_bytes
 from toto_core.exact import ExactPipeline

@@ -17,11 +17,11 @@ from typing import Any
 
 import psutil
 
-from autotuner.locations import inductor_folder
 from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.child.timing import WINDOW
 from autotuner.measurement.outcome import Block, Failed
 from autotuner.measurement.placement import place
+from autotuner.paths import inductor_folder
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 

@@ -1,4 +1,4 @@
-"""What measures a run: a search space and a runner over it."""
+"""What measures: a symbol's prices and model, the search space, and a runner over it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,47 @@ from pathlib import Path
 
 import psutil
 
-from autotuner.identity import current_environment, spare_threads
-from autotuner.locations import cache_folder, holds_artifacts, trial_artifacts
+from autotuner.environment import current_environment, spare_threads
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import EffectiveCost
+from autotuner.paths import cache_folder, holds_artifacts, trial_artifacts
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.space import SearchSpace, search_space
 from autotuner.serving.artifacts import CacheRefused, store
 from autotuner.serving.manifest import Seal
+from autotuner.store import Subject
 from autotuner.workload import Workload
-from toto_core.series import PriceSeries
+from toto_core.model_files import check_weights, digest, locate, read_config
+from toto_core.series import PriceSeries, find_series
 from toto_core.settings import RuntimeSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A subject with its prices and the model's patch size in time steps."""
+
+    subject: Subject
+    series: PriceSeries
+    patch_size: int
+
+
+def prepare(symbol: str, workload: Workload, *, data: Path | None, device: str) -> Prepared:
+    """Read prices and model. Raises ``SeriesError`` or ``CheckpointError``, each with one line."""
+    minimum = workload.longest_context + workload.longest_prediction
+    series = find_series(symbol, data, minimum_points=minimum)
+    folder = locate(workload.model, revision=workload.revision)
+    config = read_config(folder)
+    check_weights(folder)
+    subject = Subject(
+        symbol=symbol,
+        workload=workload,
+        environment=current_environment(device),
+        series_digest=series.digest,
+        model_digest=digest(folder),
+    )
+    return Prepared(subject=subject, series=series, patch_size=config.patch_size)
+
 
 _MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
 Say = Callable[[str], None]

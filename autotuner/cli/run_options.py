@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from autotuner.errors import UsageError
 
 if TYPE_CHECKING:
-    from autotuner.tune_request import TuneRequest
+    from autotuner.tuning.request import TuneRequest
     from autotuner.workload import Workload
 
 
@@ -43,7 +43,7 @@ class Asked:
 def request_of(symbol: str, asked: Asked) -> TuneRequest:
     """What one symbol's run is asked to do. Raises ``UsageError`` for options that contradict each other."""
     from autotuner.search.profiles import Limits, profile
-    from autotuner.tune_request import TuneRequest
+    from autotuner.tuning.request import TuneRequest
 
     peak = None if asked.memory_limit_mb is None else asked.memory_limit_mb << 20
     return TuneRequest(

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from autotuner.alone import alone
-from autotuner.bench import Bench
+from autotuner.device_lock import alone
 from autotuner.measurement.outcome import Outcome
-from autotuner.persistence import Store, Subject
+from autotuner.store import Store, Subject
+from autotuner.tuning.measuring import Bench
 from toto_core.settings import COMPILE_MODES, RuntimeSettings
 
 PROFILE = "compare"

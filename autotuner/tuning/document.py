@@ -10,11 +10,11 @@ import numpy as np
 
 from autotuner.measurement.outcome import ArmLaunch, Interval, Launch, Measured, ShapeTiming, together
 from autotuner.measurement.statistics import EffectiveCost, launch_ratio, shape_timing
-from autotuner.persistence import Promotion
 from autotuner.promotion.decision import Decision
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import break_even_calls
 from autotuner.search.search import StudyResult
+from autotuner.store import Promotion
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from autotuner.alone import alone
-from autotuner.bench import Bench, process_bench
+from autotuner.device_lock import alone
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Outcome
-from autotuner.persistence import Promotion, Store
 from autotuner.search.profiles import Limits, Profile, profile
 from autotuner.search.scoring import judge
-from autotuner.subjects import Prepared, prepare
+from autotuner.store import Promotion, Store
+from autotuner.tuning.measuring import Bench, Prepared, prepare, process_bench
 from storage.records import TelemetryRecord
 
 RECHECK = "recheck"

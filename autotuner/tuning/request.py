@@ -1,4 +1,4 @@
-"""What one run is asked to do, and who hears how it goes on."""
+"""What one run is asked to do, how its seconds are shared out, and who hears how it goes on."""
 
 from __future__ import annotations
 
@@ -54,3 +54,18 @@ class TuneRequest:
     reuse: bool = True
     share: bool = True
     chance: float = StudyPlan.chance
+
+
+DUEL_SHARE = 0.4
+"""Share of the time kept for the duel: search figures only rank."""
+LONGEST_TRIAL_SECONDS, SHORTEST_TRIAL_SECONDS = 150.0, 60.0
+
+
+def search_seconds(left: float) -> float:
+    """What the search may take of the seconds ``left``."""
+    return max(0.0, left * (1 - DUEL_SHARE))
+
+
+def trial_seconds(left: float) -> float:
+    """What a trial may take of the seconds ``left``: half, so that one that hangs leaves time for others."""
+    return min(LONGEST_TRIAL_SECONDS, left, max(left / 2, SHORTEST_TRIAL_SECONDS))

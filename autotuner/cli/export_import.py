@@ -44,7 +44,7 @@ def export_command(output: str, db: str | None) -> None:
     autotune export --output settings.json
     autotune export | ssh trading autotune import -
     """
-    from autotuner.persistence import Store
+    from autotuner.store import Store
     from storage.snapshot import written_aside
 
     place = location(db)
@@ -75,8 +75,8 @@ def import_command(file: str, as_json: bool, db: str | None) -> None:
     """
     import dataclasses
 
-    from autotuner.persistence import Store
-    from autotuner.stored import settings_key
+    from autotuner.record_mapping import settings_key
+    from autotuner.store import Store
     from storage.errors import InvalidDocument
     from storage.exchange import parse_document
 
@@ -118,7 +118,7 @@ def _parsed(file: str) -> Any:
 
 
 def _signature(text: str) -> str:
-    from autotuner.stored import workload_signature
+    from autotuner.record_mapping import workload_signature
 
     try:
         return workload_signature(text)
@@ -128,7 +128,7 @@ def _signature(text: str) -> str:
 
 def _check(exchange: Exchange) -> None:
     """What only the tuner knows of environments and figures. Raises ``AutotuneError`` naming the field."""
-    from autotuner.identity import Environment
+    from autotuner.environment import Environment
 
     for place, environment in enumerate(exchange.environments):
         where = f"environments[{place}]"

@@ -9,10 +9,10 @@ from typing import Any
 
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Measured
-from autotuner.persistence import Promotion, Store, Subject
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.scoring import Ranked, rank
-from autotuner.summary import search_figures
+from autotuner.store import Promotion, Store, Subject
+from autotuner.tuning.document import search_figures
 from toto_core.settings import RuntimeSettings, SettingsError
 
 

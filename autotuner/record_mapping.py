@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import psutil
 
+from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
-from autotuner.identity import Environment
 from autotuner.measurement.outcome import Failed, Measured, Outcome, measured_from_json, measured_to_json
 from autotuner.workload import Workload
 from storage.records import (

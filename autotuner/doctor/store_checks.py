@@ -14,7 +14,7 @@ from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from autotuner.doctor.checks import Check
-from autotuner.locations import is_file, snapshot_path, store_path
+from autotuner.paths import is_file, snapshot_path, store_path
 from storage.database import Database
 from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
 from storage.migrations import HEAD_REVISION, known_revisions

@@ -11,11 +11,11 @@ import numpy as np
 
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Measured, Outcome
-from autotuner.persistence import Promotion, Store
 from autotuner.search.pareto import Point, pareto_front
 from autotuner.search.profiles import PROFILES, Limits, Profile
 from autotuner.search.scoring import Ranked, break_even_calls, rank
-from autotuner.summary import promotion_document
+from autotuner.store import Promotion, Store
+from autotuner.tuning.document import promotion_document
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from autotuner.bench import Bench, effective_cost
-from autotuner.budget import search_seconds, trial_seconds
-from autotuner.finalists import duel_arm, finalists
 from autotuner.measurement.recorded import ReplayTable, seed_table
 from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.process import Owner
@@ -20,7 +17,9 @@ from autotuner.promotion.duel import DuelPlan, run_duel
 from autotuner.search.profiles import Limits, Profile, seed_profile
 from autotuner.search.search import StudyPlan, run_study
 from autotuner.search.space import SearchSpace, likely_winners
-from autotuner.tune_request import TuneRequest
+from autotuner.tuning.finalists import duel_arm, finalists
+from autotuner.tuning.measuring import Bench, effective_cost
+from autotuner.tuning.request import TuneRequest, search_seconds, trial_seconds
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
 from autotuner.measurement.runner import Runner
-from autotuner.persistence import Promotion, Store, Subject
 from autotuner.promotion.decision import Decision
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.scoring import Judged, judge, rank
 from autotuner.search.search import StudyResult
+from autotuner.store import Promotion, Store, Subject
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

@@ -13,12 +13,11 @@ from typing import Any, Self
 
 import psutil
 
+from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
-from autotuner.identity import Environment
-from autotuner.locations import is_file, snapshot_path, store_path
 from autotuner.measurement.outcome import Measured, Outcome
-from autotuner.serving.manifest import Seal
-from autotuner.stored import (
+from autotuner.paths import is_file, snapshot_path, store_path
+from autotuner.record_mapping import (
     Promotion,
     Subject,
     measurement_record,
@@ -30,6 +29,7 @@ from autotuner.stored import (
     read_settings,
     read_subject,
 )
+from autotuner.serving.manifest import Seal
 from autotuner.workload import Workload
 from storage.database import open_database
 from storage.records import (

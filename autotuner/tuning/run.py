@@ -11,25 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from autotuner.alone import alone
-from autotuner.bench import Bench, effective_cost, process_bench
-from autotuner.budget import search_seconds, trial_seconds
+from autotuner.device_lock import alone
 from autotuner.errors import AutotuneError
-from autotuner.finalists import duel_arm, finalists, why_unfit
-from autotuner.locations import studies_url
 from autotuner.measurement.outcome import Measured
 from autotuner.measurement.runner import Runner
-from autotuner.persistence import Promotion, Store, Subject
+from autotuner.paths import studies_url
 from autotuner.process import Owner
 from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.duel import DuelPlan, DuelResult, run_duel
 from autotuner.search.search import StudyPlan, StudyResult, TrialEvent, run_study
 from autotuner.search.space import likely_winners
 from autotuner.serving.canary import canary_evidence
-from autotuner.sharing import proven_elsewhere, shared_decision, shared_study, spot_check
-from autotuner.subjects import prepare
-from autotuner.summary import duel_figures, run_document, search_figures
-from autotuner.tune_request import Listener, TuneRequest
+from autotuner.store import Promotion, Store, Subject
+from autotuner.tuning.document import duel_figures, run_document, search_figures
+from autotuner.tuning.finalists import duel_arm, finalists, why_unfit
+from autotuner.tuning.measuring import Bench, effective_cost, prepare, process_bench
+from autotuner.tuning.request import Listener, TuneRequest, search_seconds, trial_seconds
+from autotuner.tuning.takeover import proven_elsewhere, shared_decision, shared_study, spot_check
 
 
 def tune(

@@ -1,0 +1,1 @@
+"""What each command does beyond parsing and printing: one module a command."""

@@ -1,0 +1,1 @@
+"""One run of one symbol, from prices to a stored decision."""
