@@ -1,0 +1,50 @@
+"""What fails or is slow in production is taken back by the daemon's ticks in simulated time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autotuner.environment import current_environment
+from tests.support.simulated_world import World, pass_time, ticker
+
+
+def test_settings_that_fail_in_production_are_taken_back_at_once(world: World) -> None:
+    pass_time(world, 2)
+    active = world.store.active("AMD")
+    assert active is not None
+    world.leave(active, {"kind": "quarantine", "reason": "no compiler", "workload": None})
+    world.log.clear()
+    pass_time(world, 0.1)
+
+    (rolled_back,) = [fields for _, event, fields in world.log if event == "rolled_back"]
+    assert (rolled_back["symbol"], "no compiler" in rolled_back["reason"]) == ("AMD", True)
+    now = world.store.active("AMD")
+    assert now is None or now.settings != active.settings
+
+
+def test_a_new_promotion_that_is_slow_in_production_is_rolled_back_to_the_one_before(world: World) -> None:
+    pass_time(world, 2)
+    first = world.store.active("AMD")
+    world.surroundings = replace(world.surroundings, driver="new")
+    pass_time(world, 0.3)
+    world.surroundings = current_environment()
+    second = world.store.active("AMD")
+    assert first is not None
+    assert second is not None
+    assert second.settings != first.settings
+    world.log.clear()
+    pass_time(world, 0.3, latency={"AMD": 5.0})
+
+    assert "AMD" in [fields["symbol"] for _, event, fields in world.log if event == "rolled_back"]
+
+
+def test_what_is_unsafe_does_not_come_back_by_the_line_of_its_trial(world: World) -> None:
+    pass_time(world, 2)
+    trial = world.store.active("AMD")
+    assert trial is not None
+    world.store.promote(replace(trial, id=None, run_id=None, kind="select", verdict="confirmed"))
+    world.leave(trial, {"kind": "quarantine", "reason": "no compiler", "workload": None})
+    world.busy = 1000.0
+    ticker(world).tick()
+
+    assert world.store.active("AMD") is None

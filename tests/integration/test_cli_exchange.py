@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotuner.paths import snapshot_path
+from autotuner.serving.lookup import lookup
+from autotuner.store import Store
+from tests.support.any_json import ANY_JSON
+from tests.support.invoking import document, document_of, refused, run
+from tests.support.promoted_store import EAGER, FAST, STEADY, digest, promotion
+
+pytestmark = pytest.mark.usefixtures("no_variables")
+
+
+@functools.cache
+def exported() -> dict[str, Any]:
+    """What a store with promotions of two symbols and a pin exports."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "store.db"
+        with Store(str(path)) as store:
+            store.promote(promotion())
+            store.promote(promotion("MSFT", STEADY))
+            store.pin("MSFT", EAGER, "earnings week")
+        return document_of(run(path, "export"))
+
+
+def changed(keys: tuple[str | int, ...], value: Any) -> Any:
+    """The exported document with one value changed."""
+    whole: Any = copy.deepcopy(exported())
+    at = whole
+    for key in keys[:-1]:
+        at = at[key]
+    at[keys[-1]] = value
+    return whole
+
+
+class TestExchange:
+    def test_what_is_exported_is_served_where_it_is_imported(self, place: Path, tmp_path: Path) -> None:
+        run(place, "pin", "MSFT", "--mode", "default")
+        file, other = tmp_path / "settings.json", tmp_path / "other.db"
+        result = run(place, "export", "--output", str(file))
+        assert "1 promotion and 1 pin" in result.stderr
+        assert result.stdout == ""
+        assert "imported 1 promotion and 1 pin" in run(other, "import", str(file)).stdout
+        assert lookup("AMD", db=str(other)).settings == FAST
+        assert lookup("MSFT", db=str(other)).settings == STEADY
+        assert (
+            document_of(run(other, "export"))["promotions"] == document_of(run(place, "export"))["promotions"]
+        )
+
+    def test_importing_twice_changes_nothing(self, tmp_path: Path) -> None:
+        path = tmp_path / "store.db"
+        text = json.dumps(exported())
+        counts = json.loads(run(path, "import", "-", "--json", stdin=text).stdout)
+        assert (counts["promotions"], counts["pins"]) == (2, 1)
+        events = document(path, "history")["history"]
+        assert "active already" in run(path, "import", "-", stdin=text).stdout
+        assert document(path, "history")["history"] == events
+
+    def test_a_store_of_its_own_is_never_written_over(self, place: Path) -> None:
+        before = digest(place)
+        for target in (place, snapshot_path(str(place))):
+            assert "the store itself" in refused(run(place, "export", "--output", str(target)), 2)
+        assert digest(place) == before
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("{", "is not JSON"),
+            ("", "is not JSON"),
+            ("[" * 100_000, "is not JSON"),
+            ("[]", "the document is not a JSON object"),
+            ("{}", "lacks the field format"),
+            (changed(("version",), 99), "not version 1"),
+            (changed(("promotions", 1, "settings", "compile_mode"), "warp"), "promotions[1]: settings"),
+            (changed(("promotions", 0, "settings"), {"speed": 9}), "unknown field 'speed'"),
+            (changed(("promotions", 1, "symbol"), "../x"), "promotions[1]"),
+            (changed(("promotions", 0, "evidence"), [1]), "promotions[0]: evidence is not a JSON object"),
+            (
+                changed(("promotions", 0, "evidence"), {"settings": 1}),
+                "evidence may not have a field settings",
+            ),
+            (changed(("pins", 0, "settings", "compile_mode"), "warp"), "pins[0]: settings"),
+            (changed(("pins", 0, "symbol"), "A'; DROP TABLE"), "pins[0]"),
+            (changed(("workloads", 0, "workload"), 5), "workloads[0]: workload is refused"),
+            (changed(("workloads", 0, "workload", "model"), "other"), "workloads[0]: signature"),
+            (changed(("workloads", 0, "workload", "speed"), 9), "unknown field 'speed'"),
+            (changed(("environments", 0, "facts"), [1]), "environments[0]: facts are refused"),
+            (changed(("environments", 0, "facts", "torch"), "9"), "environments[0]: fingerprint"),
+        ],
+    )
+    def test_a_bad_file_is_named_and_stores_nothing(
+        self, place: Path, tmp_path: Path, text: Any, said: str
+    ) -> None:
+        file, before = tmp_path / "settings.json", digest(place)
+        file.write_text(text if isinstance(text, str) else json.dumps(text))
+        line = refused(run(place, "import", str(file)), 1)
+        assert str(file) in line
+        assert said in line
+        assert digest(place) == before
+        assert "Error" in refused(run(tmp_path / "new.db", "import", str(file)), 1)
+        assert not (tmp_path / "new.db").exists()
+
+    def test_a_file_that_is_not_text_is_named(self, place: Path, tmp_path: Path) -> None:
+        (tmp_path / "settings.json").write_bytes(b"\xff\xfe\x00")
+        assert "not UTF-8" in refused(run(place, "import", str(tmp_path / "settings.json")), 1)
+
+    @pytest.mark.parametrize("name", ["none.json", "."])
+    def test_a_file_that_cannot_be_read_is_bad_usage(self, place: Path, tmp_path: Path, name: str) -> None:
+        assert "cannot be read" in refused(run(place, "import", str(tmp_path / name)), 2)
+
+    @settings(max_examples=60, deadline=None)
+    @given(data=st.data())
+    def test_a_file_changed_anywhere_is_taken_whole_or_refused_in_one_line(self, data: st.DataObject) -> None:
+        keys: list[Any] = []
+        whole = copy.deepcopy(exported())
+        at: Any = whole
+        while True:
+            places = list(at) if isinstance(at, dict) else list(range(len(at)))
+            keys.append(data.draw(st.sampled_from(places)))
+            child = at[keys[-1]]
+            if not isinstance(child, dict | list) or not child or data.draw(st.booleans()):
+                break
+            at = child
+        at[keys[-1]] = data.draw(ANY_JSON)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "store.db"
+            result = run(path, "import", "-", stdin=json.dumps(whole))
+            if result.exit_code != 0:
+                refused(result, 1)
+                assert not path.exists()
+                return
+            assert run(path, "list").exit_code == 0
+            assert run(path, "db", "check").exit_code == 0
+            assert {run(path, "show", symbol).exit_code for symbol in ("AMD", "MSFT")} <= {0, 1}

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from autotuner.cli import cli
+from autotuner.serving.lookup import lookup
+from tests.support.promoted_store import FAST
+
+pytestmark = pytest.mark.usefixtures("no_variables")
+
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = (
+    "show",
+    "list",
+    "history",
+    "explain",
+    "selftest",
+    "select",
+    "rollback",
+    "pin",
+    "unpin",
+    "export",
+    "import",
+)
+
+
+class TestHelp:
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_every_command_explains_itself_with_an_example(self, name: str) -> None:
+        result = CliRunner().invoke(cli, [name, "--help"], prog_name="autotune")
+        assert result.exit_code == 0
+        assert f"  autotune {name}" in result.stdout
+        assert "--db" in result.stdout
+
+    def test_every_command_of_the_group_explains_itself_with_an_example(self) -> None:
+        group = cli.get_command(click.Context(cli), "db")
+        assert isinstance(group, click.Group)
+        for name in group.commands:
+            result = CliRunner().invoke(cli, ["db", name, "--help"], prog_name="autotune")
+            assert f"  autotune db {name}" in result.stdout
+            assert "--json" in result.stdout
+
+
+class TestProcess:
+    @pytest.fixture
+    def environ(self, place: Path) -> dict[str, str]:
+        return {**os.environ, "AUTOTUNE_DB": str(place)}
+
+    def test_json_stands_alone_on_standard_output(self, environ: dict[str, str]) -> None:
+        done = _process(["show", "AMD", "--json"], environ)
+        assert done.returncode == 0
+        assert json.loads(done.stdout)["settings"] == FAST.to_dict()
+        assert done.stderr == ""
+
+    def test_a_refusal_is_one_line_and_an_exit_code(self, environ: dict[str, str]) -> None:
+        done = _process(["rollback", "A'; DROP TABLE promotions"], environ)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert len(done.stderr.splitlines()) == 1
+
+    def test_export_can_be_piped_into_import(self, environ: dict[str, str], tmp_path: Path) -> None:
+        out = _process(["export"], environ)
+        other = {**environ, "AUTOTUNE_DB": str(tmp_path / "other.db")}
+        taken = _process(["import", "-"], other, stdin=out.stdout)
+        assert taken.returncode == 0, taken.stderr
+        assert lookup("AMD", db=other["AUTOTUNE_DB"]).settings == FAST
+
+
+def _process(
+    arguments: list[str], environ: dict[str, str], stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from autotuner.cli import main; main()", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environ,
+        timeout=120,
+        check=False,
+    )
