@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +12,7 @@ import psutil
 
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
+from autotuner.figures import Figures, figures_from_json
 from autotuner.measurement.outcome import Failed, Measured, Outcome, measured_from_json, measured_to_json
 from autotuner.workload import Workload
 from storage.records import (
@@ -41,7 +41,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """One line of the ledger in the tuner's own types; ``evidence`` are the figures it was promoted for."""
+    """One line of the ledger in the tuner's own types; ``figures`` are what it rests on."""
 
     symbol: str
     profile: str
@@ -50,7 +50,7 @@ class Promotion:
     settings: RuntimeSettings
     verdict: str
     reason: str
-    evidence: Mapping[str, Any]
+    figures: Figures
     promoted_at: datetime
     kind: PromotionKind = "run"
     id: int | None = None
@@ -71,7 +71,7 @@ def promotion_record(promotion: Promotion) -> PromotionRecord:
         settings_json=promotion.settings.to_json(),
         verdict=promotion.verdict,
         reason=promotion.reason,
-        evidence_json=json.dumps(promotion.evidence),
+        evidence_json=promotion.figures.to_json(),
         promoted_at=promotion.promoted_at,
         kind=promotion.kind,
         run_id=promotion.run_id,
@@ -131,7 +131,7 @@ def read_promotion(
             settings=RuntimeSettings.from_json(record.settings_json),
             verdict=record.verdict,
             reason=record.reason,
-            evidence=json.loads(record.evidence_json),
+            figures=figures_from_json(record.evidence_json),
             promoted_at=record.promoted_at,
             kind=record.kind,
             id=record.id,

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 import autotuner
 from autotuner.environment import current_environment
+from autotuner.figures import Figures
 from autotuner.serving.follow import LivePipeline, follow
 from autotuner.serving.telemetry import Telemetry
 from autotuner.store import Promotion, Store
@@ -71,7 +72,7 @@ def promote(store: str, settings: RuntimeSettings) -> None:
                 settings=settings,
                 verdict="first",
                 reason="benchmark",
-                evidence={},
+                figures=Figures(),
                 promoted_at=datetime.now(UTC),
             )
         )

@@ -15,22 +15,6 @@ from autotuner.errors import AutotuneError, UsageError
 if TYPE_CHECKING:
     from storage.exchange import Exchange
 
-RESERVED = frozenset(
-    {
-        "symbol",
-        "profile",
-        "model",
-        "workload",
-        "settings",
-        "decision",
-        "promoted",
-        "run_id",
-        "source",
-        "since",
-    }
-)
-"""Fields of a promotion's document beside its figures, which figures from elsewhere may not take over."""
-
 
 @click.command()
 @click.option(
@@ -129,6 +113,7 @@ def _signature(text: str) -> str:
 def _check(exchange: Exchange) -> None:
     """What only the tuner knows of environments and figures. Raises ``AutotuneError`` naming the field."""
     from autotuner.environment import Environment
+    from autotuner.figures import FiguresError, figures_from_json
 
     for place, environment in enumerate(exchange.environments):
         where = f"environments[{place}]"
@@ -139,11 +124,10 @@ def _check(exchange: Exchange) -> None:
         if fingerprint != environment.fingerprint:
             raise AutotuneError(f"{where}: fingerprint is not that of the facts, which is {fingerprint}")
     for place, promotion in enumerate(exchange.promotions):
-        figures = json.loads(promotion.evidence_json)
-        if not isinstance(figures, dict):
-            raise AutotuneError(f"promotions[{place}]: evidence is not a JSON object")
-        if taken := sorted(RESERVED & figures.keys()):
-            raise AutotuneError(f"promotions[{place}]: evidence may not have a field {taken[0]}")
+        try:
+            figures_from_json(promotion.evidence_json)
+        except FiguresError as error:
+            raise AutotuneError(f"promotions[{place}]: evidence is refused: {error}") from None
 
 
 def _counted(promotions: int, pins: int) -> str:

@@ -90,6 +90,13 @@ if TYPE_CHECKING:
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--because", metavar="TEXT", help="Why it is tuned again, for the ledger.")
 @click.option(
+    "--trigger",
+    "triggers",
+    metavar="KIND",
+    multiple=True,
+    help="Kind of that reason, as the daemon names it.",
+)
+@click.option(
     "--canary",
     type=click.FloatRange(min=0, max=1, max_open=True),
     default=0.0,

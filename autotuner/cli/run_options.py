@@ -32,6 +32,7 @@ class Asked:
     timeout: float
     device: str
     because: str | None
+    triggers: tuple[str, ...]
     canary: float
     threads: int | None
     seed: int
@@ -58,6 +59,7 @@ def request_of(symbol: str, asked: Asked) -> TuneRequest:
         seed=asked.seed,
         threads=asked.threads,
         because=asked.because,
+        triggers=asked.triggers,
         canary=asked.canary,
         resume=asked.resume,
         reuse=not asked.fresh,

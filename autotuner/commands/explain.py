@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.search.pareto import Point, pareto_front
 from autotuner.search.profiles import PROFILES, Limits, Profile
 from autotuner.search.scoring import Ranked, break_even_calls, rank
 from autotuner.store import Promotion, Store
 from autotuner.tuning.document import promotion_document
-from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 
 Document = dict[str, Any]
@@ -26,13 +24,8 @@ Outcomes = Mapping[RuntimeSettings, Outcome]
 def explain(store: Store, promotion: Promotion, profile: Profile) -> Document:
     """Everything that is known of a promotion, in plain values.
 
-    Raises ``AutotuneError`` when the figures that are stored with it are none, and ``StorageError``.
+    Raises ``StorageError``, and ``AutotuneError`` when what was measured cannot be read.
     """
-    if not isinstance(promotion.evidence, Mapping):
-        raise AutotuneError(
-            f"promotion {promotion.id} of {promotion.symbol} has no readable figures; "
-            f"`autotune rollback {promotion.symbol}` takes it out of use"
-        )
     subject = store.measured_subject(promotion.symbol)
     outcomes = {} if subject is None else store.tried(subject)
     return explanation(promotion, outcomes, profile)
@@ -61,12 +54,9 @@ def explanation(promotion: Promotion, outcomes: Outcomes, profile: Profile) -> D
 
 def certificate(promotion: Promotion, outcomes: Outcomes) -> str:
     """Whether the settings really compiled, in one line, from the compile report that was stored with them."""
-    stored = promotion.evidence.get("compile_report") if isinstance(promotion.evidence, Mapping) else None
     measured = outcomes.get(promotion.settings)
-    report = None
-    if isinstance(stored, Mapping):
-        report = CompileReport.from_dict(stored)
-    elif isinstance(measured, Measured):
+    report = promotion.figures.compile_report
+    if report is None and isinstance(measured, Measured):
         report = measured.report
     if report is None:
         return "no compile report is stored"

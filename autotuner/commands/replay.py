@@ -13,7 +13,8 @@ from autotuner.measurement.recorded import ReplayTable, seed_table
 from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.process import Owner
 from autotuner.promotion.decision import Decision, decide
-from autotuner.promotion.duel import DuelPlan, run_duel
+from autotuner.promotion.duel import run_duel
+from autotuner.promotion.duel_plan import DuelPlan
 from autotuner.search.profiles import Limits, Profile, seed_profile
 from autotuner.search.search import StudyPlan, run_study
 from autotuner.search.space import SearchSpace, likely_winners

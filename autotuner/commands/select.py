@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from autotuner.errors import AutotuneError
+from autotuner.figures import Figures, trial_figures
 from autotuner.measurement.outcome import Measured
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.scoring import Ranked, rank
 from autotuner.store import Promotion, Store, Subject
-from autotuner.tuning.document import search_figures
 from toto_core.settings import RuntimeSettings, SettingsError
 
 
@@ -21,7 +20,7 @@ class Pick:
     """What stored measurements say a symbol should run, with the figures and the reason in one sentence."""
 
     settings: RuntimeSettings
-    evidence: Mapping[str, Any]
+    figures: Figures
     reason: str
 
 
@@ -58,7 +57,7 @@ def select(store: Store, symbol: str, profile: Profile, *, at: datetime) -> Sele
         settings=pick.settings,
         verdict="selected",
         reason=pick.reason,
-        evidence=pick.evidence,
+        figures=pick.figures,
         promoted_at=at,
         kind="select",
     )
@@ -72,9 +71,9 @@ def choose(ranked: Sequence[Ranked], champion: Promotion | None, subject: Subjec
     ``ranked`` is best first. Search figures only rank: the best of forty equal settings looks 9 % better by
     luck, so they never overrule a duel. Raises ``AutotuneError`` when nothing keeps the limits.
     """
-    if champion and _won_a_duel(champion) and not _ruled_out(champion.settings, ranked):
+    if champion and champion.figures.won_a_duel and not _ruled_out(champion.settings, ranked):
         reason = f"{champion.settings.label} won its duel under {profile.name}, which search figures do not overrule."
-        return Pick(settings=champion.settings, evidence=champion.evidence, reason=reason)
+        return Pick(settings=champion.settings, figures=champion.figures, reason=reason)
     again = f"measure again with `autotune run --symbol {subject.symbol} --profile {profile.name}`"
     if not ranked:
         raise AutotuneError(f"{subject.symbol}: every stored trial failed; {again}")
@@ -88,13 +87,7 @@ def choose(ranked: Sequence[Ranked], champion: Promotion | None, subject: Subjec
         f"{best.settings.label} scores {best.judged.score:.3f} under {profile.name} (eager fp32 1, lower is better), "
         f"the best of {len(ranked)} stored settings; the figures are from the search, not from a duel."
     )
-    return Pick(
-        settings=best.settings, evidence=search_figures(best.outcome, subject.workload), reason=reason
-    )
-
-
-def _won_a_duel(promotion: Promotion) -> bool:
-    return isinstance(promotion.evidence, Mapping) and promotion.evidence.get("stage") in ("duel", "shared")
+    return Pick(settings=best.settings, figures=trial_figures(best.outcome, subject.workload), reason=reason)
 
 
 def _ruled_out(settings: RuntimeSettings, ranked: Sequence[Ranked]) -> bool:

@@ -15,7 +15,6 @@ from autotuner.daemon.rechecks import rechecks_of
 from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
-from autotuner.serving.canary import on_trial
 from autotuner.serving.telemetry import quantile_ms
 from autotuner.store import Promotion, Store
 from autotuner.workload import Workload
@@ -75,8 +74,8 @@ def observe(
     records = store.records.telemetry(symbol, since=promotion.promoted_at)
     notes = _notes(records, promotion, promotion.settings)
     windows = _windows(notes)
-    before_it = on_trial(promotion.evidence)
-    promised = _promised(promotion)
+    on_trial = promotion.figures.canary
+    promised = promotion.figures.promised_ms
     rechecks = rechecks_of(records, promotion)
     measured, present = _prices(store, symbol, config)
     found = [
@@ -104,7 +103,7 @@ def observe(
     return Observed(
         symbol=symbol,
         situation=situation,
-        windows_before=() if before_it is None else _windows(_notes(records, promotion, before_it)),
+        windows_before=() if on_trial is None else _windows(_notes(records, promotion, on_trial.previous)),
         calls_per_day=sum(window.calls for window in windows) / days,
         excess_ms=max(0.0, live - promised[0]) if promised[0] else 0.0,
         last_ended=ended,
@@ -138,20 +137,6 @@ def _window(note: Mapping[str, Any]) -> LiveWindow:
         limit_hits=note["limit_hits"],
         eager_calls=note["eager_calls"],
     )
-
-
-def _promised(promotion: Promotion) -> tuple[float | None, float | None]:
-    """Upper ends of the promised p50 and p99: the figures times what the ratio's interval leaves open."""
-    evidence = promotion.evidence
-    if not isinstance(evidence, Mapping):
-        return None, None
-    try:
-        ratio = evidence["ratio"]
-        open_to = max(1.0, ratio["estimate"] / ratio["low"])
-        p99 = evidence.get("p99_ms")
-        return evidence["p50_ms"] * open_to, None if p99 is None else p99 * open_to
-    except (KeyError, TypeError, ZeroDivisionError):
-        return None, None
 
 
 def _model_changed(store: Store, symbol: str, promotion: Promotion) -> str | None:

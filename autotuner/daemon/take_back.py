@@ -10,8 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from autotuner.daemon.situation import Observed
-from autotuner.daemon.triggers import PAST_PROMISE, Kind, LiveWindow, Reason
-from autotuner.serving.canary import FIELD, on_trial
+from autotuner.daemon.triggers import Kind, LiveWindow, Reason
 from autotuner.store import Promotion, Store
 
 Verdict = Literal["wait", "confirm", "roll back"]
@@ -88,8 +87,7 @@ Log = Callable[..., None]
 def settle_trial(store: Store, observed: Observed, now: datetime, log: Log) -> bool:
     """Confirm or take back a promotion that only a share of the processes has; whether that was done."""
     promotion = observed.situation.promotion
-    before = None if promotion is None else on_trial(promotion.evidence)
-    if promotion is None or before is None:
+    if promotion is None or promotion.figures.canary is None:
         return False
     found = judge(observed.situation.windows, observed.windows_before)
     if found.verdict == "wait":
@@ -98,12 +96,11 @@ def settle_trial(store: Store, observed: Observed, now: datetime, log: Log) -> b
     if found.verdict == "roll back":
         _roll_back(store, promotion, found.text, now)
         return True
-    kept = {name: value for name, value in promotion.evidence.items() if name != FIELD}
     reason = f"stood its trial in production: {found.text}"
     store.promote(
         replace(
             promotion,
-            evidence=kept,
+            figures=replace(promotion.figures, canary=None),
             verdict="confirmed",
             reason=reason,
             promoted_at=now,
@@ -146,8 +143,7 @@ def _roll_back(store: Store, promotion: Promotion, why: str, now: datetime) -> N
 
 def _has_previous(store: Store, promotion: Promotion) -> bool:
     """Whether there is something to go back to that was not left because production was slow under it."""
-    because = promotion.evidence.get("because")
-    if because is not None and PAST_PROMISE in because:
+    if "latency" in promotion.figures.triggers:
         return False
     earlier = store.records.promotions(promotion.symbol)
     return any(record.rolled_back_at is None and record.id != promotion.id for record in earlier)

@@ -232,6 +232,7 @@ class Ticker:
         fresh = ["--fresh"] if any(reason.kind != "never tuned" for reason in due.reasons) else []
         return [
             *("--symbol", due.symbol, "--timeout", str(due.seconds), "--because", why),
+            *(part for reason in due.reasons for part in ("--trigger", reason.kind)),
             *self._common(),
             *canary,
             *fresh,

@@ -25,8 +25,6 @@ Kind = Literal[
 ]
 MAXIMUM_AGE = timedelta(days=7)
 _ROUNDING = 1e-9
-PAST_PROMISE = "is past the promised"
-"""In the reason of a latency trigger, and so in the ledger of what was promoted because of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +145,7 @@ def _latency(situation: Situation, rules: Rules) -> Reason | None:
         if promised is None or not promised > 0:
             continue
         if shifted([each / promised for each in seen], rules):
-            text = f"live {name} of {seen[-1]:.3g} ms {PAST_PROMISE} {promised:.3g} ms"
+            text = f"live {name} of {seen[-1]:.3g} ms is past the promised {promised:.3g} ms"
             return Reason(kind="latency", text=text)
     return None
 

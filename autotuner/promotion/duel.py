@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from autotuner.measurement.outcome import ArmLaunch, Block, Failed, Interval, Launch
+from autotuner.figures import Figures, times
+from autotuner.measurement.outcome import ArmLaunch, Block, Failed, Interval, Launch, together
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import (
     ArmBlocks,
@@ -19,26 +20,9 @@ from autotuner.measurement.statistics import (
     launch_ratio,
     shape_timing,
 )
-from autotuner.promotion.duel_plan import (
-    VERDICTS,
-    ArmFigures,
-    DuelArm,
-    DuelPlan,
-    DuelResult,
-    decide_gain,
-)
+from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult
 from autotuner.promotion.stage_one import STAGE1_SHARE, decided, simplest_of_equals, still_possible
 from toto_core.settings import RuntimeSettings
-
-__all__ = [
-    "VERDICTS",
-    "ArmFigures",
-    "DuelArm",
-    "DuelPlan",
-    "DuelResult",
-    "decide_gain",
-    "run_duel",
-]
 
 ENOUGH_OF_LONGEST = 0.8
 """Share of the longest launch so far that must be left for another one."""
@@ -178,8 +162,8 @@ class _Duel:
 
     def gained(self, challenger: DuelArm) -> Interval:
         ratio = launch_ratio(
-            [_blocks(launch, self.opponent) for launch in self.counted],
-            [_blocks(launch, challenger) for launch in self.counted],
+            [_blocks(launch, self.opponent.settings) for launch in self.counted],
+            [_blocks(launch, challenger.settings) for launch in self.counted],
             cost=self.cost,
             rng=self.rng,
             confidence=self.plan.confidence(len(self.counted)),
@@ -191,7 +175,7 @@ class _Duel:
         )
 
     def score(self, launch: Launch, arm: DuelArm) -> float:
-        steady_ms = effective_ms(_blocks(launch, arm), self.cost.weights, self.cost.sigma_weight)
+        steady_ms = effective_ms(_blocks(launch, arm.settings), self.cost.weights, self.cost.sigma_weight)
         return (steady_ms + arm.cold_start_ms / self.cost.calls_per_process) * arm.drift_factor
 
     def result(self, challenger: DuelArm, lost: Failed | None) -> DuelResult:
@@ -204,30 +188,58 @@ class _Duel:
             reason = f"{launches} of at least {wanted} launches came of the duel; {self.detail[-1]}"
         else:
             verdict = self.plan.verdict(gain, launches)
-        arms = _distinct((challenger, self.opponent, self.reference))
         return DuelResult(
             challenger=challenger.settings,
             opponent=self.opponent.settings,
             verdict=verdict,
             gain=gain,
-            ratio_to_reference=self.ratio_to_reference(challenger),
             launches=launches,
             short_of_launches=launches < self.plan.stage2_launches,
-            figures=tuple(_figures(self.counted, arm) for arm in arms) if self.counted else (),
-            stage2=tuple(self.counted),
+            figures=self.figures((challenger, self.opponent, self.reference)) if launches >= 2 else {},
             reason=reason,
             detail=tuple(self.detail),
         )
 
-    def ratio_to_reference(self, challenger: DuelArm) -> Interval | None:
-        if len(self.counted) < 2:
-            return None
-        return launch_ratio(
-            [_blocks(launch, self.reference) for launch in self.counted],
-            [_blocks(launch, challenger) for launch in self.counted],
-            cost=self.cost.time_alone,
-            rng=self.rng,
-        )
+    def figures(self, arms: Sequence[DuelArm]) -> dict[RuntimeSettings, Figures]:
+        return {
+            arm.settings: launch_figures(
+                self.counted, arm.settings, reference=self.reference.settings, cost=self.cost, rng=self.rng
+            )
+            for arm in _distinct(arms)
+        }
+
+
+def launch_figures(
+    launches: Sequence[Launch],
+    settings: RuntimeSettings,
+    *,
+    reference: RuntimeSettings,
+    cost: EffectiveCost,
+    rng: np.random.Generator,
+) -> Figures:
+    """What two launches or more measured of ``settings``, which ran beside ``reference`` in all of them.
+
+    The ratio is of time alone: sigma and start are left out. Accuracy is left to the search's trial, because
+    more launches do not change a forecast.
+    """
+    ran = [arm for launch in launches if isinstance(arm := launch.arm(settings), ArmLaunch)]
+    if settings == reference:
+        ratio = Interval(estimate=1.0, low=1.0, high=1.0)
+    else:
+        theirs = [_blocks(launch, reference) for launch in launches]
+        ratio = launch_ratio(theirs, [arm.blocks for arm in ran], cost=cost.time_alone, rng=rng)
+    by_shape = zip(*(arm.blocks for arm in ran), strict=True)
+    timings = [shape_timing([block for blocks in shape for block in blocks]) for shape in by_shape]
+    return replace(
+        times(timings, cost.weights),
+        stage="duel",
+        launches=len(ran),
+        ratio=ratio,
+        warm_start_ms=statistics.median(arm.start_ms for arm in ran),
+        peak_bytes=max(arm.peak_bytes for arm in ran),
+        compile_report=ran[-1].report,
+        conditions=together([launch.conditions for launch in launches]),
+    )
 
 
 def _distinct(arms: Iterable[DuelArm]) -> list[DuelArm]:
@@ -263,19 +275,6 @@ def _cause(failed: Failed) -> str:
     return f"{failed.kind}: {failed.detail}" if failed.detail else failed.kind
 
 
-def _blocks(launch: Launch, arm: DuelArm) -> ArmBlocks:
-    found = launch.arm(arm.settings)
+def _blocks(launch: Launch, settings: RuntimeSettings) -> ArmBlocks:
+    found = launch.arm(settings)
     return found.blocks if isinstance(found, ArmLaunch) else ()
-
-
-def _figures(launches: Sequence[Launch], arm: DuelArm) -> ArmFigures:
-    ran = [found for launch in launches if isinstance(found := launch.arm(arm.settings), ArmLaunch)]
-    return ArmFigures(
-        settings=arm.settings,
-        timings=tuple(
-            shape_timing([block for blocks in shape for block in blocks])
-            for shape in zip(*(found.blocks for found in ran), strict=True)
-        ),
-        start_ms=statistics.median(found.start_ms for found in ran),
-        peak_bytes=max(found.peak_bytes for found in ran),
-    )

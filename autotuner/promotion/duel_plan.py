@@ -1,12 +1,14 @@
-"""What a duel is asked and what comes of it: plan, arms, figures, verdict."""
+"""What a duel is asked and what comes of it: plan, arms, result, verdict."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from autotuner.measurement.outcome import Interval, Launch, ShapeTiming
+from autotuner.figures import Figures
+from autotuner.measurement.outcome import Interval
 from autotuner.measurement.stopping import spending_confidences
 from toto_core.settings import RuntimeSettings
 
@@ -89,41 +91,24 @@ class DuelArm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmFigures:
-    """What stage 2 saw of one arm: timings per request shape, median start, largest peak."""
-
-    settings: RuntimeSettings
-    timings: tuple[ShapeTiming, ...]
-    start_ms: float
-    peak_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class DuelResult:
     """How a duel ended.
 
     ``gain`` is 1 - score(challenger) / score(opponent), its interval at the confidence of the look that ended
-    the duel, so that all looks together keep 95 %; ``ratio_to_reference`` is reference time over challenger
-    time, sigma and start left out, with its 95 % interval. Both are None on fewer than two launches.
-    ``figures`` and ``stage2`` are of the launches that counted; ``reason`` says what settled the verdict when
-    the gain did not, empty otherwise.
+    the duel, so that all looks together keep 95 %; None on fewer than two launches. ``figures`` are what the
+    launches that counted measured of challenger, opponent and reference, empty on fewer than two; their ratio
+    leaves sigma and start out. ``reason`` says what settled the verdict when the gain did not, empty otherwise.
     """
 
     challenger: RuntimeSettings
     opponent: RuntimeSettings
     verdict: str
     gain: Interval | None = None
-    ratio_to_reference: Interval | None = None
     launches: int = 0
     short_of_launches: bool = True
-    figures: tuple[ArmFigures, ...] = ()
-    stage2: tuple[Launch, ...] = ()
+    figures: Mapping[RuntimeSettings, Figures] = field(default_factory=dict)
     reason: str = ""
     detail: tuple[str, ...] = ()
-
-    def figures_of(self, settings: RuntimeSettings) -> ArmFigures | None:
-        """The figures of one arm, None when it took no part in stage 2."""
-        return next((f for f in self.figures if f.settings == settings), None)
 
 
 def decide_gain(gain: Interval, *, gain_needed: float, equal: float) -> str:

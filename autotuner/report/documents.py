@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from autotuner.errors import AutotuneError
+from autotuner.figures import FiguresError, figures_from_json
 from autotuner.serving.lookup import Resolution
 from autotuner.store import Promotion
 from autotuner.tuning.document import promotion_document
@@ -16,15 +17,7 @@ from toto_core.settings import RuntimeSettings, SettingsError
 
 
 def active_document(promotion: Promotion, pin: PinRecord | None) -> dict[str, Any]:
-    """A promotion with its symbol's pin under ``pinned``, None for none.
-
-    Raises ``AutotuneError`` when the figures that are stored with it are none.
-    """
-    if not isinstance(promotion.evidence, Mapping):
-        raise AutotuneError(
-            f"promotion {promotion.id} of {promotion.symbol} has no readable figures; "
-            f"`autotune rollback {promotion.symbol}` takes it out of use"
-        )
+    """A promotion with its symbol's pin under ``pinned``, None for none."""
     document = promotion_document(promotion, source="promotion")
     return document | {"pinned": None if pin is None else pin_document(pin)}
 
@@ -75,7 +68,6 @@ def history(
 
 def promotion_event(promotion: PromotionRecord) -> dict[str, Any]:
     """One line of the ledger; its settings are as they are stored, readable or not."""
-    evidence = json.loads(promotion.evidence_json)
     back = promotion.rolled_back_at
     return {
         "event": "promotion",
@@ -86,7 +78,7 @@ def promotion_event(promotion: PromotionRecord) -> dict[str, Any]:
         "verdict": promotion.verdict,
         "reason": promotion.reason,
         "settings": json.loads(promotion.settings_json),
-        "ratio": evidence.get("ratio") if isinstance(evidence, dict) else None,
+        "ratio": _ratio(promotion.evidence_json),
         "workload": promotion.workload_signature,
         "environment": promotion.environment_fingerprint,
         "run_id": promotion.run_id,
@@ -102,6 +94,15 @@ def readable_settings(text: str) -> RuntimeSettings | None:
         return RuntimeSettings.from_json(text)
     except SettingsError:
         return None
+
+
+def _ratio(evidence_json: str) -> dict[str, float] | None:
+    """The stored ratio, None where none is stored and where the figures cannot be read."""
+    try:
+        ratio = figures_from_json(evidence_json).ratio
+    except FiguresError:
+        return None
+    return None if ratio is None else dataclasses.asdict(ratio)
 
 
 def _moment(event: tuple[datetime, dict[str, Any]]) -> datetime:

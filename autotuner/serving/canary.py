@@ -7,44 +7,51 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from toto_core.settings import RuntimeSettings
 
 FIELD = "canary"
-"""Name in a promotion's evidence: ``{"share": 0.25, "previous": {...}}``."""
+"""Name in a promotion's figures: ``{"share": 0.25, "previous": {...}}``."""
 _BORN = time.time_ns()
 _PROCESS = f"{os.getpid()} {_BORN}"
 
 
-def canary_evidence(share: float, previous: RuntimeSettings) -> dict[str, Any]:
-    """What a promotion's evidence says while it is on trial."""
-    return {FIELD: {"share": share, "previous": previous.to_dict()}}
+@dataclass(frozen=True, kw_only=True)
+class Canary:
+    """The ``share`` of the processes that gets what is on trial, and what the others stay with."""
+
+    share: float
+    previous: RuntimeSettings
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"share": self.share, "previous": self.previous.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: object) -> Canary:
+        """The inverse of ``to_dict``. Raises ``ValueError`` for anything else."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("previous"), Mapping):
+            raise ValueError("not a share with what ran before")
+        share = values.get("share")
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise ValueError("its share is not a number from 0 to 1")
+        return cls(share=float(share), previous=RuntimeSettings.from_dict(values["previous"]))
 
 
 def previous_of(promised_json: str, symbol: str, process: str = _PROCESS) -> RuntimeSettings | None:
-    """The settings that ``process`` stays with while the promotion is on trial; None when it gets the new ones.
+    """What ``process`` stays with while the promotion is on trial; None when it gets the new configuration.
 
-    The same process always gets the same answer for a symbol. Evidence that cannot be read is no trial.
+    The same process always gets the same answer for a symbol. Figures that cannot be read are no trial.
     """
     if f'"{FIELD}"' not in promised_json:  # nearly always, and quick
         return None
     try:
-        trial = json.loads(promised_json)[FIELD]
-        share, previous = float(trial["share"]), RuntimeSettings.from_dict(trial["previous"])
-    except (KeyError, TypeError, ValueError):
+        canary = Canary.from_dict(json.loads(promised_json)[FIELD])
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
-    return None if _lot(symbol, process) < share else previous
-
-
-def on_trial(evidence: object) -> RuntimeSettings | None:
-    """The settings before those that are on trial, None when ``evidence`` names no trial."""
-    if not isinstance(evidence, Mapping) or FIELD not in evidence:
-        return None
-    try:
-        return RuntimeSettings.from_dict(evidence[FIELD]["previous"])
-    except (KeyError, TypeError, ValueError):
-        return None
+    return None if _lot(symbol, process) < canary.share else canary.previous
 
 
 def _lot(symbol: str, process: str) -> float:

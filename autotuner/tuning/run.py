@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,17 +13,19 @@ import numpy as np
 
 from autotuner.device_lock import alone
 from autotuner.errors import AutotuneError
+from autotuner.figures import Figures, SharedFrom, trial_figures, with_trial
 from autotuner.measurement.outcome import Measured
 from autotuner.measurement.runner import Runner
 from autotuner.paths import studies_url
 from autotuner.process import Owner
 from autotuner.promotion.decision import Decision, decide
-from autotuner.promotion.duel import DuelPlan, DuelResult, run_duel
+from autotuner.promotion.duel import run_duel
+from autotuner.promotion.duel_plan import DuelPlan, DuelResult
 from autotuner.search.search import StudyPlan, StudyResult, TrialEvent, run_study
 from autotuner.search.space import likely_winners
-from autotuner.serving.canary import canary_evidence
+from autotuner.serving.canary import Canary
 from autotuner.store import Promotion, Store, Subject
-from autotuner.tuning.document import duel_figures, run_document, search_figures
+from autotuner.tuning.document import run_document
 from autotuner.tuning.finalists import duel_arm, finalists, why_unfit
 from autotuner.tuning.measuring import Bench, effective_cost, prepare, process_bench
 from autotuner.tuning.request import Listener, TuneRequest, search_seconds, trial_seconds
@@ -33,7 +35,7 @@ from autotuner.tuning.takeover import proven_elsewhere, shared_decision, shared_
 def tune(
     request: TuneRequest, store: Store, listener: Listener, bench: Bench | None = None
 ) -> dict[str, Any]:
-    """Search, duel, decide, store, and return the run's document (``summary.run_document``).
+    """Search, duel, decide, store, and return the run's document (``document.run_document``).
 
     An interrupt stores the run as interrupted and is raised again; everything measured so far is kept. Raises
     ``AutotuneError``, ``SeriesError``, ``CheckpointError`` or ``StorageError``, each with one line.
@@ -86,7 +88,7 @@ class _Found:
 
     study: StudyResult
     decision: Decision
-    figures: dict[str, Any]
+    figures: Figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,26 +112,27 @@ class _Run:
             found = found or self._find(runner, study_name, champion, end)
         finally:
             runner.close()
-        if self.request.because is not None:
-            found = replace(found, figures=found.figures | {"because": self.request.because})
+        request = self.request
+        figures = replace(found.figures, because=request.because, triggers=request.triggers)
         if found.decision.promoted:
-            self._promote(found.decision, found.figures | self._trial(found.decision, champion))
+            canary = self._canary(found.decision, champion)
+            self._promote(found.decision, replace(figures, canary=canary))
         return run_document(
             symbol=self.request.symbol,
             profile=self.request.profile,
             workload=self.request.workload,
             decision=found.decision,
-            figures=found.figures,
+            figures=figures,
             study=found.study,
             distinct_keys=len(self.bench.space.keys),
             run_id=self.run_id,
             selftest=self.store.selftest(self.subject.environment),
         )
 
-    def _trial(self, decision: Decision, champion: Promotion | None) -> dict[str, Any]:
+    def _canary(self, decision: Decision, champion: Promotion | None) -> Canary | None:
         if champion is None or decision.verdict != "better" or not 0 < self.request.canary < 1:
-            return {}
-        return canary_evidence(self.request.canary, champion.settings)
+            return None
+        return Canary(share=self.request.canary, previous=champion.settings)
 
     def _take_over(self, runner: Runner, end: float) -> _Found | None:
         """What another symbol proved, if it stands here too."""
@@ -158,12 +161,12 @@ class _Run:
         if check.refused is not None or not isinstance(check.outcome, Measured):
             self.listener.say(f"{check.refused}; searching instead")
             return None
-        evidence = {"symbol": proven.symbol, "promotion": proven.promotion_id, "ratio": asdict(proven.ratio)}
-        figures = search_figures(check.outcome, request.workload)
+        shared_from = SharedFrom(symbol=proven.symbol, promotion=proven.promotion_id, ratio=proven.ratio)
+        figures = trial_figures(check.outcome, request.workload)
         return _Found(
             study=shared_study(check.outcome, proven, **terms),
             decision=shared_decision(check.outcome, proven),
-            figures=figures | {"stage": "shared", "shared_from": evidence},
+            figures=replace(figures, stage="shared", shared_from=shared_from),
         )
 
     def _find(self, runner: Runner, study_name: str, champion: Promotion | None, end: float) -> _Found:
@@ -246,30 +249,21 @@ class _Run:
             on_progress=self.listener.say,
         )
 
-    def _figures(self, decision: Decision, study: StudyResult, result: DuelResult | None) -> dict[str, Any]:
-        found = study.outcomes.get(decision.settings)
-        measured = found if isinstance(found, Measured) else None
-        workload, reference = self.request.workload, self.bench.space.reference
-        stage2 = result.stage2 if result else ()
-        rng = np.random.default_rng(self.request.seed)
-        figures = duel_figures(
-            decision.settings,
-            reference=reference,
-            stage2=stage2,
-            measured=measured,
-            workload=workload,
-            rng=rng,
-        )
-        if figures is None and measured is not None:
-            figures = search_figures(measured, workload)
-        if figures is None:
+    def _figures(self, decision: Decision, study: StudyResult, result: DuelResult | None) -> Figures:
+        measured = study.outcomes.get(decision.settings)
+        duelled = result.figures.get(decision.settings) if result else None
+        if isinstance(measured, Measured):
+            return (
+                with_trial(duelled, measured) if duelled else trial_figures(measured, self.request.workload)
+            )
+        if duelled is None:
             raise AutotuneError(
                 f"{self.request.symbol}: nothing was measured within {self.request.seconds:.0f} s; "
                 "give the run more time with --timeout"
             )
-        return figures
+        return duelled
 
-    def _promote(self, decision: Decision, figures: dict[str, Any]) -> None:
+    def _promote(self, decision: Decision, figures: Figures) -> None:
         self.check()
         self.store.promote(
             Promotion(
@@ -280,7 +274,7 @@ class _Run:
                 settings=decision.settings,
                 verdict=decision.verdict,
                 reason=decision.reason,
-                evidence=figures,
+                figures=figures,
                 promoted_at=datetime.now(UTC),
                 run_id=self.run_id,
             )

@@ -10,13 +10,14 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
 from autotuner.measurement.runner import Runner
 from autotuner.promotion.decision import Decision
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.scoring import Judged, judge, rank
 from autotuner.search.search import StudyResult
-from autotuner.store import Promotion, Store, Subject
+from autotuner.store import Store, Subject
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
@@ -46,8 +47,7 @@ class SpotCheck:
 def proven_elsewhere(store: Store, subject: Subject, profile: str) -> Proven | None:
     """The newest settings that a duel of another symbol proved faster than the reference, with its trial.
 
-    Of the same model, workload signature, environment and profile, and active still. Raises ``AutotuneError``
-    and ``StorageError`` as the store does.
+    Of the same model, workload signature, environment and profile, and active still. Raises ``StorageError``.
     """
     for record in reversed(store.records.active_promotions()):
         same = (record.workload_signature, record.environment_fingerprint, record.profile) == (
@@ -57,10 +57,14 @@ def proven_elsewhere(store: Store, subject: Subject, profile: str) -> Proven | N
         )
         if record.symbol == subject.symbol or not same:
             continue
-        promotion = store.read(record)
+        try:
+            promotion = store.read(record)
+        except AutotuneError:  # one that cannot be read proves nothing, and hinders no other symbol
+            continue
         measured = store.tried(dataclasses.replace(subject, symbol=record.symbol)).get(promotion.settings)
-        ratio = _duel_ratio(promotion)
-        if ratio is not None and isinstance(measured, Measured):
+        ratio = promotion.figures.ratio
+        proved = promotion.figures.stage == "duel" and ratio is not None and ratio.low > 1
+        if proved and ratio is not None and isinstance(measured, Measured):
             return Proven(
                 symbol=record.symbol,
                 promotion_id=record.id,
@@ -136,15 +140,3 @@ def shared_decision(outcome: Measured, proven: Proven) -> Decision:
         "symbol's own prices keep the limits."
     )
     return Decision(verdict="first", promoted=True, settings=proven.settings, reason=reason)
-
-
-def _duel_ratio(promotion: Promotion) -> Interval | None:
-    """Reference time over settings time as a duel proved it above 1, None when none did."""
-    evidence = promotion.evidence
-    if not isinstance(evidence, Mapping) or evidence.get("stage") != "duel":
-        return None
-    try:
-        ratio = Interval(**evidence["ratio"])
-    except (KeyError, TypeError):
-        return None
-    return ratio if ratio.low > 1 else None

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from autotuner.daemon.config import read_config
 from autotuner.errors import UsageError
+from autotuner.figures import FiguresError, figures_from_json
 from autotuner.serving.lookup import lookup
 from autotuner.store import Store
 from storage.errors import StorageError
@@ -162,11 +163,12 @@ def metrics(daemon: Daemon) -> bytes:
         with Store(daemon.location) as store:
             for record in store.records.active_promotions():
                 names = (record.symbol, record.profile, record.settings_key)
-                evidence = json.loads(record.evidence_json)
                 since.labels(*names).set(record.promoted_at.timestamp())
-                if isinstance(evidence, dict) and isinstance(evidence.get("ratio"), dict):
-                    speed.labels(*names).set(evidence["ratio"].get("estimate", float("nan")))
-                    p50.labels(*names).set(evidence.get("p50_ms", float("nan")))
+                with contextlib.suppress(FiguresError):  # `autotune list` says it
+                    figures = figures_from_json(record.evidence_json)
+                    if figures.ratio is not None:
+                        speed.labels(*names).set(figures.ratio.estimate)
+                        p50.labels(*names).set(float("nan") if figures.p50_ms is None else figures.p50_ms)
             _live(store, gauge("live_calls", "Calls that production made in the newest window", labels[:1]))
         up.set(1)
     except StorageError:

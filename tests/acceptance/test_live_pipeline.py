@@ -16,6 +16,7 @@ BF16 = ONE.replace(precision="bf16")
 _PROMOTE = """
 from datetime import UTC, datetime
 from autotuner.environment import current_environment
+from autotuner.figures import Figures
 from autotuner.paths import store_location
 from autotuner.store import Promotion, Store
 from autotuner.workload import Workload
@@ -25,7 +26,7 @@ def promote(settings):
     with Store(store_location()) as store:
         store.promote(Promotion(symbol="AMD", profile="production", workload=Workload(),
             environment=current_environment(), settings=RuntimeSettings(**settings), verdict="first", reason="test",
-            evidence={}, promoted_at=datetime.now(UTC)))
+            figures=Figures(), promoted_at=datetime.now(UTC)))
 """
 _FOLLOW = (
     _PROMOTE

@@ -20,6 +20,21 @@ from tests.support.promoted_store import EAGER, FAST, STEADY, digest, promotion
 
 pytestmark = pytest.mark.usefixtures("no_variables")
 
+WRONG_EVIDENCE = (
+    (("ratio",), {"estimate": "fast"}, "figures.ratio.estimate: not a finite number"),
+    (("ratio",), {"estimate": 2.0}, "figures.ratio: "),
+    (("p50_ms",), True, "figures.p50_ms: not a finite number"),
+    (("mae",), int("9" * 400), "figures.mae: not a finite number"),
+    (("stage",), "guess", "figures.stage: none of search, duel, shared"),
+    (("conditions",), "quiet", "figures.conditions: not a JSON object"),
+    (("compile_report",), {"graphs": "many"}, "figures.compile_report.graphs: not a whole number"),
+    (("because",), 5, "figures.because: not text"),
+    (("triggers",), ["latency", 5], "figures.triggers[1]: not text"),
+    (("shared_from",), {"symbol": "AMD"}, "figures.shared_from: "),
+    (("canary",), {"share": int("9" * 400), "previous": {}}, "figures.canary: its share"),
+    (("canary",), {"share": 0.5, "previous": {"speed": 9}}, "unknown field 'speed'"),
+)
+
 
 @functools.cache
 def exported() -> dict[str, Any]:
@@ -84,10 +99,13 @@ class TestExchange:
             (changed(("promotions", 1, "settings", "compile_mode"), "warp"), "promotions[1]: settings"),
             (changed(("promotions", 0, "settings"), {"speed": 9}), "unknown field 'speed'"),
             (changed(("promotions", 1, "symbol"), "../x"), "promotions[1]"),
-            (changed(("promotions", 0, "evidence"), [1]), "promotions[0]: evidence is not a JSON object"),
-            (
-                changed(("promotions", 0, "evidence"), {"settings": 1}),
-                "evidence may not have a field settings",
+            (changed(("promotions", 0, "evidence"), [1]), "promotions[0]: evidence is refused: figures: not"),
+            *(
+                (
+                    changed(("promotions", 1, "evidence", *keys), value),
+                    f"promotions[1]: evidence is refused: {said}",
+                )
+                for keys, value, said in WRONG_EVIDENCE
             ),
             (changed(("pins", 0, "settings", "compile_mode"), "warp"), "pins[0]: settings"),
             (changed(("pins", 0, "symbol"), "A'; DROP TABLE"), "pins[0]"),
@@ -109,6 +127,16 @@ class TestExchange:
         assert digest(place) == before
         assert "Error" in refused(run(tmp_path / "new.db", "import", str(file)), 1)
         assert not (tmp_path / "new.db").exists()
+
+    def test_evidence_takes_over_no_field_of_the_document_it_is_shown_in(
+        self, place: Path, tmp_path: Path
+    ) -> None:
+        taking = changed(("promotions", 0, "evidence"), {"settings": 1, "symbol": "XYZ", "p50_ms": 2.5})
+        (tmp_path / "settings.json").write_text(json.dumps(taking))
+        assert run(tmp_path / "new.db", "import", str(tmp_path / "settings.json")).exit_code == 0
+        shown = document(tmp_path / "new.db", "show", "AMD")
+        assert (shown["symbol"], shown["p50_ms"]) == ("AMD", 2.5)
+        assert shown["settings"] == exported()["promotions"][0]["settings"]
 
     def test_a_file_that_is_not_text_is_named(self, place: Path, tmp_path: Path) -> None:
         (tmp_path / "settings.json").write_bytes(b"\xff\xfe\x00")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from autotuner.cli import cli
 from autotuner.environment import current_environment
+from autotuner.figures import Figures
 from autotuner.report.forecast_view import ASCII, BLOCKS, ForecastView, bar, decimals, sparkline
 from autotuner.store import Promotion, Store
 from autotuner.workload import RequestShape, Workload
@@ -58,7 +59,7 @@ def promote(db: str, workload: Workload, settings: RuntimeSettings) -> None:
                 settings=settings,
                 verdict="first",
                 reason="a test",
-                evidence={},
+                figures=Figures(),
                 promoted_at=datetime(2026, 5, 4, tzinfo=UTC),
             )
         )

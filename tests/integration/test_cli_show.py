@@ -9,9 +9,31 @@ import pytest
 from autotuner.environment import current_environment
 from autotuner.store import Store
 from tests.support.invoking import document, refused, run
-from tests.support.promoted_store import EAGER, FAST, NOW, STEADY, poison, promotion
+from tests.support.outcomes import measured, timing
+from tests.support.promoted_store import (
+    EAGER,
+    FAST,
+    NOW,
+    STEADY,
+    measure,
+    poison,
+    promotion,
+    store_evidence,
+)
 
 pytestmark = pytest.mark.usefixtures("no_variables")
+
+DAMAGED = (
+    "[1]",
+    '"fast"',
+    '{"ratio": {"estimate": "fast"}}',
+    '{"p50_ms": true}',
+    f'{{"mae": {"9" * 400}}}',
+    '{"conditions": "quiet"}',
+    '{"compile_report": []}',
+    '{"canary": {"share": 2, "previous": {}}}',
+    f'{{"drift": {"[" * 5000}{"]" * 5000}}}',
+)
 
 
 class TestShow:
@@ -85,21 +107,37 @@ class TestShow:
         assert "torch: 0.0.1 there" in card
         assert "autotune run --symbol AMD tunes it here" in card
 
-    def test_figures_that_are_missing_or_wrong_are_left_out(self, tmp_path: Path) -> None:
-        path = tmp_path / "bare.db"
-        evidence = {"ratio": {"estimate": "fast"}, "p50_ms": True, "compile_report": [], "launches": None}
-        with Store(str(path)) as store:
-            store.promote(replace(promotion(), evidence=evidence))
-        shown = run(path, "show", "AMD")
+    def test_figures_that_are_missing_are_left_out(self, place: Path) -> None:
+        store_evidence(place, '{"launches": null}')
+        shown = run(place, "show", "AMD")
         assert shown.exit_code == 0
         assert "faster" not in shown.stdout
         assert "p50" not in shown.stdout
 
-    def test_figures_that_are_no_object_are_one_line(self, tmp_path: Path) -> None:
-        path = tmp_path / "bare.db"
-        with Store(str(path)) as store:
-            store.promote(replace(promotion(), evidence=[1]))  # type: ignore[arg-type]
-        assert "no readable figures" in refused(run(path, "show", "AMD"), 1)
+    @pytest.mark.parametrize("text", DAMAGED)
+    @pytest.mark.parametrize("command", ["show", "explain", "select"])
+    def test_figures_that_cannot_be_read_are_one_line_that_says_what_to_do(
+        self, place: Path, text: str, command: str
+    ) -> None:
+        store_evidence(place, text)
+        measure(place, {EAGER: measured(timing(4.0))})
+        extra = ("--profile", "production") if command == "select" else ()
+        line = refused(run(place, command, "AMD", *extra), 1)
+        assert "cannot be read" in line
+        assert "autotune rollback AMD" in line
+
+    @pytest.mark.parametrize("text", DAMAGED)
+    def test_figures_that_cannot_be_read_hide_no_other_symbol_and_can_be_taken_back(
+        self, place: Path, text: str
+    ) -> None:
+        with Store(str(place)) as store:
+            store.promote(promotion("MSFT", STEADY))
+        store_evidence(place, text)
+        assert json.loads(run(place, "list", "--json").stdout)["symbols"][1]["settings"] == STEADY.to_dict()
+        assert "AMD cannot be read" in run(place, "list").stderr
+        assert [event["ratio"] for event in document(place, "history", "AMD")["history"]] == [None]
+        assert run(place, "rollback", "AMD").exit_code == 0
+        assert "AMD" not in run(place, "list").stdout
 
     def test_stored_text_reaches_no_terminal_as_control_codes_or_markup(self, tmp_path: Path) -> None:
         path = tmp_path / "hostile.db"

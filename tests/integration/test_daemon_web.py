@@ -14,6 +14,8 @@ import pytest
 from autotuner.daemon.loop import Daemon
 from autotuner.environment import current_environment
 from autotuner.errors import UsageError
+from autotuner.figures import Figures
+from autotuner.measurement.outcome import Interval
 from autotuner.store import Promotion, Store
 from autotuner.web.server import handler_of, parse_address
 from autotuner.workload import Workload
@@ -35,7 +37,7 @@ def daemon(tmp_path: Path) -> Daemon:
                 settings=SETTINGS,
                 verdict="first",
                 reason="it takes less time",
-                evidence={"ratio": {"estimate": 2.5, "low": 2.4, "high": 2.6}, "p50_ms": 1.25},
+                figures=Figures(ratio=Interval(estimate=2.5, low=2.4, high=2.6), p50_ms=1.25),
                 promoted_at=datetime(2026, 5, 4, tzinfo=UTC),
             )
         )

@@ -12,6 +12,7 @@ import pytest
 from autotuner.commands.recheck import judged
 from autotuner.daemon.rechecks import rechecks_of
 from autotuner.errors import AutotuneError
+from autotuner.figures import Figures
 from autotuner.measurement.outcome import Failed
 from autotuner.search.profiles import profile
 from autotuner.store import Promotion, Store
@@ -35,7 +36,7 @@ def promotion(profile_name: str = "production") -> Promotion:
         settings=BF16,
         verdict="first",
         reason="for this test",
-        evidence={},
+        figures=Figures(),
         promoted_at=datetime.now(UTC),
     )
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from autotuner.environment import current_environment
-from autotuner.measurement.outcome import Failed
+from autotuner.figures import Figures, trial_figures
+from autotuner.measurement.outcome import Failed, Interval
 from autotuner.store import Promotion, Store, Subject
-from autotuner.tuning.document import search_figures
 from autotuner.workload import Workload
 from storage.records import SeriesRecord
 from tests.support.outcomes import measured, timing
@@ -27,17 +28,18 @@ STEADY = RuntimeSettings(compile_mode="default")
 UNREADABLE = '{"compile_mode":"warp"}'
 
 
-def duel_figures() -> dict[str, Any]:
-    figures = search_figures(measured(timing(12.5, 0.4), drift=0.004, cold_start_ms=27_300.0), WORKLOAD)
-    return figures | {
-        "stage": "duel",
-        "launches": 5,
-        "ratio": {"estimate": 2.81, "low": 2.74, "high": 2.88},
-        "warm_start_ms": 3_100.0,
-        "mae": 1.234,
-        "mae_reference": 1.23,
-        "peak_bytes": 412 << 20,
-    }
+def duel_figures() -> Figures:
+    trial = measured(timing(12.5, 0.4), drift=0.004, cold_start_ms=27_300.0)
+    return replace(
+        trial_figures(trial, WORKLOAD),
+        stage="duel",
+        launches=5,
+        ratio=Interval(estimate=2.81, low=2.74, high=2.88),
+        warm_start_ms=3_100.0,
+        mae=1.234,
+        mae_reference=1.23,
+        peak_bytes=412 << 20,
+    )
 
 
 def promotion(
@@ -51,7 +53,7 @@ def promotion(
         settings=chosen,
         verdict="first",
         reason=f"{chosen.label} takes 64 % less time.",
-        evidence=duel_figures(),
+        figures=duel_figures(),
         promoted_at=NOW + timedelta(minutes=minutes),
     )
 
@@ -108,6 +110,11 @@ def digest(path: Path) -> str:
 def write(path: Path, statement: str, *values: Any) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement, values)
+
+
+def store_evidence(path: Path, text: str, symbol: str = "AMD") -> None:
+    """Let the ledger hold ``text`` as the figures of all promotions of ``symbol``, which no command would write."""
+    write(path, "UPDATE promotions SET evidence_json = ? WHERE symbol = ?", text, symbol)
 
 
 def poison(path: Path, symbol: str) -> None:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from autotuner.daemon.quiet import parse_quiet
 from autotuner.daemon.schedule import parse_zone
 from autotuner.daemon.tick import Ticker
 from autotuner.environment import Environment, current_environment
+from autotuner.figures import Figures
+from autotuner.measurement.outcome import Interval
 from autotuner.paths import spool_folder
 from autotuner.serving.telemetry import Window
 from autotuner.store import Promotion, Store
@@ -94,7 +97,8 @@ class World:
         self.store.records.finish_run(run_id, "finished", self.clock)
         if symbol in self.stubborn:
             return Tuned(document={"promoted": False, "decision": {"verdict": "same", "reason": "simulated"}})
-        ratio = {"estimate": 2.0, "low": 1.9, "high": 2.1}
+        ratio = Interval(estimate=2.0, low=1.9, high=2.1)
+        triggers = tuple(after for before, after in pairwise(arguments) if before == "--trigger")
         self.store.promote(
             Promotion(
                 symbol=symbol,
@@ -104,7 +108,9 @@ class World:
                 settings=settings,
                 verdict="better",
                 reason="simulated",
-                evidence={"stage": "duel", "ratio": ratio, "p50_ms": 1.0, "p99_ms": 2.0, "because": because},
+                figures=Figures(
+                    stage="duel", ratio=ratio, p50_ms=1.0, p99_ms=2.0, because=because, triggers=triggers
+                ),
                 promoted_at=self.clock,
                 run_id=run_id,
             )

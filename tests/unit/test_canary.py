@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 
 from autotuner.daemon.take_back import CanaryRules, judge
 from autotuner.daemon.triggers import LiveWindow
-from autotuner.serving.canary import canary_evidence, on_trial, previous_of
+from autotuner.figures import Figures, figures_from_json
+from autotuner.serving.canary import Canary, previous_of
 from toto_core.settings import RuntimeSettings
 
 OLD = RuntimeSettings(compile_mode="default", num_threads=1)
@@ -15,7 +15,7 @@ WINDOW = LiveWindow(calls=100, p50_ms=10.0, p99_ms=20.0)
 
 
 def promised(share: float) -> str:
-    return json.dumps({"ratio": {"estimate": 2.0}, **canary_evidence(share, OLD)})
+    return Figures(p50_ms=2.0, canary=Canary(share=share, previous=OLD)).to_json()
 
 
 def test_about_the_share_of_processes_gets_what_is_on_trial() -> None:
@@ -33,16 +33,25 @@ def test_a_process_always_gets_the_same_and_another_symbol_its_own_lot() -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["{}", '{"canary": 1}', '{"canary": {"share": "x", "previous": {}}}', '{"canary"', "[]", '"canary"'],
+    [
+        "{}",
+        '{"canary": {"share": ' + "9" * 400 + ', "previous": {}}}',
+        '{"canary": {"share": NaN, "previous": {}}}',
+        '{"canary": ' + "[" * 5000 + "]" * 5000 + "}",
+        '{"canary": 1}',
+        '{"canary": {"share": "x", "previous": {}}}',
+        '{"canary"',
+        "[]",
+        '"canary"',
+    ],
 )
 def test_what_cannot_be_read_is_no_trial(text: str) -> None:
     assert previous_of(text, "AMD") is None
 
 
 def test_the_ledger_says_what_ran_before() -> None:
-    assert on_trial(json.loads(promised(0.9))) == OLD
-    assert on_trial({"ratio": 1}) is None
-    assert on_trial(None) is None
+    assert figures_from_json(promised(0.9)).canary == Canary(share=0.9, previous=OLD)
+    assert figures_from_json("{}").canary is None
 
 
 def test_a_trial_waits_until_both_sides_were_seen_enough() -> None:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.measurement.outcome import ArmLaunch, Block, Failed, Interval, Launch, Outcome
+from autotuner.measurement.outcome import ArmLaunch, Block, Conditions, Failed, Interval, Launch, Outcome
 from autotuner.measurement.statistics import EffectiveCost
 from autotuner.promotion.decision import decide
-from autotuner.promotion.duel import DuelArm, DuelPlan, DuelResult, decide_gain, run_duel
+from autotuner.promotion.duel import launch_figures, run_duel
+from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult, decide_gain
 from tests.support.simulated_noise import Noise
 from toto_core.settings import RuntimeSettings
 
@@ -130,6 +131,13 @@ def times_promoted(
     return promoted
 
 
+def ratio_of(result: DuelResult) -> Interval:
+    """Reference time over the challenger's."""
+    found = result.figures[result.challenger].ratio
+    assert found is not None
+    return found
+
+
 def test_an_equal_challenger_is_hardly_ever_promoted() -> None:
     assert times_promoted({CHALLENGER: 20.0}) <= 3
 
@@ -232,7 +240,7 @@ def test_the_reference_may_challenge_a_champion() -> None:
 
     assert [launch[0] for launch in arena.asked] == [(REFERENCE, CHAMPION)] * 5
     assert result.verdict == "better"
-    assert result.ratio_to_reference == Interval(estimate=1.0, low=1.0, high=1.0)
+    assert result.figures[REFERENCE].ratio == Interval(estimate=1.0, low=1.0, high=1.0)
 
 
 def test_without_a_champion_the_opponent_is_the_reference() -> None:
@@ -241,9 +249,9 @@ def test_without_a_champion_the_opponent_is_the_reference() -> None:
     assert (result.opponent, result.verdict) == (REFERENCE, "better")
     assert result.gain is not None
     assert result.gain.estimate == pytest.approx(0.6, abs=0.01)
-    assert result.ratio_to_reference is not None
-    assert result.ratio_to_reference.estimate == pytest.approx(2.5, rel=0.01)
-    assert result.ratio_to_reference.low < result.ratio_to_reference.estimate < result.ratio_to_reference.high
+    ratio = ratio_of(result)
+    assert ratio.estimate == pytest.approx(2.5, rel=0.01)
+    assert ratio.low < ratio.estimate < ratio.high
 
 
 @pytest.mark.parametrize(
@@ -267,14 +275,41 @@ def test_a_plan_may_let_an_early_look_promote() -> None:
 def test_figures_are_of_stage_two_alone() -> None:
     result = fight(machine(15.0), challengers=(CHALLENGER, THIRD))
 
-    assert [figures.settings for figures in result.figures] == [CHALLENGER, CHAMPION, REFERENCE]
-    ours = result.figures_of(CHALLENGER)
-    assert ours is not None
-    assert (ours.start_ms, ours.peak_bytes) == (1005.0, 7)
-    assert ours.timings[0].calls == 5 * PLAN.blocks * 4
-    assert ours.timings[0].p50_ms == pytest.approx(15.0, rel=0.01)
-    assert result.figures_of(THIRD) is None
-    assert len(result.stage2) == 5
+    assert list(result.figures) == [CHALLENGER, CHAMPION, REFERENCE]
+    ours = result.figures[CHALLENGER]
+    assert (ours.stage, ours.launches, ours.warm_start_ms, ours.peak_bytes) == ("duel", 5, 1005.0, 7)
+    assert ours.shapes[0].calls == 5 * PLAN.blocks * 4
+    assert ours.shapes[0].p50_ms == ours.p50_ms == pytest.approx(15.0, rel=0.01)
+    assert ours.drift is None
+
+
+def test_figures_weigh_request_shapes_and_add_up_what_disturbed_the_launches() -> None:
+    launches = [
+        Launch(
+            settings=(REFERENCE, CHALLENGER),
+            arms=(
+                ArmLaunch(start_ms=10.0, blocks=(((4.0, 4.0),) * 4, ((8.0, 8.0),) * 4)),
+                ArmLaunch(start_ms=start_ms, blocks=(((1.0, 3.0),) * 4, ((4.0, 4.0),) * 4), peak_bytes=peak),
+            ),
+            conditions=Conditions(load_average=load, disturbed_blocks=1, blocks=8),
+        )
+        for start_ms, peak, load in ((100.0, 5, 0.5), (300.0, 9, 2.0))
+    ]
+
+    found = launch_figures(
+        launches,
+        CHALLENGER,
+        reference=REFERENCE,
+        cost=EffectiveCost(weights=(0.75, 0.25)),
+        rng=np.random.default_rng(0),
+    )
+
+    assert [shape.p50_ms for shape in found.shapes] == [2.0, 4.0]
+    assert found.p50_ms == 0.75 * 2.0 + 0.25 * 4.0
+    assert found.ratio is not None
+    assert found.ratio.estimate == pytest.approx((0.75 * 4 + 0.25 * 8) / 2.5)
+    assert (found.launches, found.warm_start_ms, found.peak_bytes) == (2, 200.0, 9)
+    assert found.conditions == Conditions(load_average=2.0, disturbed_blocks=2, blocks=16)
 
 
 def test_the_score_counts_cold_start_and_drift() -> None:
@@ -287,8 +322,7 @@ def test_the_score_counts_cold_start_and_drift() -> None:
     assert starting.gain.estimate == pytest.approx(0.0, abs=0.01)
     assert drifted.gain is not None
     assert drifted.gain.estimate == pytest.approx(1 - 0.5 * 1.05, abs=0.01)
-    assert starting.ratio_to_reference is not None
-    assert starting.ratio_to_reference.estimate == pytest.approx(5.0, rel=0.01)
+    assert ratio_of(starting).estimate == pytest.approx(5.0, rel=0.01)
 
 
 def test_the_ratio_is_of_time_alone_whatever_jitter_weighs() -> None:
@@ -302,9 +336,8 @@ def test_the_ratio_is_of_time_alone_whatever_jitter_weighs() -> None:
     result = fight(Jittery(true_ms=machine().true_ms))
 
     assert result.gain is not None
-    assert result.ratio_to_reference is not None
     assert result.gain.estimate < 0.49
-    assert result.ratio_to_reference.estimate == pytest.approx(5.0, rel=0.01)
+    assert ratio_of(result).estimate == pytest.approx(5.0, rel=0.01)
 
 
 def test_when_the_time_holds_three_launches_the_verdict_stands_on_three() -> None:
@@ -324,7 +357,7 @@ def test_fewer_launches_than_needed_settle_nothing(seconds: float, launches: int
     assert (result.verdict, result.launches) == ("ambiguous", launches)
     assert result.reason.startswith(f"{launches} of at least 3 launches came of the duel; stage 2: the time")
     assert (result.gain is None) == (launches < 2)
-    assert bool(result.figures) == (launches > 0)
+    assert bool(result.figures) == (launches >= 2)
 
 
 def test_a_launch_that_hangs_leaves_time_for_the_others() -> None:
@@ -426,7 +459,7 @@ def test_when_every_finalist_fails_again_the_first_of_them_has_lost() -> None:
     result = fight(arena, challengers=(CHALLENGER, RUNNER_UP))
 
     assert (result.challenger, result.verdict, len(arena.asked)) == (CHALLENGER, "worse", 2)
-    assert result.figures == ()
+    assert not result.figures
 
 
 def test_a_stage_one_in_which_nothing_ran_leaves_the_order_of_the_search() -> None:

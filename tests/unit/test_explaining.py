@@ -5,13 +5,15 @@ from typing import Any
 
 from autotuner.commands.explain import certificate, explanation, importance
 from autotuner.environment import current_environment
-from autotuner.measurement.outcome import Failed, Outcome
+from autotuner.figures import Figures
+from autotuner.measurement.outcome import Failed, Interval, Outcome
 from autotuner.report.why import why
 from autotuner.search.profiles import Limits, profile
 from autotuner.search.scoring import rank
 from autotuner.store import Promotion
 from autotuner.workload import Workload
 from tests.support.outcomes import measured, timing
+from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 
 EAGER = RuntimeSettings()
@@ -20,7 +22,7 @@ FROZEN = COMPILED.replace(freezing=True)
 BF16 = FROZEN.replace(precision="bf16")
 BROKEN = EAGER.replace(compile_mode="max-autotune")
 WORKLOAD = Workload(calls_per_process=1_000)
-REPORT = {"requested": True, "graphs": 2, "compile_seconds": 14.5}
+REPORT = CompileReport(requested=True, graphs=2, compile_seconds=14.5)
 OUTCOMES: dict[RuntimeSettings, Outcome] = {
     EAGER: measured(timing(10.0)),
     COMPILED: measured(timing(6.0), cold_start_ms=100.0),
@@ -30,7 +32,7 @@ OUTCOMES: dict[RuntimeSettings, Outcome] = {
 }
 
 
-def promotion(chosen: RuntimeSettings, evidence: dict[str, Any]) -> Promotion:
+def promotion(chosen: RuntimeSettings, figures: Figures) -> Promotion:
     return Promotion(
         symbol="AMD",
         profile="production",
@@ -39,7 +41,7 @@ def promotion(chosen: RuntimeSettings, evidence: dict[str, Any]) -> Promotion:
         settings=chosen,
         verdict="first",
         reason="it takes less time",
-        evidence=evidence,
+        figures=figures,
         promoted_at=datetime(2026, 5, 4, tzinfo=UTC),
     )
 
@@ -47,8 +49,8 @@ def promotion(chosen: RuntimeSettings, evidence: dict[str, Any]) -> Promotion:
 def document(
     chosen: RuntimeSettings = COMPILED, outcomes: dict[RuntimeSettings, Outcome] = OUTCOMES
 ) -> dict[str, Any]:
-    ratio = {"estimate": 1.6, "low": 1.5, "high": 1.7}
-    found = promotion(chosen, {"ratio": ratio, "stage": "duel", "compile_report": REPORT})
+    ratio = Interval(estimate=1.6, low=1.5, high=1.7)
+    found = promotion(chosen, Figures(ratio=ratio, stage="duel", compile_report=REPORT))
     return explanation(found, outcomes, profile("production"))
 
 
@@ -119,4 +121,4 @@ def test_a_promotion_without_measurements_is_still_explained() -> None:
 
 
 def test_no_stored_report_is_said_and_not_guessed() -> None:
-    assert certificate(promotion(COMPILED, {}), {}) == "no compile report is stored"
+    assert certificate(promotion(COMPILED, Figures()), {}) == "no compile report is stored"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from autotuner.daemon.take_back import PROBATION, why_roll_back
 from autotuner.daemon.triggers import LiveWindow, Reason, Rules, Situation, reasons, shifted
 from autotuner.environment import current_environment
+from autotuner.figures import Figures
 from autotuner.store import Promotion
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
@@ -24,7 +25,7 @@ PROMOTION = Promotion(
     settings=RuntimeSettings(compile_mode="default"),
     verdict="first",
     reason="it takes less time",
-    evidence={},
+    figures=Figures(),
     promoted_at=NOW - timedelta(hours=2),
 )
 FINE = LiveWindow(calls=100, p50_ms=1.0, p99_ms=2.0)

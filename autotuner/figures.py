@@ -1,0 +1,245 @@
+"""``Figures``: what a promotion rests on: measured, stored, exported and shown in one form, and checked when read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from autotuner.measurement.outcome import Conditions, Interval, Measured, ShapeTiming
+from autotuner.serving.canary import Canary
+from autotuner.workload import Workload
+from toto_core.compile_report import CompileReport
+
+Stage = Literal["search", "duel", "shared"]
+"""What was measured: one trial of a search, which only ranks; launches of a duel; one launch that agrees with the
+duel of another symbol."""
+_PAST_PROMISE = "is past the promised"
+"""What the reason of a latency trigger says, by which versions that stored no triggers are understood."""
+_LONGEST_TEXT, _LONGEST_LIST = 10_000, 1_000
+
+
+class FiguresError(ValueError):
+    """Stored or imported figures are none; the message is one line that names the field."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedFrom:
+    """Whose duel proved the configuration: ``promotion`` is its line of the ledger, ``ratio`` what it proved."""
+
+    symbol: str
+    ratio: Interval
+    promotion: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What is known of a promoted configuration; None for what was not measured.
+
+    ``ratio`` is reference time over its time (above 1 is faster), over ``launches`` launches. Times are in
+    milliseconds, weighted over request shapes; ``shapes`` are those of each shape. ``drift``, ``quantile_shift``
+    and the errors are those of ``measurement.outcome.Accuracy``. ``because`` is why it was tuned, in words, and
+    ``triggers`` are the kinds of the daemon's reasons; ``canary`` is there while it is on trial.
+    """
+
+    stage: Stage | None = None
+    launches: int | None = None
+    ratio: Interval | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    sigma_time_ms: float | None = None
+    shapes: tuple[ShapeTiming, ...] = ()
+    drift: float | None = None
+    quantile_shift: float | None = None
+    mae: float | None = None
+    mae_reference: float | None = None
+    sigma_mae: float | None = None
+    cold_start_ms: float | None = None
+    warm_start_ms: float | None = None
+    peak_bytes: int | None = None
+    compile_report: CompileReport | None = None
+    conditions: Conditions | None = None
+    shared_from: SharedFrom | None = None
+    because: str | None = None
+    triggers: tuple[str, ...] = ()
+    canary: Canary | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; what is seldom there is left out where it is not."""
+        fields = dataclasses.asdict(self) | {
+            "compile_report": None if self.compile_report is None else self.compile_report.to_dict(),
+            "canary": None if self.canary is None else self.canary.to_dict(),
+        }
+        return {name: value for name, value in fields.items() if value or name not in _SELDOM}
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(self.to_dict())
+
+    @property
+    def won_a_duel(self) -> bool:
+        """Whether a duel proved it, its own or another symbol's."""
+        return self.stage in ("duel", "shared")
+
+    @property
+    def promised_ms(self) -> tuple[float | None, float | None]:
+        """Upper ends of the promised p50 and p99: the figures times what the ratio's interval leaves open."""
+        if self.ratio is None or self.p50_ms is None or not self.ratio.low > 0:
+            return None, None
+        left_open = max(1.0, self.ratio.estimate / self.ratio.low)
+        return self.p50_ms * left_open, None if self.p99_ms is None else self.p99_ms * left_open
+
+
+_SELDOM = frozenset({"shared_from", "because", "triggers", "canary"})
+
+
+def trial_figures(measured: Measured, workload: Workload) -> Figures:
+    """The figures of a search trial, which only rank and promise nothing."""
+    return with_trial(
+        times(measured.timings, workload.weights), measured, stage="search", launches=1, ratio=measured.ratio
+    )
+
+
+def with_trial(figures: Figures, measured: Measured, **others: Any) -> Figures:
+    """``figures`` with what only a trial measures: accuracy, starts, memory, compile report; ``others`` over it."""
+    accuracy = measured.accuracy
+    return dataclasses.replace(
+        figures,
+        drift=accuracy.drift,
+        quantile_shift=accuracy.quantile_shift,
+        mae=accuracy.mae,
+        mae_reference=accuracy.mae_reference,
+        sigma_mae=accuracy.sigma_mae,
+        cold_start_ms=measured.cold_start_ms,
+        warm_start_ms=measured.warm_start_ms if figures.warm_start_ms is None else figures.warm_start_ms,
+        peak_bytes=measured.peak_bytes,
+        compile_report=measured.report,
+        conditions=figures.conditions or measured.conditions,
+        **others,
+    )
+
+
+def times(timings: Sequence[ShapeTiming], weights: Sequence[float]) -> Figures:
+    """Latencies weighted over request shapes, and each shape's own."""
+
+    def mean(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        return sum(weight * value for weight, value in zip(weights, known, strict=True))
+
+    return Figures(
+        p50_ms=mean([t.p50_ms for t in timings]),
+        p95_ms=mean([t.p95_ms for t in timings]),
+        p99_ms=mean([t.p99_ms for t in timings]),
+        sigma_time_ms=mean([t.sigma_ms for t in timings]),
+        shapes=tuple(timings),
+    )
+
+
+def figures_from_json(text: str) -> Figures:
+    """The inverse of ``Figures.to_json``. Raises ``FiguresError``, as ``parse_figures`` does."""
+    try:
+        return parse_figures(json.loads(text))
+    except (RecursionError, json.JSONDecodeError) as error:
+        raise FiguresError(f"the figures are not JSON: {error}") from None
+
+
+def parse_figures(value: object) -> Figures:
+    """Figures from plain values, those of older versions included; unknown fields are left out.
+
+    Raises ``FiguresError`` for a known field of another kind, and for a number that is not finite.
+    """
+    figures: Figures = _read(Figures, value, "figures")
+    if figures.because and not figures.triggers and _PAST_PROMISE in figures.because:
+        return dataclasses.replace(figures, triggers=("latency",))
+    return figures
+
+
+def _read(kind: Any, value: object, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise FiguresError(f"{where}: not a JSON object")
+    found = {}
+    for field in dataclasses.fields(kind):
+        given = value.get(field.name)
+        if given is not None:
+            found[field.name] = _READERS[str(field.type).removesuffix(" | None")](
+                given, f"{where}.{field.name}"
+            )
+    try:
+        return kind(**found)
+    except (TypeError, ValueError) as error:  # a field is missing, or beyond what its type allows
+        raise FiguresError(f"{where}: {error}") from None
+
+
+def _number(value: object, where: str) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # 400 digits fit an int and no float
+            if math.isfinite(float(value)):
+                return float(value)
+    raise FiguresError(f"{where}: not a finite number")
+
+
+def _whole(value: object, where: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+        return value
+    raise FiguresError(f"{where}: not a whole number from 0 to 2^63 - 1")
+
+
+def _truth(value: object, where: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise FiguresError(f"{where}: neither true nor false")
+
+
+def _text(value: object, where: str) -> str:
+    if isinstance(value, str) and len(value) <= _LONGEST_TEXT:
+        return value
+    raise FiguresError(f"{where}: not text of at most {_LONGEST_TEXT:,} characters")
+
+
+def _stage(value: object, where: str) -> str:
+    if value in get_args(Stage):
+        return str(value)
+    raise FiguresError(f"{where}: none of {', '.join(get_args(Stage))}")
+
+
+def _tuple_of(read: Callable[[object, str], Any]) -> Callable[[object, str], tuple[Any, ...]]:
+    def read_all(value: object, where: str) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple) or len(value) > _LONGEST_LIST:
+            raise FiguresError(f"{where}: not a list of at most {_LONGEST_LIST:,}")
+        return tuple(read(each, f"{where}[{place}]") for place, each in enumerate(value))
+
+    return read_all
+
+
+def _of(kind: Any) -> Callable[[object, str], Any]:
+    return lambda value, where: _read(kind, value, where)
+
+
+def _canary(value: object, where: str) -> Canary:
+    try:
+        return Canary.from_dict(value)
+    except ValueError as error:
+        raise FiguresError(f"{where}: {error}") from None
+
+
+_READERS: dict[str, Callable[[object, str], Any]] = {
+    "float": _number,
+    "int": _whole,
+    "bool": _truth,
+    "str": _text,
+    "Stage": _stage,
+    "Interval": _of(Interval),
+    "Conditions": _of(Conditions),
+    "CompileReport": _of(CompileReport),
+    "SharedFrom": _of(SharedFrom),
+    "Canary": _canary,
+    "tuple[str, ...]": _tuple_of(_text),
+    "tuple[ShapeTiming, ...]": _tuple_of(_of(ShapeTiming)),
+}
