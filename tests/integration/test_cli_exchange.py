@@ -32,7 +32,11 @@ WRONG_EVIDENCE = (
     (("triggers",), ["latency", 5], "figures.triggers[1]: not text"),
     (("shared_from",), {"symbol": "AMD"}, "figures.shared_from: "),
     (("canary",), {"share": int("9" * 400), "previous": {}}, "figures.canary: its share"),
-    (("canary",), {"share": 0.5, "previous": {"speed": 9}}, "unknown field 'speed'"),
+    (
+        ("canary",),
+        {"share": 0.5, "previous": {"speed": 9}},
+        "figures.canary: settings: unknown field 'speed'",
+    ),
 )
 
 

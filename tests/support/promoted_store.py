@@ -112,19 +112,17 @@ def write(path: Path, statement: str, *values: Any) -> None:
         connection.execute(statement, values)
 
 
-def store_evidence(path: Path, text: str, symbol: str = "AMD") -> None:
-    """Let the ledger hold ``text`` as the figures of all promotions of ``symbol``, which no command would write."""
-    write(path, "UPDATE promotions SET evidence_json = ? WHERE symbol = ?", text, symbol)
-
-
-def poison(path: Path, symbol: str) -> None:
-    """Append a promotion of ``symbol`` that no version can read, copied from AMD's."""
-    copied = "profile, model, workload_signature, environment_fingerprint"
+def poison(
+    path: Path, symbol: str = "AMD", *, settings: str = UNREADABLE, evidence: str = "{}", of: str = "AMD"
+) -> None:
+    """Append a promotion of ``symbol`` that no version can read, otherwise a copy of the newest one ``of``."""
+    copied = "settings_key, profile, model, workload_signature, environment_fingerprint, promoted_at"
     write(
         path,
-        f"INSERT INTO promotions (symbol, settings_key, settings_json, verdict, reason, evidence_json, "
-        f"promoted_at, kind, {copied}) SELECT ?, 'warp', ?, 'better', '', '{{}}', promoted_at, 'run', {copied} "
-        "FROM promotions WHERE symbol = 'AMD' LIMIT 1",
+        f"INSERT INTO promotions (symbol, settings_json, verdict, reason, evidence_json, kind, {copied}) "
+        f"SELECT ?, ?, 'better', '', ?, 'run', {copied} FROM promotions WHERE symbol = ? ORDER BY id DESC LIMIT 1",
         symbol,
-        UNREADABLE,
+        settings,
+        evidence,
+        of,
     )
