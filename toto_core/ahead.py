@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from toto_core.cache import Prefix
-from toto_core.decode import Carry
-from toto_core.forward import First, Newest
 from toto_core.packages import Flat, Run, build, filled, leaves, load, package_name
-from toto_core.scaling import Stats
 from toto_core.settings import RuntimeSettings
 from toto_core.tally import Tally
+from toto_core.toto1.cache import Prefix
+from toto_core.toto1.decode import Carry
+from toto_core.toto1.forward import First, Newest
+from toto_core.toto1.scaling import Stats
 from toto_core.version import ENGINE_VERSION
 
 Result = TypeVar("Result", First, Newest)

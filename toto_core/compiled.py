@@ -10,16 +10,16 @@ from typing import Any
 import torch
 import torch._inductor.config as inductor_config
 
-from toto_core import forward
 from toto_core.ahead import NEWEST_TEMPLATE, Ahead, Result, Shelf, first_template
-from toto_core.cache import Suffix
 from toto_core.compile_report import CompileReport
-from toto_core.decode import Carry, Context, Decoder, LayerOps
-from toto_core.forward import First, Newest
 from toto_core.packages import leaves
-from toto_core.sampling import Noise
 from toto_core.settings import RuntimeSettings
 from toto_core.tally import Tally, counts
+from toto_core.toto1 import forward
+from toto_core.toto1.cache import Suffix
+from toto_core.toto1.decode import Carry, Context, Decoder, LayerOps
+from toto_core.toto1.forward import First, Newest
+from toto_core.toto1.sampling import Noise
 
 
 class Calls:

@@ -11,20 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toto_core import checkpoint, compile_config
+from toto_core import compile_config
 from toto_core.ahead import Shelf
-from toto_core.cache import empty_suffix
 from toto_core.compile_report import CompileReport
 from toto_core.compiled import Calls
-from toto_core.decode import Carry, Context, Decoder
 from toto_core.device import begin_call, owned, peak_bytes, resolve_device, synchronize
 from toto_core.forecast import Forecast
-from toto_core.forward import First, Newest
 from toto_core.model_files import digest, locate
 from toto_core.requests import ArrayLike, Ask, batches, length, read_context, rides
-from toto_core.sampling import Noise, draw_noise
-from toto_core.scaling import Stats
 from toto_core.settings import RuntimeSettings
+from toto_core.toto1 import checkpoint
+from toto_core.toto1.cache import empty_suffix
+from toto_core.toto1.decode import Carry, Context, Decoder
+from toto_core.toto1.forward import First, Newest
+from toto_core.toto1.sampling import Noise, draw_noise
+from toto_core.toto1.scaling import Stats
 
 
 class PipelineClosedError(RuntimeError):
@@ -80,11 +81,12 @@ class TotoPipeline:
         chosen = settings or compile_config.defaults(torch_compile=torch_compile)
         target = resolve_device(device or device_map or "cpu")
         _set_threads(chosen.num_threads)
-        model = checkpoint.load(name_or_dir, revision=revision)
+        folder = locate(name_or_dir, revision=revision)
+        model = checkpoint.load(folder)
         decoder = Decoder(model, precision=chosen.precision).to(target).eval().requires_grad_(False)
         shelf = Shelf()
         if artifacts is not None and chosen.compiled:
-            shelf = Shelf(folder=artifacts, model=digest(locate(name_or_dir, revision=revision)))
+            shelf = Shelf(folder=artifacts, model=digest(folder))
         return cls(decoder, chosen, target, _milliseconds(started), shelf)
 
     @property

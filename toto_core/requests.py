@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toto_core.decode import Context
 from toto_core.settings import RuntimeSettings, round_up
+from toto_core.toto1.decode import Context
 
 ArrayLike = Any
 """A tensor, a numpy array, or nested sequences of numbers."""

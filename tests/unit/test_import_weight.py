@@ -34,7 +34,7 @@ def loaded_by(module: str) -> list[str]:
         "toto_core.model_files",
         "toto_core.compile_config",
         "toto_core.compile_report",
-        "toto_core.config",
+        "toto_core.toto1.model_config",
         "toto_core.symbols",
         "toto_core.version",
     ],

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toto_core.config import ModelConfig
-from toto_core.decode import Decoder
-from toto_core.model import TotoModel
-from toto_core.sampling import Mixture
+from toto_core.toto1.decode import Decoder
+from toto_core.toto1.model import TotoModel
+from toto_core.toto1.model_config import ModelConfig
+from toto_core.toto1.sampling import Mixture
 from toto_core.training.data import TRAIN_END, VALIDATION_END, Prices, training_batch
 from toto_core.training.scoring import one_patch_median, score
 

@@ -8,10 +8,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from toto_core.config import ModelConfig
-from toto_core.layers import Layer, rotation, space_layer, time_layer
-from toto_core.sampling import Mixture, mixture
-from toto_core.scaling import patches, scale_context
+from toto_core.toto1.layers import Layer, rotation, space_layer, time_layer
+from toto_core.toto1.model_config import ModelConfig
+from toto_core.toto1.sampling import Mixture, mixture
+from toto_core.toto1.scaling import patches, scale_context
 
 
 class Output(NamedTuple):

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from toto_core.cache import Suffix
-from toto_core.decode import Carry, Context, Decoder, Prediction
-from toto_core.sampling import Noise, mixture_mean, sample, without_extremes
-from toto_core.scaling import Stats
+from toto_core.toto1.cache import Suffix
+from toto_core.toto1.decode import Carry, Context, Decoder, Prediction
+from toto_core.toto1.sampling import Noise, mixture_mean, sample, without_extremes
+from toto_core.toto1.scaling import Stats
 
 
 class First(NamedTuple):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toto_core.cache import slots_in_use, store
+from toto_core.toto1.cache import slots_in_use, store
 
 XPOS_SCALE_BASE = 512.0
 ROTARY_THETA = 10_000.0

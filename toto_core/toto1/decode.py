@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from toto_core.cache import Prefix, Suffix
-from toto_core.layers import Rotation, rotation, space_layer, step_layer, time_layer
-from toto_core.model import TotoModel, group_mask
-from toto_core.sampling import Mixture, mixture
-from toto_core.scaling import Stats, patches, scale_context, scale_step
+from toto_core.toto1.cache import Prefix, Suffix
+from toto_core.toto1.layers import Rotation, rotation, space_layer, step_layer, time_layer
+from toto_core.toto1.model import TotoModel, group_mask
+from toto_core.toto1.sampling import Mixture, mixture
+from toto_core.toto1.scaling import Stats, patches, scale_context, scale_step
 
 
 class Context(NamedTuple):
