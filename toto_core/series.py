@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from toto_core.series_columns import SeriesError
-from toto_core.series_reading import SUFFIXES, PriceColumns, file_suffix, read_columns
-from toto_core.series_repair import describe_gaps, in_time_order
+from toto_core.prices.columns import SeriesError
+from toto_core.prices.reading import SUFFIXES, PriceColumns, file_suffix, read_columns
+from toto_core.prices.repair import describe_gaps, in_time_order
 from toto_core.symbols import SymbolError, parse_symbol
 
 __all__ = ["EMBEDDED", "PriceSeries", "SeriesError", "available_symbols", "find_series", "read_series"]

@@ -35,12 +35,18 @@ def loaded_by(module: str) -> list[str]:
         "toto_core.compile_config",
         "toto_core.compile_report",
         "toto_core.toto1.model_config",
+        "toto_core.toto1.model_folder",
         "toto_core.symbols",
         "toto_core.version",
     ],
 )
 def test_importing_a_light_module_loads_nothing_heavy(module: str) -> None:
     assert loaded_by(module) == []
+
+
+def test_importing_the_series_needs_numpy_alone_and_reading_them_needs_the_rest() -> None:
+    assert loaded_by("toto_core.series") == ["numpy"]
+    assert loaded_by("toto_core.prices.parquet") == ["numpy", "pyarrow"]
 
 
 def test_the_pipeline_does_load_torch() -> None:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toto_core.series_columns import SeriesError
-from toto_core.series_reading import PriceColumns, read_columns
+from toto_core.prices.columns import SeriesError
+from toto_core.prices.reading import PriceColumns, read_columns
 
 
 def read_parquet(content: bytes) -> PriceColumns:
