@@ -7,6 +7,7 @@ TOTO_COMPILE_BACKEND may only be ``inductor``.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 
@@ -63,7 +64,6 @@ def settings_from_environment(environ: Mapping[str, str]) -> RuntimeSettings:
 
 
 def _recompile_limit() -> int:
-    import torch._dynamo  # here, because importing this module must not import torch
-
-    limit = torch._dynamo.config.recompile_limit
+    # whoever has changed the limit has imported the module; importing it here would take seconds
+    limit = getattr(sys.modules.get("torch._dynamo.config"), "recompile_limit", None)
     return int(limit) if isinstance(limit, int) else DEFAULT_RECOMPILE_LIMIT

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from toto_core import compile_config
-from toto_core.ahead import Shelf
 from toto_core.compile_report import CompileReport
-from toto_core.compiled import Calls
+from toto_core.compiling.ahead import Shelf
+from toto_core.compiling.calls import Calls
 from toto_core.device import begin_call, owned, peak_bytes, resolve_device, synchronize
 from toto_core.forecast import Forecast
 from toto_core.model_files import digest, locate

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._inductor
 from torch import Tensor, nn
 
 from toto_core.settings import RuntimeSettings
@@ -73,6 +72,8 @@ def build(module: Flat, tensors: Sequence[Tensor], settings: RuntimeSettings, pa
 
     Raises whatever torch's compiler raises.
     """
+    import torch._inductor  # here, because loading a package needs no compiler, and this takes seconds
+
     options = dict(torch._inductor.list_mode_options(settings.compile_mode))
     with (
         tempfile.TemporaryDirectory(prefix="building-", dir=path.parent) as folder,

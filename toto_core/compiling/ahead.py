@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from toto_core.packages import Flat, Run, build, filled, leaves, load, package_name
+from toto_core.compiling.packages import Flat, Run, build, filled, leaves, load, package_name
+from toto_core.compiling.tally import Tally
 from toto_core.settings import RuntimeSettings
-from toto_core.tally import Tally
 from toto_core.toto1.cache import Prefix
 from toto_core.toto1.decode import Carry
 from toto_core.toto1.forward import First, Newest

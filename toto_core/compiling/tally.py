@@ -6,9 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import torch._dynamo
-from torch._dynamo.utils import counters
-
 from toto_core.compile_report import CompileReport
 
 
@@ -79,6 +76,8 @@ class Tally:
 
 def counts() -> Counts:
     """torch's counters now."""
+    from torch._dynamo.utils import counters  # here, because a stored package runs without torch's compiler
+
     frames, inductor = counters["frames"], counters["inductor"]
     unimplemented = counters["unimplemented"].items()
     return Counts(
@@ -93,6 +92,8 @@ def counts() -> Counts:
 
 
 def _skip_reasons() -> tuple[str, ...]:
-    metrics = torch._dynamo.utils.get_compilation_metrics()
+    from torch._dynamo.utils import get_compilation_metrics
+
+    metrics = get_compilation_metrics()
     reasons = {m.cudagraph_skip_reason for m in metrics if getattr(m, "cudagraph_skip_reason", None)}
     return tuple(sorted(str(reason) for reason in reasons)) or ("reason not reported by torch",)

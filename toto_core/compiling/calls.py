@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-import torch._inductor.config as inductor_config
 
-from toto_core.ahead import NEWEST_TEMPLATE, Ahead, Result, Shelf, first_template
 from toto_core.compile_report import CompileReport
-from toto_core.packages import leaves
+from toto_core.compiling.ahead import NEWEST_TEMPLATE, Ahead, Result, Shelf, first_template
+from toto_core.compiling.packages import leaves
+from toto_core.compiling.tally import Tally, counts
 from toto_core.settings import RuntimeSettings
-from toto_core.tally import Tally, counts
 from toto_core.toto1 import forward
 from toto_core.toto1.cache import Suffix
 from toto_core.toto1.decode import Carry, Context, Decoder, LayerOps
@@ -91,14 +91,10 @@ class Calls:
         shape = (name, *variant, *(leaf.shape for leaf in leaves(arguments)))
         if self.hold:
             return self._held(shape, call, arguments)
-        if self.settings.freezing and shape not in self._seen:
-            # packed weights come from the global setting at the time a shape compiles, not from options=
-            freezing = inductor_config.patch(freezing=True)
-        else:
-            freezing = contextlib.nullcontext()
+        packed = self.settings.freezing and shape not in self._seen
         before, started = counts(), time.perf_counter()
         try:
-            with freezing:
+            with _freezing() if packed else contextlib.nullcontext():
                 result = call(*arguments)
         finally:
             self._tally.add(name, before, counts(), time.perf_counter() - started)
@@ -113,6 +109,14 @@ class Calls:
             self._tally.add_held()
         with torch.compiler.set_stance("eager_on_recompile"):
             return call(*arguments)
+
+
+def _freezing() -> AbstractContextManager[Any]:
+    """Packs the weights in: torch reads this global when a shape compiles, and ignores it among the options."""
+    import torch._inductor.config as inductor_config  # here, because it takes seconds and eager mode needs none
+
+    patch: AbstractContextManager[Any] = inductor_config.patch(freezing=True)
+    return patch
 
 
 def _bound(decoder: Decoder) -> tuple[Callable[..., First], Callable[..., Newest]]:
