@@ -1,23 +1,15 @@
-"""Finds the folder of a model by its name: embedded, a folder, or the hub's cache; needs no torch."""
+"""Where a model's files are (embedded, a folder, or the hub's cache) and their digest; needs no torch."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from toto_core.toto1.model_folder import (
-    CONFIG_FILE,
-    FILES,
-    WEIGHTS_FILE,
-    CheckpointError,
-    check_weights,
-    digest,
-    one_line,
-    read_config,
-)
+from toto_core.toto1.model_config import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, read_config
 
 __all__ = [
     "CONFIG_FILE",
@@ -33,6 +25,7 @@ __all__ = [
 EMBEDDED = "toto-mini"
 """Name of the model that ships inside the package."""
 
+_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 _HUB_PROBE_SECONDS = 3.0
 
 
@@ -42,7 +35,7 @@ def locate(name_or_folder: str, *, revision: str | None = None) -> Path:
         return Path(str(resources.files("toto_core") / "assets" / EMBEDDED))
     folder = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 - Path.expanduser raises for ~nobody
     if folder.is_dir():
-        for name in FILES:
+        for name in _FILES:
             if not (folder / name).is_file():
                 raise CheckpointError(f"{folder}: has no {name}; give a folder in the official layout")
         return folder
@@ -54,6 +47,30 @@ def locate(name_or_folder: str, *, revision: str | None = None) -> Path:
     return _from_hub(name_or_folder, revision)
 
 
+def check_weights(folder: Path) -> None:
+    """Raise ``CheckpointError`` unless the header is that of a whole safetensors file; a pickle is never opened."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / WEIGHTS_FILE
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: is not a readable safetensors file ({_one_line(error)})") from None
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of a model's configuration and weights, hexadecimal: its identity, whatever it is called."""
+    total = hashlib.sha256()
+    for name in _FILES:
+        try:
+            with (folder / name).open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise CheckpointError(f"{folder / name}: cannot be read: {error.strerror or error}") from None
+    return total.hexdigest()
+
+
 def _from_hub(hub_id: str, revision: str | None) -> Path:
     # the hub's client takes a third of a second to import, and only a hub id needs it
     from huggingface_hub import snapshot_download
@@ -61,21 +78,21 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
 
     try:
         folder = snapshot_download(
-            hub_id, revision=revision, allow_patterns=list(FILES), local_files_only=True
+            hub_id, revision=revision, allow_patterns=list(_FILES), local_files_only=True
         )
-        if all((Path(folder) / name).is_file() for name in FILES):
+        if all((Path(folder) / name).is_file() for name in _FILES):
             return Path(folder)
     except HFValidationError as error:
-        raise CheckpointError(f"{hub_id}: not a hub id: {one_line(error)}") from None
+        raise CheckpointError(f"{hub_id}: not a hub id: {_one_line(error)}") from None
     except LocalEntryNotFoundError:
         pass  # not downloaded yet
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}:
         raise CheckpointError(f"{hub_id}: not in the local hub cache, and HF_HUB_OFFLINE is set")
     _probe_hub(hub_id)
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(FILES)))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"{hub_id}: could not be downloaded: {one_line(error)}") from None
+        raise CheckpointError(f"{hub_id}: could not be downloaded: {_one_line(error)}") from None
 
 
 def _probe_hub(hub_id: str) -> None:
@@ -90,6 +107,10 @@ def _probe_hub(hub_id: str) -> None:
         socket.create_connection(address, timeout=_HUB_PROBE_SECONDS).close()
     except OSError as error:
         raise CheckpointError(
-            f"{hub_id}: not in the local hub cache, and the hub cannot be reached ({one_line(error)}); "
+            f"{hub_id}: not in the local hub cache, and the hub cannot be reached ({_one_line(error)}); "
             f"give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, or use {EMBEDDED}"
         ) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

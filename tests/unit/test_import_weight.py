@@ -74,7 +74,6 @@ def loaded_by(module: str) -> list[str]:
         "toto_core.compile_config",
         "toto_core.compile_report",
         "toto_core.toto1.model_config",
-        "toto_core.toto1.model_folder",
         "toto_core.symbols",
         "toto_core.version",
     ],

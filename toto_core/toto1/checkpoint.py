@@ -11,8 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from toto_core.toto1.model import TotoModel
-from toto_core.toto1.model_config import ModelConfig
-from toto_core.toto1.model_folder import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, one_line, read_config
+from toto_core.toto1.model_config import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, ModelConfig, read_config
 
 _FUSED_SWIGLU = {"mlp.0.w12.": "mlp.0.", "mlp.0.w3.": "mlp.2."}
 
@@ -79,8 +78,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path}: is not a readable safetensors file ({one_line(error)}); fetch or convert it again"
+            f"{path}: is not a readable safetensors file ({reason}); fetch or convert it again"
         ) from None
     # copied, because load_file maps the file: a file overwritten in place would kill every process that uses it
     return {name: tensor.to(torch.float32, copy=True) for name, tensor in weights.items()}
