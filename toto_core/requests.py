@@ -1,4 +1,4 @@
-"""Turns what a caller gives ``predict`` into padded contexts of whole patches, and checks it."""
+"""Checks what a caller gives ``predict`` and turns it into padded contexts of whole patches."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class RequestError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class ForecastRequest:
     """What is asked of a forecast.
 
-    ``steps`` time steps; ``num_samples`` sample paths, None for the mean path, of which ``together`` are
-    decoded at a time; ``seed`` of the noise. Raises ``RequestError`` for a number outside its range.
+    ``steps`` time steps; ``num_samples`` sample paths, None for the mean path, of which ``samples_per_batch``
+    are decoded at a time; ``seed`` of the noise. Raises ``RequestError`` for a number outside its range.
     """
 
     steps: int
     num_samples: int | None
-    together: int
+    samples_per_batch: int
     seed: int
     patch_size: int
 
@@ -41,7 +41,7 @@ class Ask:
         _check_whole("prediction_length", self.steps, 1, 1_000_000)
         if self.num_samples is not None:
             _check_whole("num_samples", self.num_samples, 1, 1_000_000)
-        _check_whole("samples_per_batch", self.together, 1, 1_000_000)
+        _check_whole("samples_per_batch", self.samples_per_batch, 1, 1_000_000)
         _check_whole("seed", self.seed, -(2**63), 2**63 - 1)
 
     @property
@@ -102,7 +102,7 @@ def batches(context: Context, settings: RuntimeSettings, patch_size: int) -> Ite
         yield part, real
 
 
-def rides(
+def joint_contexts(
     contexts: Mapping[str, ArrayLike], size: int, patch_size: int
 ) -> Iterator[tuple[list[str], Context]]:
     """At most ``size`` series of one number of variates and of similar length, by name, as one ``Context``.
@@ -114,8 +114,8 @@ def rides(
     for _, group in itertools.groupby(alike, key=lambda name: read[name].series.shape[1]):
         names = list(group)
         for start in range(0, len(names), size):
-            riding = names[start : start + size]
-            yield riding, _together([read[name] for name in riding], patch_size)
+            chosen = names[start : start + size]
+            yield chosen, _joined([read[name] for name in chosen], patch_size)
 
 
 def _read_one(name: str, context: ArrayLike, patch_size: int) -> Context:
@@ -128,7 +128,7 @@ def _read_one(name: str, context: ArrayLike, patch_size: int) -> Context:
     return one
 
 
-def _together(contexts: Sequence[Context], patch_size: int) -> Context:
+def _joined(contexts: Sequence[Context], patch_size: int) -> Context:
     """One context of several series without groups, left-padded to the longest with what nothing attends."""
     longest = max(context.series.shape[-1] for context in contexts)
     missing = [longest - context.series.shape[-1] for context in contexts]

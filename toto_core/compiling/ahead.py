@@ -1,4 +1,4 @@
-"""Compiling ahead of time: the calls of a decoder as packages, one per call and shape, kept on disk."""
+"""Runs the calls of a decoder as packages compiled ahead of time, one per call and shape, kept on disk."""
 
 from __future__ import annotations
 
@@ -7,48 +7,50 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from toto_core.compiling.packages import Flat, Run, build, filled, leaves, load, package_name
+from toto_core.compiling.packages import FlatCall, Run, build, flatten, load, package_name, unflatten
 from toto_core.compiling.tally import Tally
 from toto_core.settings import RuntimeSettings
 from toto_core.toto1.cache import Prefix
 from toto_core.toto1.decode import Carry
-from toto_core.toto1.forward import First, Newest
+from toto_core.toto1.forward import FirstPatch, NewestPatch
 from toto_core.toto1.scaling import Stats
 from toto_core.version import ENGINE_VERSION
 
-Result = TypeVar("Result", First, Newest)
+Result = TypeVar("Result", FirstPatch, NewestPatch)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shelf:
-    """Where packages are kept.
+class PackageStore:
+    """Where packages are kept, and of which model, whose weights are part of every package.
 
     ``folder`` must be private and of one environment, because what lies there is code; None keeps nothing
-    beyond the process. ``model`` is the digest of the model, whose weights are part of every package.
+    beyond the process. ``model`` is the model's digest.
     """
 
     folder: Path | None = None
     model: str = ""
 
 
-class Ahead:
-    """Runs calls as packages: found on the shelf or compiled at the first call of every new shape."""
+class AheadOfTime:
+    """Runs calls as packages, found in the store or compiled at the first call of every new shape."""
 
-    def __init__(self, decoder: nn.Module, settings: RuntimeSettings, shelf: Shelf, tally: Tally) -> None:
+    def __init__(
+        self, decoder: nn.Module, settings: RuntimeSettings, store: PackageStore, tally: Tally
+    ) -> None:
         self._decoder = decoder
         self._settings = settings
-        self._shelf = shelf
+        self._store = store
         self._tally = tally
         self._loaded: dict[tuple[Any, ...], Run | None] = {}
         self._identity = (
             ENGINE_VERSION,
             torch.__version__,
-            shelf.model,
+            store.model,
             settings.key,
             torch.get_num_threads(),
         )
@@ -68,20 +70,19 @@ class Ahead:
         ``template`` has the form of the result. On ``hold``, and beyond the recompile limit, an unknown shape
         runs in eager mode. Raises whatever torch's compiler raises.
         """
-        tensors: list[Tensor] = [tensor.contiguous() for tensor in leaves(arguments)]
+        tensors: list[Tensor] = [tensor.contiguous() for tensor in flatten(arguments)]
         key = (name, *variant, *(tensor.shape for tensor in tensors))
-        if key not in self._loaded and hold:
-            self._tally.add_held()
-            return call(*arguments)
         if key not in self._loaded:
-            self._loaded[key] = self._package(key, Flat(self._decoder, call, arguments), tensors)
+            if hold:
+                self._tally.add_held()
+                return call(*arguments)
+            self._loaded[key] = self._package(key, FlatCall(self._decoder, call, arguments), tensors)
         package = self._loaded[key]
         if package is None:
             return call(*arguments)
-        result: Result = filled(template, iter(package(tensors)))
-        return result
+        return cast("Result", unflatten(template, iter(package(tensors))))
 
-    def _package(self, key: tuple[Any, ...], module: Flat, tensors: list[Tensor]) -> Run | None:
+    def _package(self, key: tuple[Any, ...], module: FlatCall, tensors: list[Tensor]) -> Run | None:
         name = key[0]
         if self._tally.graphs_of(name) >= self._settings.recompile_limit:
             self._tally.reach_limit()
@@ -91,34 +92,30 @@ class Ahead:
         self._tally.add_package(name, time.perf_counter() - started, found=found)
         return run
 
-    def _found_or_built(self, file: str, module: Flat, tensors: list[Tensor]) -> tuple[Run, bool]:
-        if self._shelf.folder is None:
+    def _found_or_built(self, file: str, module: FlatCall, tensors: list[Tensor]) -> tuple[Run, bool]:
+        if self._store.folder is None:
             with tempfile.TemporaryDirectory(prefix="toto-") as folder:
-                return self._built(Path(folder) / file, module, tensors), False
-        path = self._shelf.folder / file
+                return build(module, tensors, self._settings, Path(folder) / file), False
+        path = self._store.folder / file
         if path.is_file():
             try:
                 return load(path), True
             except RuntimeError:
                 path.unlink()  # no package: compile it again
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return self._built(path, module, tensors), False
-
-    def _built(self, path: Path, module: Flat, tensors: list[Tensor]) -> Run:
-        build(module, tensors, self._settings, path)
-        return load(path)
+        return build(module, tensors, self._settings, path), False
 
 
-def first_template(time_layers: int, *, keep: bool, grouped: bool, bucketed: bool) -> First:
+def first_template(time_layers: int, *, keep: bool, grouped: bool, bucketed: bool) -> FirstPatch:
     """The form of what ``forward.first`` returns; its leaves stand for tensors."""
     if not keep:
-        return First(_LEAF, None)
-    caches = (_LEAF,) * time_layers
-    stats = Stats(*(_LEAF,) * len(Stats._fields))
-    groups, visible = (_LEAF if given else None for given in (grouped, bucketed))
-    return First(_LEAF, Carry(Prefix(caches, caches), stats, _LEAF, groups, visible))
+        return FirstPatch(_TENSOR, None)
+    caches = (_TENSOR,) * time_layers
+    stats = Stats(*(_TENSOR,) * len(Stats._fields))
+    groups, visible = (_TENSOR if given else None for given in (grouped, bucketed))
+    return FirstPatch(_TENSOR, Carry(Prefix(caches, caches), stats, _TENSOR, groups, visible))
 
 
-_LEAF: Any = 0
-NEWEST_TEMPLATE = Newest(_LEAF, Stats(*(_LEAF,) * len(Stats._fields)))
+_TENSOR: Any = 0
+NEWEST_TEMPLATE = NewestPatch(_TENSOR, Stats(*(_TENSOR,) * len(Stats._fields)))
 """The form of what ``forward.following`` returns."""

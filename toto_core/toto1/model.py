@@ -92,12 +92,12 @@ class TotoModel(nn.Module):
         )
         x = self.patch_embed(scaled.values)
         position = torch.arange(x.shape[2], device=x.device, dtype=torch.float32)[None]
-        turn = rotation(position, position[:, -1:], config.head_dim)
+        rotary = rotation(position, position[:, -1:], config.head_dim)
         same_group = group_mask(groups)
         layers = cast("Iterable[Layer]", self.transformer.layers)
         for layer, axis in zip(layers, config.layer_axes, strict=True):
             if axis == "time":
-                x, _, _ = time_layer(layer, x, turn, None, last_only=False)
+                x, _, _ = time_layer(layer, x, rotary, None, last_only=False)
             else:
                 x = space_layer(layer, x, same_group)
         steps = torch.unflatten(self.unembed(x), -1, (config.patch_size, config.embed_dim)).flatten(2, 3)
