@@ -52,10 +52,13 @@ class TotoPipeline:
         self.on_call: Callable[[float, tuple[int, int, int], CompileReport], None] | None = None
         """Called after every forecast with its milliseconds, its context length, steps and samples (0 for the mean
         path), and what compiling did so far; must not raise."""
-        self._patch_size = decoder.config.patch_size
+        self.patch_size = decoder.config.patch_size
+        """Time steps in a patch."""
+        self.cold_start_ms: float | None = None
+        """Load and first call together, compilation included; None before the first call."""
         self._calls: Calls | None = Calls(decoder, settings, packages)
-        self._report = self._calls.report
-        self._cold_start_ms: float | None = None
+        self.compile_report = self._calls.report
+        """What compiling did so far."""
 
     @classmethod
     def from_pretrained(
@@ -89,21 +92,6 @@ class TotoPipeline:
             packages = PackageStore(folder=artifacts, model=digest(folder))
         return cls(decoder, chosen, target, _milliseconds(started), packages)
 
-    @property
-    def patch_size(self) -> int:
-        """Time steps in a patch."""
-        return self._patch_size
-
-    @property
-    def compile_report(self) -> CompileReport:
-        """What compiling did so far."""
-        return self._report
-
-    @property
-    def cold_start_ms(self) -> float | None:
-        """Load and first call together, compilation included; None before the first call."""
-        return self._cold_start_ms
-
     def predict(
         self,
         context: ArrayLike,
@@ -125,9 +113,8 @@ class TotoPipeline:
         started = time.perf_counter()
         calls = self._open()
         request = self._request(prediction_length, num_samples, samples_per_batch, seed)
-        paths = self._paths(read_context(context, padding_mask, id_mask, self._patch_size), request)
-        self._report = calls.report
-        self._note(request, context_length=length(context), latency_ms=_milliseconds(started))
+        paths = self._paths(read_context(context, padding_mask, id_mask, self.patch_size), request)
+        self._note(request, calls.report, length(context), _milliseconds(started))
         return _forecast(paths, request)
 
     def predict_many(
@@ -148,12 +135,11 @@ class TotoPipeline:
         calls = self._open()
         request = self._request(prediction_length, num_samples, samples_per_batch, seed)
         forecasts: dict[str, Forecast] = {}
-        for names, together in joint_contexts(contexts, self.settings.series_per_batch, self._patch_size):
-            for name, path in zip(names, self._paths(together, request), strict=True):
+        for names, joint in joint_contexts(contexts, self.settings.series_per_batch, self.patch_size):
+            for name, path in zip(names, self._paths(joint, request), strict=True):
                 forecasts[name] = _forecast(path.unsqueeze(0), request)
-        self._report = calls.report
         longest = max(map(length, contexts.values()), default=0)
-        self._note(request, context_length=longest, latency_ms=_milliseconds(started))
+        self._note(request, calls.report, longest, _milliseconds(started))
         return {name: forecasts[name] for name in contexts}
 
     def hold_compilation(self, *, hold: bool = True) -> None:
@@ -177,13 +163,14 @@ class TotoPipeline:
     def _request(
         self, prediction_length: int, num_samples: int | None, samples_per_batch: int | None, seed: int
     ) -> ForecastRequest:
-        together = self.settings.samples_per_batch if samples_per_batch is None else samples_per_batch
+        if samples_per_batch is None:
+            samples_per_batch = self.settings.samples_per_batch
         return ForecastRequest(
             steps=prediction_length,
             num_samples=num_samples,
-            samples_per_batch=(num_samples or 1) if together is None else together,
+            samples_per_batch=(num_samples or 1) if samples_per_batch is None else samples_per_batch,
             seed=seed,
-            patch_size=self._patch_size,
+            patch_size=self.patch_size,
         )
 
     def _paths(self, whole: Context, request: ForecastRequest) -> Tensor:
@@ -191,7 +178,7 @@ class TotoPipeline:
         noise = self._noise(request, variates=whole.series.shape[1])
         parts: list[Tensor] = []
         with torch.no_grad():  # not inference_mode: freezing needs tensors that still have version counters
-            for part, real in batches(whole, self.settings, self._patch_size):
+            for part, real in batches(whole, self.settings, self.patch_size):
                 parts.append(self._forecast(part, request, noise)[:real])
         synchronize(self.device)
         return torch.cat(parts)
@@ -212,11 +199,11 @@ class TotoPipeline:
         if first.carry is None:
             return owned(first.prices)
         total = first.prices.shape[-1]
-        together = min(request.samples_per_batch, total)
+        size = min(request.samples_per_batch, total)
         chunks = []
-        for start in range(0, total, together):
-            begin = min(start, total - together)  # the last chunk is as wide as the others: one graph for all
-            paths = self._continue(first, first.carry, request, noise, slice(begin, begin + together))
+        for start in range(0, total, size):
+            begin = min(start, total - size)  # the last chunk is as wide as the others: one graph for all
+            paths = self._continue(first, first.carry, request, noise, slice(begin, begin + size))
             chunks.append(paths[..., : request.steps, start - begin :])
         return torch.cat(chunks, dim=-1)
 
@@ -239,10 +226,10 @@ class TotoPipeline:
             patches.append(newest.prices)
         return owned(torch.cat(patches, dim=-1)).transpose(-1, -2)
 
-    def _note(self, request: ForecastRequest, *, context_length: int, latency_ms: float) -> None:
-        if self._cold_start_ms is None:
-            self._cold_start_ms = self.load_ms + latency_ms
-        report = self._report
+    def _note(self, request: ForecastRequest, report: CompileReport, context_length: int, ms: float) -> None:
+        if self.cold_start_ms is None:
+            self.cold_start_ms = self.load_ms + ms
+        self.compile_report = report
         self.last_run_metadata = {
             "torch_compile_success": report.really_compiled,
             "num_samples_used": request.num_samples,
@@ -251,13 +238,13 @@ class TotoPipeline:
             "recompiles": report.recompiles,
             "recompile_limit_hit": report.recompile_limit_hit,
             "cudagraph_skips": list(report.cudagraph_skips),
-            "cold_start_ms": self._cold_start_ms,
-            "latency_ms": latency_ms,
+            "cold_start_ms": self.cold_start_ms,
+            "latency_ms": ms,
             "peak_bytes": peak_bytes(self.device),
             **self.provenance,
         }
         if self.on_call is not None:
-            self.on_call(latency_ms, (context_length, request.steps, request.num_samples or 0), report)
+            self.on_call(ms, (context_length, request.steps, request.num_samples or 0), report)
 
 
 def _forecast(paths: Tensor, request: ForecastRequest) -> Forecast:

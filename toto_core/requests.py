@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +96,7 @@ def batches(context: Context, settings: RuntimeSettings, patch_size: int) -> Ite
     """
     size = settings.series_per_batch
     for start in range(0, context.series.shape[0], size):
-        part = _rows(context, start, size)
+        part = context.each(operator.itemgetter(slice(start, start + size)))
         real = part.series.shape[0]
         if settings.compiled:
             part = _pad_to_bucket(_pad_rows(part, size - real), settings.context_bucket, patch_size)
@@ -135,9 +136,8 @@ def _joined(contexts: Sequence[Context], patch_size: int) -> Context:
     pad = torch.nn.functional.pad
     series = torch.cat([pad(c.series, (m, 0)) for c, m in zip(contexts, missing, strict=True)])
     valid = torch.cat([pad(c.valid, (m, 0)) for c, m in zip(contexts, missing, strict=True)])
-    if not any(missing):
-        return Context(series, valid, None, None)
-    return Context(series, valid, None, torch.tensor([m // patch_size for m in missing]))
+    pad_patches = torch.tensor([m // patch_size for m in missing]) if any(missing) else None
+    return Context(series, valid, None, pad_patches)
 
 
 def _pad_to_bucket(context: Context, bucket: int, patch_size: int) -> Context:
@@ -154,10 +154,6 @@ def _pad_to_bucket(context: Context, bucket: int, patch_size: int) -> Context:
     before = torch.zeros(rows, dtype=torch.int64) if context.pad_patches is None else context.pad_patches
     pad_patches = before + added_patches
     return Context(pad(context.series, (added, 0)), pad(context.valid, (added, 0)), groups, pad_patches)
-
-
-def _rows(context: Context, start: int, size: int) -> Context:
-    return context.each(lambda part: part[start : start + size])
 
 
 def _pad_rows(context: Context, missing: int) -> Context:

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toto_core.prices.columns import SeriesError
-from toto_core.prices.reading import SUFFIXES, PriceColumns, read_columns
+from toto_core.prices.columns import PriceTable, SeriesError
+from toto_core.prices.reading import SUFFIXES, read_columns
 
 GOOD_CSV = "timestamp,close\n2024-01-01,10\n2024-01-02,11\n2024-01-03,12\n"
 NO_TIME = ": no column 'timestamp', 'datetime', 'date' or 'time'"
 
 
-def read_csv(text: str | bytes) -> PriceColumns:
+def read_csv(text: str | bytes) -> PriceTable:
     return read_columns(text.encode() if isinstance(text, str) else text, ".csv", "X")
 
 

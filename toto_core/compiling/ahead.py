@@ -23,6 +23,10 @@ from toto_core.version import ENGINE_VERSION
 
 Result = TypeVar("Result", FirstPatch, NewestPatch)
 
+_TENSOR: Any = 0  # stands for a tensor in a template
+NEWEST_TEMPLATE = NewestPatch(_TENSOR, Stats(*(_TENSOR,) * len(Stats._fields)))
+"""The form of what ``forward.following`` returns."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PackageStore:
@@ -107,15 +111,9 @@ class AheadOfTime:
 
 
 def first_template(time_layers: int, *, keep: bool, grouped: bool, bucketed: bool) -> FirstPatch:
-    """The form of what ``forward.first`` returns; its leaves stand for tensors."""
+    """The form of what ``forward.first`` returns."""
     if not keep:
         return FirstPatch(_TENSOR, None)
     caches = (_TENSOR,) * time_layers
-    stats = Stats(*(_TENSOR,) * len(Stats._fields))
     groups, visible = (_TENSOR if given else None for given in (grouped, bucketed))
-    return FirstPatch(_TENSOR, Carry(Prefix(caches, caches), stats, _TENSOR, groups, visible))
-
-
-_TENSOR: Any = 0
-NEWEST_TEMPLATE = NewestPatch(_TENSOR, Stats(*(_TENSOR,) * len(Stats._fields)))
-"""The form of what ``forward.following`` returns."""
+    return FirstPatch(_TENSOR, Carry(Prefix(caches, caches), NEWEST_TEMPLATE.stats, _TENSOR, groups, visible))

@@ -1,4 +1,4 @@
-"""The two calls a forecast is made of, run as the settings say: eagerly, or compiled just in time or ahead of time."""
+"""Runs the two calls of a forecast as the settings say: eagerly, or compiled just in time or ahead of time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Calls:
         if not settings.compiled:
             return
         if settings.compile_scope == "layer":
-            decoder.ops = _compiled_layers(settings)
+            decoder.ops = LayerOps(**{name: _compile(op, settings) for name, op in vars(decoder.ops).items()})
         elif settings.dynamic or decoder.fold_weight.device.type != "cpu":
             self._first = _compile(self._first, settings)
             self._following = _compile(self._following, settings)
@@ -143,13 +143,4 @@ def _compile(function: Callable[..., Any], settings: RuntimeSettings) -> Callabl
         dynamic=settings.dynamic,
         recompile_limit=settings.recompile_limit,
         isolate_recompiles=True,  # Dynamo's cache is per code object: without it pipelines use up one limit
-    )
-
-
-def _compiled_layers(settings: RuntimeSettings) -> LayerOps:
-    plain = LayerOps()
-    return LayerOps(
-        space=_compile(plain.space, settings),
-        time=_compile(plain.time, settings),
-        step=_compile(plain.step, settings),
     )

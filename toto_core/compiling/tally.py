@@ -34,29 +34,18 @@ class Tally:
             return
         report = self.report
         fell_back = after.frames - after.frames_ok > before.frames - before.frames_ok
-        self._graphs[call] += after.graphs > before.graphs
         self.report = replace(
             report,
-            graphs=report.graphs + after.graphs - before.graphs,
             graph_breaks=report.graph_breaks + after.breaks - before.breaks,
-            recompiles=self._recompiles(),
             recompile_limit_hit=report.recompile_limit_hit or fell_back or after.limits > before.limits,
             cudagraph_skips=report.cudagraph_skips + (_skip_reasons() if after.skips > before.skips else ()),
-            compile_seconds=round(report.compile_seconds + seconds, 3),
-            cache_hits=report.cache_hits + after.cache_hits - before.cache_hits,
         )
+        graphs, found = after.graphs - before.graphs, after.cache_hits - before.cache_hits
+        self._add_graphs(call, graphs, seconds, found=found)
 
     def add_package(self, call: str, seconds: float, *, found: bool) -> None:
         """Account for one ahead-of-time graph of ``call``, ``found`` on disk or compiled just now."""
-        report = self.report
-        self._graphs[call] += 1
-        self.report = replace(
-            report,
-            graphs=report.graphs + 1,
-            recompiles=self._recompiles(),
-            compile_seconds=round(report.compile_seconds + seconds, 3),
-            cache_hits=report.cache_hits + found,
-        )
+        self._add_graphs(call, 1, seconds, found=found)
 
     def graphs_of(self, call: str) -> int:
         """How many graphs ``call`` got so far."""
@@ -70,8 +59,15 @@ class Tally:
         """Note a call that ran in eager mode because compiling was on hold."""
         self.report = replace(self.report, eager_calls=self.report.eager_calls + 1)
 
-    def _recompiles(self) -> int:
-        return sum(count - 1 for count in self._graphs.values() if count)
+    def _add_graphs(self, call: str, graphs: int, seconds: float, *, found: int) -> None:
+        self._graphs[call] += graphs > 0  # torch may split one call into several, which is no recompilation
+        self.report = replace(
+            self.report,
+            graphs=self.report.graphs + graphs,
+            recompiles=sum(count - 1 for count in self._graphs.values() if count),
+            compile_seconds=round(self.report.compile_seconds + seconds, 3),
+            cache_hits=self.report.cache_hits + found,
+        )
 
 
 def counts() -> Counts:

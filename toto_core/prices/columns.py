@@ -32,10 +32,11 @@ class ChosenColumns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """The chosen cells of one file, read as far as they can be, and where each row stands in the file.
+class PriceTable:
+    """The rows of one file, in its order: `stamps` datetime64[ns] UTC, `prices` float64, both `(time,)`.
 
-    ``stamps``, datetime64[ns], is NaT where a cell is refused; ``prices``, float64, not finite and above zero.
+    A cell that was refused is NaT, or a price that is not finite and above zero. `stamp_cell` and `price_cell`
+    give a row's cells as text, `place` where in the file it stands.
     """
 
     stamps: npt.NDArray[np.datetime64]
@@ -44,6 +45,11 @@ class Table:
     price_cell: Callable[[int], str]
     place: Callable[[int], str]
     columns: ChosenColumns
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What to tell of the choice of columns."""
+        return self.columns.notices
 
 
 def choose_columns(header: Sequence[str], label: str, index: int | None = None) -> ChosenColumns:

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toto_core.prices.cells import NANOSECONDS, parse_prices, parse_stamps, stamps_from_counts
-from toto_core.prices.columns import SeriesError, Table, choose_columns
+from toto_core.prices.columns import PriceTable, SeriesError, choose_columns
 from toto_core.symbols import quoted
 
 
-def parquet_table(content: bytes, label: str) -> Table:
+def parquet_table(content: bytes, label: str) -> PriceTable:
     """The table of the parquet file whose bytes are ``content``; ``label`` names it in messages.
 
     Raises SeriesError for a damaged file and for columns that hold neither times nor numbers.
@@ -31,7 +31,7 @@ def parquet_table(content: bytes, label: str) -> Table:
     try:
         stamp_column = _plain(table.column(chosen.time_index))
         price_column = _plain(table.column(chosen.close_index))
-        return Table(
+        return PriceTable(
             stamps=_stamps(stamp_column),
             prices=_prices(price_column),
             stamp_cell=lambda i: _cell_text(stamp_column[i]),

@@ -7,24 +7,13 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from toto_core.prices.cells import parse_prices, parse_stamps, price_refusal, stamp_refusal
-from toto_core.prices.columns import SeriesError, Table, choose_columns
+from toto_core.prices.columns import PriceTable, SeriesError, choose_columns
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PriceColumns:
-    """The rows of one file: `stamps` datetime64[ns] UTC and finite `prices` above zero, both `(time,)`."""
-
-    stamps: npt.NDArray[np.datetime64]
-    prices: npt.NDArray[np.float64]
-    notices: tuple[str, ...]
 
 
 def file_suffix(name: str) -> str | None:
@@ -33,13 +22,19 @@ def file_suffix(name: str) -> str | None:
     return next((suffix for suffix in SUFFIXES if lower.endswith(suffix)), None)
 
 
-def read_columns(content: bytes, suffix: str, label: str) -> PriceColumns:
+def read_columns(content: bytes, suffix: str, label: str) -> PriceTable:
     """Return the rows of a price file whose bytes are `content` and whose kind is one of `SUFFIXES`.
 
-    `label` names the file in messages. Raises SeriesError for a file that cannot be decoded, has no rows,
-    no time or close column, the same such column twice, or a cell that is not a time or a price above zero.
+    Every stamp in it is a time and every price is above zero. `label` names the file in messages. Raises
+    SeriesError for a file that cannot be decoded, has no rows, no time or close column, the same such column
+    twice, or a cell that is not a time or a price above zero.
     """
-    table = _table(content, suffix, label)
+    if suffix == ".parquet":
+        from toto_core.prices.parquet import parquet_table  # pyarrow takes long to import
+
+        table = parquet_table(content, label)
+    else:
+        table = _csv_table(content, suffix, label)
     if not table.stamps.size:
         raise SeriesError(f"{label}: empty: there is no row of prices")
     bad_stamps = np.flatnonzero(np.isnat(table.stamps))
@@ -50,18 +45,10 @@ def read_columns(content: bytes, suffix: str, label: str) -> PriceColumns:
     if bad_prices.size:
         i = int(bad_prices[0])
         raise SeriesError(f"{table.place(i)}: {table.columns.close} {price_refusal(table.price_cell(i))}")
-    return PriceColumns(stamps=table.stamps, prices=table.prices, notices=table.columns.notices)
+    return table
 
 
-def _table(content: bytes, suffix: str, label: str) -> Table:
-    if suffix != ".parquet":
-        return _csv_table(content, suffix, label)
-    from toto_core.prices.parquet import parquet_table  # pyarrow takes long to import
-
-    return parquet_table(content, label)
-
-
-def _csv_table(content: bytes, suffix: str, label: str) -> Table:
+def _csv_table(content: bytes, suffix: str, label: str) -> PriceTable:
     records = _csv_records(_csv_text(content, suffix, label), label)
     _, header = next(records, (0, None))
     if header is None:
@@ -78,7 +65,7 @@ def _csv_table(content: bytes, suffix: str, label: str) -> Table:
         lines.append(line)
         stamp_cells.append(record[chosen.time_index].strip())
         price_cells.append(record[chosen.close_index].strip())
-    return Table(
+    return PriceTable(
         stamps=parse_stamps(stamp_cells),
         prices=parse_prices(price_cells),
         stamp_cell=stamp_cells.__getitem__,

@@ -80,10 +80,7 @@ def fit(series: Mapping[str, Prices], plan: Plan, report: Callable[[str], None])
 
 
 def next_patch_loss(model: TotoModel, series: Tensor) -> Tensor:
-    """Mean negative log-likelihood of every next patch.
-
-    ``series`` is (batch, variate, time) in whole patches.
-    """
+    """Mean negative log-likelihood of every next patch. ``series`` is (batch, variate, time) in whole patches."""
     size = model.config.patch_size
     valid = torch.ones_like(series, dtype=torch.bool)
     groups = torch.zeros((*series.shape[:2], series.shape[2] // size), dtype=torch.long)
