@@ -201,5 +201,5 @@ def _series(table: PriceTable, symbol: str, source: str, label: str, minimum_poi
         source=source,
         timestamps=timestamps,
         close=close,
-        repairs=(*table.notices, *repairs, *describe_gaps(timestamps)),
+        repairs=(*table.columns.notices, *repairs, *describe_gaps(timestamps)),
     )

@@ -1,4 +1,4 @@
-"""What compiling did, added up from torch's global counters over our own calls only."""
+"""What compiling did, added up from torch's global counters over one pipeline's own calls."""
 
 from __future__ import annotations
 

@@ -46,11 +46,6 @@ class PriceTable:
     place: Callable[[int], str]
     columns: ChosenColumns
 
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What to tell of the choice of columns."""
-        return self.columns.notices
-
 
 def choose_columns(header: Sequence[str], label: str, index: int | None = None) -> ChosenColumns:
     """Return which columns of `header` to read; case, spaces around and `_` for a space do not matter.

@@ -63,7 +63,7 @@ class Carry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOps:
-    """The three repeated layer functions, which ``compiled`` may replace one by one."""
+    """The three repeated layer functions, which ``compiling`` may replace."""
 
     space: Callable[..., Tensor] = space_layer
     time: Callable[..., tuple[Tensor, Tensor, Tensor]] = time_layer
