@@ -24,10 +24,10 @@ import psutil
 import torch
 
 from autotuner.environment import available_threads, current_environment
-from toto_core import checkpoint
-from toto_core.config import ModelConfig
-from toto_core.model import TotoModel
 from toto_core.series import find_series
+from toto_core.toto1 import checkpoint
+from toto_core.toto1.model import TotoModel
+from toto_core.toto1.model_config import ModelConfig
 
 HERE = Path(__file__).parent
 SHAPE = ModelConfig(

@@ -11,8 +11,8 @@ import torch
 from engine import SHAPE
 
 from autotuner.environment import available_threads
-from toto_core import checkpoint
-from toto_core.model import TotoModel
+from toto_core.toto1 import checkpoint
+from toto_core.toto1.model import TotoModel
 
 _RUN = """
 import sys, time

@@ -7,6 +7,7 @@ TOTO_COMPILE_BACKEND may only be ``inductor``.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 
@@ -23,7 +24,6 @@ def apply(*, verbose: bool = False, environ: Mapping[str, str] | None = None) ->
     ``torch._dynamo.config.recompile_limit`` is taken over when the caller has changed it.
     """
     settings = settings_from_environment(os.environ if environ is None else environ)
-    settings = settings.replace(recompile_limit=_recompile_limit())
     _applied[:] = [settings]
     if verbose:
         print(f"toto compile settings: {settings.label}")  # noqa: T201 - that is what verbose asks for
@@ -32,14 +32,11 @@ def apply(*, verbose: bool = False, environ: Mapping[str, str] | None = None) ->
 
 def defaults(*, torch_compile: bool | None = None) -> RuntimeSettings:
     """Settings for a pipeline that was given none: what ``apply`` set, or eager unless ``torch_compile``."""
-    environment_disables = disabled(os.environ)
-    if torch_compile is False or environment_disables:
+    if torch_compile is False or disabled(os.environ):
         return RuntimeSettings()
     if _applied:
         return _applied[0]
-    if torch_compile:
-        return settings_from_environment(os.environ).replace(recompile_limit=_recompile_limit())
-    return RuntimeSettings()
+    return settings_from_environment(os.environ) if torch_compile else RuntimeSettings()
 
 
 def disabled(environ: Mapping[str, str]) -> bool:
@@ -49,8 +46,9 @@ def disabled(environ: Mapping[str, str]) -> bool:
 
 def settings_from_environment(environ: Mapping[str, str]) -> RuntimeSettings:
     """The settings the variables stand for; an unknown mode or backend warns and is ignored."""
+    limit = _recompile_limit()
     if disabled(environ) or environ.get("TOTO_COMPILE", "1").strip().lower() in _FALSE:
-        return RuntimeSettings()
+        return RuntimeSettings(recompile_limit=limit)
     backend = environ.get("TOTO_COMPILE_BACKEND", "").strip() or "inductor"
     if backend != "inductor":
         warnings.warn(f"TOTO_COMPILE_BACKEND={backend} is ignored: only inductor is supported", stacklevel=3)
@@ -59,11 +57,10 @@ def settings_from_environment(environ: Mapping[str, str]) -> RuntimeSettings:
         known = ", ".join(COMPILE_MODES)
         warnings.warn(f"TOTO_COMPILE_MODE={mode} is ignored: known are {known}", stacklevel=3)
         mode = DEFAULT_MODE
-    return RuntimeSettings(compile_mode=mode)
+    return RuntimeSettings(compile_mode=mode, recompile_limit=limit)
 
 
 def _recompile_limit() -> int:
-    import torch._dynamo  # here, because importing this module must not import torch
-
-    limit = torch._dynamo.config.recompile_limit
+    # whoever has changed the limit has imported the module; importing it here would take seconds
+    limit = getattr(sys.modules.get("torch._dynamo.config"), "recompile_limit", None)
     return int(limit) if isinstance(limit, int) else DEFAULT_RECOMPILE_LIMIT

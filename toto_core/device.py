@@ -1,4 +1,4 @@
-"""The one seam to a device: choosing it, waiting for it, reading its memory; no GPU code stands elsewhere."""
+"""All that depends on the device: choosing it, waiting for it, reading its memory; no GPU code stands elsewhere."""
 
 from __future__ import annotations
 

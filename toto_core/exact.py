@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from toto_core import checkpoint
-from toto_core.decode import Decoder
 from toto_core.device import resolve_device
 from toto_core.forecast import Forecast
+from toto_core.model_files import locate
 from toto_core.pipeline import TotoPipeline
 from toto_core.settings import RuntimeSettings
+from toto_core.toto1 import checkpoint
+from toto_core.toto1.decode import Decoder
 
 
 class ExactPipeline(TotoPipeline):
@@ -28,7 +29,7 @@ class ExactPipeline(TotoPipeline):
     def load(cls, name_or_dir: str, *, device: str = "cpu", revision: str | None = None) -> ExactPipeline:
         """Load a model as ``TotoPipeline.from_pretrained`` does. Raises ``CheckpointError``, ``DeviceError``."""
         target = resolve_device(device)
-        model = checkpoint.load(name_or_dir, revision=revision)
+        model = checkpoint.load(locate(name_or_dir, revision=revision))
         with _in_double(), torch.no_grad():
             decoder = Decoder(model.double()).to(target).eval().requires_grad_(False)
         return cls(decoder, RuntimeSettings(), target, 0.0)

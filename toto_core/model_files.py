@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import socket
 from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from toto_core.config import ConfigError, ModelConfig
+from toto_core.toto1.model_config import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, read_config
+
+__all__ = [
+    "CONFIG_FILE",
+    "EMBEDDED",
+    "WEIGHTS_FILE",
+    "CheckpointError",
+    "check_weights",
+    "digest",
+    "locate",
+    "read_config",
+]
 
 EMBEDDED = "toto-mini"
 """Name of the model that ships inside the package."""
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 _FILES = (CONFIG_FILE, WEIGHTS_FILE)
 _HUB_PROBE_SECONDS = 3.0
-
-
-class CheckpointError(ValueError):
-    """The model cannot be loaded; the message is one line that names it, the reason, and what to do."""
 
 
 def locate(name_or_folder: str, *, revision: str | None = None) -> Path:
@@ -42,26 +47,8 @@ def locate(name_or_folder: str, *, revision: str | None = None) -> Path:
     return _from_hub(name_or_folder, revision)
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """The architecture of the model in ``folder``. Raises ``CheckpointError``."""
-    path = folder / CONFIG_FILE
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path}: must hold one JSON object")
-    try:
-        return ModelConfig.from_official(fields)
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-
-
 def check_weights(folder: Path) -> None:
-    """Refuse weights that are no complete safetensors file, from its header alone: a pickle is never opened.
-
-    Raises ``CheckpointError``.
-    """
+    """Raise ``CheckpointError`` unless the header is that of a whole safetensors file; a pickle is never opened."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / WEIGHTS_FILE

@@ -11,20 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from toto_core import checkpoint, compile_config
-from toto_core.ahead import Shelf
-from toto_core.cache import empty_suffix
+from toto_core import compile_config
 from toto_core.compile_report import CompileReport
-from toto_core.compiled import Calls
-from toto_core.decode import Carry, Context, Decoder
+from toto_core.compiling.ahead import PackageStore
+from toto_core.compiling.calls import Calls
 from toto_core.device import begin_call, owned, peak_bytes, resolve_device, synchronize
 from toto_core.forecast import Forecast
-from toto_core.forward import First, Newest
 from toto_core.model_files import digest, locate
-from toto_core.requests import ArrayLike, Ask, batches, length, read_context, rides
-from toto_core.sampling import Noise, draw_noise
-from toto_core.scaling import Stats
+from toto_core.requests import ArrayLike, ForecastRequest, batches, joint_contexts, length, read_context
 from toto_core.settings import RuntimeSettings
+from toto_core.toto1 import checkpoint
+from toto_core.toto1.cache import empty_suffix
+from toto_core.toto1.decode import Carry, Context, Decoder
+from toto_core.toto1.forward import FirstPatch, NewestPatch
+from toto_core.toto1.sampling import Noise, draw_noise
+from toto_core.toto1.scaling import Stats
 
 
 class PipelineClosedError(RuntimeError):
@@ -40,7 +41,7 @@ class TotoPipeline:
         settings: RuntimeSettings,
         device: torch.device,
         load_ms: float,
-        shelf: Shelf | None = None,
+        packages: PackageStore | None = None,
     ) -> None:
         self.settings = settings
         self.device = device
@@ -49,12 +50,15 @@ class TotoPipeline:
         self.provenance: dict[str, str] = {}
         """Where the settings came from, for whoever loads by symbol; copied into every run's metadata."""
         self.on_call: Callable[[float, tuple[int, int, int], CompileReport], None] | None = None
-        """Hears of every call: its milliseconds, its context length, steps and samples (0 for the mean path), and
-        what compiling did so far; must not raise."""
-        self._patch_size = decoder.config.patch_size
-        self._calls: Calls | None = Calls(decoder, settings, shelf)
-        self._report = self._calls.report
-        self._cold_start_ms: float | None = None
+        """Called after every forecast with its milliseconds, its context length, steps and samples (0 for the mean
+        path), and what compiling did so far; must not raise."""
+        self.patch_size = decoder.config.patch_size
+        """Time steps in a patch."""
+        self.cold_start_ms: float | None = None
+        """Load and first call together, compilation included; None before the first call."""
+        self._calls: Calls | None = Calls(decoder, settings, packages)
+        self.compile_report = self._calls.report
+        """What compiling did so far."""
 
     @classmethod
     def from_pretrained(
@@ -80,27 +84,13 @@ class TotoPipeline:
         chosen = settings or compile_config.defaults(torch_compile=torch_compile)
         target = resolve_device(device or device_map or "cpu")
         _set_threads(chosen.num_threads)
-        model = checkpoint.load(name_or_dir, revision=revision)
+        folder = locate(name_or_dir, revision=revision)
+        model = checkpoint.load(folder)
         decoder = Decoder(model, precision=chosen.precision).to(target).eval().requires_grad_(False)
-        shelf = Shelf()
+        packages = None
         if artifacts is not None and chosen.compiled:
-            shelf = Shelf(folder=artifacts, model=digest(locate(name_or_dir, revision=revision)))
-        return cls(decoder, chosen, target, _milliseconds(started), shelf)
-
-    @property
-    def patch_size(self) -> int:
-        """Time steps in a patch."""
-        return self._patch_size
-
-    @property
-    def compile_report(self) -> CompileReport:
-        """What compiling did so far."""
-        return self._report
-
-    @property
-    def cold_start_ms(self) -> float | None:
-        """Load and first call together, compilation included; None before the first call."""
-        return self._cold_start_ms
+            packages = PackageStore(folder=artifacts, model=digest(folder))
+        return cls(decoder, chosen, target, _milliseconds(started), packages)
 
     def predict(
         self,
@@ -122,11 +112,10 @@ class TotoPipeline:
         """
         started = time.perf_counter()
         calls = self._open()
-        ask = self._ask(prediction_length, num_samples, samples_per_batch, seed)
-        paths = self._paths(read_context(context, padding_mask, id_mask, self._patch_size), ask)
-        self._report = calls.report
-        self._note(ask, context_length=length(context), latency_ms=_milliseconds(started))
-        return _forecast(paths, ask)
+        request = self._request(prediction_length, num_samples, samples_per_batch, seed)
+        paths = self._paths(read_context(context, padding_mask, id_mask, self.patch_size), request)
+        self._note(request, calls.report, length(context), _milliseconds(started))
+        return _forecast(paths, request)
 
     def predict_many(
         self,
@@ -138,20 +127,19 @@ class TotoPipeline:
     ) -> dict[str, Forecast]:
         """Forecast several series of any lengths, each (time,) or (variate, time), ``series_per_batch`` at a time.
 
-        Series of similar length ride together, the shorter ones padded on the left with what nothing attends:
+        Series of similar length are forecast together, the shorter ones padded on the left with what nothing attends:
         a forecast is that of ``predict`` alone, to float32 rounding. Raises ``RequestError``, which names the
         series.
         """
         started = time.perf_counter()
         calls = self._open()
-        ask = self._ask(prediction_length, num_samples, samples_per_batch, seed)
+        request = self._request(prediction_length, num_samples, samples_per_batch, seed)
         forecasts: dict[str, Forecast] = {}
-        for names, together in rides(contexts, self.settings.series_per_batch, self._patch_size):
-            for name, path in zip(names, self._paths(together, ask), strict=True):
-                forecasts[name] = _forecast(path.unsqueeze(0), ask)
-        self._report = calls.report
+        for names, joint in joint_contexts(contexts, self.settings.series_per_batch, self.patch_size):
+            for name, path in zip(names, self._paths(joint, request), strict=True):
+                forecasts[name] = _forecast(path.unsqueeze(0), request)
         longest = max(map(length, contexts.values()), default=0)
-        self._note(ask, context_length=longest, latency_ms=_milliseconds(started))
+        self._note(request, calls.report, longest, _milliseconds(started))
         return {name: forecasts[name] for name in contexts}
 
     def hold_compilation(self, *, hold: bool = True) -> None:
@@ -172,92 +160,95 @@ class TotoPipeline:
             raise PipelineClosedError("this pipeline was unloaded; load another one")
         return self._calls
 
-    def _ask(
+    def _request(
         self, prediction_length: int, num_samples: int | None, samples_per_batch: int | None, seed: int
-    ) -> Ask:
-        together = self.settings.samples_per_batch if samples_per_batch is None else samples_per_batch
-        return Ask(
+    ) -> ForecastRequest:
+        if samples_per_batch is None:
+            samples_per_batch = self.settings.samples_per_batch
+        return ForecastRequest(
             steps=prediction_length,
             num_samples=num_samples,
-            together=(num_samples or 1) if together is None else together,
+            samples_per_batch=(num_samples or 1) if samples_per_batch is None else samples_per_batch,
             seed=seed,
-            patch_size=self._patch_size,
+            patch_size=self.patch_size,
         )
 
-    def _paths(self, whole: Context, ask: Ask) -> Tensor:
+    def _paths(self, whole: Context, request: ForecastRequest) -> Tensor:
         """Prices (batch, variate, time, sample) of any number of series."""
-        noise = self._noise(ask, variates=whole.series.shape[1])
+        noise = self._noise(request, variates=whole.series.shape[1])
         parts: list[Tensor] = []
         with torch.no_grad():  # not inference_mode: freezing needs tensors that still have version counters
-            for part, real in batches(whole, self.settings, self._patch_size):
-                parts.append(self._forecast(part, ask, noise)[:real])
+            for part, real in batches(whole, self.settings, self.patch_size):
+                parts.append(self._forecast(part, request, noise)[:real])
         synchronize(self.device)
         return torch.cat(parts)
 
-    def _noise(self, ask: Ask, *, variates: int) -> Noise | None:
-        if ask.num_samples is None:
+    def _noise(self, request: ForecastRequest, *, variates: int) -> Noise | None:
+        if request.num_samples is None:
             return None
-        steps = ask.rows if ask.patches == 1 else ask.patches * ask.patch_size
-        noise = draw_noise(ask.seed, num_samples=ask.num_samples, variates=variates, steps=steps)
+        steps = request.rows if request.patches == 1 else request.patches * request.patch_size
+        noise = draw_noise(request.seed, num_samples=request.num_samples, variates=variates, steps=steps)
         return Noise(*(uniform.to(self.device) for uniform in noise))
 
-    def _forecast(self, context: Context, ask: Ask, noise: Noise | None) -> Tensor:
+    def _forecast(self, context: Context, request: ForecastRequest, noise: Noise | None) -> Tensor:
         """Prices (batch, variate, time, sample) of one model call's series, on the CPU."""
         context = context.each(lambda part: part.to(self.device))
         begin_call(self.device)
-        first_noise = None if noise is None else Noise(*(uniform[:, : ask.rows] for uniform in noise))
-        first = self._open().first(context, ask.rows, first_noise, keep=ask.patches > 1)
+        first_noise = None if noise is None else Noise(*(uniform[:, : request.rows] for uniform in noise))
+        first = self._open().first(context, request.rows, first_noise, keep=request.patches > 1)
         if first.carry is None:
             return owned(first.prices)
         total = first.prices.shape[-1]
-        together = min(ask.together, total)
+        size = min(request.samples_per_batch, total)
         chunks = []
-        for start in range(0, total, together):
-            begin = min(start, total - together)  # the last chunk is as wide as the others: one graph for all
-            paths = self._continue(first, first.carry, ask, noise, slice(begin, begin + together))
-            chunks.append(paths[..., : ask.steps, start - begin :])
+        for start in range(0, total, size):
+            begin = min(start, total - size)  # the last chunk is as wide as the others: one graph for all
+            paths = self._continue(first, first.carry, request, noise, slice(begin, begin + size))
+            chunks.append(paths[..., : request.steps, start - begin :])
         return torch.cat(chunks, dim=-1)
 
-    def _continue(self, first: First, carry: Carry, ask: Ask, noise: Noise | None, part: slice) -> Tensor:
+    def _continue(
+        self, first: FirstPatch, carry: Carry, request: ForecastRequest, noise: Noise | None, part: slice
+    ) -> Tensor:
         """All patches of some sample paths, (batch, variate, time, sample), time in whole patches."""
         prices = _fresh(first.prices[..., part].transpose(-1, -2))
         samples = prices.shape[2]
         stats = Stats(*(_fresh(value.unsqueeze(-1).expand(*value.shape, samples)) for value in carry.stats))
-        slots = ask.patches - 1
+        slots = request.patches - 1
         if self.settings.compiled:  # powers of two, so that not every horizon is a graph of its own
             slots = 1 << (slots - 1).bit_length()
         suffix = empty_suffix(carry.prefix, samples=samples, slots=slots)
-        newest, patches = Newest(prices, stats), [prices]
-        for index in range(1, ask.patches):
-            rows = slice(index * ask.patch_size, (index + 1) * ask.patch_size)
+        newest, patches = NewestPatch(prices, stats), [prices]
+        for index in range(1, request.patches):
+            rows = slice(index * request.patch_size, (index + 1) * request.patch_size)
             drawn = None if noise is None else Noise(*(uniform[:, rows, part] for uniform in noise))
             newest = self._open().following(newest, carry, suffix.at(index - 1), drawn)
             patches.append(newest.prices)
         return owned(torch.cat(patches, dim=-1)).transpose(-1, -2)
 
-    def _note(self, ask: Ask, *, context_length: int, latency_ms: float) -> None:
-        if self._cold_start_ms is None:
-            self._cold_start_ms = self.load_ms + latency_ms
-        report = self._report
+    def _note(self, request: ForecastRequest, report: CompileReport, context_length: int, ms: float) -> None:
+        if self.cold_start_ms is None:
+            self.cold_start_ms = self.load_ms + ms
+        self.compile_report = report
         self.last_run_metadata = {
             "torch_compile_success": report.really_compiled,
-            "num_samples_used": ask.num_samples,
+            "num_samples_used": request.num_samples,
             "graphs": report.graphs,
             "graph_breaks": report.graph_breaks,
             "recompiles": report.recompiles,
             "recompile_limit_hit": report.recompile_limit_hit,
             "cudagraph_skips": list(report.cudagraph_skips),
-            "cold_start_ms": self._cold_start_ms,
-            "latency_ms": latency_ms,
+            "cold_start_ms": self.cold_start_ms,
+            "latency_ms": ms,
             "peak_bytes": peak_bytes(self.device),
             **self.provenance,
         }
         if self.on_call is not None:
-            self.on_call(latency_ms, (context_length, ask.steps, ask.num_samples or 0), report)
+            self.on_call(ms, (context_length, request.steps, request.num_samples or 0), report)
 
 
-def _forecast(paths: Tensor, ask: Ask) -> Forecast:
-    if ask.num_samples is None:
+def _forecast(paths: Tensor, request: ForecastRequest) -> Forecast:
+    if request.num_samples is None:
         return Forecast(mean=paths[..., 0])
     return Forecast(mean=paths.mean(-1), samples=paths)
 

@@ -1,9 +1,10 @@
-"""Turns what a caller gives ``predict`` into padded contexts of whole patches, and checks it."""
+"""Checks what a caller gives ``predict`` and turns it into padded contexts of whole patches."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toto_core.decode import Context
 from toto_core.settings import RuntimeSettings, round_up
+from toto_core.toto1.decode import Context
 
 ArrayLike = Any
 """A tensor, a numpy array, or nested sequences of numbers."""
@@ -24,16 +25,16 @@ class RequestError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class ForecastRequest:
     """What is asked of a forecast.
 
-    ``steps`` time steps; ``num_samples`` sample paths, None for the mean path, of which ``together`` are
-    decoded at a time; ``seed`` of the noise. Raises ``RequestError`` for a number outside its range.
+    ``steps`` time steps; ``num_samples`` sample paths, None for the mean path, of which ``samples_per_batch``
+    are decoded at a time; ``seed`` of the noise. Raises ``RequestError`` for a number outside its range.
     """
 
     steps: int
     num_samples: int | None
-    together: int
+    samples_per_batch: int
     seed: int
     patch_size: int
 
@@ -41,7 +42,7 @@ class Ask:
         _check_whole("prediction_length", self.steps, 1, 1_000_000)
         if self.num_samples is not None:
             _check_whole("num_samples", self.num_samples, 1, 1_000_000)
-        _check_whole("samples_per_batch", self.together, 1, 1_000_000)
+        _check_whole("samples_per_batch", self.samples_per_batch, 1, 1_000_000)
         _check_whole("seed", self.seed, -(2**63), 2**63 - 1)
 
     @property
@@ -95,14 +96,14 @@ def batches(context: Context, settings: RuntimeSettings, patch_size: int) -> Ite
     """
     size = settings.series_per_batch
     for start in range(0, context.series.shape[0], size):
-        part = _rows(context, start, size)
+        part = context.each(operator.itemgetter(slice(start, start + size)))
         real = part.series.shape[0]
         if settings.compiled:
             part = _pad_to_bucket(_pad_rows(part, size - real), settings.context_bucket, patch_size)
         yield part, real
 
 
-def rides(
+def joint_contexts(
     contexts: Mapping[str, ArrayLike], size: int, patch_size: int
 ) -> Iterator[tuple[list[str], Context]]:
     """At most ``size`` series of one number of variates and of similar length, by name, as one ``Context``.
@@ -114,8 +115,8 @@ def rides(
     for _, group in itertools.groupby(alike, key=lambda name: read[name].series.shape[1]):
         names = list(group)
         for start in range(0, len(names), size):
-            riding = names[start : start + size]
-            yield riding, _together([read[name] for name in riding], patch_size)
+            chosen = names[start : start + size]
+            yield chosen, _joined([read[name] for name in chosen], patch_size)
 
 
 def _read_one(name: str, context: ArrayLike, patch_size: int) -> Context:
@@ -128,16 +129,15 @@ def _read_one(name: str, context: ArrayLike, patch_size: int) -> Context:
     return one
 
 
-def _together(contexts: Sequence[Context], patch_size: int) -> Context:
+def _joined(contexts: Sequence[Context], patch_size: int) -> Context:
     """One context of several series without groups, left-padded to the longest with what nothing attends."""
     longest = max(context.series.shape[-1] for context in contexts)
     missing = [longest - context.series.shape[-1] for context in contexts]
     pad = torch.nn.functional.pad
     series = torch.cat([pad(c.series, (m, 0)) for c, m in zip(contexts, missing, strict=True)])
     valid = torch.cat([pad(c.valid, (m, 0)) for c, m in zip(contexts, missing, strict=True)])
-    if not any(missing):
-        return Context(series, valid, None, None)
-    return Context(series, valid, None, torch.tensor([m // patch_size for m in missing]))
+    pad_patches = torch.tensor([m // patch_size for m in missing]) if any(missing) else None
+    return Context(series, valid, None, pad_patches)
 
 
 def _pad_to_bucket(context: Context, bucket: int, patch_size: int) -> Context:
@@ -154,10 +154,6 @@ def _pad_to_bucket(context: Context, bucket: int, patch_size: int) -> Context:
     before = torch.zeros(rows, dtype=torch.int64) if context.pad_patches is None else context.pad_patches
     pad_patches = before + added_patches
     return Context(pad(context.series, (added, 0)), pad(context.valid, (added, 0)), groups, pad_patches)
-
-
-def _rows(context: Context, start: int, size: int) -> Context:
-    return context.each(lambda part: part[start : start + size])
 
 
 def _pad_rows(context: Context, missing: int) -> Context:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from toto_core.series_columns import SeriesError
-from toto_core.series_reading import SUFFIXES, PriceColumns, file_suffix, read_columns
-from toto_core.series_repair import describe_gaps, in_time_order
+from toto_core.prices.columns import PriceTable, SeriesError
+from toto_core.prices.reading import SUFFIXES, file_suffix, read_columns
+from toto_core.prices.repair import describe_gaps, in_time_order
 from toto_core.symbols import SymbolError, parse_symbol
 
 __all__ = ["EMBEDDED", "PriceSeries", "SeriesError", "available_symbols", "find_series", "read_series"]
@@ -189,8 +189,8 @@ def _label(path: Path) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def _series(columns: PriceColumns, symbol: str, source: str, label: str, minimum_points: int) -> PriceSeries:
-    timestamps, close, repairs = in_time_order(columns.stamps, columns.prices)
+def _series(table: PriceTable, symbol: str, source: str, label: str, minimum_points: int) -> PriceSeries:
+    timestamps, close, repairs = in_time_order(table.stamps, table.prices)
     if close.size < minimum_points:
         raise SeriesError(
             f"{label}: {close.size} points where context length + prediction length needs {minimum_points}: "
@@ -201,5 +201,5 @@ def _series(columns: PriceColumns, symbol: str, source: str, label: str, minimum
         source=source,
         timestamps=timestamps,
         close=close,
-        repairs=(*columns.notices, *repairs, *describe_gaps(timestamps)),
+        repairs=(*table.columns.notices, *repairs, *describe_gaps(timestamps)),
     )

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.support.golden import CASES, GoldenCase, golden_case, horizons_of
-from toto_core.config import ModelConfig
-from toto_core.decode import Decoder
-from toto_core.model import TotoModel
 from toto_core.pipeline import TotoPipeline
 from toto_core.settings import RuntimeSettings
+from toto_core.toto1.decode import Decoder
+from toto_core.toto1.model import TotoModel
+from toto_core.toto1.model_config import ModelConfig
 
 # Every test here compiles, which is slow. torch's compiler imports a part of torch that warns about itself.
 pytestmark = [

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.support.golden import golden_case
-from toto_core import RuntimeSettings, TotoPipeline, checkpoint, compile_config
-from toto_core.decode import Decoder
+from toto_core import RuntimeSettings, TotoPipeline, compile_config
 from toto_core.device import DeviceError
 from toto_core.forecast import Forecast
-from toto_core.model_files import CheckpointError
+from toto_core.model_files import CheckpointError, locate
 from toto_core.pipeline import PipelineClosedError
 from toto_core.requests import RequestError
 from toto_core.series import find_series
+from toto_core.toto1 import checkpoint
+from toto_core.toto1.decode import Decoder
 
 CONTEXT, PATCH = 512, 32
 
@@ -209,7 +210,7 @@ def test_a_model_that_is_not_there_and_a_device_that_is_not_known_are_refused() 
 
 
 def test_a_folder_forecasts_like_the_model_saved_into_it(mini: TotoPipeline, tmp_path: Path) -> None:
-    checkpoint.save(checkpoint.load("toto-mini"), tmp_path / "copy")
+    checkpoint.save(checkpoint.load(locate("toto-mini")), tmp_path / "copy")
     context, _ = histories("AMD", 1, 40)
     copied = TotoPipeline.from_pretrained(str(tmp_path / "copy")).predict(context, 40, 8)
     assert torch.equal(samples_of(copied), samples_of(mini.predict(context, 40, 8)))

@@ -7,12 +7,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from toto_core import checkpoint
-from toto_core.model import TotoModel
 from toto_core.model_files import WEIGHTS_FILE, digest, locate
 from toto_core.pipeline import TotoPipeline
 from toto_core.series import PriceSeries, available_symbols, find_series
 from toto_core.settings import RuntimeSettings
+from toto_core.toto1 import checkpoint
+from toto_core.toto1.model import TotoModel
 from toto_core.training.__main__ import main, train
 from toto_core.training.card import CARD_FILE, TrainingRecord, Weights, card
 from toto_core.training.data import TRAIN_END, synthetic_walk, training_batch
@@ -191,7 +191,7 @@ def test_the_shipped_weights_are_about_as_good_as_the_last_value(series: dict[st
 def test_the_shipped_card_is_of_the_shipped_weights() -> None:
     folder = locate("toto-mini")
     text = (folder / CARD_FILE).read_text(encoding="utf-8")
-    model = checkpoint.load("toto-mini")
+    model = checkpoint.load(locate("toto-mini"))
     assert model.config == MINI
     assert digest(folder) in text
     assert f"{sum(parameter.numel() for parameter in model.parameters()):,}" in text

@@ -1,6 +1,6 @@
 """Makes real child processes fail: a ``sitecustomize`` module on their path, and nothing in the product.
 
-It wraps ``toto_core.compiled.Calls`` in the child as soon as that module is imported, so that some
+It wraps ``toto_core.compiling.calls.Calls`` in the child as soon as that module is imported, so that some
 settings do what the test wants and all others are left alone.
 """
 
@@ -16,7 +16,7 @@ import importlib.abc, importlib.machinery, sys
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "toto_core.compiled":
+        if name != "toto_core.compiling.calls":
             return None
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(name, path)

@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from toto_core.checkpoint import from_official
-from toto_core.config import ModelConfig
-from toto_core.decode import Context, Decoder
-from toto_core.model import TotoModel
 from toto_core.pipeline import TotoPipeline
 from toto_core.requests import read_context
 from toto_core.settings import RuntimeSettings
+from toto_core.toto1.checkpoint import from_official
+from toto_core.toto1.decode import Context, Decoder
+from toto_core.toto1.model import TotoModel
+from toto_core.toto1.model_config import ModelConfig
 
 FOLDER = Path(__file__).parents[1] / "data" / "golden"
 CASES = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))

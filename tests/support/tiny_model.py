@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from toto_core import checkpoint
-from toto_core.config import ModelConfig
-from toto_core.model import TotoModel
+from toto_core.toto1 import checkpoint
+from toto_core.toto1.model import TotoModel
+from toto_core.toto1.model_config import ModelConfig
 
 TINY = ModelConfig(
     patch_size=16,

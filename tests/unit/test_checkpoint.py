@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.golden import golden_case, write_official_folder
-from toto_core import checkpoint
-from toto_core.model_files import CheckpointError
+from toto_core.model_files import CheckpointError, locate
+from toto_core.toto1 import checkpoint
 
 CASE = "grouped_padded"
 
@@ -22,14 +22,14 @@ def folder(tmp_path: Path) -> Path:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(CheckpointError) as refused:
-        checkpoint.load(str(folder))
+        checkpoint.load(locate(str(folder)))
     assert "\n" not in str(refused.value)
     assert str(folder) in str(refused.value)
     return str(refused.value)
 
 
 def test_an_official_folder_is_loaded_ready_for_inference(folder: Path) -> None:
-    model = checkpoint.load(str(folder))
+    model = checkpoint.load(locate(str(folder)))
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     expected = golden_case(CASE).model.state_dict()
@@ -38,7 +38,7 @@ def test_an_official_folder_is_loaded_ready_for_inference(folder: Path) -> None:
 
 
 def test_saving_gives_back_the_official_names_and_the_very_same_bytes(folder: Path, tmp_path: Path) -> None:
-    checkpoint.save(checkpoint.load(str(folder)), tmp_path / "new" / "copy")
+    checkpoint.save(checkpoint.load(locate(str(folder))), tmp_path / "new" / "copy")
 
     original = load_file(folder / "model.safetensors")
     saved = load_file(tmp_path / "new" / "copy" / "model.safetensors")
@@ -54,15 +54,15 @@ def test_saving_gives_back_the_official_names_and_the_very_same_bytes(folder: Pa
 def test_a_model_can_be_saved_over_the_files_it_was_loaded_from(folder: Path) -> None:
     before = (folder / "model.safetensors").read_bytes()
     for _ in range(2):
-        checkpoint.save(checkpoint.load(str(folder)), folder)
-    loaded = checkpoint.load(str(folder)).state_dict()
+        checkpoint.save(checkpoint.load(locate(str(folder))), folder)
+    loaded = checkpoint.load(locate(str(folder))).state_dict()
     expected = golden_case(CASE).model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.items())
     assert len((folder / "model.safetensors").read_bytes()) == pytest.approx(len(before), rel=0.01)
 
 
 def test_a_loaded_model_does_not_need_its_file_any_more(folder: Path) -> None:
-    model = checkpoint.load(str(folder))
+    model = checkpoint.load(locate(str(folder)))
     (folder / "model.safetensors").write_bytes(b"")
     expected = golden_case(CASE).model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
@@ -77,7 +77,7 @@ def test_the_names_of_a_fused_swiglu_are_accepted(folder: Path) -> None:
     assert fused.keys() != weights.keys()
     save_file(fused, folder / "model.safetensors")
 
-    loaded = checkpoint.load(str(folder)).state_dict()
+    loaded = checkpoint.load(locate(str(folder))).state_dict()
     expected = golden_case(CASE).model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.items())
 
@@ -86,13 +86,16 @@ def test_the_rotary_constants_of_older_checkpoints_are_ignored(folder: Path) -> 
     weights = load_file(folder / "model.safetensors")
     constants = {"model.transformer.rotary_emb.freqs": torch.ones(8)}
     save_file(weights | constants, folder / "model.safetensors")
-    assert checkpoint.load(str(folder)).state_dict().keys() == golden_case(CASE).model.state_dict().keys()
+    assert (
+        checkpoint.load(locate(str(folder))).state_dict().keys()
+        == golden_case(CASE).model.state_dict().keys()
+    )
 
 
 def test_half_precision_weights_are_loaded_in_float32(folder: Path) -> None:
     weights = {name: t.bfloat16() for name, t in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors")
-    loaded = checkpoint.load(str(folder)).state_dict()
+    loaded = checkpoint.load(locate(str(folder))).state_dict()
     assert {tensor.dtype for tensor in loaded.values()} == {torch.float32}
 
 
@@ -152,6 +155,6 @@ def test_an_unknown_tensor_is_named(folder: Path) -> None:
 
 
 def test_the_shipped_model_loads_and_has_fewer_than_four_million_parameters() -> None:
-    model = checkpoint.load("toto-mini")
+    model = checkpoint.load(locate("toto-mini"))
     assert model.config.patch_size == 32
     assert 1_000_000 < sum(parameter.numel() for parameter in model.parameters()) <= 4_000_000

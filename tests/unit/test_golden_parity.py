@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tests.support.golden import CASES, QUANTILES, SAMPLES, GoldenCase, golden_case, horizons_of
-from toto_core.cache import empty_suffix
-from toto_core.decode import Context, Prediction
 from toto_core.forecast import Forecast
-from toto_core.scaling import Stats
 from toto_core.settings import RuntimeSettings
+from toto_core.toto1.cache import empty_suffix
+from toto_core.toto1.decode import Context, Prediction
+from toto_core.toto1.scaling import Stats
 
 ELEMENTWISE = 1e-4
 TYPICAL = 1e-5

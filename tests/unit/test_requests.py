@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toto_core.decode import Context
 from toto_core.requests import RequestError, batches, read_context
 from toto_core.settings import RuntimeSettings
+from toto_core.toto1.decode import Context
 
 PATCH = 4
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from toto_core.sampling import (
+from toto_core.toto1.sampling import (
     EXTREME,
     Mixture,
     draw_noise,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from toto_core.scaling import MINIMUM_SCALE, Stats, patches, scale_context, scale_step
+from toto_core.toto1.scaling import MINIMUM_SCALE, Stats, patches, scale_context, scale_step
 
 PATCH = 4
 Floats = NDArray[np.float64]

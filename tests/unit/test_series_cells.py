@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toto_core.series_cells import parse_prices, parse_stamps
+from toto_core.prices.cells import parse_prices, parse_stamps
 
 # Shapes of times, many of which do not exist, such as the 39th of month 19.
 DATE = r"[0-9]{4}-[01][0-9]-[0-3][0-9]"

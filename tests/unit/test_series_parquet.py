@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toto_core.series_columns import SeriesError
-from toto_core.series_reading import PriceColumns, read_columns
+from toto_core.prices.columns import PriceTable, SeriesError
+from toto_core.prices.reading import read_columns
 
 
-def read_parquet(content: bytes) -> PriceColumns:
+def read_parquet(content: bytes) -> PriceTable:
     return read_columns(content, ".parquet", "X")
 
 
@@ -51,7 +51,7 @@ def bytes_of_frame(frame: pd.DataFrame) -> bytes:
     return sink.getvalue()
 
 
-def hours(columns: PriceColumns) -> list[str]:
+def hours(columns: PriceTable) -> list[str]:
     return [str(stamp) for stamp in columns.stamps.astype("datetime64[h]")]
 
 

@@ -7,27 +7,27 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toto_core.series_columns import SeriesError
-from toto_core.series_reading import SUFFIXES, PriceColumns, read_columns
+from toto_core.prices.columns import PriceTable, SeriesError
+from toto_core.prices.reading import SUFFIXES, read_columns
 
 GOOD_CSV = "timestamp,close\n2024-01-01,10\n2024-01-02,11\n2024-01-03,12\n"
 NO_TIME = ": no column 'timestamp', 'datetime', 'date' or 'time'"
 
 
-def read_csv(text: str | bytes) -> PriceColumns:
+def read_csv(text: str | bytes) -> PriceTable:
     return read_columns(text.encode() if isinstance(text, str) else text, ".csv", "X")
 
 
 def refusal_or_sound_columns(content: bytes, suffix: str) -> str | None:
     try:
-        columns = read_columns(content, suffix, "X")
+        table = read_columns(content, suffix, "X")
     except SeriesError as refusal:
         (line,) = str(refusal).splitlines()
         return line
-    assert columns.stamps.shape == columns.prices.shape
-    assert columns.stamps.size > 0
-    assert not np.any(np.isnat(columns.stamps))
-    assert np.all(np.isfinite(columns.prices) & (columns.prices > 0))
+    assert table.stamps.shape == table.prices.shape
+    assert table.stamps.size > 0
+    assert not np.any(np.isnat(table.stamps))
+    assert np.all(np.isfinite(table.prices) & (table.prices > 0))
     return None
 
 
@@ -65,29 +65,29 @@ def refusal_of(content: str | bytes, suffix: str = ".csv") -> str:
     ],
 )
 def test_ways_to_write_the_same_rows_give_the_same_columns(text: str) -> None:
-    columns = read_csv(text)
-    assert columns.stamps.astype("datetime64[D]").astype(str).tolist() == [
+    table = read_csv(text)
+    assert table.stamps.astype("datetime64[D]").astype(str).tolist() == [
         "2024-01-01",
         "2024-01-02",
         "2024-01-03",
     ]
-    assert columns.prices.tolist() == [10.0, 11.0, 12.0]
-    assert columns.notices == ()
+    assert table.prices.tolist() == [10.0, 11.0, 12.0]
+    assert table.columns.notices == ()
 
 
 def test_the_adjusted_close_is_preferred_and_that_is_said() -> None:
-    columns = read_csv("date,Close,Adj Close\n2024-01-01,10,5\n2024-01-02,11,5.5\n")
-    assert columns.prices.tolist() == [5.0, 5.5]
-    assert columns.notices == ("column 'adj close' used rather than 'close'",)
+    table = read_csv("date,Close,Adj Close\n2024-01-01,10,5\n2024-01-02,11,5.5\n")
+    assert table.prices.tolist() == [5.0, 5.5]
+    assert table.columns.notices == ("column 'adj close' used rather than 'close'",)
 
 
 def test_the_adjusted_close_alone_is_enough() -> None:
-    assert read_csv("date,adj_close\n2024-01-01,5\n").notices == ()
+    assert read_csv("date,adj_close\n2024-01-01,5\n").columns.notices == ()
 
 
 def test_the_finer_time_column_is_used_when_there_are_several() -> None:
-    columns = read_csv("date,datetime,close\n2024-01-01,2024-01-01T10:00,1\n2024-01-01,2024-01-01T11:00,2\n")
-    assert columns.stamps.astype("datetime64[h]").astype(str).tolist() == ["2024-01-01T10", "2024-01-01T11"]
+    table = read_csv("date,datetime,close\n2024-01-01,2024-01-01T10:00,1\n2024-01-01,2024-01-01T11:00,2\n")
+    assert table.stamps.astype("datetime64[h]").astype(str).tolist() == ["2024-01-01T10", "2024-01-01T11"]
 
 
 @pytest.mark.parametrize(

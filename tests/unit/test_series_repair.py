@@ -7,7 +7,7 @@ import numpy.typing as npt
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toto_core.series_repair import describe_gaps, in_time_order
+from toto_core.prices.repair import describe_gaps, in_time_order
 
 DAY = timedelta(days=1)
 MONDAY = datetime(2024, 1, 1)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from toto_core import checkpoint
-from toto_core.model_files import WEIGHTS_FILE, CheckpointError, digest
+from toto_core.model_files import WEIGHTS_FILE, CheckpointError, digest, locate
 from toto_core.pipeline import TotoPipeline
 from toto_core.series import PriceSeries, available_symbols, find_series
 from toto_core.settings import RuntimeSettings
+from toto_core.toto1 import checkpoint
 from toto_core.training.card import CARD_FILE, TrainingRecord, Weights, card
 from toto_core.training.fit import THREADS, Plan, fit
 from toto_core.training.held_out import average_ratio, held_out_scores
@@ -58,7 +58,7 @@ def write_card(folder: Path, series: Mapping[str, PriceSeries]) -> None:
     """
     # absolute, so that a folder called toto-mini is not taken for the embedded model
     whole = folder.resolve()
-    model = checkpoint.load(str(whole))
+    model = checkpoint.load(locate(str(whole)))
     weights = Weights(
         config=model.config,
         parameters=sum(parameter.numel() for parameter in model.parameters()),

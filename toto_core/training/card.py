@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from toto_core.config import ModelConfig
 from toto_core.series import PriceSeries
+from toto_core.toto1.model_config import ModelConfig
 from toto_core.training.fit import Plan
 from toto_core.training.held_out import CONTEXT, HORIZONS, SAMPLES, WINDOWS, average_ratio
 from toto_core.training.scoring import Score

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toto_core.config import ModelConfig
-from toto_core.decode import Decoder
-from toto_core.model import TotoModel
-from toto_core.sampling import Mixture
+from toto_core.toto1.decode import Decoder
+from toto_core.toto1.model import TotoModel
+from toto_core.toto1.model_config import ModelConfig
+from toto_core.toto1.sampling import Mixture
 from toto_core.training.data import TRAIN_END, VALIDATION_END, Prices, training_batch
 from toto_core.training.scoring import one_patch_median, score
 
@@ -80,10 +80,7 @@ def fit(series: Mapping[str, Prices], plan: Plan, report: Callable[[str], None])
 
 
 def next_patch_loss(model: TotoModel, series: Tensor) -> Tensor:
-    """Mean negative log-likelihood of every next patch.
-
-    ``series`` is (batch, variate, time) in whole patches.
-    """
+    """Mean negative log-likelihood of every next patch. ``series`` is (batch, variate, time) in whole patches."""
     size = model.config.patch_size
     valid = torch.ones_like(series, dtype=torch.bool)
     groups = torch.zeros((*series.shape[:2], series.shape[2] // size), dtype=torch.long)

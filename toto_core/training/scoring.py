@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from toto_core.decode import Context, Decoder
-from toto_core.sampling import draw_noise, sample
+from toto_core.toto1.decode import Context, Decoder
+from toto_core.toto1.sampling import draw_noise, sample
 
 Prices = NDArray[np.float64]
 Median = Callable[[NDArray[np.float32], int], NDArray[np.float64]]

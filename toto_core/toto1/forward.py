@@ -6,27 +6,27 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from toto_core.cache import Suffix
-from toto_core.decode import Carry, Context, Decoder, Prediction
-from toto_core.sampling import Noise, mixture_mean, sample, without_extremes
-from toto_core.scaling import Stats
+from toto_core.toto1.cache import Suffix
+from toto_core.toto1.decode import Carry, Context, Decoder, Prediction
+from toto_core.toto1.sampling import Noise, mixture_mean, sample, without_extremes
+from toto_core.toto1.scaling import Stats
 
 
-class First(NamedTuple):
+class FirstPatch(NamedTuple):
     """The first patch of a forecast, prices (batch, variate, row, sample), and what later steps need."""
 
     prices: Tensor
     carry: Carry | None
 
 
-class Newest(NamedTuple):
+class NewestPatch(NamedTuple):
     """The newest patch of every path, prices (batch, variate, sample, patch_size), and its statistics."""
 
     prices: Tensor
     stats: Stats
 
 
-def first(decoder: Decoder, context: Context, rows: int, noise: Noise | None, *, keep: bool) -> First:
+def first(decoder: Decoder, context: Context, rows: int, noise: Noise | None, *, keep: bool) -> FirstPatch:
     """Prefill and the first ``rows`` steps; ``noise`` (variate, row, sample), None for the mean path.
 
     ``keep`` asks for the carry that ``following`` needs.
@@ -38,16 +38,18 @@ def first(decoder: Decoder, context: Context, rows: int, noise: Noise | None, *,
         shape = (*prediction.loc.shape, rows, noise.component.shape[-1])
         scaled = sample(prediction.mixture, *(uniform.expand(shape) for uniform in noise))
     prices = prediction.loc[..., None, None] + prediction.scale[..., None, None] * scaled
-    return First(without_extremes(prices), carry if keep else None)
+    return FirstPatch(without_extremes(prices), carry if keep else None)
 
 
-def following(decoder: Decoder, newest: Newest, carry: Carry, suffix: Suffix, noise: Noise | None) -> Newest:
+def following(
+    decoder: Decoder, newest: NewestPatch, carry: Carry, suffix: Suffix, noise: Noise | None
+) -> NewestPatch:
     """Feed back the newest patch and forecast the next; ``noise`` is (variate, step, sample).
 
     ``suffix`` is written in place.
     """
     prediction, stats = decoder.step(newest.prices, newest.stats, carry, suffix)
-    return Newest(without_extremes(_next_prices(prediction, noise)), stats)
+    return NewestPatch(without_extremes(_next_prices(prediction, noise)), stats)
 
 
 def _next_prices(prediction: Prediction, noise: Noise | None) -> Tensor:

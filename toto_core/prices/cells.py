@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from toto_core.symbols import quoted
 
@@ -42,6 +41,8 @@ def parse_stamps(cells: Sequence[str]) -> npt.NDArray[np.datetime64]:
     A cell is an ISO date or date and time (without an offset it is taken as UTC), or whole epoch
     seconds (10 digits) or milliseconds (13 digits).
     """
+    import pandas as pd  # takes long to import, and only a file's text needs it
+
     iso = [cell if _ISO_STAMP.fullmatch(cell) else "" for cell in cells]
     parsed = pd.to_datetime(iso, format="ISO8601", utc=True, errors="coerce").tz_localize(None).to_numpy()
     unit, _ = np.datetime_data(parsed.dtype)

@@ -1,13 +1,24 @@
-"""The architecture of a Toto model, read from and written to the official ``config.json`` fields."""
+"""The architecture of a Toto model, read from and written to the official ``config.json``; needs no torch."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+"""The two files of a model's folder in the official layout."""
 
 PATCH_SCALER = "<class 'model.scaler.CausalPatchStdMeanScaler'>"
 STUDENT_T_MIXTURE = "<class 'model.distribution.MixtureOfStudentTsOutput'>"
+
+_SIZES = ("patch_size", "embed_dim", "num_layers", "num_heads", "mlp_hidden_dim", "spacewise_every_n_layers")
+
+
+class CheckpointError(ValueError):
+    """The model cannot be loaded; the message is one line that names it, the reason, and what to do."""
 
 
 class ConfigError(ValueError):
@@ -35,7 +46,7 @@ class ModelConfig:
     scale_factor_exponent: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "embed_dim", "num_layers", "num_heads", "mlp_hidden_dim", "k_components"):
+        for name in (*_SIZES[:-1], "k_components"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"config: {name} must be at least 1, not {getattr(self, name)}")
         if self.embed_dim % (2 * self.num_heads):
@@ -72,12 +83,7 @@ class ModelConfig:
         """
         try:
             return cls(
-                patch_size=int(fields["patch_size"]),
-                embed_dim=int(fields["embed_dim"]),
-                num_layers=int(fields["num_layers"]),
-                num_heads=int(fields["num_heads"]),
-                mlp_hidden_dim=int(fields["mlp_hidden_dim"]),
-                spacewise_every_n_layers=int(fields["spacewise_every_n_layers"]),
+                **{name: int(fields[name]) for name in _SIZES},
                 k_components=_components(fields),
                 spacewise_first=bool(fields.get("spacewise_first", True)),
                 dropout=float(fields.get("dropout", 0.0)),
@@ -108,6 +114,21 @@ class ModelConfig:
             "stabilize_with_global": self.stabilize_with_global,
             "scale_factor_exponent": self.scale_factor_exponent,
         }
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The architecture of the model in ``folder``. Raises ``CheckpointError``."""
+    path = folder / CONFIG_FILE
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path}: must hold one JSON object")
+    try:
+        return ModelConfig.from_official(fields)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _components(fields: Mapping[str, Any]) -> int:

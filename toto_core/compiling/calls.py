@@ -1,70 +1,70 @@
-"""Turns a decoder into the two calls a forecast is made of, run as their settings say; calls ``torch.compile``."""
+"""Runs the two calls of a forecast as the settings say: eagerly, or compiled just in time or ahead of time."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-import torch._inductor.config as inductor_config
 
-from toto_core import forward
-from toto_core.ahead import NEWEST_TEMPLATE, Ahead, Result, Shelf, first_template
-from toto_core.cache import Suffix
 from toto_core.compile_report import CompileReport
-from toto_core.decode import Carry, Context, Decoder, LayerOps
-from toto_core.forward import First, Newest
-from toto_core.packages import leaves
-from toto_core.sampling import Noise
+from toto_core.compiling.ahead import NEWEST_TEMPLATE, AheadOfTime, PackageStore, Result, first_template
+from toto_core.compiling.packages import flatten
+from toto_core.compiling.tally import Tally, counts
 from toto_core.settings import RuntimeSettings
-from toto_core.tally import Tally, counts
+from toto_core.toto1 import forward
+from toto_core.toto1.cache import Suffix
+from toto_core.toto1.decode import Carry, Context, Decoder, LayerOps
+from toto_core.toto1.forward import FirstPatch, NewestPatch
+from toto_core.toto1.sampling import Noise
 
 
 class Calls:
-    """The calls of one decoder under one settings: ``first`` and ``following``, with what compiling them did.
+    """``first`` and ``following`` of one decoder under one configuration, with what compiling them did.
 
-    A whole static graph on a CPU is compiled ahead of time, into packages on ``shelf``; a repeated layer, a
+    A whole static graph on a CPU is compiled ahead of time, into ``packages``; a repeated layer, a
     dynamic graph and anything on a GPU (only there CUDA graphs exist) just in time. Either happens inside the
     first call of every new shape. A call may raise whatever torch's compiler raises; the caller decides
     whether to go on in eager mode. While ``hold`` is true nothing is compiled: unknown shapes run eagerly.
     """
 
-    def __init__(self, decoder: Decoder, settings: RuntimeSettings, shelf: Shelf | None = None) -> None:
+    def __init__(
+        self, decoder: Decoder, settings: RuntimeSettings, packages: PackageStore | None = None
+    ) -> None:
         self.settings = settings
         self.hold = False
         self._decoder = decoder
         self._tally = Tally(CompileReport(requested=settings.compiled))
-        self._ahead: Ahead | None = None
+        self._ahead: AheadOfTime | None = None
         self._seen: set[tuple[Any, ...]] = set()
         decoder.ops = LayerOps()
         self._first, self._following = _bound(decoder)
         if not settings.compiled:
             return
         if settings.compile_scope == "layer":
-            decoder.ops = _compiled_layers(settings)
+            decoder.ops = LayerOps(**{name: _compile(op, settings) for name, op in vars(decoder.ops).items()})
         elif settings.dynamic or decoder.fold_weight.device.type != "cpu":
             self._first = _compile(self._first, settings)
             self._following = _compile(self._following, settings)
         else:
-            self._ahead = Ahead(decoder, settings, shelf or Shelf(), self._tally)
+            self._ahead = AheadOfTime(decoder, settings, packages or PackageStore(), self._tally)
 
     @property
     def report(self) -> CompileReport:
         """What compiling did so far."""
         return self._tally.report
 
-    def first(self, context: Context, rows: int, noise: Noise | None, *, keep: bool) -> First:
+    def first(self, context: Context, rows: int, noise: Noise | None, *, keep: bool) -> FirstPatch:
         """``forward.first`` under the settings."""
 
-        def call(context: Context, noise: Noise | None) -> First:
+        def call(context: Context, noise: Noise | None) -> FirstPatch:
             return self._first(context, rows, noise, keep=keep)
 
-        variant, arguments = (
-            (rows, keep, context.groups is None, context.pad_patches is None),
-            (context, noise),
-        )
+        variant = (rows, keep, context.groups is None, context.pad_patches is None)
+        arguments = (context, noise)
         if self._ahead is None:
             return self._just_in_time("first", variant, call, arguments)
         template = first_template(
@@ -75,9 +75,12 @@ class Calls:
         )
         return self._ahead.run("first", variant, call, template, arguments, hold=self.hold)
 
-    def following(self, newest: Newest, carry: Carry, suffix: Suffix, noise: Noise | None) -> Newest:
+    def following(
+        self, newest: NewestPatch, carry: Carry, suffix: Suffix, noise: Noise | None
+    ) -> NewestPatch:
         """``forward.following`` under the settings."""
-        variant, arguments = (carry.groups is None, carry.visible is None), (newest, carry, suffix, noise)
+        variant = (carry.groups is None, carry.visible is None)
+        arguments = (newest, carry, suffix, noise)
         if self._ahead is None:
             return self._just_in_time("next", variant, self._following, arguments)
         return self._ahead.run("next", variant, self._following, NEWEST_TEMPLATE, arguments, hold=self.hold)
@@ -88,17 +91,13 @@ class Calls:
         """``call(*arguments)``, which torch may compile inside; in eager mode nothing but that."""
         if not self.settings.compiled:
             return call(*arguments)
-        shape = (name, *variant, *(leaf.shape for leaf in leaves(arguments)))
+        shape = (name, *variant, *(leaf.shape for leaf in flatten(arguments)))
         if self.hold:
             return self._held(shape, call, arguments)
-        if self.settings.freezing and shape not in self._seen:
-            # packed weights come from the global setting at the time a shape compiles, not from options=
-            freezing = inductor_config.patch(freezing=True)
-        else:
-            freezing = contextlib.nullcontext()
+        packed = self.settings.freezing and shape not in self._seen
         before, started = counts(), time.perf_counter()
         try:
-            with freezing:
+            with _freezing() if packed else contextlib.nullcontext():
                 result = call(*arguments)
         finally:
             self._tally.add(name, before, counts(), time.perf_counter() - started)
@@ -115,13 +114,21 @@ class Calls:
             return call(*arguments)
 
 
-def _bound(decoder: Decoder) -> tuple[Callable[..., First], Callable[..., Newest]]:
+def _freezing() -> AbstractContextManager[Any]:
+    """Packs the weights in: torch reads this global when a shape compiles, and ignores it among the options."""
+    import torch._inductor.config as inductor_config  # here, because it takes seconds and eager mode needs none
+
+    patch: AbstractContextManager[Any] = inductor_config.patch(freezing=True)
+    return patch
+
+
+def _bound(decoder: Decoder) -> tuple[Callable[..., FirstPatch], Callable[..., NewestPatch]]:
     """Both calls of one decoder, as plain functions: torch compiles by code object."""
 
-    def first(context: Context, rows: int, noise: Noise | None, *, keep: bool) -> First:
+    def first(context: Context, rows: int, noise: Noise | None, *, keep: bool) -> FirstPatch:
         return forward.first(decoder, context, rows, noise, keep=keep)
 
-    def following(newest: Newest, carry: Carry, suffix: Suffix, noise: Noise | None) -> Newest:
+    def following(newest: NewestPatch, carry: Carry, suffix: Suffix, noise: Noise | None) -> NewestPatch:
         return forward.following(decoder, newest, carry, suffix, noise)
 
     return first, following
@@ -136,13 +143,4 @@ def _compile(function: Callable[..., Any], settings: RuntimeSettings) -> Callabl
         dynamic=settings.dynamic,
         recompile_limit=settings.recompile_limit,
         isolate_recompiles=True,  # Dynamo's cache is per code object: without it pipelines use up one limit
-    )
-
-
-def _compiled_layers(settings: RuntimeSettings) -> LayerOps:
-    plain = LayerOps()
-    return LayerOps(
-        space=_compile(plain.space, settings),
-        time=_compile(plain.time, settings),
-        step=_compile(plain.step, settings),
     )

@@ -1,13 +1,10 @@
-"""What compiling did, added up from torch's global counters over our own calls only."""
+"""What compiling did, added up from torch's global counters over one pipeline's own calls."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
-
-import torch._dynamo
-from torch._dynamo.utils import counters
 
 from toto_core.compile_report import CompileReport
 
@@ -37,29 +34,18 @@ class Tally:
             return
         report = self.report
         fell_back = after.frames - after.frames_ok > before.frames - before.frames_ok
-        self._graphs[call] += after.graphs > before.graphs
         self.report = replace(
             report,
-            graphs=report.graphs + after.graphs - before.graphs,
             graph_breaks=report.graph_breaks + after.breaks - before.breaks,
-            recompiles=self._recompiles(),
             recompile_limit_hit=report.recompile_limit_hit or fell_back or after.limits > before.limits,
             cudagraph_skips=report.cudagraph_skips + (_skip_reasons() if after.skips > before.skips else ()),
-            compile_seconds=round(report.compile_seconds + seconds, 3),
-            cache_hits=report.cache_hits + after.cache_hits - before.cache_hits,
         )
+        graphs, found = after.graphs - before.graphs, after.cache_hits - before.cache_hits
+        self._add_graphs(call, graphs, seconds, found=found)
 
     def add_package(self, call: str, seconds: float, *, found: bool) -> None:
         """Account for one ahead-of-time graph of ``call``, ``found`` on disk or compiled just now."""
-        report = self.report
-        self._graphs[call] += 1
-        self.report = replace(
-            report,
-            graphs=report.graphs + 1,
-            recompiles=self._recompiles(),
-            compile_seconds=round(report.compile_seconds + seconds, 3),
-            cache_hits=report.cache_hits + found,
-        )
+        self._add_graphs(call, 1, seconds, found=found)
 
     def graphs_of(self, call: str) -> int:
         """How many graphs ``call`` got so far."""
@@ -73,12 +59,21 @@ class Tally:
         """Note a call that ran in eager mode because compiling was on hold."""
         self.report = replace(self.report, eager_calls=self.report.eager_calls + 1)
 
-    def _recompiles(self) -> int:
-        return sum(count - 1 for count in self._graphs.values() if count)
+    def _add_graphs(self, call: str, graphs: int, seconds: float, *, found: int) -> None:
+        self._graphs[call] += graphs > 0  # torch may split one call into several, which is no recompilation
+        self.report = replace(
+            self.report,
+            graphs=self.report.graphs + graphs,
+            recompiles=sum(count - 1 for count in self._graphs.values() if count),
+            compile_seconds=round(self.report.compile_seconds + seconds, 3),
+            cache_hits=self.report.cache_hits + found,
+        )
 
 
 def counts() -> Counts:
     """torch's counters now."""
+    from torch._dynamo.utils import counters  # here, because a stored package runs without torch's compiler
+
     frames, inductor = counters["frames"], counters["inductor"]
     unimplemented = counters["unimplemented"].items()
     return Counts(
@@ -93,6 +88,8 @@ def counts() -> Counts:
 
 
 def _skip_reasons() -> tuple[str, ...]:
-    metrics = torch._dynamo.utils.get_compilation_metrics()
+    from torch._dynamo.utils import get_compilation_metrics
+
+    metrics = get_compilation_metrics()
     reasons = {m.cudagraph_skip_reason for m in metrics if getattr(m, "cudagraph_skip_reason", None)}
     return tuple(sorted(str(reason) for reason in reasons)) or ("reason not reported by torch",)

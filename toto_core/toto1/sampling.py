@@ -57,7 +57,7 @@ def draw_noise(seed: int, *, num_samples: int, variates: int, steps: int) -> Noi
     """Draw the noise of one forecast on the CPU, each tensor float32 (variate, time, sample).
 
     The same seed gives the same numbers on every device and for every setting, and every series of a batch
-    reads the same ones, so that a forecast does not depend on the batch it rode in.
+    reads the same ones, so that a forecast does not depend on its batch.
     """
     generator = torch.Generator().manual_seed(seed)
     smallest = 2.0**-25  # rand() is a multiple of 2^-24 and may be 0, where the logarithm is not finite
@@ -71,9 +71,8 @@ def sample(parameters: Mixture, component: Tensor, radius: Tensor, angle: Tensor
     ``parameters`` are (..., component). The component is chosen by inverse CDF; its Student-t variate is
     t = sqrt(df * expm1(-2 ln U / df)) * cos(2 pi V), Bailey's polar method (Math. Comp. 62, 1994).
     """
-    cumulative = parameters.probs.cumsum(-1)[
-        ..., :-1
-    ]  # what rounding leaves beyond it is the last component's
+    # without the last component, whose share is all beyond, what rounding leaves included
+    cumulative = parameters.probs.cumsum(-1)[..., :-1]
     index = (cumulative.unsqueeze(-2) < component.unsqueeze(-1)).sum(-1)
     df = parameters.df.gather(-1, index)
     polar = (df * torch.expm1(-2.0 * radius.log() / df)).sqrt() * torch.cos(2.0 * math.pi * angle)

@@ -10,19 +10,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from toto_core.config import ModelConfig
-from toto_core.model import TotoModel
-from toto_core.model_files import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, locate, read_config
+from toto_core.toto1.model import TotoModel
+from toto_core.toto1.model_config import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, ModelConfig, read_config
 
 _FUSED_SWIGLU = {"mlp.0.w12.": "mlp.0.", "mlp.0.w3.": "mlp.2."}
 
 
-def load(name_or_folder: str, *, revision: str | None = None) -> TotoModel:
-    """Load a model in float32, in evaluation mode, from ``toto-mini``, a folder, or a hub id.
-
-    Raises ``CheckpointError``.
-    """
-    folder = locate(name_or_folder, revision=revision)
+def load(folder: Path) -> TotoModel:
+    """Load the model in ``folder`` in float32, in evaluation mode. Raises ``CheckpointError``."""
     config = read_config(folder)
     weights = _read_weights(folder / WEIGHTS_FILE)
     with torch.device("meta"):  # the weights are assigned below; initialising them would only cost time

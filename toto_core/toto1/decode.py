@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from toto_core.cache import Prefix, Suffix
-from toto_core.layers import Rotation, rotation, space_layer, step_layer, time_layer
-from toto_core.model import TotoModel, group_mask
-from toto_core.sampling import Mixture, mixture
-from toto_core.scaling import Stats, patches, scale_context, scale_step
+from toto_core.toto1.cache import Prefix, Suffix
+from toto_core.toto1.layers import Rotation, rotation, space_layer, step_layer, time_layer
+from toto_core.toto1.model import TotoModel, group_mask
+from toto_core.toto1.sampling import Mixture, mixture
+from toto_core.toto1.scaling import Stats, patches, scale_context, scale_step
 
 
 class Context(NamedTuple):
@@ -63,7 +63,7 @@ class Carry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOps:
-    """The three repeated layer functions, which ``compiled`` may replace one by one."""
+    """The three repeated layer functions, which ``compiling`` may replace."""
 
     space: Callable[..., Tensor] = space_layer
     time: Callable[..., tuple[Tensor, Tensor, Tensor]] = time_layer
@@ -111,9 +111,9 @@ class Decoder(nn.Module):
         if pad is not None:
             position = position - pad[:, None]
             visible = _visible_patches(position >= 0)
-        turn = rotation(position, position[:, -1:], self.config.head_dim)
+        rotary = rotation(position, position[:, -1:], self.config.head_dim)
         groups = None if context.groups is None else group_mask(context.groups)
-        x, prefix = self._prefill_layers(x, turn, visible, groups)
+        x, prefix = self._prefill_layers(x, rotary, visible, groups)
         carry = Carry(
             prefix,
             stats,
@@ -133,7 +133,7 @@ class Decoder(nn.Module):
         scaled, stats = scale_step(values, stats)
         x = self.patch_embed(scaled.values)
         position = carry.next_position + suffix.slot
-        turn = rotation(position, position, self.config.head_dim)
+        rotary = rotation(position, position, self.config.head_dim)
         time_index = 0
         for layer, axis in zip(self.layers, self.config.layer_axes, strict=True):
             if axis == "space":
@@ -141,12 +141,12 @@ class Decoder(nn.Module):
                 continue
             prefix = (carry.prefix.keys[time_index], carry.prefix.values[time_index])
             own = (suffix.keys[time_index], suffix.values[time_index])
-            x = self.ops.step(layer, x, turn, prefix, own, slot=suffix.slot, visible=carry.visible)
+            x = self.ops.step(layer, x, rotary, prefix, own, slot=suffix.slot, visible=carry.visible)
             time_index += 1
         return Prediction(self._heads(x, self.config.patch_size), scaled.loc, scaled.scale), stats
 
     def _prefill_layers(
-        self, x: Tensor, turn: Rotation, visible: Tensor | None, groups: Tensor | None
+        self, x: Tensor, rotary: Rotation, visible: Tensor | None, groups: Tensor | None
     ) -> tuple[Tensor, Prefix]:
         keys: list[Tensor] = []
         values: list[Tensor] = []
@@ -155,7 +155,7 @@ class Decoder(nn.Module):
                 mask = groups if groups is None or x.shape[2] == groups.shape[1] else groups[:, -1:]
                 x = self.ops.space(layer, x, mask)
                 continue
-            x, key, value = self.ops.time(layer, x, turn, visible, last_only=index == self.last_time)
+            x, key, value = self.ops.time(layer, x, rotary, visible, last_only=index == self.last_time)
             keys.append(key)
             values.append(value)
         return x, Prefix(tuple(keys), tuple(values))

@@ -8,10 +8,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from toto_core.config import ModelConfig
-from toto_core.layers import Layer, rotation, space_layer, time_layer
-from toto_core.sampling import Mixture, mixture
-from toto_core.scaling import patches, scale_context
+from toto_core.toto1.layers import Layer, rotation, space_layer, time_layer
+from toto_core.toto1.model_config import ModelConfig
+from toto_core.toto1.sampling import Mixture, mixture
+from toto_core.toto1.scaling import patches, scale_context
 
 
 class Output(NamedTuple):
@@ -92,12 +92,12 @@ class TotoModel(nn.Module):
         )
         x = self.patch_embed(scaled.values)
         position = torch.arange(x.shape[2], device=x.device, dtype=torch.float32)[None]
-        turn = rotation(position, position[:, -1:], config.head_dim)
+        rotary = rotation(position, position[:, -1:], config.head_dim)
         same_group = group_mask(groups)
         layers = cast("Iterable[Layer]", self.transformer.layers)
         for layer, axis in zip(layers, config.layer_axes, strict=True):
             if axis == "time":
-                x, _, _ = time_layer(layer, x, turn, None, last_only=False)
+                x, _, _ = time_layer(layer, x, rotary, None, last_only=False)
             else:
                 x = space_layer(layer, x, same_group)
         steps = torch.unflatten(self.unembed(x), -1, (config.patch_size, config.embed_dim)).flatten(2, 3)

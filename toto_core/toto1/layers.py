@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from toto_core.cache import slots_in_use, store
+from toto_core.toto1.cache import slots_in_use, store
 
 XPOS_SCALE_BASE = 512.0
 ROTARY_THETA = 10_000.0
@@ -135,7 +135,7 @@ def space_layer(layer: Layer, x: Tensor, same_group: Tensor | None) -> Tensor:
 
 
 def time_layer(
-    layer: Layer, x: Tensor, turn: Rotation, visible: Tensor | None, *, last_only: bool
+    layer: Layer, x: Tensor, rotary: Rotation, visible: Tensor | None, *, last_only: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One causal time-wise layer over the context; returns tokens and the keys and values to cache.
 
@@ -144,8 +144,8 @@ def time_layer(
     are (batch, variate, head, patch, head_dim).
     """
     query, key, value = layer.attention.qkv(layer.norm1(x))
-    query = rotate(query, turn.query_cos, turn.query_sin).transpose(2, 3)
-    key = rotate(key, turn.key_cos, turn.key_sin).transpose(2, 3)
+    query = rotate(query, rotary.query_cos, rotary.query_sin).transpose(2, 3)
+    key = rotate(key, rotary.key_cos, rotary.key_sin).transpose(2, 3)
     value = value.transpose(2, 3)
     if last_only:
         x, query = x[:, :, -1:], query[:, :, :, -1:]
@@ -174,7 +174,7 @@ def _attend(
 def step_layer(
     layer: Layer,
     x: Tensor,
-    turn: Rotation,
+    rotary: Rotation,
     prefix: tuple[Tensor, Tensor],
     suffix: tuple[Tensor, Tensor],
     *,
@@ -188,8 +188,8 @@ def step_layer(
     (batch, 1, 1, 1, patch) over the prefix, or None. The prefix is never copied per sample.
     """
     query, key, value = layer.attention.qkv(layer.norm1(x))
-    query = rotate(query, turn.query_cos, turn.query_sin).transpose(2, 3)
-    store(suffix[0], rotate(key, turn.key_cos, turn.key_sin).transpose(2, 3), slot)
+    query = rotate(query, rotary.query_cos, rotary.query_sin).transpose(2, 3)
+    store(suffix[0], rotate(key, rotary.key_cos, rotary.key_sin).transpose(2, 3), slot)
     store(suffix[1], value.transpose(2, 3), slot)
     shared = (query @ prefix[0].transpose(-1, -2)).float()
     own = (query.unsqueeze(-2).float() * suffix[0].float()).sum(-1)

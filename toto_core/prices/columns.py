@@ -1,9 +1,12 @@
-"""Decides which columns of a price file hold the times and the closes."""
+"""Decides which columns of a price file hold the times and the closing prices."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from toto_core.symbols import quoted
 
@@ -26,6 +29,22 @@ class ChosenColumns:
     close: str
     close_index: int
     notices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceTable:
+    """The rows of one file, in its order: `stamps` datetime64[ns] UTC, `prices` float64, both `(time,)`.
+
+    A cell that was refused is NaT, or a price that is not finite and above zero. `stamp_cell` and `price_cell`
+    give a row's cells as text, `place` where in the file it stands.
+    """
+
+    stamps: npt.NDArray[np.datetime64]
+    prices: npt.NDArray[np.float64]
+    stamp_cell: Callable[[int], str]
+    price_cell: Callable[[int], str]
+    place: Callable[[int], str]
+    columns: ChosenColumns
 
 
 def choose_columns(header: Sequence[str], label: str, index: int | None = None) -> ChosenColumns:

@@ -1,0 +1,1 @@
+"""Price files: which columns are read, what their cells mean, what is refused and what is repaired."""
