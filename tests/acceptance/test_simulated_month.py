@@ -8,6 +8,7 @@ from autotuner.serving.telemetry import Window
 from tests.support.simulated_world import (
     BEGIN,
     DAY,
+    HOUR,
     SYMBOLS,
     World,
     pass_time,
@@ -86,7 +87,7 @@ def test_a_month_in_which_every_trigger_fires_for_its_reason_and_no_other(world:
     assert "most of them 256/64/16" in tuned(world)[0][2]
 
     world.log.clear()
-    pass_time(world, 12)
+    pass_time(world, 12, every=6 * HOUR)
     assert {(symbol, why) for _, symbol, why in tuned(world)} == {
         (symbol, "last tuned 7 days ago") for symbol in SYMBOLS
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autotuner.environment import current_environment
-from tests.support.simulated_world import World, pass_time, ticker
+from tests.support.simulated_world import HOUR, World, pass_time, ticker
 
 
 def test_settings_that_fail_in_production_are_taken_back_at_once(world: World) -> None:
@@ -33,7 +33,7 @@ def test_a_new_promotion_that_is_slow_in_production_is_rolled_back_to_the_one_be
     assert second is not None
     assert second.settings != first.settings
     world.log.clear()
-    pass_time(world, 0.3, latency={"AMD": 5.0})
+    pass_time(world, 0.3, every=2 * HOUR, latency={"AMD": 5.0})
 
     assert "AMD" in [fields["symbol"] for _, event, fields in world.log if event == "rolled_back"]
 

@@ -24,6 +24,8 @@ from tests.support.benches import EAGER, process_runner
 from tests.support.faulty_children import SEGFAULT, children_that
 from toto_core.settings import RuntimeSettings
 
+CACHES = "autotune-contract-"
+"""What a folder with compile caches, which no runner removes, is called."""
 FAILS = 7
 """A recompile limit that no other settings here have: children with it crash."""
 
@@ -44,7 +46,7 @@ class Case:
 def processes() -> Case:
     """Child processes; working settings are eager, so that the suite does not wait for a compiler."""
     return Case(
-        open=lambda: process_runner(Path(tempfile.mkdtemp(prefix="autotune-contract-"))),
+        open=lambda: process_runner(Path(tempfile.mkdtemp(prefix=CACHES))),
         reference=EAGER,
         working=EAGER.replace(precision="bf16"),
         failing=EAGER.replace(compile_mode="default", recompile_limit=FAILS),
@@ -185,7 +187,10 @@ def test_a_launch_without_time_fails_every_arm(runner: Runner, case: Case) -> No
     assert all(isinstance(arm, Failed) and arm.kind == "timeout" for arm in launch.arms)
 
 
-def test_closing_twice_is_safe(case: Case) -> None:
+def test_closing_twice_is_safe(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     opened = case.open()
     opened.close()
     opened.close()
+
+    assert all(left.name.startswith(CACHES) for left in tmp_path.iterdir())

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from autotuner.daemon.measuring_child import run_tuner
+from tests.support.families import Family
 
 _DAEMON = """
 import sys
@@ -29,10 +30,6 @@ def asked(tmp_path: Path, symbol: str = "AMD") -> list[str]:
     return ["run", "--json", "--symbol", symbol, "--db", str(tmp_path / "autotune.db"), "--timeout", "120"]
 
 
-def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
-
-
 def test_a_run_that_fails_tells_its_reason_in_one_line(tmp_path: Path) -> None:
     found = run_tuner(asked(tmp_path, "NOPE"), nice=0, seconds=60.0, stop=lambda: False, beat=lambda: None)
 
@@ -41,8 +38,10 @@ def test_a_run_that_fails_tells_its_reason_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in found.cause
 
 
-def test_a_run_is_stopped_within_ten_seconds_and_leaves_no_process(tmp_path: Path) -> None:
-    before = set(children())  # torch keeps workers of its own where other tests have compiled
+def test_a_run_is_stopped_within_ten_seconds_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = Family(monkeypatch)
     beats = 0
 
     def beat() -> None:
@@ -53,7 +52,7 @@ def test_a_run_is_stopped_within_ten_seconds_and_leaves_no_process(tmp_path: Pat
 
     def stop() -> bool:
         nonlocal asked_to_stop
-        if len(set(children()) - before) < 4:  # the run, its watcher, an arm and that one's watcher
+        if len(family.alive()) < 4:  # the run, its watcher, an arm and that one's watcher
             return False
         asked_to_stop = asked_to_stop or time.monotonic()
         return True
@@ -63,8 +62,7 @@ def test_a_run_is_stopped_within_ten_seconds_and_leaves_no_process(tmp_path: Pat
     assert time.monotonic() - asked_to_stop < 10.0
     assert (found.document, found.stopped) == (None, True)
     assert beats > 10
-    _, alive = psutil.wait_procs(set(children()) - before, timeout=5.0)
-    assert alive == []
+    assert family.left(within=5.0) == []
 
 
 def test_a_run_dies_with_the_daemon(tmp_path: Path) -> None:

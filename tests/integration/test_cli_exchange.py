@@ -150,7 +150,7 @@ class TestExchange:
     def test_a_file_that_cannot_be_read_is_bad_usage(self, place: Path, tmp_path: Path, name: str) -> None:
         assert "cannot be read" in refused(run(place, "import", str(tmp_path / name)), 2)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(data=st.data())
     def test_a_file_changed_anywhere_is_taken_whole_or_refused_in_one_line(self, data: st.DataObject) -> None:
         keys: list[Any] = []

@@ -199,9 +199,14 @@ def rechecked(world: World) -> list[str]:
 
 
 def pass_time(
-    world: World, days: float, *, budget: float = 3600.0, latency: dict[str, float] | None = None
+    world: World,
+    days: float,
+    *,
+    every: timedelta = 3 * HOUR,
+    budget: float = 3600.0,
+    latency: dict[str, float] | None = None,
 ) -> None:
-    """Tick every two hours, with telemetry of both symbols."""
+    """Tick ``every`` so often, with telemetry of both symbols."""
     end = world.clock + days * DAY
     while world.clock < end:
         for symbol in SYMBOLS:
@@ -209,4 +214,4 @@ def pass_time(
                 world.spool(symbol, milliseconds=(latency or {}).get(symbol, 1.0))
         hour = world.clock
         ticker(world, budget=budget).tick()
-        world.clock = max(world.clock, hour + 2 * HOUR)
+        world.clock = max(world.clock, hour + every)

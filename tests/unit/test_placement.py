@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from autotuner.measurement.disturbance import Reading, Watch
@@ -104,7 +105,11 @@ def test_a_process_is_kept_on_its_cpus() -> None:
 def test_a_process_that_is_gone_cannot_be_placed_and_that_is_no_error() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
+    before = os.sched_getaffinity(0)
     place(gone.pid, frozenset(CPUS[:1]))
+
+    assert not psutil.pid_exists(gone.pid)
+    assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")

@@ -102,7 +102,7 @@ def some_context(series: int, variates: int, length: int, *, groups: bool) -> Co
     return read(values, id_mask=ids)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.tuples(st.integers(1, 7), st.integers(1, 2), st.integers(1, 30)),
     st.booleans(),

@@ -125,7 +125,7 @@ uniform = st.floats(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(raw, min_size=12, max_size=12), uniform, uniform, uniform)
 def test_samples_are_finite_for_all_uniforms(
     heads: list[float], component: float, radius: float, angle: float
@@ -135,7 +135,7 @@ def test_samples_are_finite_for_all_uniforms(
     assert bool(torch.isfinite(value).all())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=12, max_size=12))
 def test_any_output_of_the_heads_becomes_a_proper_mixture(heads: list[float]) -> None:
     mixed = mixture(torch.tensor(heads, dtype=torch.bfloat16))

@@ -39,7 +39,7 @@ def naive(seen: Floats, whole: Floats, *, stabilize: bool, exponent: float) -> t
     return loc, min(max(scale, low), high)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(masked_series, new_patches, st.booleans(), st.sampled_from((0.0, 0.25, 10.0)))
 def test_every_patch_is_scaled_by_all_values_up_to_its_end(
     masked: tuple[list[float], list[bool]], following: list[list[float]], stabilize: bool, exponent: float
@@ -63,7 +63,7 @@ def test_every_patch_is_scaled_by_all_values_up_to_its_end(
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(masked_series)
 def test_values_are_scaled_by_the_rounded_statistics(masked: tuple[list[float], list[bool]]) -> None:
     series = patches(torch.tensor(masked[0])[None, None], PATCH)

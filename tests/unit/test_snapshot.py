@@ -75,7 +75,7 @@ def _reason(path: Path) -> str:
     return caught.value.reason
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(entries, max_size=6, unique_by=lambda entry: entry.symbol),
     st.lists(pins, max_size=3, unique_by=lambda pin: pin.symbol),

@@ -40,7 +40,7 @@ workloads = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(workloads, st.sampled_from(("cpu", "cuda")), st.integers(1, 2))
 def test_the_keys_are_the_canonical_forms_of_every_combination(
     workload: Workload, device: str, threads: int
@@ -55,7 +55,7 @@ def test_the_keys_are_the_canonical_forms_of_every_combination(
     assert len(set(found.keys)) == len(found.keys)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(workloads, st.sampled_from(("cpu", "cuda")))
 def test_every_key_has_raw_values_that_come_back_to_it(workload: Workload, device: str) -> None:
     found = space(workload, device)

@@ -76,12 +76,17 @@ def test_a_spool_that_nobody_empties_stays_bounded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("latency_ms", [math.nan, -1.0, "slow", None])
 def test_nothing_that_is_observed_ever_raises(tmp_path: Path, latency_ms: object) -> None:
-    telemetry = Telemetry(LABELS, tmp_path / "gone" / "\0", window_seconds=3600)
-    telemetry.observe(latency_ms, SHAPE, Report())  # type: ignore[arg-type]
-    telemetry.observe(1.0, SHAPE, None)  # type: ignore[arg-type]
-    telemetry.observe(1.0, SHAPE, Report())
-    telemetry.flush()
-    telemetry.close()
+    for spool in (tmp_path / "gone" / "\0", tmp_path):
+        assert list(tmp_path.iterdir()) == []
+        telemetry = Telemetry(LABELS, spool, window_seconds=3600)
+        telemetry.observe(latency_ms, SHAPE, Report())  # type: ignore[arg-type]
+        telemetry.observe(1.0, SHAPE, None)  # type: ignore[arg-type]
+        telemetry.observe(1.0, SHAPE, Report())
+        telemetry.flush()
+        telemetry.close()
+    (note,) = notes(tmp_path)
+
+    assert (note["calls"], note["longest_ms"]) == (3 if isinstance(latency_ms, float) else 2, 1.0)
 
 
 def test_a_counter_that_is_dropped_takes_its_thread_with_it(tmp_path: Path) -> None:
