@@ -1,4 +1,4 @@
-"""``Owner``: which process a trial belongs to, and whether that process is still there."""
+"""``Owner``: which process a run, trial, lease or folder belongs to, and whether that process is still there."""
 
 from __future__ import annotations
 
@@ -7,17 +7,31 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import psutil
 
 SAME_START_SECONDS = 2.0
 """Start times this close are the same process: the boot time they are counted from may be corrected."""
+FOREIGN_LASTS = timedelta(days=1)
+"""What a process of another host has begun counts as dead after this long: nobody here can ask after it.
+
+Runs have a timeout, so that few take a day. A host that was given a new name finds its own work again by then.
+"""
+
+
+def this_host() -> str:
+    """The name by which processes that can be asked after know each other.
+
+    Not the kernel's boot id: containers share that but not their processes, and it is another one after a reboot,
+    when all that was left behind must be known as dead. Machines and containers that share a store or a cache
+    folder need names of their own, as they have unless someone gives them one name.
+    """
+    return platform.node() or "localhost"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A process: its id, when it started (seconds since 1970) and its machine; ids alone are used again."""
+    """A process: its id, when it started (seconds since 1970) and its host; ids alone are used again."""
 
     pid: int
     started: float
@@ -26,7 +40,9 @@ class Owner:
     @classmethod
     def current(cls) -> Owner:
         """This process."""
-        return cls(pid=os.getpid(), started=psutil.Process().create_time(), host=platform.node())
+        import psutil
+
+        return cls(pid=os.getpid(), started=psutil.Process().create_time(), host=this_host())
 
     @classmethod
     def from_dict(cls, values: object) -> Owner | None:
@@ -43,9 +59,11 @@ class Owner:
         return dataclasses.asdict(self)
 
     def is_alive(self) -> bool | None:
-        """Whether the process still runs; None when it belongs to another machine."""
-        if self.host != platform.node():
+        """Whether the process still runs; None when it belongs to another host and cannot be asked after."""
+        if self.host != this_host():
             return None
+        import psutil
+
         try:
             process = psutil.Process(self.pid)
             if process.status() == psutil.STATUS_ZOMBIE:
@@ -53,5 +71,15 @@ class Owner:
             return abs(process.create_time() - self.started) < SAME_START_SECONDS
         except psutil.NoSuchProcess:
             return False
-        except psutil.AccessDenied:  # somebody else's process may have the id by now: leave its trial alone
+        except psutil.AccessDenied:  # somebody else's process may have the id by now: leave its work alone
             return True
+
+    def may_work_on(self, since: datetime | None) -> bool:
+        """Whether to leave alone what the process has begun at ``since`` (with a time zone; None: not yet).
+
+        True while it is alive, and for ``FOREIGN_LASTS`` from ``since`` where only another host could tell.
+        """
+        alive = self.is_alive()
+        if alive is not None:
+            return alive
+        return since is not None and datetime.now(UTC) - since <= FOREIGN_LASTS

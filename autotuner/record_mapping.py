@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
-import psutil
 
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.figures import Figures, figures_from_json
 from autotuner.measurement.outcome import Failed, Measured, Outcome, measured_from_json, measured_to_json
+from autotuner.process import Owner, this_host
 from autotuner.workload import Workload
 from storage.records import (
     MEASURED,
@@ -175,12 +175,9 @@ def read_outcome(record: MeasurementRecord) -> Outcome | None:
 
 
 def owner_runs_still(run: RunRecord) -> bool:
-    """Whether the process that owns a run is alive; its start time tells it from a later one of the same id."""
-    try:
-        started = psutil.Process(run.owner_pid).create_time()
-    except psutil.Error:
-        return False
-    return abs(started - run.owner_started) < 2.0
+    """Whether the process that owns a run counts as alive; without a host, stored before 0003, it is of this one."""
+    owner = Owner(pid=run.owner_pid, started=run.owner_started, host=run.owner_host or this_host())
+    return owner.may_work_on(run.resumed_at or run.started_at)
 
 
 def moment(stamp: Any) -> datetime:

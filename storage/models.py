@@ -97,6 +97,8 @@ class RunRow(Base):
     status: Mapped[str]
     owner_pid: Mapped[int] = mapped_column(BigInteger)
     owner_started: Mapped[float]
+    owner_host: Mapped[str | None]
+    resumed_at: Mapped[datetime | None]
     study_name: Mapped[str]
     summary_json: Mapped[str | None]
 

@@ -107,7 +107,10 @@ class MeasurementRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
-    """One tuning run. `owner_started`: its process's start, seconds since 1970, tells a reused pid."""
+    """One tuning run. `owner_started`: its process's start, seconds since 1970, tells a reused pid.
+
+    `owner_host` is None for a run of a version that did not know it, `resumed_at` unless another process took over.
+    """
 
     run_id: str
     symbol: str
@@ -119,6 +122,8 @@ class RunRecord(Record):
     owner_pid: int
     owner_started: float
     study_name: str
+    owner_host: str | None = None
+    resumed_at: datetime | None = None
     status: RunStatus = "running"
     finished_at: datetime | None = None
     summary_json: str | None = None

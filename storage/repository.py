@@ -124,7 +124,9 @@ class Repository(Ledger, Upkeep):
             if not insert_if_absent(session, RunRow, run):
                 raise StorageError(f"run {run.run_id} is stored already: give a new run a new id")
 
-    def resume_run(self, run_id: str, *, owner_pid: int, owner_started: float) -> RunRecord:
+    def resume_run(
+        self, run_id: str, *, owner_pid: int, owner_started: float, owner_host: str, resumed_at: datetime
+    ) -> RunRecord:
         """Hand an unfinished run to another process. Raises `NotFound`, `StorageError` when it has ended."""
         with self._database.write() as session:
             return _change_run(
@@ -134,6 +136,8 @@ class Repository(Ledger, Upkeep):
                 finished_at=None,
                 owner_pid=owner_pid,
                 owner_started=owner_started,
+                owner_host=owner_host,
+                resumed_at=resumed_at,
             )
 
     def finish_run(

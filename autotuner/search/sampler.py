@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -22,9 +21,6 @@ from autotuner.search.space import SearchSpace
 from toto_core.settings import RuntimeSettings
 
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
-FOREIGN_TRIAL_LASTS = timedelta(days=1)
-"""A running trial of another machine, whose process cannot be asked after, counts as dead after this long."""
-
 _OWNER, _ENDED = "owner", "ended"
 
 
@@ -144,10 +140,8 @@ def _is_abandoned(trial: FrozenTrial) -> bool:
     owner = Owner.from_dict(trial.user_attrs.get(_OWNER))
     if owner is None:  # killed between the first write of the trial and the second
         return True
-    alive = owner.is_alive()
-    if alive is not None:
-        return not alive
-    return trial.datetime_start is None or datetime.now() - trial.datetime_start > FOREIGN_TRIAL_LASTS
+    begun = trial.datetime_start  # Optuna's local time, which has no zone
+    return not owner.may_work_on(begun and begun.astimezone())
 
 
 def _sampler_seed(seed: int, so_far: int) -> int:

@@ -15,12 +15,14 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from autotuner.errors import AutotuneError
 from autotuner.paths import cache_folder
+from autotuner.process import Owner
 from autotuner.serving.manifest import Seal, put
 
-_WORKPLACE = "run-"
+_WORKPLACE = re.compile(r"run-(?P<pid>\d{1,9})(-(?P<started>\d+)-(?P<host>.+))?-[^-]+")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
@@ -58,14 +60,16 @@ def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
 def workplace(environment_fingerprint: str) -> Path:
     """A private folder of this process beside the cache folders, removed when it ends.
 
-    Those of processes that were killed are removed here. Raises ``CacheRefused``.
+    Those of this host's processes that were killed are removed here. Raises ``CacheRefused``.
     """
     above = compile_cache(environment_fingerprint, "").parent
-    for left in above.glob(f"{_WORKPLACE}*"):
-        if not _runs(left.name):
+    for left in above.glob("run-*"):
+        if _is_left_behind(left.name):
             shutil.rmtree(left, ignore_errors=True)
+    owner = Owner.current()
+    name = f"run-{owner.pid}-{owner.started:.0f}-{quote(owner.host, safe='')}-"
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f"{_WORKPLACE}{os.getpid()}-", dir=above))
+        folder = Path(tempfile.mkdtemp(prefix=name, dir=above))
     except OSError as error:
         raise CacheRefused(f"compile cache {above} cannot be used: {error.strerror or error}") from None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -148,13 +152,14 @@ def _refuse_unsafe(level: Path) -> None:
     raise CacheRefused(f"compile cache {level} {fault}")
 
 
-def _runs(name: str) -> bool:
-    """Whether the process that a workplace is named after is alive; one of another user counts as alive."""
-    pid = name.removeprefix(_WORKPLACE).partition("-")[0]
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
+def _is_left_behind(name: str) -> bool:
+    """Whether the process that a workplace is named after is gone; one of another host is not asked after."""
+    found = _WORKPLACE.fullmatch(name)
+    if found is None:
         return True
-    return True
+    pid, started, host = int(found["pid"]), found["started"], found["host"]
+    if host is None:  # named by a version that knew the id alone
+        import psutil
+
+        return not psutil.pid_exists(pid)
+    return Owner(pid=pid, started=float(started), host=unquote(host)).is_alive() is False

@@ -172,9 +172,16 @@ def test_a_run_is_unfinished_until_it_ends(repository: Repository) -> None:
 def test_an_interrupted_run_can_be_taken_over(repository: Repository) -> None:
     interrupted = repository.finish_run(RUN.run_id, "interrupted", NOW + HOUR)
     assert repository.unfinished_runs("AMD") == (interrupted,)
-    resumed = repository.resume_run(RUN.run_id, owner_pid=99, owner_started=12.5)
-    assert resumed == replace(RUN, owner_pid=99, owner_started=12.5)
+    owner: dict[str, Any] = {"owner_pid": 99, "owner_started": 12.5, "owner_host": "elsewhere"}
+    resumed = repository.resume_run(RUN.run_id, **owner, resumed_at=NOW + 2 * HOUR)
+    assert resumed == replace(RUN, **owner, resumed_at=NOW + 2 * HOUR)
     assert repository.run(RUN.run_id) == resumed
+
+
+def test_a_run_whose_host_is_unknown_is_kept_so(repository: Repository) -> None:
+    without = replace(RUN, run_id="run-2", owner_host=None)
+    repository.start_run(without)
+    assert repository.run("run-2") == without
 
 
 @pytest.mark.parametrize("status", ["finished", "failed"])
@@ -183,7 +190,9 @@ def test_a_run_ends_once(repository: Repository, status: Any) -> None:
     with pytest.raises(StorageError, match=f"has ended as {status}"):
         repository.finish_run(RUN.run_id, "interrupted", NOW)
     with pytest.raises(StorageError, match=f"has ended as {status}"):
-        repository.resume_run(RUN.run_id, owner_pid=1, owner_started=1.0)
+        repository.resume_run(
+            RUN.run_id, owner_pid=1, owner_started=1.0, owner_host="elsewhere", resumed_at=NOW
+        )
     assert repository.run(RUN.run_id) == ended
 
 

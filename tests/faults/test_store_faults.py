@@ -375,6 +375,8 @@ def test_flipped_bytes_give_this_packages_errors_only(full: Path) -> None:
         "UPDATE runs SET symbol = '../..'",
         "UPDATE runs SET symbol = CAST(x'ff41' AS TEXT)",
         "UPDATE runs SET owner_pid = 'me'",
+        "UPDATE runs SET owner_host = ''",
+        "UPDATE runs SET resumed_at = 'noon'",
         "UPDATE runs SET status = 'asleep'",
         "DROP TABLE measurements",
         "ALTER TABLE runs DROP COLUMN study_name",

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import platform
 import sqlite3
 import subprocess
 import sys
@@ -476,7 +475,8 @@ def test_trials_of_another_machine_are_ended_after_a_day(url: str, tmp_path: Pat
 
 def test_a_process_that_was_killed_but_not_waited_for_is_dead() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    owner = Owner(pid=child.pid, started=psutil.Process(child.pid).create_time(), host=platform.node())
+    started = psutil.Process(child.pid).create_time()
+    owner = dataclasses.replace(Owner.current(), pid=child.pid, started=started)
     assert owner.is_alive() is True
     child.kill()
     while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:

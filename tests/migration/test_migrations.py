@@ -5,13 +5,16 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 import storage
 from storage import migrations
@@ -27,14 +30,15 @@ from storage.migrations import (
 )
 from storage.models import Base
 from storage.repository import Repository
-from tests.support.storage_samples import PROMOTION, RUN, new_store, with_subjects
+from tests.support.postgres import server
+from tests.support.storage_samples import MEASUREMENT, PROMOTION, RUN, new_store, with_subjects
 
 SECOND = """
 import sqlalchemy as sa
 from alembic import op
 
 revision = "9999"
-down_revision = "0002"
+down_revision = "0003"
 
 def upgrade():
     op.create_table("notes", sa.Column("note", sa.Text(), nullable=False))
@@ -118,6 +122,43 @@ def test_down_and_up_again_gives_the_same_schema(tmp_path: Path) -> None:
             upgrade(session.connection())
         assert _schema(path) == before
         assert database.check() == []
+
+
+RUN_OF_0002 = text(
+    "INSERT INTO runs (run_id, symbol, workload_signature, environment_fingerprint, profile, seed, started_at,"
+    " status, owner_pid, owner_started, study_name)"
+    " SELECT 'old', symbol, workload_signature, environment_fingerprint, profile, seed, started_at,"
+    " status, owner_pid, owner_started, study_name FROM runs"
+)
+
+
+@contextmanager
+def _store_of(backend: str, folder: Path) -> Iterator[Database]:
+    with ExitStack() as stack:
+        place: str | Path = folder / "a.db"
+        if backend == "postgresql":
+            try:
+                place = stack.enter_context(server())
+            except LookupError as error:
+                pytest.skip(str(error))
+        yield stack.enter_context(open_database(place))
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_runs_of_a_version_that_kept_no_hosts_have_none(tmp_path: Path, backend: str) -> None:
+    with _store_of(backend, tmp_path) as database:
+        repository = with_subjects(database)
+        repository.add_measurement(MEASUREMENT)
+        _downgrade(database, "0002")
+        with database.write() as session:
+            session.execute(RUN_OF_0002)
+        database.bring_up_to_date()
+
+        assert database.revision() == HEAD_REVISION
+        assert database.check() == []
+        without = replace(RUN, owner_host=None)
+        assert repository.runs() == (without, replace(without, run_id="old"))
+        assert [found.run_id for found in repository.measurements()] == [RUN.run_id]
 
 
 def test_a_store_taken_back_to_nothing_opens_as_a_new_one(tmp_path: Path) -> None:

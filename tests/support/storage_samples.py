@@ -47,6 +47,7 @@ RUN = RunRecord(
     started_at=NOW,
     owner_pid=4321,
     owner_started=1_777_000_000.25,
+    owner_host="here",
     study_name="AMD/load-1/env-1",
 )
 MEASUREMENT = MeasurementRecord(

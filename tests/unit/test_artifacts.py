@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotuner.process import Owner
 from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
 from autotuner.serving.manifest import Damaged, take
 from tests.support.storage_samples import NOBODY, shared_folder, unprivileged
@@ -283,14 +285,52 @@ def test_any_bytes_in_place_of_the_list_are_damage_and_never_another_error(conte
             take(Path(folder), Path(folder) / "into")
 
 
+def _gone() -> int:
+    """The id of a process that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
 def test_workplaces_of_processes_that_are_gone_are_swept(root: Path) -> None:
-    gone = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], check=True, capture_output=True, text=True
-    )
-    left = compile_cache(PRINT, "").parent / f"run-{gone.stdout.strip()}-abc"
-    left.mkdir()
+    here, started = platform.node(), round(Owner.current().started)
+    names = {
+        "gone": f"run-{_gone()}-{started}-{here}-abc",
+        "gone, named by a version that knew the id alone": f"run-{_gone()}-abc",
+        "gone, its id used again": f"run-{os.getpid()}-{started - 60}-{here}-abc",
+        "nobody": "run-abc",
+        "no process could have this id": f"run-{2**70}-abc",
+        "alive": f"run-{os.getpid()}-{started}-{here}-abc",
+        "alive, named by a version that knew the id alone": f"run-{os.getpid()}-abc",
+    }
+    above = compile_cache(PRINT, "").parent
+    for name in names.values():
+        (above / name).mkdir()
     mine = workplace(PRINT)
 
     assert workplace(PRINT) != mine
     assert mine.is_dir()
-    assert not left.exists()
+    left = [whose for whose, name in names.items() if (above / name).exists()]
+    assert left == ["alive", "alive, named by a version that knew the id alone"]
+
+
+@pytest.mark.parametrize("host", ["elsewhere", "node-7.example-2.net", "an odd/host's name-1"])
+def test_workplaces_of_another_host_stay_and_are_swept_by_itself(
+    root: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    made_there = (
+        "import os, platform, sys; from autotuner.serving.artifacts import workplace;"
+        "platform.node = lambda: sys.argv[1];"
+        "print(workplace(sys.argv[2]), flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", made_there, host, PRINT], capture_output=True, text=True, check=False
+    )
+    place = Path(done.stdout.strip())
+    assert place.parent == compile_cache(PRINT, "").parent
+
+    workplace(PRINT)
+    assert place.is_dir()
+    monkeypatch.setattr(platform, "node", lambda: host)
+    workplace(PRINT)
+    assert not place.exists()

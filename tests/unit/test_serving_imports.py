@@ -62,6 +62,14 @@ def test_a_lookup_without_a_store_imports_nothing_heavy_either(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_importing_what_finds_artifacts_loads_nothing_that_asks_after_processes() -> None:
+    code = (
+        "import json, sys; import autotuner.serving.artifacts; "
+        "print(json.dumps(sorted({*sys.argv[1:], 'psutil'} & set(sys.modules))))"
+    )
+    assert in_another_process(code) == []
+
+
 def test_importing_what_loads_pipelines_leaves_torch_and_its_variables_alone(tmp_path: Path) -> None:
     code = (
         "import json, os, sys; before = dict(os.environ); import autotuner.serving.pipeline; "

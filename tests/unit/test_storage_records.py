@@ -48,6 +48,8 @@ def test_anything_else_is_refused_as_a_symbol(symbol: object) -> None:
         (SERIES, {"source": "a\0b"}, "SeriesRecord.source"),
         (SERIES, {"source": "\ud800"}, "SeriesRecord.source"),
         (RUN, {"owner_started": float("nan")}, "RunRecord.owner_started"),
+        (RUN, {"owner_host": ""}, "RunRecord.owner_host"),
+        (RUN, {"resumed_at": datetime(2026, 1, 1)}, "RunRecord.resumed_at"),
         (RUN, {"status": "asleep", "finished_at": NOW}, "RunRecord.status"),
         (RUN, {"status": "finished"}, "RunRecord.finished_at"),
         (RUN, {"finished_at": NOW}, "RunRecord.finished_at"),
