@@ -19,9 +19,9 @@ from autotuner.daemon.measuring_child import Tuned, run_tuner
 from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import check_schedule, jitter, next_tick, parse_zone
 from autotuner.daemon.tick import Ticked, Ticker
-from autotuner.daemon.watchlist import read_watchlist
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError
+from autotuner.files import read_symbols
 from autotuner.store import Store
 from storage.errors import StorageError
 from toto_core.series import available_symbols
@@ -69,7 +69,7 @@ def settle(config: Config) -> Settled:
     zone = parse_zone(daemon.timezone)
     check_schedule(daemon.schedule)
     if daemon.watchlist is not None:
-        symbols = read_watchlist(daemon.watchlist)
+        symbols = read_symbols(daemon.watchlist)
     else:
         symbols = tuple(config.symbols) or available_symbols(config.defaults.data)
     quiet: list[Quiet] = [parse_quiet(text, zone) for text in daemon.quiet]

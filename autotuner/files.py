@@ -1,4 +1,4 @@
-"""The symbols that the daemon keeps: a file with one a line, read again at every tick."""
+"""Files that people give us, and files of ours: read with one clear line when they are wrong."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from autotuner.errors import UsageError
 from toto_core.symbols import SymbolError, parse_symbol
 
 
-def read_watchlist(path: Path) -> tuple[str, ...]:
-    """Symbols in the order of the file, each once; ``#`` starts a comment. Raises ``UsageError`` with the line."""
+def read_symbols(path: Path) -> tuple[str, ...]:
+    """The symbols of a file with one a line, in its order, each once; ``#`` starts a comment.
+
+    Raises ``UsageError``, which names the file and the line.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"{path}: the watchlist cannot be read: {reason}") from None
+        raise UsageError(f"{path}: cannot be read: {reason}") from None
     found: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
