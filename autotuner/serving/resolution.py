@@ -20,7 +20,6 @@ Source = Literal[
 KILL_SWITCH, MODE_VARIABLE = "TOTO_DISABLE_COMPILE", "TOTO_COMPILE_MODE"
 SAFE = RuntimeSettings()
 DEFAULT_PROFILE = "production"
-_OFF = frozenset({"", "0", "false", "no", "off"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +189,7 @@ def _missed(resolution: Resolution, *reasons: str) -> Resolution:
 def _why_not_killed(value: str | None) -> str:
     if value is None:
         return f"kill switch: {KILL_SWITCH} is not set"
-    if value.strip().lower() in _OFF:
+    if not value.strip() or compile_config.switched(value) is False:
         return f"kill switch: {KILL_SWITCH} is off"
     return one_line(f"kill switch: {KILL_SWITCH}={value!a} is ignored: use 1 or 0")
 
