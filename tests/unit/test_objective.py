@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.errors import UsageError
-from autotuner.measurement.outcome import Failed, Outcome, ShapeTiming
+from autotuner.measurement.outcome import Failed, Outcome, ShapeTiming, effective_ms
 from autotuner.search.profiles import PROFILES, Limits, Profile, profile, seed_profile
 from autotuner.search.scoring import (
     break_even_calls,
     constraints,
-    effective_ms,
     judge,
     miss_probability,
     rank,
