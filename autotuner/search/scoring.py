@@ -113,13 +113,6 @@ def constraints(
     return tuple(found)
 
 
-def violations(
-    measured: Measured, workload: Workload, profile: Profile, limits: Limits
-) -> tuple[Constraint, ...]:
-    """The constraints that are not kept; ``amount`` of each is above 0."""
-    return tuple(c for c in constraints(measured, workload, profile, limits) if c.amount > 0)
-
-
 def miss_probability(measured: Measured, workload: Workload, deadline_ms: float) -> float:
     """Share of requests slower than ``deadline_ms``, from the raw calls, weighted over request shapes.
 
