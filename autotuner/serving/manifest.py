@@ -5,19 +5,18 @@ A damaged library may load without a word and answer wrongly, or end the process
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autotuner.errors import AutotuneError
+from storage.whole_files import written_whole
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -79,14 +78,15 @@ def put(made: Path, folder: Path) -> Seal | None:
         entry = {"sha256": _sha256(path), "bytes": path.stat().st_size}
         if listed.get(name) == entry:
             continue
-        target = folder / name
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _copy(path, target)
+        with written_whole(folder / name, synced=False) as aside:
+            shutil.copyfile(path, aside)
+            aside.chmod(path.stat().st_mode & 0o700)
         listed[name] = entry
     if not listed:
         return None
     text = json.dumps({"format": _FORMAT, "files": dict(sorted(listed.items()))}, indent=1)
-    _write(folder / MANIFEST, text.encode())
+    with written_whole(folder / MANIFEST) as aside:
+        aside.write_text(text, encoding="utf-8")
     return _seal(text, listed)
 
 
@@ -147,33 +147,6 @@ def _files(folder: Path) -> Iterator[Path]:
         passing = path.suffix in _PASSING or path.name == MANIFEST
         if path.is_file() and not path.is_symlink() and not passing:
             yield path
-
-
-def _copy(source: Path, target: Path) -> None:
-    handle, aside = tempfile.mkstemp(prefix=".new-", dir=target.parent)
-    os.close(handle)
-    try:
-        shutil.copyfile(source, aside)
-        Path(aside).chmod(source.stat().st_mode & 0o700)
-        Path(aside).replace(target)
-    except OSError:
-        with contextlib.suppress(OSError):
-            Path(aside).unlink()
-        raise
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, aside = tempfile.mkstemp(prefix=".new-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(aside).replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            Path(aside).unlink()
-        raise
 
 
 def _sha256(path: Path) -> str:

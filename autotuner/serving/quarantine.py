@@ -15,6 +15,7 @@ from typing import Any
 from autotuner.environment import Environment
 from autotuner.serving.matching import one_line
 from autotuner.serving.resolution import Resolution
+from storage.whole_files import written_whole
 
 _COMMAND = re.compile(r"\n\s*Command:\n.*?\n\s*Output:\n", re.DOTALL)
 _failed: dict[tuple[str, str, str], str] = {}
@@ -72,17 +73,8 @@ def write_note(folder: Path, name: str, fields: Mapping[str, Any]) -> None:
 
     Raises ``OSError``.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = folder / f".{name}.{os.urandom(8).hex()}.new"
-    try:
-        descriptor = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(fields, file, separators=(",", ":"))
-            file.flush()
-            os.fsync(descriptor)
-        aside.replace(folder / name)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_whole(folder / name) as aside:
+        aside.write_text(json.dumps(fields, separators=(",", ":")), encoding="utf-8")
 
 
 def cause(error: Exception) -> str:
