@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autotuner.errors import AutotuneError
+from autotuner.files import unsafe
 from storage.whole_files import written_whole
 
 MANIFEST = "manifest.json"
@@ -52,7 +52,7 @@ def take(folder: Path, into: Path) -> Seal | None:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             for level in _levels(folder, name):
-                _refuse_unsafe(level, regular=level == folder / name)
+                _refuse_unsafe(level, folder=level != folder / name)
             _link(folder / name, target)
             intact = target.stat().st_size == entry["bytes"] and _sha256(target) == entry["sha256"]
         except OSError as error:
@@ -93,7 +93,7 @@ def put(made: Path, folder: Path) -> Seal | None:
 def _read_manifest(folder: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     path = folder / MANIFEST
     try:
-        _refuse_unsafe(path, regular=True)
+        _refuse_unsafe(path, folder=False)
         text = path.read_text(encoding="utf-8")
         document = json.loads(text)
         files = document["files"]
@@ -122,17 +122,9 @@ def _levels(folder: Path, name: str) -> Iterator[Path]:
         yield level
 
 
-def _refuse_unsafe(path: Path, *, regular: bool) -> None:
-    found = path.lstat()
-    expected = stat.S_ISREG if regular else stat.S_ISDIR
-    if stat.S_ISLNK(found.st_mode):
-        raise Damaged(f"artifact {path} is a link")
-    if not expected(found.st_mode):
-        raise Damaged(f"artifact {path} is not a {'file' if regular else 'folder'}")
-    if found.st_uid != os.geteuid():
-        raise Damaged(f"artifact {path} belongs to user {found.st_uid}")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Damaged(f"artifact {path} is writable by others")
+def _refuse_unsafe(path: Path, *, folder: bool) -> None:
+    if fault := unsafe(path.lstat(), folder=folder):
+        raise Damaged(f"artifact {path} {fault}")
 
 
 def _link(source: Path, target: Path) -> None:
