@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from autotuner.errors import AutotuneError, UsageError
+from autotuner.errors import AutotuneError, UsageError, one_line
 from autotuner.paths import DATABASE_VARIABLE, is_file, store_location, store_path
 
 START, END = "# >>> autotune >>>", "# <<< autotune <<<"
@@ -250,4 +250,4 @@ def _noting(block: str) -> str:
 
 
 def _one_line(output: bytes) -> str:
-    return " ".join(output.decode("utf-8", "replace").split())[:300] or "it gave no reason"
+    return one_line(output.decode("utf-8", "replace")) or "it gave no reason"

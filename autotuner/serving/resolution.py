@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autotuner.environment import Environment
+from autotuner.errors import one_line
 from autotuner.serving.canary import previous_of
-from autotuner.serving.matching import Choice, Wanted, fitting, last, one_line, pinned, readable
+from autotuner.serving.matching import Choice, Wanted, fitting, last, pinned, readable
 from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.snapshot import Snapshot
 from toto_core import compile_config
