@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
-import psutil
 
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Measured, Outcome, measured_from_json, measured_to_json
+from autotuner.process import Owner
 from autotuner.workload import Workload
 from storage.records import (
     MEASURED,
@@ -176,11 +177,7 @@ def read_outcome(record: MeasurementRecord) -> Outcome | None:
 
 def owner_runs_still(run: RunRecord) -> bool:
     """Whether the process that owns a run is alive; its start time tells it from a later one of the same id."""
-    try:
-        started = psutil.Process(run.owner_pid).create_time()
-    except psutil.Error:
-        return False
-    return abs(started - run.owner_started) < 2.0
+    return bool(Owner(pid=run.owner_pid, started=run.owner_started, host=platform.node()).is_alive())
 
 
 def moment(stamp: Any) -> datetime:

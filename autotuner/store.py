@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -11,12 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
-
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Measured, Outcome
 from autotuner.paths import is_file, snapshot_path, store_path
+from autotuner.process import Owner
 from autotuner.record_mapping import (
     Promotion,
     Subject,
@@ -139,7 +137,7 @@ class Store:
         self, subject: Subject, *, profile: str, seed: int, study: str, resume: bool
     ) -> tuple[str, bool]:
         """The id of a new run, or of a matching unfinished one whose owner is gone, and whether it goes on."""
-        pid, started = os.getpid(), psutil.Process().create_time()
+        owner = Owner.current()
         unfinished = self.records.unfinished_runs(
             subject.symbol, subject.workload.signature, subject.environment.fingerprint, profile
         )
@@ -147,7 +145,7 @@ class Store:
             if run.status == "running" and owner_runs_still(run):
                 continue
             if resume and run.study_name == study:
-                self.records.resume_run(run.run_id, owner_pid=pid, owner_started=started)
+                self.records.resume_run(run.run_id, owner_pid=owner.pid, owner_started=owner.started)
                 return run.run_id, True
             self.records.finish_run(run.run_id, "failed", datetime.now(UTC))
         run_id = str(uuid.uuid4())
@@ -160,8 +158,8 @@ class Store:
                 profile=profile,
                 seed=seed,
                 started_at=datetime.now(UTC),
-                owner_pid=pid,
-                owner_started=started,
+                owner_pid=owner.pid,
+                owner_started=owner.started,
                 study_name=study,
             )
         )

@@ -121,10 +121,6 @@ class DuelResult:
     reason: str = ""
     detail: tuple[str, ...] = ()
 
-    def figures_of(self, settings: RuntimeSettings) -> ArmFigures | None:
-        """The figures of one arm, None when it took no part in stage 2."""
-        return next((f for f in self.figures if f.settings == settings), None)
-
 
 def decide_gain(gain: Interval, *, gain_needed: float, equal: float) -> str:
     """One of ``VERDICTS``: *better* from the lower bound, *same* from the whole interval, *worse* below 0."""
