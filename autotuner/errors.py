@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+_LONGEST_LINE = 500
+_COMMAND = re.compile(r"\n\s*Command:\n.*?\n\s*Output:\n", re.DOTALL)
+
 
 class AutotuneError(Exception):
     """Something failed; the command line ends with exit code 1 and this message."""
@@ -9,3 +14,16 @@ class AutotuneError(Exception):
 
 class UsageError(AutotuneError):
     """What was asked makes no sense; the command line ends with exit code 2 and this message."""
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line of bounded length, safe to print whatever it quotes."""
+    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(text.split()))
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 3]}..."
+
+
+def cause(error: BaseException) -> str:
+    """An exception in one line, without torch's compiler command lines and advice on verbose logging."""
+    lines = [line.strip() for line in _COMMAND.sub(" ", str(error)).splitlines()]
+    kept = [line for line in lines if not line.startswith(("Set TORCHDYNAMO_VERBOSE", "For even more"))]
+    return one_line(f"{type(error).__name__}: {' '.join(kept).strip() or 'no message'}")

@@ -6,15 +6,26 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from storage.errors import InvalidDocument, InvalidRecord, StoreCorrupt
-from storage.records import EnvironmentRecord, PinRecord, PromotionRecord, WorkloadRecord
+from storage.records import EnvironmentRecord, PinRecord, PromotionRecord, Record, WorkloadRecord
 
 FORMAT = "autotune settings"
 VERSION = 1
 
 Validator = Callable[[str], str]
+RecordT = TypeVar("RecordT", bound=Record)
+
+_PROMOTION_TEXTS = (
+    "symbol",
+    "profile",
+    "model",
+    "workload_signature",
+    "environment_fingerprint",
+    "verdict",
+    "reason",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,30 +142,29 @@ class _Fields:
             raise InvalidDocument(f"{self.where}: {name} is not a list")
         return [_Fields(item, f"{name}[{place}]") for place, item in enumerate(value)]
 
-    def refuse(self, error: InvalidRecord) -> InvalidDocument:
-        return InvalidDocument(f"{self.where}: {error}")
+    def record(self, kind: type[RecordT], /, **values: Any) -> RecordT:
+        try:
+            return kind(**values)
+        except InvalidRecord as error:
+            raise InvalidDocument(f"{self.where}: {error}") from error
 
 
 def _environment_in(fields: _Fields) -> EnvironmentRecord:
-    try:
-        return EnvironmentRecord(
-            fingerprint=fields.text("fingerprint"),
-            facts_json=fields.json("facts"),
-            first_seen=fields.time("first_seen"),
-        )
-    except InvalidRecord as error:
-        raise fields.refuse(error) from error
+    return fields.record(
+        EnvironmentRecord,
+        fingerprint=fields.text("fingerprint"),
+        facts_json=fields.json("facts"),
+        first_seen=fields.time("first_seen"),
+    )
 
 
 def _workload_in(fields: _Fields, validate: Validator | None) -> WorkloadRecord:
-    try:
-        workload = WorkloadRecord(
-            signature=fields.text("signature"),
-            workload_json=fields.json("workload"),
-            first_seen=fields.time("first_seen"),
-        )
-    except InvalidRecord as error:
-        raise fields.refuse(error) from error
+    workload = fields.record(
+        WorkloadRecord,
+        signature=fields.text("signature"),
+        workload_json=fields.json("workload"),
+        first_seen=fields.time("first_seen"),
+    )
     try:
         signature = validate(workload.workload_json) if validate else workload.signature
     except ValueError as error:
@@ -166,50 +176,34 @@ def _workload_in(fields: _Fields, validate: Validator | None) -> WorkloadRecord:
 
 def _promotion_in(fields: _Fields, validate: Validator) -> PromotionRecord:
     settings_key, settings_json = fields.settings(validate)
-    try:
-        return PromotionRecord(
-            symbol=fields.text("symbol"),
-            profile=fields.text("profile"),
-            model=fields.text("model"),
-            workload_signature=fields.text("workload_signature"),
-            environment_fingerprint=fields.text("environment_fingerprint"),
-            settings_key=settings_key,
-            settings_json=settings_json,
-            verdict=fields.text("verdict"),
-            reason=fields.text("reason"),
-            evidence_json=fields.json("evidence"),
-            promoted_at=fields.time("promoted_at"),
-            kind="import",
-        )
-    except InvalidRecord as error:
-        raise fields.refuse(error) from error
+    texts = {name: fields.text(name) for name in _PROMOTION_TEXTS}
+    return fields.record(
+        PromotionRecord,
+        **texts,
+        settings_key=settings_key,
+        settings_json=settings_json,
+        evidence_json=fields.json("evidence"),
+        promoted_at=fields.time("promoted_at"),
+        kind="import",
+    )
 
 
 def _pin_in(fields: _Fields, validate: Validator) -> PinRecord:
     settings_key, settings_json = fields.settings(validate)
-    try:
-        return PinRecord(
-            symbol=fields.text("symbol"),
-            settings_key=settings_key,
-            settings_json=settings_json,
-            reason=fields.text("reason"),
-            pinned_at=fields.time("pinned_at"),
-        )
-    except InvalidRecord as error:
-        raise fields.refuse(error) from error
+    return fields.record(
+        PinRecord,
+        symbol=fields.text("symbol"),
+        settings_key=settings_key,
+        settings_json=settings_json,
+        reason=fields.text("reason"),
+        pinned_at=fields.time("pinned_at"),
+    )
 
 
 def _promotion_out(promotion: PromotionRecord) -> dict[str, Any]:
-    return {
-        "symbol": promotion.symbol,
-        "profile": promotion.profile,
-        "model": promotion.model,
-        "workload_signature": promotion.workload_signature,
-        "environment_fingerprint": promotion.environment_fingerprint,
+    return {name: getattr(promotion, name) for name in _PROMOTION_TEXTS} | {
         "settings_key": promotion.settings_key,
         "settings": _parsed(promotion.settings_json),
-        "verdict": promotion.verdict,
-        "reason": promotion.reason,
         "evidence": _parsed(promotion.evidence_json),
         "promoted_at": _time_text(promotion.promoted_at),
     }

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from storage.errors import InvalidRecord
 
-Stage = Literal["search", "finalists", "duel", "compare"]
+Stage = Literal["search", "compare"]
 RunStatus = Literal["running", "finished", "interrupted", "failed"]
 PromotionKind = Literal["run", "select", "import"]
 
@@ -293,7 +293,7 @@ _CHECKS: dict[str, Callable[[str, Any], str]] = {
     "int": _int_fault,
     "float": _float_fault,
     "datetime": _time_fault,
-    "Stage": _choice(Stage),
+    "Stage": _choice(Literal[Stage, "finalists", "duel"]),  # the last two only in what is stored already
     "RunStatus": _choice(RunStatus),
     "PromotionKind": _choice(PromotionKind),
 }

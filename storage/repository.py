@@ -177,20 +177,6 @@ class Repository(Ledger, Upkeep):
         with self._database.read() as session:
             return _runs(session, statement)
 
-    def run(self, run_id: str) -> RunRecord:
-        """The run of that id. Raises `NotFound`."""
-        with self._database.read() as session:
-            return to_record(RunRecord, _run_row(session, run_id))
-
-    def latest_run(self, symbol: str) -> RunRecord | None:
-        """The symbol's run that started last, None when it has none."""
-        statement = select(RunRow).where(RunRow.symbol == symbol)
-        with self._database.read() as session:
-            found = _runs(
-                session, statement.order_by(RunRow.started_at.desc(), RunRow.run_id.desc()).limit(1)
-            )
-        return found[0] if found else None
-
     def export_document(self) -> dict[str, Any]:
         """One JSON document of the active promotions, the pins, and the workloads and environments named."""
         with self._database.read() as session:

@@ -10,25 +10,21 @@ import hashlib
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from glob import escape
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote_from_bytes
 
 from storage.errors import InvalidRecord, SnapshotError, SnapshotReason, StoreUnavailable
 from storage.records import check_symbol
+from storage.whole_files import written_whole
 
 SNAPSHOT_SCHEMA = 1
 PAGE_BYTES = 65536  # the largest page SQLite has: the document then spans few of them
 HEADER_BYTES = 100  # https://sqlite.org/fileformat2.html, section 1.3
-STALE_AFTER_S = (
-    3600.0  # a publisher takes milliseconds; older files beside the snapshot belong to killed ones
-)
 
 _MAGIC = b"SQLite format 3\0"
 
@@ -125,46 +121,19 @@ def read_snapshot(path: str | Path) -> Snapshot:
 
 @contextmanager
 def written_aside(target: Path) -> Iterator[Path]:
-    """A new, empty 0600 file beside `target` to fill; afterwards it is synced and renamed over `target`.
-
-    Raises `StoreUnavailable` when the folder or the file cannot be written; `target` is then as before.
-    """
-    aside = target.with_name(f".{target.name}.{os.urandom(8).hex()}.new")
+    """`written_whole` for a file of a store: raises `StoreUnavailable` when it cannot be written."""
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _remove_stale(target)
-        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        yield aside
-        _sync(aside)
-        aside.replace(target)
-        _sync(target.parent)
+        with written_whole(target) as aside:
+            yield aside
     except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(
             f"{target} cannot be written ({error}): check the folder, its owner and space"
         ) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 def _connect(path: Path, options: str) -> sqlite3.Connection:
     uri = f"file://{quote_from_bytes(os.fsencode(path.absolute()))}?{options}"
     return sqlite3.connect(uri, uri=True, isolation_level=None)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_stale(target: Path) -> None:
-    for left in target.parent.glob(f".{escape(target.name)}.*.new"):
-        with suppress(FileNotFoundError):  # another publisher may be done with it by now
-            if time.time() - left.stat().st_mtime > STALE_AFTER_S:
-                left.unlink()
 
 
 def _check(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> None:

@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from toto_core.settings import COMPILE_MODES, DEFAULT_RECOMPILE_LIMIT, RuntimeSettings
 
 DEFAULT_MODE = "reduce-overhead"
-_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+_SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
+    ("0", "false", "no", "off"), False
+)
 _applied: list[RuntimeSettings] = []
 
 
@@ -41,13 +43,18 @@ def defaults(*, torch_compile: bool | None = None) -> RuntimeSettings:
 
 def disabled(environ: Mapping[str, str]) -> bool:
     """Whether the kill switch ``TOTO_DISABLE_COMPILE`` is on."""
-    return environ.get("TOTO_DISABLE_COMPILE", "").strip().lower() in _TRUE
+    return switched(environ.get("TOTO_DISABLE_COMPILE", "")) is True
+
+
+def switched(text: str) -> bool | None:
+    """What the text of a variable means: on, off, or neither, as a blank does."""
+    return _SWITCHES.get(text.strip().lower())
 
 
 def settings_from_environment(environ: Mapping[str, str]) -> RuntimeSettings:
     """The settings the variables stand for; an unknown mode or backend warns and is ignored."""
     limit = _recompile_limit()
-    if disabled(environ) or environ.get("TOTO_COMPILE", "1").strip().lower() in _FALSE:
+    if disabled(environ) or switched(environ.get("TOTO_COMPILE", "")) is False:
         return RuntimeSettings(recompile_limit=limit)
     backend = environ.get("TOTO_COMPILE_BACKEND", "").strip() or "inductor"
     if backend != "inductor":

@@ -24,8 +24,8 @@ from autotuner.cli.options import (
 )
 from autotuner.cli.run_options import Asked, request_of
 from autotuner.errors import AutotuneError, UsageError
+from autotuner.files import read_symbols
 from storage.errors import StorageError
-from toto_core.symbols import parse_symbol
 
 if TYPE_CHECKING:
     from autotuner.cli.progress import LiveProgress, PlainProgress
@@ -214,11 +214,7 @@ def _symbols(
     if symbols:
         return tuple(dict.fromkeys(symbols))
     if symbols_file:
-        lines = (line.partition("#")[0].strip() for line in symbols_file.read_text().splitlines())
-        found = tuple(dict.fromkeys(parse_symbol(line) for line in lines if line))
-        if not found:
-            raise UsageError(f"{symbols_file}: names no symbol")
-        return found
+        return read_symbols(symbols_file)
     from toto_core.series import available_symbols
 
     available = available_symbols(data)

@@ -9,9 +9,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
-from autotuner.errors import AutotuneError, UsageError
+from cronsim import CronSim, CronSimError
+
+from autotuner.errors import AutotuneError, UsageError, one_line
 from autotuner.paths import DATABASE_VARIABLE, is_file, store_location, store_path
 
 START, END = "# >>> autotune >>>", "# <<< autotune <<<"
@@ -21,17 +24,18 @@ _HINT = "# kept by `autotune cron`; what is changed here is lost"
 _NO_NEWLINE = "# the line above this block had no newline at its end"
 _SECONDS = 30.0  # crontab only reads and writes a small file
 
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-# name, lowest and highest number, names with the first one's number: crontab(5)
-_FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
-    ("minute", 0, 59, ()),
-    ("hour", 0, 23, ()),
-    ("day of month", 1, 31, ()),
-    ("month", 1, 12, _MONTHS),
-    ("day of week", 0, 7, _DAYS),
+# name, lowest and highest number: crontab(5)
+_FIELDS = (
+    ("minute", 0, 59),
+    ("hour", 0, 23),
+    ("day of month", 1, 31),
+    ("month", 1, 12),
+    ("day of week", 0, 7),
 )
-_ITEM = re.compile(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,2}))?", re.ASCII)
+# cronsim reads more than every cron does: names in lists and ranges, 5/10, L and #
+_ITEM = r"(?:\d{1,2}|(?:\*|\d{1,2}-\d{1,2})(?:/\d{1,2})?)"
+_FORM = re.compile(rf"[A-Za-z]{{3}}|{_ITEM}(?:,{_ITEM})*", re.ASCII)
+_ANY_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class CrontabError(AutotuneError):
@@ -52,8 +56,9 @@ def parse_schedule(text: str) -> str:
             f"schedule {text!a}: needs five fields (minute, hour, day of month, month, day of week), "
             f"such as {DEFAULT_SCHEDULE!r}"
         )
-    for field, (name, low, high, names) in zip(fields, _FIELDS, strict=True):
-        if field.lower() not in names and not all(_fits(item, low, high) for item in field.split(",")):
+    for place, (name, low, high) in enumerate(_FIELDS):
+        field = fields[place]
+        if not _is_read(field, place, high):
             raise UsageError(
                 f"schedule {text!a}: {name} {field!a} is not *, a number from {low} to {high}, a range, a list "
                 "or a step of these"
@@ -182,16 +187,17 @@ def _crontab(option: str, given: bytes) -> subprocess.CompletedProcess[bytes]:
         raise CrontabError(f"crontab {option} cannot be run ({error.strerror}): check PATH") from None
 
 
-def _fits(item: str, low: int, high: int) -> bool:
-    match = _ITEM.fullmatch(item)
-    if match is None:
+def _is_read(field: str, place: int, high: int) -> bool:
+    """Whether every cron reads ``field`` at this place, as cronsim does."""
+    if _FORM.fullmatch(field) is None or any(int(step) > high for step in re.findall(r"/(\d+)", field)):
         return False
-    first, last, step = (None if part is None else int(part) for part in match.groups())
-    if step is not None and (not 1 <= step <= high or (first is not None and last is None)):
+    fields = ["*"] * len(_FIELDS)
+    fields[place] = field
+    try:
+        CronSim(" ".join(fields), _ANY_DAY)
+    except CronSimError:
         return False
-    if first is None:
-        return True
-    return low <= first <= (first if last is None else last) <= high
+    return True
 
 
 def _quoted(name: str) -> str:
@@ -250,4 +256,4 @@ def _noting(block: str) -> str:
 
 
 def _one_line(output: bytes) -> str:
-    return " ".join(output.decode("utf-8", "replace").split())[:300] or "it gave no reason"
+    return one_line(output.decode("utf-8", "replace")) or "it gave no reason"

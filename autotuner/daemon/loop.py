@@ -19,9 +19,9 @@ from autotuner.daemon.measuring_child import Tuned, run_tuner
 from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import check_schedule, jitter, next_tick, parse_zone
 from autotuner.daemon.tick import Ticked, Ticker
-from autotuner.daemon.watchlist import read_watchlist
 from autotuner.environment import Environment, current_environment
-from autotuner.errors import AutotuneError
+from autotuner.errors import AutotuneError, one_line
+from autotuner.files import read_symbols
 from autotuner.store import Store
 from storage.errors import StorageError
 from toto_core.series import available_symbols
@@ -33,7 +33,7 @@ def notify(**states: str) -> None:
     if not address.startswith(("/", "@")):
         return
     name = "\0" + address[1:] if address.startswith("@") else address
-    message = "\n".join(f"{state}={_one_line(value)}" for state, value in states.items())
+    message = "\n".join(f"{state}={one_line(value)}" for state, value in states.items())
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.connect(name)
         sender.sendall(message.encode())
@@ -45,10 +45,6 @@ def watchdog_seconds() -> float | None:
         return int(os.environ["WATCHDOG_USEC"]) / 2e6  # half of the limit, as sd_watchdog_enabled(3) asks
     except (KeyError, ValueError):
         return None
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 Log = Callable[..., None]
@@ -69,7 +65,7 @@ def settle(config: Config) -> Settled:
     zone = parse_zone(daemon.timezone)
     check_schedule(daemon.schedule)
     if daemon.watchlist is not None:
-        symbols = read_watchlist(daemon.watchlist)
+        symbols = read_symbols(daemon.watchlist)
     else:
         symbols = tuple(config.symbols) or available_symbols(config.defaults.data)
     quiet: list[Quiet] = [parse_quiet(text, zone) for text in daemon.quiet]

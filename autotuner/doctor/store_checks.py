@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import sqlite3
-import stat
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from autotuner.doctor.checks import Check
+from autotuner.files import unsafe
 from autotuner.paths import is_file, snapshot_path, store_path
 from storage.database import Database
 from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
@@ -225,15 +225,14 @@ def _with_space(name: str, folder: Path, found: str) -> Check:
 def _fault(folder: Path, state: os.stat_result) -> tuple[str, str]:
     """Why no compiled code can be kept in ``folder``, and the mend; empty when it can."""
     elsewhere, private = _elsewhere("AUTOTUNE_CACHE"), f"chmod 700 {shlex.quote(str(folder))}"
-    faults = (
-        (stat.S_ISLNK(state.st_mode), "is a link", "set AUTOTUNE_CACHE to the real folder"),
-        (not stat.S_ISDIR(state.st_mode), "is not a folder", elsewhere),
-        (state.st_uid != os.geteuid(), f"belongs to user {state.st_uid}", elsewhere),
-        (bool(state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)), "is writable by others", private),
-        (not os.access(folder, os.W_OK | os.X_OK), "cannot be written", private),
-        (_noexec(folder), "is mounted noexec: compiled code cannot be loaded from it", elsewhere),
-    )
-    return next(((fault, mend) for found, fault, mend in faults if found), ("", ""))
+    mends = {"is a link": "set AUTOTUNE_CACHE to the real folder", "is writable by others": private}
+    if fault := unsafe(state, folder=True):
+        return fault, mends.get(fault, elsewhere)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "cannot be written", private
+    if _noexec(folder):
+        return "is mounted noexec: compiled code cannot be loaded from it", elsewhere
+    return "", ""
 
 
 def _noexec(folder: Path) -> bool:

@@ -48,6 +48,22 @@ class ShapeTiming:
     p99_ms: float | None = None
 
 
+def effective_ms(
+    timings: Sequence[ShapeTiming],
+    weights: Sequence[float],
+    sigma_weight: float,
+    cold_start_ms: float = 0.0,
+    calls_per_process: int = 1,
+) -> float:
+    """Milliseconds one request costs: weighted p50, plus weighted jitter, plus its share of the cold start.
+
+    ``timings`` and ``weights`` hold one entry per request shape. Raises ``ValueError`` when their numbers
+    differ.
+    """
+    steady = sum(w * (t.p50_ms + sigma_weight * t.sigma_ms) for t, w in zip(timings, weights, strict=True))
+    return steady + cold_start_ms / calls_per_process
+
+
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """Errors against realised prices, and how far numerics moved the forecast.

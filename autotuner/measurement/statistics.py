@@ -64,17 +64,6 @@ def shape_timing(blocks: Sequence[Block]) -> ShapeTiming:
     )
 
 
-def effective_ms(blocks_by_shape: ArmBlocks, weights: Sequence[float], sigma_weight: float) -> float:
-    """Sum of weight x p50 over shapes plus ``sigma_weight`` x the sum of weight x sigma, milliseconds.
-
-    The cold start is left to the caller: add ``cold_start_ms / calls_per_process``. Raises ``ValueError``
-    when a shape has no call or the numbers of shapes and weights differ.
-    """
-    _same_shapes(len(weights), blocks_by_shape)
-    timings = [shape_timing(blocks) for blocks in blocks_by_shape]
-    return sum(w * (t.p50_ms + sigma_weight * t.sigma_ms) for w, t in zip(weights, timings, strict=True))
-
-
 def paired_ratio(
     reference_blocks: ArmBlocks,
     blocks: ArmBlocks,

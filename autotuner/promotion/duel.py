@@ -11,12 +11,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from autotuner.figures import Figures, times
-from autotuner.measurement.outcome import ArmLaunch, Block, Failed, Interval, Launch, together
+from autotuner.measurement.outcome import ArmLaunch, Block, Failed, Interval, Launch, effective_ms, together
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import (
     ArmBlocks,
     EffectiveCost,
-    effective_ms,
     launch_ratio,
     shape_timing,
 )
@@ -175,8 +174,11 @@ class _Duel:
         )
 
     def score(self, launch: Launch, arm: DuelArm) -> float:
-        steady_ms = effective_ms(_blocks(launch, arm.settings), self.cost.weights, self.cost.sigma_weight)
-        return (steady_ms + arm.cold_start_ms / self.cost.calls_per_process) * arm.drift_factor
+        cost, timings = self.cost, [shape_timing(blocks) for blocks in _blocks(launch, arm.settings)]
+        own = effective_ms(
+            timings, cost.weights, cost.sigma_weight, arm.cold_start_ms, cost.calls_per_process
+        )
+        return own * arm.drift_factor
 
     def result(self, challenger: DuelArm, lost: Failed | None) -> DuelResult:
         launches = len(self.counted)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autotuner.measurement.outcome import Failed, Measured, Outcome, ShapeTiming
+from autotuner.measurement.outcome import Failed, Measured, Outcome, effective_ms
 from autotuner.search.profiles import Limits, Profile
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
@@ -61,22 +61,6 @@ class Ranked:
     judged: Judged
 
 
-def effective_ms(
-    timings: Sequence[ShapeTiming],
-    weights: Sequence[float],
-    sigma_weight: float,
-    cold_start_ms: float,
-    calls_per_process: int,
-) -> float:
-    """Milliseconds one request costs: weighted p50, plus weighted jitter, plus its share of the cold start.
-
-    ``timings`` and ``weights`` hold one entry per request shape. Raises ``ValueError`` when their numbers
-    differ.
-    """
-    steady = sum(w * (t.p50_ms + sigma_weight * t.sigma_ms) for t, w in zip(timings, weights, strict=True))
-    return steady + cold_start_ms / calls_per_process
-
-
 def score(measured: Measured, workload: Workload, profile: Profile) -> float:
     """``effective_ms`` over the reference's, times 1 to 1.05 by the share of the drift budget that is used.
 
@@ -105,8 +89,8 @@ def break_even_calls(measured: Measured, workload: Workload, profile: Profile) -
     None when they are not faster once running. The drift factor is left out.
     """
     weights, sigma = workload.weights, profile.sigma_weight
-    own = effective_ms(measured.timings, weights, sigma, 0.0, 1)
-    reference = effective_ms(measured.reference_timings, weights, sigma, 0.0, 1)
+    own = effective_ms(measured.timings, weights, sigma)
+    reference = effective_ms(measured.reference_timings, weights, sigma)
     if own >= reference:
         return None
     return max(0.0, measured.start_ms - measured.reference_cold_start_ms) / (reference - own)
@@ -127,13 +111,6 @@ def constraints(
         missed = miss_probability(measured, workload, limits.deadline_ms)
         found.append(Constraint(name="deadline_misses", value=missed, limit=limits.deadline_miss_target))
     return tuple(found)
-
-
-def violations(
-    measured: Measured, workload: Workload, profile: Profile, limits: Limits
-) -> tuple[Constraint, ...]:
-    """The constraints that are not kept; ``amount`` of each is above 0."""
-    return tuple(c for c in constraints(measured, workload, profile, limits) if c.amount > 0)
 
 
 def miss_probability(measured: Measured, workload: Workload, deadline_ms: float) -> float:

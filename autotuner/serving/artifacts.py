@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import os
 import re
 import shlex
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from autotuner.errors import AutotuneError
+from autotuner.files import unsafe
 from autotuner.paths import cache_folder
 from autotuner.process import Owner
 from autotuner.serving.manifest import Seal, put
 
 _WORKPLACE = re.compile(r"run-(?P<pid>\d{1,9})(-(?P<started>\d+)-(?P<host>.+))?-[^-]+")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+_REMEDIES = {
+    "is a link": "name the real folder",
+    "is not a folder": "move it aside",
+    "is writable by others": "chmod it to 0700",
+}
 
 
 class CacheRefused(AutotuneError):  # noqa: N818 - reads as the message it stands for
@@ -138,18 +142,9 @@ def _make(level: Path) -> None:
 
 
 def _refuse_unsafe(level: Path) -> None:
-    found = level.lstat()
-    if stat.S_ISLNK(found.st_mode):
-        fault = "is a link: name the real folder"
-    elif not stat.S_ISDIR(found.st_mode):
-        fault = "is not a folder: move it aside"
-    elif found.st_uid != os.geteuid():
-        fault = f"belongs to user {found.st_uid}: use a folder of your own"
-    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        fault = "is writable by others: chmod it to 0700"
-    else:
-        return
-    raise CacheRefused(f"compile cache {level} {fault}")
+    if fault := unsafe(level.lstat(), folder=True):
+        remedy = _REMEDIES.get(fault, "use a folder of your own")
+        raise CacheRefused(f"compile cache {level} {fault}: {remedy}")
 
 
 def _is_left_behind(name: str) -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.environment import current_environment
+from autotuner.errors import one_line
 from autotuner.paths import DATABASE_VARIABLE, snapshot_path, store_location
-from autotuner.serving.matching import one_line
 from autotuner.serving.resolution import KILL_SWITCH, MODE_VARIABLE, Ask, Resolution, resolve
 from autotuner.workload import Workload
 from storage.errors import SnapshotError

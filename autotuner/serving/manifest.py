@@ -5,19 +5,18 @@ A damaged library may load without a word and answer wrongly, or end the process
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
-import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autotuner.errors import AutotuneError
+from autotuner.files import unsafe
+from storage.whole_files import written_whole
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -53,7 +52,7 @@ def take(folder: Path, into: Path) -> Seal | None:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             for level in _levels(folder, name):
-                _refuse_unsafe(level, regular=level == folder / name)
+                _refuse_unsafe(level, folder=level != folder / name)
             _link(folder / name, target)
             intact = target.stat().st_size == entry["bytes"] and _sha256(target) == entry["sha256"]
         except OSError as error:
@@ -79,21 +78,22 @@ def put(made: Path, folder: Path) -> Seal | None:
         entry = {"sha256": _sha256(path), "bytes": path.stat().st_size}
         if listed.get(name) == entry:
             continue
-        target = folder / name
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _copy(path, target)
+        with written_whole(folder / name, synced=False) as aside:
+            shutil.copyfile(path, aside)
+            aside.chmod(path.stat().st_mode & 0o700)
         listed[name] = entry
     if not listed:
         return None
     text = json.dumps({"format": _FORMAT, "files": dict(sorted(listed.items()))}, indent=1)
-    _write(folder / MANIFEST, text.encode())
+    with written_whole(folder / MANIFEST) as aside:
+        aside.write_text(text, encoding="utf-8")
     return _seal(text, listed)
 
 
 def _read_manifest(folder: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     path = folder / MANIFEST
     try:
-        _refuse_unsafe(path, regular=True)
+        _refuse_unsafe(path, folder=False)
         text = path.read_text(encoding="utf-8")
         document = json.loads(text)
         files = document["files"]
@@ -122,17 +122,9 @@ def _levels(folder: Path, name: str) -> Iterator[Path]:
         yield level
 
 
-def _refuse_unsafe(path: Path, *, regular: bool) -> None:
-    found = path.lstat()
-    expected = stat.S_ISREG if regular else stat.S_ISDIR
-    if stat.S_ISLNK(found.st_mode):
-        raise Damaged(f"artifact {path} is a link")
-    if not expected(found.st_mode):
-        raise Damaged(f"artifact {path} is not a {'file' if regular else 'folder'}")
-    if found.st_uid != os.geteuid():
-        raise Damaged(f"artifact {path} belongs to user {found.st_uid}")
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Damaged(f"artifact {path} is writable by others")
+def _refuse_unsafe(path: Path, *, folder: bool) -> None:
+    if fault := unsafe(path.lstat(), folder=folder):
+        raise Damaged(f"artifact {path} {fault}")
 
 
 def _link(source: Path, target: Path) -> None:
@@ -147,33 +139,6 @@ def _files(folder: Path) -> Iterator[Path]:
         passing = path.suffix in _PASSING or path.name == MANIFEST
         if path.is_file() and not path.is_symlink() and not passing:
             yield path
-
-
-def _copy(source: Path, target: Path) -> None:
-    handle, aside = tempfile.mkstemp(prefix=".new-", dir=target.parent)
-    os.close(handle)
-    try:
-        shutil.copyfile(source, aside)
-        Path(aside).chmod(source.stat().st_mode & 0o700)
-        Path(aside).replace(target)
-    except OSError:
-        with contextlib.suppress(OSError):
-            Path(aside).unlink()
-        raise
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, aside = tempfile.mkstemp(prefix=".new-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(aside).replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            Path(aside).unlink()
-        raise
 
 
 def _sha256(path: Path) -> str:

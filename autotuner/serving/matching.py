@@ -9,11 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from autotuner.environment import Environment
+from autotuner.errors import one_line
 from autotuner.workload import Workload
 from storage.snapshot import SnapshotEntry, SnapshotPin
 from toto_core.settings import RuntimeSettings
-
-_LONGEST_LINE = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +85,6 @@ def pinned(pin: SnapshotPin) -> RuntimeSettings:
     if not isinstance(pin.since, datetime):
         raise TypeError("since is no time")
     return RuntimeSettings.from_json(pin.settings_json)
-
-
-def one_line(text: str) -> str:
-    """``text`` on one line of bounded length, safe to print whatever it quotes."""
-    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(text.split()))
-    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 3]}..."
 
 
 def _read(entry: SnapshotEntry) -> Known:

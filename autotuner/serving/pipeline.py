@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotuner.environment import Environment, current_environment
+from autotuner.errors import cause
 from autotuner.paths import packages_folder, spool_folder, store_location
 from autotuner.serving.artifact_loading import Kept
 from autotuner.serving.lookup import lookup
-from autotuner.serving.quarantine import Quarantine, cause, remember, remembered, write_note
+from autotuner.serving.quarantine import Quarantine, remember, remembered, write_note
 from autotuner.serving.resolution import SAFE, Resolution
 from autotuner.serving.telemetry import Telemetry
 from autotuner.workload import RequestShape, Workload

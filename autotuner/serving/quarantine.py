@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.environment import Environment
-from autotuner.serving.matching import one_line
 from autotuner.serving.resolution import Resolution
+from storage.whole_files import written_whole
 
-_COMMAND = re.compile(r"\n\s*Command:\n.*?\n\s*Output:\n", re.DOTALL)
 _failed: dict[tuple[str, str, str], str] = {}
 
 
@@ -72,24 +70,8 @@ def write_note(folder: Path, name: str, fields: Mapping[str, Any]) -> None:
 
     Raises ``OSError``.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = folder / f".{name}.{os.urandom(8).hex()}.new"
-    try:
-        descriptor = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(fields, file, separators=(",", ":"))
-            file.flush()
-            os.fsync(descriptor)
-        aside.replace(folder / name)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def cause(error: Exception) -> str:
-    """An exception in one line, without torch's compiler command lines and advice on verbose logging."""
-    lines = [line.strip() for line in _COMMAND.sub(" ", str(error)).splitlines()]
-    kept = [line for line in lines if not line.startswith(("Set TORCHDYNAMO_VERBOSE", "For even more"))]
-    return one_line(f"{type(error).__name__}: {' '.join(kept) or 'no message'}")
+    with written_whole(folder / name) as aside:
+        aside.write_text(json.dumps(fields, separators=(",", ":")), encoding="utf-8")
 
 
 def _key(resolution: Resolution, environment: Environment) -> tuple[str, str, str]:

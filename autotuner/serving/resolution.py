@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from autotuner.environment import Environment
+from autotuner.errors import one_line
 from autotuner.serving.canary import previous_of
-from autotuner.serving.matching import Choice, Wanted, fitting, last, one_line, pinned, readable
+from autotuner.serving.matching import Choice, Wanted, fitting, last, pinned, readable
 from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.snapshot import Snapshot
 from toto_core import compile_config
@@ -20,7 +21,6 @@ Source = Literal[
 KILL_SWITCH, MODE_VARIABLE = "TOTO_DISABLE_COMPILE", "TOTO_COMPILE_MODE"
 SAFE = RuntimeSettings()
 DEFAULT_PROFILE = "production"
-_OFF = frozenset({"", "0", "false", "no", "off"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,7 @@ def _missed(resolution: Resolution, *reasons: str) -> Resolution:
 def _why_not_killed(value: str | None) -> str:
     if value is None:
         return f"kill switch: {KILL_SWITCH} is not set"
-    if value.strip().lower() in _OFF:
+    if not value.strip() or compile_config.switched(value) is False:
         return f"kill switch: {KILL_SWITCH} is off"
     return one_line(f"kill switch: {KILL_SWITCH}={value!a} is ignored: use 1 or 0")
 

@@ -75,7 +75,7 @@ def test_subjects_are_kept_as_they_were_first_seen(repository: Repository) -> No
     assert repository.series("series-1") == SERIES
 
 
-@pytest.mark.parametrize("subject", ["environment", "workload", "series", "run"])
+@pytest.mark.parametrize("subject", ["environment", "workload", "series"])
 def test_an_unknown_subject_is_not_found(repository: Repository, subject: str) -> None:
     with pytest.raises(NotFound, match=f"no {subject} nowhere"):
         getattr(repository, subject)("nowhere")
@@ -165,7 +165,7 @@ def test_a_run_is_unfinished_until_it_ends(repository: Repository) -> None:
     assert repository.unfinished_runs("AMD", "load-1", "env-1", "production") == (RUN,)
     ended = repository.finish_run(RUN.run_id, "finished", NOW + HOUR, '{"trials":40}')
     assert ended == replace(RUN, status="finished", finished_at=NOW + HOUR, summary_json='{"trials":40}')
-    assert repository.run(RUN.run_id) == ended
+    assert repository.runs() == (ended,)
     assert repository.unfinished_runs() == ()
 
 
@@ -175,13 +175,13 @@ def test_an_interrupted_run_can_be_taken_over(repository: Repository) -> None:
     owner: dict[str, Any] = {"owner_pid": 99, "owner_started": 12.5, "owner_host": "elsewhere"}
     resumed = repository.resume_run(RUN.run_id, **owner, resumed_at=NOW + 2 * HOUR)
     assert resumed == replace(RUN, **owner, resumed_at=NOW + 2 * HOUR)
-    assert repository.run(RUN.run_id) == resumed
+    assert repository.runs() == (resumed,)
 
 
 def test_a_run_whose_host_is_unknown_is_kept_so(repository: Repository) -> None:
     without = replace(RUN, run_id="run-2", owner_host=None)
     repository.start_run(without)
-    assert repository.run("run-2") == without
+    assert without in repository.runs()
 
 
 @pytest.mark.parametrize("status", ["finished", "failed"])
@@ -193,7 +193,7 @@ def test_a_run_ends_once(repository: Repository, status: Any) -> None:
         repository.resume_run(
             RUN.run_id, owner_pid=1, owner_started=1.0, owner_host="elsewhere", resumed_at=NOW
         )
-    assert repository.run(RUN.run_id) == ended
+    assert repository.runs() == (ended,)
 
 
 def test_a_run_is_not_ended_by_nonsense(repository: Repository) -> None:
@@ -201,9 +201,9 @@ def test_a_run_is_not_ended_by_nonsense(repository: Repository) -> None:
         repository.finish_run(RUN.run_id, "asleep", NOW)  # type: ignore[arg-type]
     with pytest.raises(InvalidRecord, match="finished_at"):
         repository.finish_run(RUN.run_id, "running", NOW)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no run unknown"):
         repository.finish_run("unknown", "finished", NOW)
-    assert repository.run(RUN.run_id) == RUN
+    assert repository.runs() == (RUN,)
 
 
 def test_a_run_starts_once_and_running(repository: Repository) -> None:
@@ -211,7 +211,7 @@ def test_a_run_starts_once_and_running(repository: Repository) -> None:
         repository.start_run(replace(RUN, seed=8))
     with pytest.raises(InvalidRecord, match="starts as running"):
         repository.start_run(replace(RUN, run_id="run-2", status="failed", finished_at=NOW))
-    assert repository.latest_run("AMD") == RUN
+    assert repository.runs("AMD") == (RUN,)
 
 
 @pytest.mark.parametrize("field", ["symbol", "workload_signature", "environment_fingerprint", "profile"])
@@ -221,12 +221,13 @@ def test_unfinished_runs_are_found_by_each_of_their_fields(repository: Repositor
     assert repository.unfinished_runs(**{field: "OTHER"}) == ()
 
 
-def test_the_latest_run_is_the_one_that_started_last(repository: Repository) -> None:
+def test_the_runs_of_a_symbol_come_in_the_order_they_started(repository: Repository) -> None:
     later = replace(RUN, run_id="0", started_at=NOW + HOUR)
     repository.start_run(later)
-    repository.start_run(replace(RUN, run_id="zzz", started_at=NOW - HOUR))
-    assert repository.latest_run("AMD") == later
-    assert repository.latest_run("NVDA") is None
+    earlier = replace(RUN, run_id="zzz", started_at=NOW - HOUR)
+    repository.start_run(earlier)
+    assert repository.runs("AMD") == repository.runs() == (earlier, RUN, later)
+    assert repository.runs("NVDA") == ()
 
 
 # The ledger

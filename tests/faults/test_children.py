@@ -12,7 +12,7 @@ import pytest
 from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner
 from autotuner.search.profiles import Limits, profile
-from autotuner.search.scoring import violations
+from autotuner.search.scoring import judge
 from autotuner.workload import Workload
 from tests.support.benches import EAGER, process_runner
 from tests.support.families import Family
@@ -88,15 +88,12 @@ def test_a_forecast_wrong_by_one_percent_of_price_is_far_beyond_every_limit(
     children_that(SHIFTED_FORECAST, folder=tmp_path / "site", monkeypatch=monkeypatch, when=bf16)
     outcome = _measure(process_runner(tmp_path), BF16)
     assert isinstance(outcome, Measured)
-    assert violations(outcome, Workload(), profile("production"), Limits())
+    assert not judge(outcome, Workload(), profile("production"), Limits()).feasible
     assert outcome.accuracy.quantile_shift > 2 * profile("throughput").quantile_limit
 
 
 _PARENT = """
 import sys, pathlib
-from autotuner.search.profiles import Limits, profile
-from autotuner.search.scoring import violations
-from autotuner.workload import Workload
 from tests.support.benches import process_runner, EAGER
 runner = process_runner(pathlib.Path(sys.argv[1]))
 runner.measure(EAGER.replace(precision="bf16"), seconds=120)

@@ -114,7 +114,7 @@ def _use(database: Database) -> None:
     repository.promotions()
     repository.export_document()
     repository.snapshot_contents()
-    repository.latest_run("AMD")
+    repository.runs("AMD")
     repository.add_measurement(MEASUREMENT)
     repository.add_promotion(PROMOTION)
     repository.roll_back("AMD", "why", NOW)
@@ -391,7 +391,7 @@ def test_rows_that_were_never_stored_so_are_reported_as_damage(full: Path, damag
 
         def read() -> None:
             repository.unfinished_runs()
-            repository.run(RUN.run_id)
+            repository.runs()
             repository.measurements()
 
         with pytest.raises(StoreCorrupt) as caught:
@@ -444,7 +444,7 @@ def test_a_read_only_store_is_read_and_not_written() -> None:
         folder.chmod(0o555)
         with unprivileged(), open_database(path) as database:
             repository = Repository(database)
-            assert repository.latest_run("AMD") == RUN
+            assert repository.runs("AMD") == (RUN,)
             with pytest.raises(StoreUnavailable) as caught:
                 repository.add_measurement(MEASUREMENT)
         _one_line(caught, path)

@@ -50,6 +50,10 @@ def store(tmp_path: Path, subject: Subject) -> Iterator[Store]:
         yield opened
 
 
+def run_of(store: Store, run_id: str) -> RunRecord:
+    return next(run for run in store.records.runs() if run.run_id == run_id)
+
+
 def left(store: Store, subject: Subject, owner: Owner, *, since: timedelta, **changes: Any) -> RunRecord:
     """A running run in the store that ``owner`` began ``since`` ago."""
     run = RunRecord(
@@ -78,7 +82,7 @@ def is_left_alone(store: Store, subject: Subject, run: RunRecord) -> bool:
     """Whether a run that begins now neither goes on with ``run`` nor ends it."""
     for resume in (True, False):
         run_id, resumed = begin(store, subject, resume=resume)
-        if resumed or run_id == run.run_id or store.records.run(run.run_id) != run:
+        if resumed or run_id == run.run_id or run_of(store, run.run_id) != run:
             return False
     return True
 
@@ -102,7 +106,7 @@ def test_a_run_of_another_host_is_taken_over_after_a_day(store: Store, subject: 
     left(store, subject, elsewhere(Owner.current()), since=FOREIGN_LASTS + LATER)
 
     assert begin(store, subject) == ("left", True)
-    mine, run = Owner.current(), store.records.run("left")
+    mine, run = Owner.current(), run_of(store, "left")
     assert (run.owner_pid, run.owner_started, run.owner_host) == (mine.pid, mine.started, mine.host)
     assert run.resumed_at is not None
     assert datetime.now(UTC) - run.resumed_at < LATER
@@ -114,7 +118,7 @@ def test_a_run_of_another_host_is_ended_after_a_day_by_who_does_not_go_on_with_i
     left(store, subject, elsewhere(Owner.current()), since=FOREIGN_LASTS + LATER)
 
     assert begin(store, subject, resume=False)[1] is False
-    assert store.records.run("left").status == "failed"
+    assert run_of(store, "left").status == "failed"
 
 
 def test_the_day_begins_when_another_host_took_the_run_over(store: Store, subject: Subject) -> None:
@@ -166,6 +170,6 @@ def test_an_interrupted_run_of_another_host_is_free_at_once(store: Store, subjec
 
 def test_what_begins_here_bears_this_host(store: Store, subject: Subject) -> None:
     run_id, _ = begin(store, subject)
-    run = store.records.run(run_id)
+    run = run_of(store, run_id)
 
     assert (run.owner_pid, run.owner_host, run.resumed_at) == (os.getpid(), platform.node(), None)

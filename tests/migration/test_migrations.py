@@ -185,7 +185,7 @@ def test_a_later_version_upgrades_a_full_store_after_a_backup(
             assert connection.execute("SELECT note FROM notes").fetchall() == [("made by 9999",)]
     assert _revision(copy) == [HEAD_REVISION]
     with open_database(copy) as database:
-        assert Repository(database).run(RUN.run_id) == RUN
+        assert Repository(database).runs() == (RUN,)
         assert database.check() == []
     with pytest.raises(SchemaTooNew, match="9999"):
         open_database(path)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cronsim import CronSim
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -154,6 +156,11 @@ def test_schedules_in_range_are_taken_as_they_are(schedule: str) -> None:
         ("9-5 3 * * *", "minute '9-5'"),
         ("*/0 3 * * *", "minute '\\*/0'"),
         ("5/10 3 * * *", "minute '5/10'"),
+        ("*/75 3 * * *", "minute '\\*/75'"),
+        ("007 3 * * *", "minute '007'"),
+        ("17 3 jan mon *", "day of month 'jan'"),
+        ("17 3 * jan,feb *", "month 'jan,feb'"),
+        ("17 3 * * 1,mon", "day of week '1,mon'"),
         ("1,,2 3 * * *", "minute '1,,2'"),
         ("-1 3 * * *", "minute '-1'"),
         ("\u0661 3 * * *", "minute"),
@@ -168,6 +175,30 @@ def test_other_schedules_are_refused_with_their_field(schedule: str, reason: str
     with pytest.raises(UsageError, match=reason) as refusal:
         parse_schedule(schedule)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "schedule", ["0 0 1 1 7", "*/59 */23 */31 JAN sUn", "0-59/5,7 0,1-2 31 2 *", "5-5/9 1 1 1 0"]
+)
+def test_names_alone_steps_and_days_that_never_come_are_every_crons(schedule: str) -> None:
+    assert parse_schedule(schedule) == schedule
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["5/10 3 * * *", "*/75 3 * * *", "007 3 * * *", "17 3 L * *"]
+    + [f"17 3 * * {days}" for days in ("mon-fri", "1,mon", "1L", "1#2")],
+)
+def test_what_cronsim_reads_and_not_every_cron_is_not_put_into_a_crontab(schedule: str) -> None:
+    CronSim(schedule, datetime(2026, 1, 1, tzinfo=UTC))
+    with pytest.raises(UsageError, match="is not"):
+        parse_schedule(schedule)
+
+
+def test_cronsim_takes_a_range_of_one_with_a_step_for_an_open_one_which_debians_cron_does_not() -> None:
+    found = CronSim("5-5/10 3 * * *", datetime(2026, 1, 1, tzinfo=UTC))
+    assert [next(found).minute for _ in range(3)] == [5, 15, 25]  # Debian's: 5 alone
+    assert parse_schedule("5-5/10 3 * * *") == "5-5/10 3 * * *"
 
 
 @given(text=st.text(alphabet=st.characters() | st.sampled_from("0123456789*,-/ \t\n"), max_size=30))

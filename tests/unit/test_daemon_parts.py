@@ -11,7 +11,6 @@ from autotuner.daemon.plan import BudgetRules, Due, plan
 from autotuner.daemon.quiet import exchange_hours, parse_quiet, why_busy, why_quiet
 from autotuner.daemon.schedule import jitter, next_tick
 from autotuner.daemon.triggers import Kind, Reason
-from autotuner.daemon.watchlist import read_watchlist
 from autotuner.errors import UsageError
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)  # a Monday
@@ -136,22 +135,6 @@ def test_jitter_is_bounded_and_the_same_again() -> None:
 
     assert first == again != other
     assert timedelta(0) <= first <= timedelta(seconds=60)
-
-
-def test_a_watchlist_is_read_with_comments_and_each_symbol_once(tmp_path: Path) -> None:
-    file = tmp_path / "watchlist.txt"
-    file.write_text("amd  # chips\n\n# none\nBTCUSD\nAMD\n")
-
-    assert read_watchlist(file) == ("AMD", "BTCUSD")
-
-
-@pytest.mark.parametrize(("text", "reason"), [("AMD\n../x\n", "line 2"), ("# none\n", "names no symbol")])
-def test_a_watchlist_that_is_wrong_is_refused_with_its_line(tmp_path: Path, text: str, reason: str) -> None:
-    file = tmp_path / "watchlist.txt"
-    file.write_text(text)
-
-    with pytest.raises(UsageError, match=reason):
-        read_watchlist(file)
 
 
 def test_a_configuration_is_read_and_variables_override_it(

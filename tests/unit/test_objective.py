@@ -8,17 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.errors import UsageError
-from autotuner.measurement.outcome import Failed, Outcome, ShapeTiming
+from autotuner.measurement.outcome import Failed, Measured, Outcome, ShapeTiming, effective_ms
 from autotuner.search.profiles import PROFILES, Limits, Profile, profile, seed_profile
 from autotuner.search.scoring import (
+    Constraint,
     break_even_calls,
     constraints,
-    effective_ms,
     judge,
     miss_probability,
     rank,
     score,
-    violations,
 )
 from autotuner.workload import RequestShape, Workload
 from tests.support.outcomes import measured, timing
@@ -70,6 +69,11 @@ def test_a_limit_out_of_range_is_refused(field: str, wrong: float) -> None:
         dataclasses.replace(Limits(), **{field: wrong})  # type: ignore[arg-type]
 
 
+def broken(outcome: Measured, workload: Workload, profile: Profile, limits: Limits) -> list[Constraint]:
+    kept = judge(outcome, workload, profile, limits).constraints
+    return [constraint for constraint in kept if constraint.amount > 0]
+
+
 def test_effective_time_weighs_shapes_jitter_and_cold_start() -> None:
     timings = (timing(100.0, 10.0), timing(20.0, 4.0))
 
@@ -110,7 +114,7 @@ def test_the_drift_term_can_be_left_out() -> None:
     plain = dataclasses.replace(PRODUCTION, drift_term=False)
 
     assert score(measured(drift=0.01), ONE, plain) == pytest.approx(0.5)
-    assert violations(measured(drift=0.02), ONE, plain, Limits())
+    assert broken(measured(drift=0.02), ONE, plain, Limits())
 
 
 def test_a_budget_of_nothing_divides_by_nothing() -> None:
@@ -118,8 +122,8 @@ def test_a_budget_of_nothing_divides_by_nothing() -> None:
 
     assert score(measured(drift=0.0), ONE, research) == pytest.approx(0.5)
     assert score(measured(drift=1e-6), ONE, research) == pytest.approx(0.525)
-    assert not violations(measured(), ONE, research, Limits())
-    assert [c.name for c in violations(measured(drift=1e-6), ONE, research, Limits())] == ["drift"]
+    assert not broken(measured(), ONE, research, Limits())
+    assert [c.name for c in broken(measured(drift=1e-6), ONE, research, Limits())] == ["drift"]
 
 
 def test_constraints_come_with_the_relative_amount_they_are_missed_by() -> None:
@@ -132,7 +136,7 @@ def test_constraints_come_with_the_relative_amount_they_are_missed_by() -> None:
 def test_exactly_at_a_limit_is_kept() -> None:
     outcome = measured(drift=0.01, quantile_shift=0.05, peak_bytes=200)
 
-    assert not violations(outcome, ONE, PRODUCTION, Limits(peak_bytes=200))
+    assert not broken(outcome, ONE, PRODUCTION, Limits(peak_bytes=200))
 
 
 def test_the_deadline_is_judged_by_raw_calls_of_every_shape() -> None:
@@ -140,10 +144,8 @@ def test_the_deadline_is_judged_by_raw_calls_of_every_shape() -> None:
     outcome = measured(timing(20.0), timing(10.0), blocks=(often, never))
 
     assert miss_probability(outcome, TWO, 25.0) == pytest.approx(0.75 * 0.5)
-    assert [c.name for c in violations(outcome, TWO, PRODUCTION, Limits(deadline_ms=25.0))] == [
-        "deadline_misses"
-    ]
-    assert not violations(outcome, TWO, PRODUCTION, Limits(deadline_ms=25.0, deadline_miss_target=0.4))
+    assert [c.name for c in broken(outcome, TWO, PRODUCTION, Limits(deadline_ms=25.0))] == ["deadline_misses"]
+    assert not broken(outcome, TWO, PRODUCTION, Limits(deadline_ms=25.0, deadline_miss_target=0.4))
 
 
 def test_without_raw_calls_the_deadline_is_judged_by_the_95th_percentile() -> None:
@@ -249,7 +251,7 @@ def test_the_profile_for_unpaired_tables_widens_the_budget_and_leaves_the_rest()
     assert widened == Profile(
         name="accuracy", sigma_weight=0.75, drift_budget=0.05, quantile_limit=math.inf, drift_term=False
     )
-    assert not violations(measured(drift=0.05, quantile_shift=9.0), ONE, widened, Limits())
+    assert not broken(measured(drift=0.05, quantile_shift=9.0), ONE, widened, Limits())
 
 
 def test_a_start_is_paid_back_after_the_calls_that_save_as_much() -> None:

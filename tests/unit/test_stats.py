@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.measurement.outcome import Block
+from autotuner.measurement.outcome import Block, effective_ms
 from autotuner.measurement.statistics import (
+    ArmBlocks,
     EffectiveCost,
-    effective_ms,
     launch_ratio,
     paired_ratio,
     shape_timing,
@@ -59,15 +60,20 @@ def test_timing_without_a_call_is_refused() -> None:
         shape_timing([()])
 
 
+def effective_of(blocks_by_shape: ArmBlocks, weights: Sequence[float], sigma_weight: float) -> float:
+    return effective_ms([shape_timing(blocks) for blocks in blocks_by_shape], weights, sigma_weight)
+
+
 def test_effective_time_weighs_shapes_and_their_jitter() -> None:
     quick, slow = [(1.0, 3.0)], [(10.0, 10.0)]
 
-    assert effective_ms([quick, slow], (0.25, 0.75), 0.5) == pytest.approx(8.0 + 0.5 * 0.25 * math.sqrt(2.0))
+    assert effective_of([quick, slow], (0.25, 0.75), 0.5) == pytest.approx(8.0 + 0.5 * 0.25 * math.sqrt(2.0))
 
 
 def test_blocks_for_another_number_of_shapes_are_refused() -> None:
+    blocks = [(1.0,), (2.0,)]
     with pytest.raises(ValueError, match="1 request shapes where 2 have a weight"):
-        effective_ms([[(1.0,)]], (0.5, 0.5), 0.0)
+        paired_ratio([blocks], [blocks], cost=EffectiveCost(weights=(0.5, 0.5)), rng=rng())
 
 
 @given(blocks=blocks_of_calls, factor=st.floats(0.1, 10.0), sigma_weight=st.floats(0.0, 1.0))
@@ -76,8 +82,8 @@ def test_effective_time_scales_with_the_times(
 ) -> None:
     scaled = [tuple(factor * ms for ms in block) for block in blocks]
 
-    expected = factor * effective_ms([blocks], (1.0,), sigma_weight)
-    assert effective_ms([scaled], (1.0,), sigma_weight) == pytest.approx(expected, rel=1e-9, abs=1e-6)
+    expected = factor * effective_of([blocks], (1.0,), sigma_weight)
+    assert effective_of([scaled], (1.0,), sigma_weight) == pytest.approx(expected, rel=1e-9, abs=1e-6)
 
 
 @given(ours=blocks_of_calls, theirs=blocks_of_calls, sigma_weight=st.floats(0.0, 1.0))
@@ -89,7 +95,7 @@ def test_the_ratio_is_that_of_the_effective_times_and_lies_in_its_interval(
 
     ratio = paired_ratio([theirs], [ours], cost=cost, rng=rng(), resamples=50)
 
-    by_hand = [effective_ms([blocks[:count]], (1.0,), sigma_weight) for blocks in (theirs, ours)]
+    by_hand = [effective_of([blocks[:count]], (1.0,), sigma_weight) for blocks in (theirs, ours)]
     assert ratio.estimate == pytest.approx(by_hand[0] / by_hand[1], rel=1e-6)
     assert 0 <= ratio.low <= ratio.estimate * (1 + 1e-12)
     assert ratio.high >= ratio.estimate * (1 - 1e-12)

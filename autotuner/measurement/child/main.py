@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from autotuner.errors import cause
 from autotuner.measurement.child.guard import die_with_parent, limit_memory
 from autotuner.measurement.child.job import ArmJob
 
@@ -60,7 +61,7 @@ def serve(job: ArmJob, answer: Answer) -> None:
 
 def classify(error: BaseException) -> tuple[str, str]:
     """The failure kind of an exception and its cause in one line."""
-    detail = f"{type(error).__name__}: {_cause(error)}"
+    detail = cause(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _no_memory(detail):
         return "out_of_memory", detail
     chain = [error]
@@ -81,13 +82,6 @@ def _no_memory(text: str) -> bool:
         "out of memory",
     )
     return any(sign in lowered for sign in signs)
-
-
-def _cause(error: BaseException) -> str:
-    """The message without torch's advice on verbose logging, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("Set TORCHDYNAMO_VERBOSE", "For even more"))]
-    return " ".join(kept)[:400] or "no message"
 
 
 if __name__ == "__main__":

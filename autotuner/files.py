@@ -1,0 +1,46 @@
+"""Files that people give us, and files of ours: read with one clear line when they are wrong, safe from others."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from autotuner.errors import UsageError
+from toto_core.symbols import SymbolError, parse_symbol
+
+
+def read_symbols(path: Path) -> tuple[str, ...]:
+    """The symbols of a file with one a line, in its order, each once; ``#`` starts a comment.
+
+    Raises ``UsageError``, which names the file and the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"{path}: cannot be read: {reason}") from None
+    found: dict[str, None] = {}
+    for number, line in enumerate(lines, start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        try:
+            found[parse_symbol(text)] = None
+        except SymbolError as error:
+            raise UsageError(f"{path}: line {number}: {error}") from None
+    if not found:
+        raise UsageError(f"{path}: names no symbol")
+    return tuple(found)
+
+
+def unsafe(state: os.stat_result, *, folder: bool) -> str:
+    """Why what has this ``lstat`` could be another user's work, such as ``"is a link"``; empty when it cannot."""
+    expected = stat.S_ISDIR(state.st_mode) if folder else stat.S_ISREG(state.st_mode)
+    faults = (
+        (stat.S_ISLNK(state.st_mode), "is a link"),
+        (not expected, f"is not a {'folder' if folder else 'file'}"),
+        (state.st_uid != os.geteuid(), f"belongs to user {state.st_uid}"),
+        (state.st_mode & (stat.S_IWGRP | stat.S_IWOTH), "is writable by others"),
+    )
+    return next((fault for found, fault in faults if found), "")
