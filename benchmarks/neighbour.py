@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from autotuner.promotion.duel import DuelArm, DuelPlan, DuelResult, run_duel
-from autotuner.search.profiles import Limits, profile
-from autotuner.tuning.measuring import effective_cost, prepare, process_bench
+from autotuner.search.profiles import profile
+from autotuner.tuning.measuring import effective_cost, plan_measuring, prepare
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
@@ -117,16 +117,7 @@ def joint_duel(
 ) -> DuelResult | None:
     """A fresh duel of two promoted settings; nobody else takes part, so that there is time for many launches."""
     prepared = prepare(symbol, Workload(), data=None, device="cpu")
-    bench = process_bench(
-        workload=prepared.subject.workload,
-        profile=PRODUCTION,
-        limits=Limits(),
-        device="cpu",
-        series=prepared.series,
-        patch_size=prepared.patch_size,
-        seed=0,
-    )
-    runner = bench.make_runner(lambda _: None)
+    runner = plan_measuring(prepared, profile=PRODUCTION).make_runner(lambda _: None)
     starts = {
         RuntimeSettings.from_dict(run["document"]["settings"]): run["document"].get("warm_start_ms") or 0.0
         for run in runs
