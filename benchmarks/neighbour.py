@@ -119,14 +119,16 @@ def joint_duel(
     prepared = prepare(symbol, Workload(), data=None, device="cpu")
     runner = plan_measuring(prepared, profile=PRODUCTION).make_runner(lambda _: None)
     starts = {
-        RuntimeSettings.from_dict(run["document"]["settings"]): run["document"].get("warm_start_ms") or 0.0
+        RuntimeSettings.from_dict(run["document"]["settings"]): run["document"].get("warm_start_ms")
+        or run["document"].get("cold_start_ms")
+        or 0.0
         for run in runs
     }
     try:
         return run_duel(
             runner,
-            challengers=[DuelArm(settings=one, cold_start_ms=starts[one])],
-            champion=DuelArm(settings=other, cold_start_ms=starts[other]),
+            challengers=[DuelArm(settings=one, start_ms=starts[one])],
+            champion=DuelArm(settings=other, start_ms=starts[other]),
             reference=DuelArm(settings=other),
             cost=effective_cost(prepared.subject.workload, PRODUCTION),
             seconds=seconds,

@@ -183,7 +183,7 @@ class _Duel:
             cost=self.cost,
             rng=self.rng,
             confidence=self.plan.confidence(len(self.counted)),
-            cold_start_ms=(self.opponent.cold_start_ms, challenger.cold_start_ms),
+            start_ms=(self.opponent.start_ms, challenger.start_ms),
         )
         factor = challenger.drift_factor / self.opponent.drift_factor
         return Interval(
@@ -192,7 +192,7 @@ class _Duel:
 
     def score(self, launch: Launch, arm: DuelArm) -> float:
         steady_ms = effective_ms(_blocks(launch, arm), self.cost.weights, self.cost.sigma_weight)
-        return (steady_ms + arm.cold_start_ms / self.cost.calls_per_process) * arm.drift_factor
+        return (steady_ms + arm.start_ms / self.cost.calls_per_process) * arm.drift_factor
 
     def result(self, challenger: DuelArm, lost: Failed | None) -> DuelResult:
         launches = len(self.counted)

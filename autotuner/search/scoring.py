@@ -65,16 +65,16 @@ def effective_ms(
     timings: Sequence[ShapeTiming],
     weights: Sequence[float],
     sigma_weight: float,
-    cold_start_ms: float,
+    start_ms: float,
     calls_per_process: int,
 ) -> float:
-    """Milliseconds one request costs: weighted p50, plus weighted jitter, plus its share of the cold start.
+    """Milliseconds one request costs: weighted p50, plus weighted jitter, plus its share of the start.
 
     ``timings`` and ``weights`` hold one entry per request shape. Raises ``ValueError`` when their numbers
     differ.
     """
     steady = sum(w * (t.p50_ms + sigma_weight * t.sigma_ms) for t, w in zip(timings, weights, strict=True))
-    return steady + cold_start_ms / calls_per_process
+    return steady + start_ms / calls_per_process
 
 
 def score(measured: Measured, workload: Workload, profile: Profile) -> float:

@@ -42,7 +42,7 @@ def duel_figures(
     """The figures of fresh launches, None when the settings or the reference did not run in two of them.
 
     Accuracy and the cold start come from the search's trial: more launches do not change a forecast, and a
-    launch of the duel starts with a filled compile cache (``warm_start_ms``).
+    launch of the duel starts with a filled compile cache (``warm_start_ms``, None for what compiles nothing).
     """
     pairs = [
         (launch.arm(reference), launch.arm(settings)) for launch in stage2 if settings in launch.settings
@@ -52,6 +52,7 @@ def duel_figures(
         return None
     cost = EffectiveCost(weights=workload.weights)
     blocks = [arm.blocks for _, arm in usable]
+    warm_ms = [arm.start_ms for _, arm in usable if arm.was_warm]
     if settings == reference:
         ratio = Interval(estimate=1.0, low=1.0, high=1.0)
     else:
@@ -66,7 +67,7 @@ def duel_figures(
         "ratio": _interval(ratio),
         **_times(timings, workload),
         **(_accuracy(measured) if measured else {"compile_report": usable[-1][1].report.to_dict()}),
-        "warm_start_ms": float(np.median([arm.start_ms for _, arm in usable])),
+        "warm_start_ms": float(np.median(warm_ms)) if warm_ms else None,
         "conditions": dataclasses.asdict(together([launch.conditions for launch in stage2])),
     }
 

@@ -113,7 +113,7 @@ def plan_measuring(
         make_runner=make,
         device=device,
         hand_over=hand_over,
-        holds=lambda settings: holds_artifacts(caches, settings),
+        holds=lambda settings: holds_artifacts(trial_artifacts(caches, settings)),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_work_that_raises_or_is_interrupted_leaves_no_process_and_no_lock(
 
 
 def test_a_runner_that_cannot_be_made_or_closed_leaves_no_lock(store: Store, plan: MeasuringPlan) -> None:
-    def fail(*_: object) -> RunnerOnADevice:
+    def fail(*_: object) -> Any:
         raise OSError("no space left on device")
 
     for make in (fail, lambda _: RunnerOnADevice(fail)):

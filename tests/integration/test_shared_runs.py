@@ -35,7 +35,7 @@ class Quiet:
 
 def table() -> ReplayTable:
     entries = {
-        key: replace(entry, cost_s=COMPILING if key.compiled else AGAIN, again_s=AGAIN, cold_start_ms=9000.0)
+        key: replace(entry, cost_s=COMPILING if key.compiled else AGAIN, again_s=AGAIN, start_ms=9000.0)
         for key, entry in replay_table().entries.items()
     }
     return ReplayTable(entries=entries, reference=SPACE.reference)
