@@ -86,6 +86,6 @@ def trial_artifacts(caches: Path, settings: RuntimeSettings) -> Path:
     return caches / hashlib.sha256(settings.key.encode()).hexdigest()[:16]
 
 
-def holds_artifacts(caches: Path, settings: RuntimeSettings) -> bool:
-    """Whether an earlier trial left there what it compiled."""
-    return any(path.is_file() for path in trial_artifacts(caches, settings).rglob("*"))
+def holds_artifacts(artifacts: Path) -> bool:
+    """Whether an earlier process left in this folder what it compiled."""
+    return any(path.is_file() for path in artifacts.rglob("*"))

@@ -215,7 +215,7 @@ class Store:
         return {
             settings: outcome.cold_start_ms
             for _, settings, outcome in self._outcomes(subject, "search", any_symbol=True)
-            if isinstance(outcome, Measured) and settings.compiled
+            if isinstance(outcome, Measured) and outcome.cold_start_ms is not None and settings.compiled
         }
 
     def champion(self, subject: Subject, profile: str) -> Promotion | None:

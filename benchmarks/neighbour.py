@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from autotuner.promotion.duel import DuelArm, DuelPlan, DuelResult, run_duel
-from autotuner.search.profiles import Limits, profile
-from autotuner.tuning.measuring import effective_cost, prepare, process_bench
+from autotuner.search.profiles import profile
+from autotuner.tuning.measuring import effective_cost, plan_measuring, prepare
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
@@ -117,25 +117,18 @@ def joint_duel(
 ) -> DuelResult | None:
     """A fresh duel of two promoted settings; nobody else takes part, so that there is time for many launches."""
     prepared = prepare(symbol, Workload(), data=None, device="cpu")
-    bench = process_bench(
-        workload=prepared.subject.workload,
-        profile=PRODUCTION,
-        limits=Limits(),
-        device="cpu",
-        series=prepared.series,
-        patch_size=prepared.patch_size,
-        seed=0,
-    )
-    runner = bench.make_runner(lambda _: None)
+    runner = plan_measuring(prepared, profile=PRODUCTION).make_runner(lambda _: None)
     starts = {
-        RuntimeSettings.from_dict(run["document"]["settings"]): run["document"].get("warm_start_ms") or 0.0
+        RuntimeSettings.from_dict(run["document"]["settings"]): run["document"].get("warm_start_ms")
+        or run["document"].get("cold_start_ms")
+        or 0.0
         for run in runs
     }
     try:
         return run_duel(
             runner,
-            challengers=[DuelArm(settings=one, cold_start_ms=starts[one])],
-            champion=DuelArm(settings=other, cold_start_ms=starts[other]),
+            challengers=[DuelArm(settings=one, start_ms=starts[one])],
+            champion=DuelArm(settings=other, start_ms=starts[other]),
             reference=DuelArm(settings=other),
             cost=effective_cost(prepared.subject.workload, PRODUCTION),
             seconds=seconds,

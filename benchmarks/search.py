@@ -257,7 +257,7 @@ def effective_ms(entry: Recorded, workload: Workload) -> float:
         weight * (latency + PRODUCTION.sigma_weight * sigma)
         for weight, latency, sigma in zip(workload.weights, entry.latency_ms, entry.sigma_ms, strict=True)
     )
-    start = entry.cold_start_ms / workload.calls_per_process
+    start = entry.start_ms / workload.calls_per_process
     return (steady + start) * drift_factor(entry.drift, PRODUCTION)
 
 
@@ -277,7 +277,8 @@ def _recorded(entry: Mapping[str, Any], reference_ms: float) -> Recorded:
     return Recorded(
         latency_ms=(true_ms,),
         sigma_ms=(_own_share(entry["sigma_ms"][0] / latency_ms) * true_ms,),
-        cold_start_ms=start_ms,
+        start_ms=start_ms,
+        was_warm=warm is not None,
         drift=entry["drift"],
         quantile_shift=entry["quantile_shift"],
         cost_s=entry["cost_s"],

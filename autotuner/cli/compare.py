@@ -49,40 +49,23 @@ def compare_command(
     """
     import dataclasses
 
-    from autotuner.commands.compare import compare_modes
+    from autotuner.commands.compare import compare
     from autotuner.report.comparison import comparison_document, comparison_tables
-    from autotuner.search.profiles import Limits, profile
     from autotuner.store import Store
-    from autotuner.tuning.measuring import prepare, process_bench
     from autotuner.workload import Workload, read_workload
 
     workload = read_workload(workload_file) if workload_file else Workload()
     workload = dataclasses.replace(workload, model=model)
-    comparisons = []
     with Store(location(db)) as store:
-        for symbol in dict.fromkeys(symbols):
-            prepared = prepare(symbol, workload, data=data, device=device)
-            store.remember(prepared.subject, prepared.series)
-            bench = process_bench(
-                workload=workload,
-                profile=profile("production"),
-                limits=Limits(),
-                device=device,
-                series=prepared.series,
-                patch_size=prepared.patch_size,
-                seed=0,
-            )
-            comparisons.append(
-                compare_modes(
-                    prepared.subject,
-                    bench,
-                    store,
-                    device=device,
-                    price_level=float(prepared.series.close[-1]),
-                    seconds=timeout,
-                    say=lambda line, symbol=symbol: note(f"{symbol}: {line}"),  # type: ignore[misc]
-                )
-            )
+        comparisons = compare(
+            symbols,
+            workload,
+            store,
+            data=data,
+            device=device,
+            seconds=timeout,
+            say=lambda symbol, line: note(f"{symbol}: {line}"),
+        )
     if as_json:
         print_json(comparison_document(comparisons, workload))
         return

@@ -133,10 +133,15 @@ def _speed_up(ratio: Interval) -> str:
 
 def _remarks(event: TrialEvent, measured: Measured) -> str:
     conditions = measured.conditions
-    start = f"starts in {measured.cold_start_ms / 1000:.1f} s"
-    if measured.warm_start_ms is not None:
-        start += f" cold, {measured.warm_start_ms / 1000:.1f} s warm"
-    remarks = [f"drift {measured.accuracy.drift:.2%}", start]
+    remarks = [f"drift {measured.accuracy.drift:.2%}", f"starts in {_start(measured)}"]
     if conditions.disturbed_blocks:
         remarks.append(f"{conditions.disturbed_blocks} of {conditions.blocks} blocks disturbed")
     return ", ".join((*remarks, *event.judged.reasons))
+
+
+def _start(measured: Measured) -> str:
+    start = f"{measured.start_ms / 1000:.1f} s"
+    if not measured.was_warm:
+        return start
+    cold = "" if measured.cold_start_ms is None else f"{measured.cold_start_ms / 1000:.1f} s cold, "
+    return f"{cold}{start} warm"

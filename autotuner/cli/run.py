@@ -197,13 +197,13 @@ def _tune(symbol: str, asked: Asked, store: Store, *, quiet: bool) -> dict[str, 
     from autotuner.tuning.run import tune
 
     request = request_of(symbol, asked)
-    bench = None
+    plan = None
     if asked.replay:
-        from autotuner.commands.replay import replay_bench
+        from autotuner.commands.replay import replay_plan
 
-        request, bench = replay_bench(request, asked.replay)
+        request, plan = replay_plan(request, asked.replay)
     with _progress(quiet=quiet) as progress:
-        return tune(request, store, progress, bench)
+        return tune(request, store, progress, plan)
 
 
 def _symbols(

@@ -1,15 +1,19 @@
-"""Measures the plain compile modes of one symbol side by side: the hand-made comparison, for real."""
+"""Measures the plain compile modes of symbols side by side: the hand-made comparison, for real."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-from autotuner.device_lock import alone
 from autotuner.measurement.outcome import Outcome
-from autotuner.store import Store, Subject
-from autotuner.tuning.measuring import Bench
+from autotuner.search.profiles import profile
+from autotuner.store import Store
+from autotuner.tuning.measuring import Prepared, measuring, plan_measuring, prepare
+from autotuner.workload import Workload
+from storage.records import RunStatus
 from toto_core.settings import COMPILE_MODES, RuntimeSettings
 
 PROFILE = "compare"
@@ -35,43 +39,52 @@ class Comparison:
     modes: tuple[ModeResult, ...]
 
 
-def compare_modes(
-    subject: Subject,
-    bench: Bench,
+def compare(
+    symbols: Iterable[str],
+    workload: Workload,
     store: Store,
     *,
+    data: Path | None,
     device: str,
-    price_level: float,
     seconds: float,
-    say: Callable[[str], None],
-) -> Comparison:
+    say: Callable[[str, str], None],
+) -> list[Comparison]:
     """Measure every compile mode in fp32 beside eager fp32, reusing what is stored for the same prices.
 
-    Modes that cannot differ on this device are measured once. An interrupt keeps what is measured. Raises
-    ``AutotuneError`` or ``StorageError``.
+    Each symbol has ``seconds``; ``say`` hears what goes on with one, its name first. Modes that cannot differ
+    on this device are measured once. An interrupt keeps what is measured. Raises ``AutotuneError``,
+    ``SeriesError``, ``CheckpointError`` or ``StorageError``, each with one line.
     """
-    end = time.monotonic() + seconds
-    asked = {mode: bench.space.canonical(RuntimeSettings(compile_mode=mode)) for mode in COMPILE_MODES}
+    comparisons = []
+    for symbol in dict.fromkeys(symbols):
+        prepared = prepare(symbol, workload, data=data, device=device)
+        store.remember(prepared.subject, prepared.series)
+        comparisons.append(_compared(prepared, store, seconds=seconds, say=partial(say, symbol)))
+    return comparisons
+
+
+def _compared(prepared: Prepared, store: Store, *, seconds: float, say: Callable[[str], None]) -> Comparison:
+    end, subject = time.monotonic() + seconds, prepared.subject
+    plan = plan_measuring(prepared, profile=profile("production"))
+    asked = {mode: plan.space.canonical(RuntimeSettings(compile_mode=mode)) for mode in COMPILE_MODES}
     run_id, _ = store.begin_run(subject, profile=PROFILE, seed=0, study=PROFILE, resume=False)
     known: dict[RuntimeSettings, Outcome] = {
         **store.known(subject, run_id=run_id, stage="search"),
         **store.known(subject, run_id=run_id, stage="compare"),
     }
-    done = False
+    status: RunStatus = "failed"
     try:
-        with alone(store.records, device, seconds=seconds, say=say):
-            runner = bench.make_runner(say)
-            try:
-                for settings in dict.fromkeys(asked.values()):
-                    if settings in known:
-                        continue
-                    known[settings] = runner.measure(settings, seconds=max(1.0, end - time.monotonic()))
-                    store.record(subject, run_id, settings, known[settings], "compare")
-            finally:
-                runner.close()
-        done = True
+        with measuring(plan, store, seconds=seconds, say=say) as under_way:
+            for settings in dict.fromkeys(asked.values()):
+                if settings in known:
+                    continue
+                left = max(1.0, end - time.monotonic())
+                known[settings] = under_way.runner.measure(settings, seconds=left)
+                store.record(subject, run_id, settings, known[settings], "compare")
+        status = "finished"
     finally:
-        store.end_run(run_id, "finished" if done else "failed")
+        store.end_run(run_id, status)
+    price_level = float(prepared.series.close[-1])
     return Comparison(symbol=subject.symbol, price_level=price_level, modes=_by_mode(asked, known))
 
 

@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from autotuner.device_lock import alone
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Outcome
 from autotuner.search.profiles import Limits, Profile, profile
 from autotuner.search.scoring import judge
 from autotuner.store import Promotion, Store
-from autotuner.tuning.measuring import Bench, Prepared, prepare, process_bench
+from autotuner.tuning.measuring import Prepared, measuring, plan_measuring, prepare
 from storage.records import TelemetryRecord
 
 RECHECK = "recheck"
@@ -73,21 +72,16 @@ def recheck(
             f"{symbol}: its settings were promoted in another environment ({'; '.join(differences)}): "
             f"run `autotune run --symbol {symbol}` here"
         )
-    bench = process_bench(
-        workload=promotion.workload,
-        profile=wanted,
-        limits=Limits(),
-        device=device,
-        series=prepared.series,
-        patch_size=prepared.patch_size,
-        seed=0,
-        threads=threads,
-    )
-    with alone(store.records, device, seconds=seconds, say=say) as lease:
+    plan = plan_measuring(prepared, profile=wanted, threads=threads)
+    with measuring(plan, store, seconds=seconds, say=say) as under_way:
         begun = datetime.now(UTC)
-        outcome = _measure(bench, promotion, say, end - time.monotonic())
+        outcome = under_way.runner.measure(
+            promotion.settings,
+            seconds=max(0.0, end - time.monotonic()),
+            again=plan.holds(promotion.settings),
+        )
         found = judged(promotion, prepared, outcome, wanted)
-        lease.check()
+        under_way.check()
         keep(store, promotion, found, begun, datetime.now(UTC))
     return found
 
@@ -112,16 +106,6 @@ def judged(promotion: Promotion, prepared: Prepared, outcome: Outcome, wanted: P
         quantile_shift=None if accuracy is None else accuracy.quantile_shift,
         drift_budget=wanted.drift_budget,
     )
-
-
-def _measure(bench: Bench, promotion: Promotion, say: Callable[[str], None], seconds: float) -> Outcome:
-    runner = bench.make_runner(say)
-    try:
-        return runner.measure(
-            promotion.settings, seconds=max(0.0, seconds), again=bench.holds(promotion.settings)
-        )
-    finally:
-        runner.close()
 
 
 def nothing_measured(promotion: Promotion, cause: str) -> Recheck:

@@ -19,7 +19,7 @@ from autotuner.search.profiles import Limits, Profile, seed_profile
 from autotuner.search.search import StudyPlan, run_study
 from autotuner.search.space import SearchSpace, likely_winners
 from autotuner.tuning.finalists import duel_arm, finalists
-from autotuner.tuning.measuring import Bench, effective_cost
+from autotuner.tuning.measuring import MeasuringPlan, effective_cost
 from autotuner.tuning.request import TuneRequest, search_seconds, trial_seconds
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
@@ -50,7 +50,7 @@ def replayed_decision(
     seed: int,
     champion: RuntimeSettings | None = None,
 ) -> Replayed:
-    """Search, duel and decide as ``session.tune`` does, in simulated time and without a store."""
+    """Search, duel and decide as ``tune`` does, in simulated time and without a store."""
     runner = ReplayRunner(table, noise)
     tried: list[tuple[RuntimeSettings, float]] = []
     first = [space.reference, space.reference.replace(precision="bf16"), *([champion] if champion else [])]
@@ -89,19 +89,18 @@ def replayed_decision(
     )
 
 
-def replay_bench(request: TuneRequest, table: Path) -> tuple[TuneRequest, Bench]:
-    """The request under a profile for unpaired tables, and a bench over ``table``'s rows of its symbol.
+def replay_plan(request: TuneRequest, table: Path) -> tuple[TuneRequest, MeasuringPlan]:
+    """The request under a profile for unpaired tables, and answers from ``table``'s rows of its symbol.
 
     Raises ``AutotuneError`` when the table cannot be read or has no row of the symbol.
     """
     recorded = seed_table(table, request.symbol)
     runner = ReplayRunner(recorded, Noise.none())
     ticks = itertools.count()
-    bench = Bench(
+    plan = MeasuringPlan(
         space=SearchSpace.of(recorded.entries),
         make_runner=lambda _: runner,
         clock=lambda: next(ticks) * 1e-3,  # a replay takes no time, so only its budget of trials ends it
-        exclusive=False,
     )
     request = dataclasses.replace(request, profile=seed_profile(request.profile), share=False, chance=0.0)
-    return request, bench
+    return request, plan

@@ -8,9 +8,13 @@ launches with a known share taken off one arm's times tell what gain would have 
 
 from __future__ import annotations
 
+import json
 import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +23,10 @@ from autotuner.measurement.outcome import ArmLaunch, Interval
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import ArmBlocks, EffectiveCost, launch_ratio
 from autotuner.promotion.duel_plan import DuelPlan
+from autotuner.search.profiles import profile
+from autotuner.store import Store
+from autotuner.tuning.measuring import effective_cost, measuring, plan_measuring, prepare
+from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
 LAUNCHES = 10
@@ -46,6 +54,46 @@ class SelfTest:
     launches: int
     blocks: int
     disturbed_blocks: int
+
+
+def self_test_machine(
+    symbol: str,
+    workload: Workload,
+    location: str,
+    *,
+    device: str,
+    seconds: float,
+    launches: int,
+    seed: int,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Self-test this machine on a symbol's prices; what was found, with its environment, is stored and returned.
+
+    The store at ``location`` is opened once prices and model are known to be there. Raises ``AutotuneError``,
+    ``SeriesError``, ``CheckpointError`` or ``StorageError``, each with one line.
+    """
+    end = time.monotonic() + seconds
+    prepared = prepare(symbol, workload, data=None, device=device)
+    wanted, environment = profile("production"), prepared.subject.environment
+    plan = plan_measuring(prepared, profile=wanted, seed=seed)
+    with (
+        Store(location) as store,
+        measuring(plan, store, seconds=seconds, say=say, say_steps=lambda _: None) as under_way,
+    ):
+        found = self_test(
+            under_way.runner,
+            plan.space.reference,
+            cost=effective_cost(workload, wanted),
+            seconds=max(0.0, end - time.monotonic()),
+            clock=time.monotonic,
+            say=say,
+            rng=np.random.default_rng(seed),
+            launches=launches,
+        )
+        document = asdict(found) | {"environment": json.loads(environment.to_json())}
+        store.remember_setting(workload, environment)
+        store.remember_selftest(environment, document, at=datetime.now(UTC))
+    return document
 
 
 def equal_arms(reference: RuntimeSettings) -> tuple[RuntimeSettings, RuntimeSettings]:

@@ -52,16 +52,16 @@ def effective_ms(
     timings: Sequence[ShapeTiming],
     weights: Sequence[float],
     sigma_weight: float,
-    cold_start_ms: float = 0.0,
+    start_ms: float = 0.0,
     calls_per_process: int = 1,
 ) -> float:
-    """Milliseconds one request costs: weighted p50, plus weighted jitter, plus its share of the cold start.
+    """Milliseconds one request costs: weighted p50, plus weighted jitter, plus its share of the start.
 
     ``timings`` and ``weights`` hold one entry per request shape. Raises ``ValueError`` when their numbers
     differ.
     """
     steady = sum(w * (t.p50_ms + sigma_weight * t.sigma_ms) for t, w in zip(timings, weights, strict=True))
-    return steady + cold_start_ms / calls_per_process
+    return steady + start_ms / calls_per_process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,13 +134,14 @@ class Measured:
     ``timings`` and ``reference_timings`` hold one entry per request shape of the workload, ``ratio`` is
     reference time over settings time (above 1 is faster), ``blocks`` and ``reference_blocks`` are raw,
     indexed [shape][block], block ``i`` of both taken side by side. ``cold_start_ms`` began with an empty
-    compile cache, ``warm_start_ms`` with the filled one (None when it was not measured).
+    compile cache, ``warm_start_ms`` with a filled one; None is what was not measured. Raises ``ValueError``
+    when both are.
     """
 
     timings: tuple[ShapeTiming, ...]
     reference_timings: tuple[ShapeTiming, ...]
     ratio: Interval
-    cold_start_ms: float
+    cold_start_ms: float | None
     reference_cold_start_ms: float
     peak_bytes: int
     accuracy: Accuracy
@@ -150,10 +151,21 @@ class Measured:
     reference_blocks: tuple[tuple[Block, ...], ...] = ()
     warm_start_ms: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.cold_start_ms is None and self.warm_start_ms is None:
+            raise ValueError("measured: needs a cold or a warm start")
+
+    @property
+    def was_warm(self) -> bool:
+        """Whether ``start_ms`` began with a filled compile cache."""
+        return self.warm_start_ms is not None
+
     @property
     def start_ms(self) -> float:
         """What a production process pays once: the winner's compile cache is handed to it, so the warm start."""
-        return self.cold_start_ms if self.warm_start_ms is None else self.warm_start_ms
+        paid = self.cold_start_ms if self.warm_start_ms is None else self.warm_start_ms
+        assert paid is not None
+        return paid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +186,13 @@ Outcome = Measured | Failed
 
 @dataclass(frozen=True, kw_only=True)
 class ArmLaunch:
-    """One arm of one launch: its start in milliseconds and raw blocks, indexed [shape][block]."""
+    """One arm of one launch: its start in milliseconds and raw blocks, indexed [shape][block].
+
+    ``was_warm`` says that the start found a filled compile cache.
+    """
 
     start_ms: float
+    was_warm: bool = False
     blocks: tuple[tuple[Block, ...], ...]
     peak_bytes: int = 0
     report: CompileReport = CompileReport()

@@ -98,14 +98,14 @@ class ProcessRunner:
             try:
                 reference = self._ensure_reference(deadline)
                 self._say(f"starting {settings.label}")
-                arm = self._start(settings, children, deadline, cold=not again)
+                arm = self._start(settings, children, deadline, empty=not again)
                 failed = not_compiled(settings, arm.report)
                 outcome = failed or self._measure_beside(reference, arm, deadline, beat)
                 if (
                     not settings.compiled
                     or isinstance(outcome, Failed)
                     or outcome.ratio.estimate < 1.0
-                    or again
+                    or outcome.was_warm
                 ):
                     return outcome
                 arm.child.close()
@@ -163,8 +163,9 @@ class ProcessRunner:
             timings=tuple(shape_timing(shape) for shape in own_blocks),
             reference_timings=tuple(shape_timing(shape) for shape in reference_blocks),
             ratio=paired_ratio(reference_blocks, own_blocks, cost=cost, rng=self._rng),
-            cold_start_ms=arm.cold_start_ms,
-            reference_cold_start_ms=reference.cold_start_ms,
+            cold_start_ms=None if arm.was_warm else arm.start_ms,
+            warm_start_ms=arm.start_ms if arm.was_warm else None,
+            reference_cold_start_ms=reference.start_ms,
             peak_bytes=arm.peak_bytes,
             accuracy=merge_accuracy(
                 ours, self._theirs, self._exact, weights=self._workload.weights, rng=self._rng
@@ -181,7 +182,8 @@ class ProcessRunner:
         try:
             child = Child(self._job(settings, empty=False))
             children.append(child)
-            return float(child.expect("started", deadline=deadline)["cold_start_ms"])
+            started = child.expect("started", deadline=deadline)
+            return float(started["start_ms"]) if started["was_warm"] else None
         except ChildError:
             return None
 
@@ -197,7 +199,7 @@ class ProcessRunner:
             return self._reference
         self._say(f"starting the reference, {self._reference_settings.label}")
         try:
-            arm = self._start(self._reference_settings, self._children, deadline, cold=True)
+            arm = self._start(self._reference_settings, self._children, deadline, empty=True)
             asked = time.monotonic()
             self._theirs = self._standard(arm, "forecasts", deadline)
             self._forecast_seconds = time.monotonic() - asked
@@ -217,11 +219,12 @@ class ProcessRunner:
         return found
 
     def _start(
-        self, settings: RuntimeSettings, children: list[Child], deadline: float, *, cold: bool
+        self, settings: RuntimeSettings, children: list[Child], deadline: float, *, empty: bool
     ) -> StartedArm:
-        child = Child(self._job(settings, empty=cold))
+        child = Child(self._job(settings, empty=empty))
         children.append(child)
-        arm = StartedArm(child, settings, child.expect("started", deadline=deadline)["cold_start_ms"])
+        started = child.expect("started", deadline=deadline)
+        arm = StartedArm(child, settings, start_ms=started["start_ms"], was_warm=started["was_warm"])
         arm.note(child.expect("ready", deadline=deadline))
         return arm
 
@@ -230,7 +233,7 @@ class ProcessRunner:
     ) -> StartedArm | Failed:
         self._say(f"launching {settings.label}")
         try:
-            arm = self._start(settings, children, deadline, cold=False)
+            arm = self._start(settings, children, deadline, empty=False)
         except ChildError as error:
             return error.failed
         failed = not_compiled(settings, arm.report)
@@ -278,7 +281,8 @@ def _launched(arm: StartedArm, index: int, taken: Taken, deadline: float) -> Arm
     except ChildError as error:
         return error.failed
     return not_compiled(arm.settings, arm.report) or ArmLaunch(
-        start_ms=arm.cold_start_ms,
+        start_ms=arm.start_ms,
+        was_warm=arm.was_warm,
         blocks=taken.blocks[index],
         peak_bytes=arm.peak_bytes,
         report=arm.report,

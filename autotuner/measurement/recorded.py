@@ -29,13 +29,15 @@ NORMAL_95 = 1.96
 class Recorded:
     """What is known of one settings; latency and sigma in milliseconds, one entry per request shape.
 
+    ``start_ms`` is what a production process pays, ``was_warm`` says that a filled compile cache was found.
     ``cost_s`` is what a trial of it takes, ``again_s`` a launch or a trial that finds everything compiled (the
     same as ``cost_s`` where it is None). With ``failure`` every trial ends that way.
     """
 
     latency_ms: tuple[float, ...]
     sigma_ms: tuple[float, ...]
-    cold_start_ms: float = 0.0
+    start_ms: float = 0.0
+    was_warm: bool = False
     drift: float = 0.0
     quantile_shift: float = 0.0
     mae: float = 0.0
@@ -87,7 +89,7 @@ def seed_table(rows: str | Path, symbol: str) -> ReplayTable:
 
     Forecasts of the table were drawn without common noise, so drift is what the mean forecast moved beyond
     the 95 % spread of that noise, over the price level: max(0, |difference| - 1.96 sigma) / price. The
-    unknown jitter of eager is taken to be ``default``'s, and cold starts are 0. The error of a mode is given
+    unknown jitter of eager is taken to be ``default``'s, and starts are 0. The error of a mode is given
     as the price level plus its difference, for its sign was not kept. Raises ``AutotuneError``.
     """
     try:

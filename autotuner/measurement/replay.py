@@ -94,6 +94,7 @@ class ReplayRunner:
         if isinstance(found, Failed):
             return found
         reference = self._table.entries[self._table.reference]
+        warm = found.was_warm or (again and settings.compiled)
         rng = self._randomness(settings)
         own_blocks, disturbed = self._blocks(rng, found, BLOCKS)
         reference_blocks, also_disturbed = self._blocks(rng, reference, BLOCKS)
@@ -103,8 +104,9 @@ class ReplayRunner:
             timings=timings,
             reference_timings=reference_timings,
             ratio=_ratio(own_blocks, reference_blocks),
-            cold_start_ms=found.cold_start_ms,
-            reference_cold_start_ms=reference.cold_start_ms,
+            cold_start_ms=None if warm else found.start_ms,
+            warm_start_ms=found.start_ms if warm else None,
+            reference_cold_start_ms=reference.start_ms,
             peak_bytes=found.peak_bytes,
             accuracy=_accuracy(found),
             report=_report(settings),
@@ -128,7 +130,11 @@ class ReplayRunner:
             disturbed += marked
             launched.append(
                 ArmLaunch(
-                    start_ms=found.cold_start_ms, blocks=raw, peak_bytes=found.peak_bytes, report=_report(arm)
+                    start_ms=found.start_ms,
+                    was_warm=arm.compiled,
+                    blocks=raw,
+                    peak_bytes=found.peak_bytes,
+                    report=_report(arm),
                 )
             )
         timed = sum(isinstance(arm, ArmLaunch) for arm in launched)

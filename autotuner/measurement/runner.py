@@ -19,7 +19,7 @@ class Runner(Protocol):
 
         ``beat`` is a ratio to the reference that other settings have reached for certain: timing may end as
         soon as these settings are known, at a planned look, to stay below it. ``again`` begins with what an
-        earlier trial of the same settings compiled, so that its cold start is a warm one.
+        earlier trial of the same settings compiled: the start is a warm one, and no cold one is measured.
         """
         ...
 

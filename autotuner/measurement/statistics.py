@@ -104,12 +104,12 @@ def launch_ratio(
     cost: EffectiveCost,
     rng: np.random.Generator,
     confidence: float = 0.95,
-    cold_start_ms: tuple[float, float] = (0.0, 0.0),
+    start_ms: tuple[float, float] = (0.0, 0.0),
     resamples: int = 100,
 ) -> Interval:
     """The same ratio over several launches: entry ``i`` of both arms is launch ``i``.
 
-    ``cold_start_ms`` of reference and candidate is spread over the calls of a process. The estimate is the
+    ``start_ms`` of reference and candidate is spread over the calls of a process. The estimate is the
     geometric mean of the launches' ratios. Launches of one setting differ by more than their blocks tell, so
     the launch is the unit: Student-t on the log ratios of the launches, the closed form of resampling whole
     launches without that bootstrap's (n - 1)/n shrinkage and without counting blocks twice (Davison and
@@ -123,7 +123,7 @@ def launch_ratio(
             f"ratio: needs the same two or more launches of each arm, not {launches} and {len(candidate)}"
         )
     pairs = zip(reference, candidate, strict=True)
-    logs = np.array([_log_ratios(pair, cost, rng, resamples, cold_start_ms) for pair in pairs])
+    logs = np.array([_log_ratios(pair, cost, rng, resamples, start_ms) for pair in pairs])
     tail = (1 + confidence) / 2
     between = student_quantile(tail, launches - 1) * float(np.std(logs[:, 0], ddof=1))
     within = _NORMAL.inv_cdf(tail) * math.sqrt(float(np.mean(np.var(logs[:, 1:], axis=1, ddof=1))))
@@ -154,7 +154,7 @@ def _log_ratios(
     cost: EffectiveCost,
     rng: np.random.Generator,
     resamples: int,
-    cold_start_ms: tuple[float, float] = (0.0, 0.0),
+    start_ms: tuple[float, float] = (0.0, 0.0),
 ) -> Floats:
     # (1 + resamples,): the blocks as they are first, then each resample, the same blocks of both arms.
     for arm in arms:
@@ -162,7 +162,7 @@ def _log_ratios(
     counts = _resampled_counts(_common_blocks(*arms), resamples, rng)
     times_ms = [
         _effective_resampled(arm, counts, cost) + start / cost.calls_per_process
-        for arm, start in zip(arms, cold_start_ms, strict=True)
+        for arm, start in zip(arms, start_ms, strict=True)
     ]
     return np.asarray(np.log(times_ms[0] / times_ms[1]), dtype=np.float64)
 

@@ -166,7 +166,7 @@ class _Duel:
             cost=self.cost,
             rng=self.rng,
             confidence=self.plan.confidence(len(self.counted)),
-            cold_start_ms=(self.opponent.cold_start_ms, challenger.cold_start_ms),
+            start_ms=(self.opponent.start_ms, challenger.start_ms),
         )
         factor = challenger.drift_factor / self.opponent.drift_factor
         return Interval(
@@ -175,9 +175,7 @@ class _Duel:
 
     def score(self, launch: Launch, arm: DuelArm) -> float:
         cost, timings = self.cost, [shape_timing(blocks) for blocks in _blocks(launch, arm.settings)]
-        own = effective_ms(
-            timings, cost.weights, cost.sigma_weight, arm.cold_start_ms, cost.calls_per_process
-        )
+        own = effective_ms(timings, cost.weights, cost.sigma_weight, arm.start_ms, cost.calls_per_process)
         return own * arm.drift_factor
 
     def result(self, challenger: DuelArm, lost: Failed | None) -> DuelResult:
@@ -230,6 +228,7 @@ def launch_figures(
     else:
         theirs = [_blocks(launch, reference) for launch in launches]
         ratio = launch_ratio(theirs, [arm.blocks for arm in ran], cost=cost.time_alone, rng=rng)
+    warm_ms = [arm.start_ms for arm in ran if arm.was_warm]
     by_shape = zip(*(arm.blocks for arm in ran), strict=True)
     timings = [shape_timing([block for blocks in shape for block in blocks]) for shape in by_shape]
     return replace(
@@ -237,7 +236,7 @@ def launch_figures(
         stage="duel",
         launches=len(ran),
         ratio=ratio,
-        warm_start_ms=statistics.median(arm.start_ms for arm in ran),
+        warm_start_ms=statistics.median(warm_ms) if warm_ms else None,
         peak_bytes=max(arm.peak_bytes for arm in ran),
         compile_report=ran[-1].report,
         conditions=together([launch.conditions for launch in launches]),

@@ -79,13 +79,13 @@ class DuelArm:
     """Settings with what the search knows of them: start in milliseconds, and the factor for MAE drift."""
 
     settings: RuntimeSettings
-    cold_start_ms: float = 0.0
+    start_ms: float = 0.0
     drift_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.cold_start_ms >= 0 and self.drift_factor > 0):
+        if not (self.start_ms >= 0 and self.drift_factor > 0):
             raise ValueError(
-                f"duel: {self.settings.label}: cold_start_ms {self.cold_start_ms} must be 0 or more and "
+                f"duel: {self.settings.label}: start_ms {self.start_ms} must be 0 or more and "
                 f"drift_factor {self.drift_factor} above 0"
             )
 

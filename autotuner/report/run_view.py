@@ -51,13 +51,12 @@ def _origin(document: Mapping[str, Any]) -> str:
 
 def _start(document: Mapping[str, Any]) -> str:
     """How long a process takes to start."""
-    warm = document.get("warm_start_ms")
-    start = f"starts in {document['cold_start_ms'] / 1000:.1f} s"
-    return (
-        start
-        if warm is None
-        else f"{start} with nothing stored, {warm / 1000:.2f} s from the stored artifacts"
-    )
+    cold, warm = document["cold_start_ms"], document.get("warm_start_ms")
+    empty = "" if cold is None else f"{cold / 1000:.1f} s"
+    if warm is None:
+        return f"starts in {empty}"
+    stored = f"{warm / 1000:.2f} s from the stored artifacts"
+    return f"starts in {empty} with nothing stored, {stored}" if empty else f"starts in {stored}"
 
 
 def _certificate(document: Mapping[str, Any]) -> list[str]:

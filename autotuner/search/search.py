@@ -284,13 +284,13 @@ class _Search:
         return max(lows, default=None)
 
     def _outcome(self, settings: RuntimeSettings, seconds: float) -> Outcome:
-        cold_start_ms = self.cold_starts.get(settings)
+        cold_ms = self.cold_starts.get(settings)
         try:
             outcome = self.runner.measure(
-                settings, seconds=seconds, beat=self._certain(), again=cold_start_ms is not None
+                settings, seconds=seconds, beat=self._certain(), again=cold_ms is not None
             )
         except Exception as error:
             return Failed(kind="crashed", detail=f"the runner raised {type(error).__name__}: {error}")
-        if cold_start_ms is None or isinstance(outcome, Failed):
+        if isinstance(outcome, Failed) or outcome.cold_start_ms is not None:
             return outcome
-        return replace(outcome, cold_start_ms=cold_start_ms, warm_start_ms=outcome.start_ms)
+        return replace(outcome, cold_start_ms=cold_ms)

@@ -67,4 +67,4 @@ def duel_arm(settings: RuntimeSettings, study: StudyResult, profile: Profile) ->
     if not isinstance(measured, Measured):
         return DuelArm(settings=settings)
     factor = drift_factor(measured.accuracy.drift, profile)
-    return DuelArm(settings=settings, cold_start_ms=measured.start_ms, drift_factor=factor)
+    return DuelArm(settings=settings, start_ms=measured.start_ms, drift_factor=factor)

@@ -1,15 +1,16 @@
-"""What measures: a symbol's prices and model, the search space, and a runner over it."""
+"""From a symbol's prices and model to a runner that is alone on its device, and gone when the work is done."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from autotuner.device_lock import Say, alone
 from autotuner.environment import current_environment, spare_threads
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
@@ -19,11 +20,13 @@ from autotuner.search.profiles import Limits, Profile
 from autotuner.search.space import SearchSpace, search_space
 from autotuner.serving.artifacts import CacheRefused, store
 from autotuner.serving.manifest import Seal
-from autotuner.store import Subject
+from autotuner.store import Store, Subject
 from autotuner.workload import Workload
 from toto_core.model_files import check_weights, digest, locate, read_config
 from toto_core.series import PriceSeries, find_series
 from toto_core.settings import RuntimeSettings
+
+_MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +55,11 @@ def prepare(symbol: str, workload: Workload, *, data: Path | None, device: str) 
     return Prepared(subject=subject, series=series, patch_size=config.patch_size)
 
 
-_MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
-Say = Callable[[str], None]
-
-
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """A space and a runner over it; ``make_runner`` is given who hears what the runner does.
+class MeasuringPlan:
+    """A search space and how to get a runner over it; ``make_runner`` is given who hears what the runner does.
 
-    ``exclusive`` says that measuring needs the device for itself, which a replay of recorded answers does not.
+    ``device`` is what measuring needs for itself, None where answers are recorded and nothing is measured.
     ``hand_over`` gives production what compiling promoted settings left on disk, and says where that is;
     ``holds`` whether an earlier trial of some settings left anything there.
     """
@@ -68,27 +67,25 @@ class Bench:
     space: SearchSpace
     make_runner: Callable[[Say], Runner]
     clock: Callable[[], float] = time.monotonic
-    exclusive: bool = True
+    device: str | None = None
     hand_over: Callable[[RuntimeSettings], tuple[Path, Seal] | None] = lambda _: None
     holds: Callable[[RuntimeSettings], bool] = lambda _: False
 
 
-def process_bench(
+def plan_measuring(
+    prepared: Prepared,
     *,
-    workload: Workload,
     profile: Profile,
-    limits: Limits,
-    device: str,
-    series: PriceSeries,
-    patch_size: int,
-    seed: int,
+    limits: Limits = Limits(),
+    seed: int = 0,
     threads: int | None = None,
-) -> Bench:
-    """The real bench: child processes on this machine, of at most ``threads`` CPU threads each."""
-    environment = current_environment(device)
-    facts = workload.facts(device=device, threads=threads or spare_threads(), patch_size=patch_size)
+) -> MeasuringPlan:
+    """To measure for real: child processes on this machine, of at most ``threads`` CPU threads each."""
+    subject, series = prepared.subject, prepared.series
+    workload, environment = subject.workload, subject.environment
+    device = environment.device
+    facts = workload.facts(device=device, threads=threads or spare_threads(), patch_size=prepared.patch_size)
     space = search_space(workload, facts)
-
     caches = cache_folder() / f"trials-{environment.fingerprint}-{workload.signature}"
 
     def make(say: Say) -> Runner:
@@ -111,12 +108,42 @@ def process_bench(
                 return store(trial_artifacts(caches, settings), environment.fingerprint, settings.key)
         return None
 
-    return Bench(
+    return MeasuringPlan(
         space=space,
         make_runner=make,
+        device=device,
         hand_over=hand_over,
-        holds=lambda settings: holds_artifacts(caches, settings),
+        holds=lambda settings: holds_artifacts(trial_artifacts(caches, settings)),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """A runner at work; ``check`` raises ``AutotuneError`` once somebody else may measure on the device.
+
+    Nothing is stored from then on.
+    """
+
+    runner: Runner
+    check: Callable[[], None]
+
+
+@contextlib.contextmanager
+def measuring(
+    plan: MeasuringPlan, store: Store, *, seconds: float, say: Say, say_steps: Say | None = None
+) -> Iterator[Measuring]:
+    """Measure alone on the plan's device inside the block; then its processes end and the device is free.
+
+    However the block ends, and in that order. Waits up to ``seconds`` for whoever measures now. ``say_steps``
+    hears what the runner does, ``say`` unless given. Raises ``AutotuneError`` when the device is not free by
+    then, ``StorageError`` when the store fails.
+    """
+    with contextlib.ExitStack() as stack:
+        lease = None
+        if plan.device is not None:
+            lease = stack.enter_context(alone(store.records, plan.device, seconds=seconds, say=say))
+        runner = stack.enter_context(contextlib.closing(plan.make_runner(say_steps or say)))
+        yield Measuring(runner=runner, check=lease.check if lease else lambda: None)
 
 
 def effective_cost(workload: Workload, profile: Profile) -> EffectiveCost:

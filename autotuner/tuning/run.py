@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from autotuner.device_lock import alone
 from autotuner.errors import AutotuneError
 from autotuner.figures import Figures, SharedFrom, trial_figures, with_trial
 from autotuner.measurement.outcome import Measured
@@ -27,33 +25,31 @@ from autotuner.serving.canary import Canary
 from autotuner.store import Promotion, Store, Subject
 from autotuner.tuning.document import run_document
 from autotuner.tuning.finalists import duel_arm, finalists, why_unfit
-from autotuner.tuning.measuring import Bench, effective_cost, prepare, process_bench
+from autotuner.tuning.measuring import MeasuringPlan, effective_cost, measuring, plan_measuring, prepare
 from autotuner.tuning.request import Listener, TuneRequest, search_seconds, trial_seconds
 from autotuner.tuning.takeover import proven_elsewhere, shared_decision, shared_study, spot_check
 
 
 def tune(
-    request: TuneRequest, store: Store, listener: Listener, bench: Bench | None = None
+    request: TuneRequest, store: Store, listener: Listener, plan: MeasuringPlan | None = None
 ) -> dict[str, Any]:
     """Search, duel, decide, store, and return the run's document (``document.run_document``).
 
-    An interrupt stores the run as interrupted and is raised again; everything measured so far is kept. Raises
-    ``AutotuneError``, ``SeriesError``, ``CheckpointError`` or ``StorageError``, each with one line.
+    ``plan`` answers from recorded measurements in place of real ones. An interrupt stores the run as
+    interrupted and is raised again; everything measured so far is kept. Raises ``AutotuneError``,
+    ``SeriesError``, ``CheckpointError`` or ``StorageError``, each with one line.
     """
-    clock = bench.clock if bench else time.monotonic
+    clock = plan.clock if plan else time.monotonic
     end = clock() + request.seconds
     workload = request.workload
     prepared = prepare(request.symbol, workload, data=request.data, device=request.device)
     subject, series = prepared.subject, prepared.series
     for repair in series.repairs:
         listener.say(f"{series.source}: {repair}")
-    bench = bench or process_bench(
-        workload=workload,
+    plan = plan or plan_measuring(
+        prepared,
         profile=request.profile,
         limits=request.limits,
-        device=request.device,
-        series=series,
-        patch_size=prepared.patch_size,
         seed=request.seed,
         threads=request.threads,
     )
@@ -62,14 +58,20 @@ def tune(
     run_id, _ = store.begin_run(
         subject, profile=request.profile.name, seed=request.seed, study=study_name, resume=request.resume
     )
-    run = _Run(request=request, subject=subject, store=store, listener=listener, bench=bench, run_id=run_id)
     status: Any = "failed"
     try:
-        with contextlib.ExitStack() as stack:
-            if bench.exclusive:
-                left = max(0.0, end - clock())
-                lease = alone(store.records, request.device, seconds=left, say=listener.say)
-                run = replace(run, check=stack.enter_context(lease).check)
+        left = max(0.0, end - clock())
+        with measuring(plan, store, seconds=left, say=listener.say) as under_way:
+            run = _Run(
+                request=request,
+                subject=subject,
+                store=store,
+                listener=listener,
+                plan=plan,
+                run_id=run_id,
+                runner=under_way.runner,
+                check=under_way.check,
+            )
             document = run.go(study_name, end)
         store.end_run(run_id, "finished", document)
         status = None
@@ -99,19 +101,15 @@ class _Run:
     subject: Subject
     store: Store
     listener: Listener
-    bench: Bench
+    plan: MeasuringPlan
     run_id: str
-    check: Callable[[], None] = lambda: None
-    """Raises once somebody else may measure on the device: nothing is stored from then on."""
+    runner: Runner
+    check: Callable[[], None]
 
     def go(self, study_name: str, end: float) -> dict[str, Any]:
         champion = self.store.champion(self.subject, self.request.profile.name)
-        runner = self.bench.make_runner(self.listener.say)
-        try:
-            found = None if champion else self._take_over(runner, end)
-            found = found or self._find(runner, study_name, champion, end)
-        finally:
-            runner.close()
+        found = None if champion else self._take_over(end)
+        found = found or self._find(study_name, champion, end)
         request = self.request
         figures = replace(found.figures, because=request.because, triggers=request.triggers)
         if found.decision.promoted:
@@ -124,7 +122,7 @@ class _Run:
             decision=found.decision,
             figures=figures,
             study=found.study,
-            distinct_keys=len(self.bench.space.keys),
+            distinct_keys=len(self.plan.space.keys),
             run_id=self.run_id,
             selftest=self.store.selftest(self.subject.environment),
         )
@@ -134,13 +132,13 @@ class _Run:
             return None
         return Canary(share=self.request.canary, previous=champion.settings)
 
-    def _take_over(self, runner: Runner, end: float) -> _Found | None:
+    def _take_over(self, end: float) -> _Found | None:
         """What another symbol proved, if it stands here too."""
         request = self.request
         proven = None
         if request.share and request.reuse and request.profile.searches:
             proven = proven_elsewhere(self.store, self.subject, request.profile.name)
-        if proven is None or proven.settings not in self.bench.space:
+        if proven is None or proven.settings not in self.plan.space:
             return None
         self.listener.say(
             f"{proven.symbol} proved {proven.settings.label} for this workload: checking it here"
@@ -151,10 +149,10 @@ class _Run:
             "limits": request.limits,
         }
         check = spot_check(
-            runner,
+            self.runner,
             proven,
-            compiled=self.bench.holds(proven.settings),
-            seconds=max(0.0, end - self.bench.clock()),
+            compiled=self.plan.holds(proven.settings),
+            seconds=max(0.0, end - self.plan.clock()),
             **terms,
         )
         self.store.record(self.subject, self.run_id, proven.settings, check.outcome, "search")
@@ -169,18 +167,18 @@ class _Run:
             figures=replace(figures, stage="shared", shared_from=shared_from),
         )
 
-    def _find(self, runner: Runner, study_name: str, champion: Promotion | None, end: float) -> _Found:
+    def _find(self, study_name: str, champion: Promotion | None, end: float) -> _Found:
         """Search, duel and decide."""
-        study = self._search(runner, study_name, champion, end)
+        study = self._search(study_name, champion, end)
         unfit = why_unfit(champion.settings, study) if champion else None
         if champion and unfit:
             self.listener.say(f"the champion {champion.settings.label} breaks a limit and goes: {unfit}")
         outgoing, champion = champion, None if unfit else champion
-        result = self._duel(runner, study, champion, end)
+        result = self._duel(study, champion, end)
         decision = decide(
             result,
             champion=champion.settings if champion else None,
-            reference=self.bench.space.reference,
+            reference=self.plan.space.reference,
         )
         if outgoing and unfit:
             reason = (
@@ -189,17 +187,17 @@ class _Run:
             decision = replace(decision, reason=reason)
         return _Found(study=study, decision=decision, figures=self._figures(decision, study, result))
 
-    def _search(self, runner: Runner, study_name: str, champion: Promotion | None, end: float) -> StudyResult:
-        request, space = self.request, self.bench.space
+    def _search(self, study_name: str, champion: Promotion | None, end: float) -> StudyResult:
+        request, space = self.request, self.plan.space
         known = self.store.known(self.subject, run_id=self.run_id) if request.reuse else {}
-        seconds = search_seconds(end - self.bench.clock())
+        seconds = search_seconds(end - self.plan.clock())
         self.listener.begin(request.symbol, request.workload, space, len(known), seconds)
         first = [space.reference, space.reference.replace(precision="bf16")]
         first += [champion.settings] if champion else []
         first += self.store.winners_elsewhere(self.subject)
         first += likely_winners(space)
         return run_study(
-            runner,
+            self.runner,
             space=space,
             workload=request.workload,
             profile=request.profile,
@@ -211,12 +209,12 @@ class _Run:
             study_name=study_name,
             owner=Owner.current(),
             on_outcome=self._keep,
-            clock=self.bench.clock,
+            clock=self.plan.clock,
             seconds_for_trial=lambda _, left: trial_seconds(left),
             cold_starts={
                 settings: cold_ms
                 for settings, cold_ms in self.store.cold_starts(self.subject).items()
-                if self.bench.holds(settings)
+                if self.plan.holds(settings)
             },
         )
 
@@ -225,27 +223,25 @@ class _Run:
         self.store.record(self.subject, self.run_id, event.settings, event.outcome, "search")
         self.listener.trial(event)
 
-    def _duel(
-        self, runner: Runner, study: StudyResult, champion: Promotion | None, end: float
-    ) -> DuelResult | None:
+    def _duel(self, study: StudyResult, champion: Promotion | None, end: float) -> DuelResult | None:
         if not self.request.profile.searches:
             return None
-        reference = self.bench.space.reference
-        challengers = finalists(study, reference, seconds=max(0.0, end - self.bench.clock()))
+        reference = self.plan.space.reference
+        challengers = finalists(study, reference, seconds=max(0.0, end - self.plan.clock()))
         if not challengers:
             return None
         self.listener.say(f"duel: {', '.join(settings.label for settings in challengers)}")
         profile = self.request.profile
         return run_duel(
-            runner,
+            self.runner,
             challengers=[duel_arm(settings, study, profile) for settings in challengers],
             champion=duel_arm(champion.settings, study, profile) if champion else None,
             reference=duel_arm(reference, study, profile),
             cost=effective_cost(self.request.workload, self.request.profile),
-            seconds=max(0.0, end - self.bench.clock()),
+            seconds=max(0.0, end - self.plan.clock()),
             plan=DuelPlan(),
             rng=np.random.default_rng(self.request.seed),
-            clock=self.bench.clock,
+            clock=self.plan.clock,
             on_progress=self.listener.say,
         )
 
@@ -279,6 +275,6 @@ class _Run:
                 run_id=self.run_id,
             )
         )
-        handed = self.bench.hand_over(decision.settings)
+        handed = self.plan.hand_over(decision.settings)
         if handed is not None:
             self.store.remember_artifacts(self.subject, decision.settings, *handed)

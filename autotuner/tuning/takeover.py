@@ -90,10 +90,8 @@ def spot_check(
     ``compiled`` says that what they compile to is at hand, so that a trial need not compile again.
     """
     outcome = runner.measure(proven.settings, seconds=seconds, again=compiled)
-    if compiled and isinstance(outcome, Measured):
-        outcome = dataclasses.replace(
-            outcome, cold_start_ms=proven.measured.cold_start_ms, warm_start_ms=outcome.start_ms
-        )
+    if isinstance(outcome, Measured) and outcome.cold_start_ms is None:
+        outcome = dataclasses.replace(outcome, cold_start_ms=proven.measured.cold_start_ms)
     return SpotCheck(
         outcome=outcome, refused=objection(proven, outcome, judge(outcome, workload, profile, limits))
     )

@@ -92,6 +92,8 @@ def test_recompile_limit_and_bucket_change_the_outcome_and_the_study_finds_it(tm
     assert isinstance(bucketed, Measured)
     # three contexts with two horizons are three graphs; in one bucket only the horizons differ
     assert (exact.report.graphs, bucketed.report.graphs) == (3, 2)
+    assert bucketed.cold_start_ms is not None
+    assert exact.cold_start_ms is not None
     assert bucketed.cold_start_ms < exact.cold_start_ms
     assert np.isclose(bucketed.accuracy.mae, exact.accuracy.mae, rtol=1e-4)
     assert study.ranked[0].settings in {EXACT, BUCKETED}

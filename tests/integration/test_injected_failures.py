@@ -18,7 +18,7 @@ from autotuner.measurement.runner import Runner
 from autotuner.search.profiles import profile
 from autotuner.search.space import SearchSpace
 from autotuner.store import Store
-from autotuner.tuning.measuring import Bench
+from autotuner.tuning.measuring import MeasuringPlan
 from autotuner.tuning.request import TuneRequest
 from autotuner.tuning.run import tune
 from autotuner.workload import Workload
@@ -52,14 +52,14 @@ def run_and_explain(
     symbol: str, keys: tuple[RuntimeSettings, ...], runner: Runner, folder: Path, *, seconds: float
 ) -> tuple[RuntimeSettings, Mapping[str, Any]]:
     """What a run promoted, and its explanation by settings label of what was ruled out."""
-    bench = Bench(space=SearchSpace.of(keys), make_runner=lambda _: runner, exclusive=False)
+    plan = MeasuringPlan(space=SearchSpace.of(keys), make_runner=lambda _: runner)
     if isinstance(runner, ReplayRunner):
-        bench = replace(bench, clock=runner.clock)
+        plan = replace(plan, clock=runner.clock)
     request = TuneRequest(
         symbol=symbol, workload=Workload(), profile=profile("production"), seconds=seconds, chance=0.0
     )
     with Store(str(folder / "autotune.db")) as store:
-        document = tune(request, store, Quiet(), bench)
+        document = tune(request, store, Quiet(), plan)
         promotion = store.active(symbol)
         assert promotion is not None
         explained = explain(store, promotion, request.profile)

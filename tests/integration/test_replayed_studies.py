@@ -71,7 +71,7 @@ def test_what_is_worse_than_the_champion_does_not_replace_it() -> None:
 def test_a_process_of_few_calls_runs_eager_and_one_of_many_compiled() -> None:
     slow_start = ReplayTable(
         entries={
-            key: replace(entry, cold_start_ms=60_000.0 if key.compiled else 0.0)
+            key: replace(entry, start_ms=60_000.0 if key.compiled else 0.0)
             for key, entry in TABLE.entries.items()
         },
         reference=TABLE.reference,

@@ -14,7 +14,7 @@ from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.report.run_view import run_lines
 from autotuner.search.profiles import profile
 from autotuner.store import Store
-from autotuner.tuning.measuring import Bench
+from autotuner.tuning.measuring import MeasuringPlan
 from autotuner.tuning.request import TuneRequest
 from autotuner.tuning.run import tune
 from tests.support.study_tables import SPACE, WORKLOAD, replay_table
@@ -35,7 +35,7 @@ class Quiet:
 
 def table() -> ReplayTable:
     entries = {
-        key: replace(entry, cost_s=COMPILING if key.compiled else AGAIN, again_s=AGAIN, cold_start_ms=9000.0)
+        key: replace(entry, cost_s=COMPILING if key.compiled else AGAIN, again_s=AGAIN, start_ms=9000.0)
         for key, entry in replay_table().entries.items()
     }
     return ReplayTable(entries=entries, reference=SPACE.reference)
@@ -50,15 +50,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def run(store: Store, symbol: str, recorded: ReplayTable, **changes: Any) -> tuple[dict[str, Any], float]:
     """The document of one run, and the simulated seconds it took."""
     runner = ReplayRunner(recorded, Noise(seed=len(symbol)))
-    bench = Bench(
+    plan = MeasuringPlan(
         space=SPACE,
         make_runner=lambda _: runner,
         clock=runner.clock,
-        exclusive=False,
         holds=lambda settings: settings.compiled,
     )
     request = TuneRequest(symbol=symbol, workload=WORKLOAD, profile=profile("production"), seconds=600.0)
-    document = tune(replace(request, **changes), store, Quiet(), bench)
+    document = tune(replace(request, **changes), store, Quiet(), plan)
     return document, runner.seconds_spent
 
 

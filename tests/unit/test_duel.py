@@ -312,8 +312,8 @@ def test_figures_weigh_request_shapes_and_add_up_what_disturbed_the_launches() -
     assert found.conditions == Conditions(load_average=2.0, disturbed_blocks=2, blocks=16)
 
 
-def test_the_score_counts_cold_start_and_drift() -> None:
-    slow_to_start = DuelArm(settings=CHALLENGER, cold_start_ms=100_000.0)
+def test_the_score_counts_start_and_drift() -> None:
+    slow_to_start = DuelArm(settings=CHALLENGER, start_ms=100_000.0)
     drifting = DuelArm(settings=CHALLENGER, drift_factor=1.05)
 
     starting, drifted = (fight(machine(10.0), challengers=(arm,)) for arm in (slow_to_start, drifting))
@@ -546,7 +546,7 @@ def test_a_plan_that_makes_no_sense_is_refused(fields: dict[str, object]) -> Non
         DuelPlan(**fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("fields", [{"cold_start_ms": -1.0}, {"drift_factor": 0.0}])
+@pytest.mark.parametrize("fields", [{"start_ms": -1.0}, {"drift_factor": 0.0}])
 def test_an_arm_that_makes_no_sense_is_refused(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"^duel: eager fp32: "):
         DuelArm(settings=REFERENCE, **fields)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_without_noise_the_recorded_numbers_come_back_exactly() -> None:
     entry = Recorded(
         latency_ms=(52.5, 7.0),
         sigma_ms=(282.8, 0.0),
-        cold_start_ms=900.0,
+        start_ms=900.0,
         drift=0.01,
         quantile_shift=0.02,
         mae=3.0,
@@ -56,7 +57,7 @@ def test_without_noise_the_recorded_numbers_come_back_exactly() -> None:
         sigma_mae=0.5,
         peak_bytes=7,
     )
-    reference = Recorded(latency_ms=(100.0, 10.0), sigma_ms=(1.0, 1.0), cold_start_ms=5.0)
+    reference = Recorded(latency_ms=(100.0, 10.0), sigma_ms=(1.0, 1.0), start_ms=5.0)
     both = ReplayTable(entries={EAGER: reference, TUNED: entry}, reference=EAGER)
     outcome = measure(ReplayRunner(both, Noise.none()), TUNED)
 
@@ -67,6 +68,23 @@ def test_without_noise_the_recorded_numbers_come_back_exactly() -> None:
     assert (accuracy.drift, accuracy.quantile_shift, accuracy.sigma_mae) == (0.01, 0.02, 0.5)
     assert (accuracy.mae, accuracy.mae_reference) == (3.0, 2.0)
     assert outcome.report.really_compiled
+
+
+def test_a_start_says_whether_it_was_warm_and_only_an_empty_cache_gives_a_cold_one() -> None:
+    entry = replace(recorded(50.0), start_ms=900.0)
+    runner = ReplayRunner(table(default=entry, tuned=replace(entry, was_warm=True)), Noise.none())
+    first, again, recorded_warm, eager = (
+        runner.measure(settings, seconds=1e9, again=again)
+        for settings, again in ((DEFAULT, False), (DEFAULT, True), (TUNED, False), (EAGER, True))
+    )
+
+    starts = [
+        (each.start_ms, each.was_warm, each.cold_start_ms)
+        for each in (first, again, recorded_warm, eager)
+        if isinstance(each, Measured)
+    ]
+    assert starts == [(900.0, False, 900.0), (900.0, True, None), (900.0, True, None), (0.0, False, 0.0)]
+    assert [arm(runner, settings).was_warm for settings in (DEFAULT, EAGER)] == [True, False]
 
 
 @given(st.floats(1e-3, 1e5), st.floats(0, 1e5), st.integers(1, 30))
@@ -215,7 +233,7 @@ def test_the_seed_table_takes_drift_beyond_sampling_noise_over_price() -> None:
     assert seed_table(SEED_RESULTS, "BTCUSD").entries[DEFAULT].drift == 0.0
     assert found[EAGER].drift == 0.0
     assert found[EAGER].sigma_ms == found[DEFAULT].sigma_ms == (7.0,)
-    assert {entry.cold_start_ms for entry in found.values()} == {0.0}
+    assert {entry.start_ms for entry in found.values()} == {0.0}
     assert len(found) == 4
 
 

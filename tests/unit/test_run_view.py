@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from autotuner.cli.progress import PlainProgress
 from autotuner.report.run_view import run_lines
+from autotuner.search.scoring import Judged
+from autotuner.search.search import TrialEvent
+from tests.support.outcomes import measured
 from toto_core.settings import RuntimeSettings
 
 COMPILED = RuntimeSettings(compile_mode="default", freezing=True)
@@ -49,3 +56,38 @@ def test_nothing_is_added_when_the_fastest_is_what_was_chosen() -> None:
     text = "\n".join(run_lines(document(settings=COMPILED.to_dict(), promoted=False)))
     assert "AMD still runs default fp32 freezing=True" in text
     assert "fastest once running" not in text
+
+
+@pytest.mark.parametrize(
+    ("cold_ms", "warm_ms", "said"),
+    [
+        (27_300.0, None, "starts in 27.3 s"),
+        (27_300.0, 310.0, "starts in 27.3 s with nothing stored, 0.31 s from the stored artifacts"),
+        (None, 310.0, "starts in 0.31 s from the stored artifacts"),
+    ],
+)
+def test_the_start_is_told_with_what_was_measured_of_it(
+    cold_ms: float | None, warm_ms: float | None, said: str
+) -> None:
+    accuracy = {"mae": 1.0, "mae_reference": 1.0, "drift": 0.0, "quantile_shift": 0.0}
+    lines = run_lines(document(**accuracy, cold_start_ms=cold_ms, warm_start_ms=warm_ms))
+    assert f"  {said}" in lines
+
+
+@pytest.mark.parametrize(
+    ("cold_ms", "warm_ms", "said"),
+    [
+        (27_300.0, None, "starts in 27.3 s"),
+        (27_300.0, 310.0, "starts in 27.3 s cold, 0.3 s warm"),
+        (None, 310.0, "starts in 0.3 s warm"),
+    ],
+)
+def test_a_trial_under_way_is_told_with_its_starts(
+    cold_ms: float | None, warm_ms: float | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = replace(measured(), cold_start_ms=cold_ms, warm_start_ms=warm_ms)
+    judged = Judged(feasible=True, score=0.5)
+    PlainProgress().trial(
+        TrialEvent(number=1, settings=COMPILED, outcome=outcome, judged=judged, seconds=1.0)
+    )
+    assert capsys.readouterr().err.strip().endswith(f"drift 0.00%, {said}")

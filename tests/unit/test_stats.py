@@ -227,11 +227,11 @@ def test_launches_that_agree_by_luck_are_as_unsure_as_their_blocks() -> None:
     assert lucky.high / lucky.low > 1.02
 
 
-def test_the_cold_start_is_spread_over_the_calls_of_a_process() -> None:
+def test_the_start_is_spread_over_the_calls_of_a_process() -> None:
     cost = EffectiveCost(weights=(1.0,), calls_per_process=1000)
     flat = [[((10.0,),) * 4]] * 2
 
-    ratio = launch_ratio(flat, flat, cost=cost, rng=rng(), cold_start_ms=(0.0, 2500.0))
+    ratio = launch_ratio(flat, flat, cost=cost, rng=rng(), start_ms=(0.0, 2500.0))
 
     assert ratio.estimate == pytest.approx(10.0 / 12.5)
 

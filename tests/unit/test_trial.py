@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,20 +62,29 @@ all_conditions = st.builds(
     disturbed_blocks=counts,
     blocks=counts,
 )
-measurements = st.builds(
-    Measured,
-    timings=timings,
-    reference_timings=timings,
-    ratio=intervals,
-    cold_start_ms=numbers,
-    reference_cold_start_ms=numbers,
-    peak_bytes=counts,
-    accuracy=accuracies,
-    report=reports,
-    conditions=all_conditions,
-    blocks=raw_blocks,
-    reference_blocks=raw_blocks,
-)
+
+
+def measurements_with(
+    cold: st.SearchStrategy[float | None], warm: st.SearchStrategy[float | None]
+) -> st.SearchStrategy[Measured]:
+    return st.builds(
+        Measured,
+        timings=timings,
+        reference_timings=timings,
+        ratio=intervals,
+        cold_start_ms=cold,
+        warm_start_ms=warm,
+        reference_cold_start_ms=numbers,
+        peak_bytes=counts,
+        accuracy=accuracies,
+        report=reports,
+        conditions=all_conditions,
+        blocks=raw_blocks,
+        reference_blocks=raw_blocks,
+    )
+
+
+measurements = measurements_with(numbers, st.none() | numbers) | measurements_with(st.none(), numbers)
 
 
 @given(measurements)
@@ -89,6 +99,22 @@ def without(name: str) -> dict[str, Any]:
     fields: dict[str, Any] = json.loads(measured_to_json(measured()))
     del fields[name]
     return fields
+
+
+@pytest.mark.parametrize(
+    ("cold_ms", "warm_ms", "start_ms"), [(900.0, None, 900.0), (900.0, 30.0, 30.0), (None, 30.0, 30.0)]
+)
+def test_a_process_in_production_pays_the_warm_start_where_there_is_one(
+    cold_ms: float | None, warm_ms: float | None, start_ms: float
+) -> None:
+    outcome = replace(measured(), cold_start_ms=cold_ms, warm_start_ms=warm_ms)
+
+    assert (outcome.start_ms, outcome.was_warm) == (start_ms, warm_ms is not None)
+
+
+def test_a_measurement_without_any_start_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a cold or a warm start"):
+        replace(measured(), cold_start_ms=None)
 
 
 @pytest.mark.parametrize("name", list(json.loads(measured_to_json(measured()))))

@@ -14,7 +14,7 @@ import torch
 from autotuner.measurement.accuracy import LEVELS, rolling_origins
 from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.child.timing import timed_block, warm_up
-from autotuner.paths import packages_folder
+from autotuner.paths import holds_artifacts, packages_folder
 from autotuner.workload import RequestShape
 from toto_core.device import peak_bytes
 from toto_core.exact import ExactPipeline
@@ -25,13 +25,17 @@ _TIMED_CONTEXTS = 8
 
 
 class Arm:
-    """A pipeline that has answered every request shape once; ``cold_start_ms`` is its load plus those calls."""
+    """A pipeline that has answered every request shape once; ``start_ms`` is its load plus those calls.
+
+    ``was_warm`` says that the start found what an earlier process of the same settings compiled.
+    """
 
     def __init__(self, job: ArmJob) -> None:
         self.job = job
         self._close: Floats = np.load(job.series_file)
         self._contexts = [self._timed_contexts(shape) for shape in job.workload.shapes]
         self._turn = 0
+        self.was_warm = job.settings.compiled and holds_artifacts(Path(job.artifacts))
         started = time.perf_counter()
         self._pipeline = TotoPipeline.from_pretrained(
             job.workload.model,
@@ -42,7 +46,7 @@ class Arm:
         )
         for shape in range(len(job.workload.shapes)):
             self.call(shape)
-        self.cold_start_ms = (time.perf_counter() - started) * 1000.0
+        self.start_ms = (time.perf_counter() - started) * 1000.0
 
     def call(self, shape: int) -> None:
         """One request of a shape, as production makes it: arrays in, forecast out."""

@@ -196,12 +196,13 @@ def _environment(job: ArmJob) -> dict[str, str]:
 
 
 class StartedArm:
-    """A started child with its answers so far."""
+    """A started child with its answers so far; ``was_warm`` says that it found a filled compile cache."""
 
-    def __init__(self, child: Child, settings: RuntimeSettings, cold_start_ms: float) -> None:
+    def __init__(self, child: Child, settings: RuntimeSettings, *, start_ms: float, was_warm: bool) -> None:
         self.child = child
         self.settings = settings
-        self.cold_start_ms = cold_start_ms
+        self.start_ms = start_ms
+        self.was_warm = was_warm
         self.report = CompileReport()
         self.peak_bytes = 0
 

@@ -1,0 +1,36 @@
+"""A real start says whether it found a filled compile cache, and is cold only where it began with an empty one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autotuner.measurement.outcome import ArmLaunch, Measured
+from autotuner.workload import RequestShape, Workload
+from tests.support.benches import EAGER, process_runner
+from tests.support.tiny_model import save_tiny_model
+
+COMPILED = EAGER.replace(compile_mode="default")
+
+
+@pytest.mark.compiling
+def test_what_an_earlier_process_compiled_makes_the_next_start_warm(tmp_path: Path) -> None:
+    workload = Workload(
+        model=str(save_tiny_model(tmp_path / "model")),
+        shapes=(RequestShape(context_length=64, prediction_length=4, num_samples=4),),
+    )
+    runner = process_runner(tmp_path, workload=workload, blocks=2)
+    try:
+        launch = runner.launch((COMPILED, EAGER), blocks=1, seconds=250.0)
+        again = runner.measure(COMPILED, seconds=250.0, again=True)
+    finally:
+        runner.close()
+
+    first, eager = launch.arms
+    assert isinstance(first, ArmLaunch)
+    assert isinstance(eager, ArmLaunch)
+    assert (first.was_warm, eager.was_warm) == (False, False)  # nothing was there; eager compiles nothing
+    assert isinstance(again, Measured)
+    assert (again.was_warm, again.cold_start_ms) == (True, None)
+    assert again.start_ms < first.start_ms
