@@ -11,7 +11,7 @@ from typing import Any
 from autotuner.environment import current_environment
 from autotuner.paths import DATABASE_VARIABLE, snapshot_path, store_location
 from autotuner.serving.matching import one_line
-from autotuner.serving.resolution import KILL_SWITCH, MODE_VARIABLE, Ask, Resolution, resolve
+from autotuner.serving.resolution import KILL_SWITCH, MODE_VARIABLE, LookupRequest, Resolution, resolve
 from autotuner.workload import Workload
 from storage.errors import SnapshotError
 from storage.snapshot import Snapshot, read_snapshot
@@ -60,7 +60,7 @@ def lookup(
         return found
     parsed, why_no_symbol = _symbol(text, given)
     kind, why_no_device = _device(device)
-    ask = Ask(
+    ask = LookupRequest(
         symbol=parsed,
         given=given[:MAX_QUOTED_LENGTH],
         model=model or None,

@@ -24,7 +24,7 @@ _OFF = frozenset({"", "0", "false", "no", "off"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class LookupRequest:
     """What a lookup was asked for, and the variables; ``symbol`` is None for text that is no symbol."""
 
     symbol: str | None
@@ -61,7 +61,7 @@ class Resolution:
         return self.settings.key
 
 
-def resolve(ask: Ask, snapshot: Snapshot | None, notes: tuple[str, ...]) -> Resolution:
+def resolve(ask: LookupRequest, snapshot: Snapshot | None, notes: tuple[str, ...]) -> Resolution:
     """The answer to ``ask``; ``notes`` say why there is no symbol or no snapshot, where there is none."""
     promotion = _promotion(ask, snapshot)
     safe = _safe(ask, promotion, notes)
@@ -96,7 +96,7 @@ class _Promotion:
     reasons: tuple[str, ...] = ()
 
 
-def _promotion(ask: Ask, snapshot: Snapshot | None) -> _Promotion:
+def _promotion(ask: LookupRequest, snapshot: Snapshot | None) -> _Promotion:
     if snapshot is None or ask.symbol is None:
         return _Promotion(choice=Choice())
     own = [entry for entry in snapshot.entries if entry.symbol == ask.symbol]
@@ -115,7 +115,7 @@ def _promotion(ask: Ask, snapshot: Snapshot | None) -> _Promotion:
     )
 
 
-def _safe(ask: Ask, promotion: _Promotion, notes: tuple[str, ...]) -> Resolution:
+def _safe(ask: LookupRequest, promotion: _Promotion, notes: tuple[str, ...]) -> Resolution:
     workload = ask.workload or promotion.subject
     return Resolution(
         symbol=ask.symbol or ask.given,
@@ -128,7 +128,9 @@ def _safe(ask: Ask, promotion: _Promotion, notes: tuple[str, ...]) -> Resolution
     )
 
 
-def _stored(ask: Ask, snapshot: Snapshot | None, promotion: _Promotion, safe: Resolution) -> Resolution:
+def _stored(
+    ask: LookupRequest, snapshot: Snapshot | None, promotion: _Promotion, safe: Resolution
+) -> Resolution:
     """Pin, promotion, winner of the workload, in this order; ``safe`` when none of them fits."""
     if snapshot is None or ask.symbol is None:
         return safe
@@ -159,7 +161,7 @@ def _pin(snapshot: Snapshot, symbol: str, safe: Resolution) -> tuple[Resolution 
     return dataclasses.replace(safe, settings=settings, source="pin", since=pin.since.isoformat()), ()
 
 
-def _winner(ask: Ask, snapshot: Snapshot, safe: Resolution) -> Resolution:
+def _winner(ask: LookupRequest, snapshot: Snapshot, safe: Resolution) -> Resolution:
     workload, step = safe.workload, "workload winner"
     if workload is None:
         return _missed(safe, f"{step}: no workload was asked for and none is known of {ask.symbol}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from autotuner.daemon.intake import take_in
+from autotuner.serving.spool import Labels
 from autotuner.serving.telemetry import Telemetry
 from storage.database import open_database
 from storage.repository import Repository
@@ -25,7 +26,7 @@ def records(tmp_path: Path) -> Iterator[Repository]:
 
 def test_windows_of_real_counters_are_stored_and_removed(tmp_path: Path, records: Repository) -> None:
     spool = tmp_path / "spool"
-    telemetry = Telemetry(LABELS, spool, window_seconds=3600)
+    telemetry = Telemetry(Labels(**LABELS), spool, window_seconds=3600)
     for _ in range(3):
         telemetry.observe(1.5, SHAPE, CompileReport())
     telemetry.close()
