@@ -50,5 +50,6 @@ def shifted(notes: Sequence[Note], workload: Workload) -> str | None:
     foreign = {shape: calls for shape, calls in counts.items() if shape not in known}
     if total < _FEWEST_CALLS or sum(foreign.values()) < FOREIGN_SHARE * total:
         return None
-    most = "/".join(map(str, max(foreign, key=lambda shape: foreign[shape])))
-    return f"{sum(foreign.values()) / total:.0%} of calls are of other shapes, most of them {most}"
+    most = max(foreign, key=lambda shape: foreign[shape])
+    name = "/".join(map(str, most))
+    return f"{sum(foreign.values()) / total:.0%} of calls are of other shapes, most of them {name}"

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from toto_core.settings import RuntimeSettings
@@ -22,19 +23,40 @@ def canary_evidence(share: float, previous: RuntimeSettings) -> dict[str, Any]:
     return {FIELD: {"share": share, "previous": previous.to_dict()}}
 
 
-def previous_of(promised_json: str, symbol: str, process: str = _PROCESS) -> RuntimeSettings | None:
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """The share of processes that get what is on trial, from 0 to 1, and what the others stay with."""
+
+    share: float
+    previous: RuntimeSettings
+
+
+def trial_of(promised_json: object) -> Trial | None:
+    """The trial that evidence names, None for none. Raises ``ValueError`` when that cannot be read."""
+    if not isinstance(promised_json, str):
+        raise ValueError("its evidence is no text")
+    if f'"{FIELD}"' not in promised_json:  # nearly always, and quick
+        return None
+    try:
+        found = json.loads(promised_json)[FIELD]
+        trial = Trial(share=float(found["share"]), previous=RuntimeSettings.from_dict(found["previous"]))
+    except Exception as error:  # what a damaged or newer store holds can fail in any way
+        raise ValueError(f"its trial cannot be read: {error}") from None
+    if not 0.0 <= trial.share <= 1.0:
+        raise ValueError("its trial's share is not between 0 and 1")
+    return trial
+
+
+def previous_of(promised_json: object, symbol: str, process: str = _PROCESS) -> RuntimeSettings | None:
     """The settings that ``process`` stays with while the promotion is on trial; None when it gets the new ones.
 
     The same process always gets the same answer for a symbol. Evidence that cannot be read is no trial.
     """
-    if f'"{FIELD}"' not in promised_json:  # nearly always, and quick
-        return None
     try:
-        trial = json.loads(promised_json)[FIELD]
-        share, previous = float(trial["share"]), RuntimeSettings.from_dict(trial["previous"])
-    except (KeyError, TypeError, ValueError):
+        trial = trial_of(promised_json)
+    except ValueError:
         return None
-    return None if _lot(symbol, process) < share else previous
+    return None if trial is None or _lot(symbol, process) < trial.share else trial.previous
 
 
 def on_trial(evidence: object) -> RuntimeSettings | None:

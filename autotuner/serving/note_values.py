@@ -106,7 +106,9 @@ def _shapes(value: object) -> dict[Shape, int]:
 
 
 def _shape(name: str) -> Shape:
-    context, steps, samples = (_place(part, _LARGEST) for part in name.split("/", 3))
+    if name.count("/") != 2:
+        raise ValueError(f"{quoted(name)} is not context length/steps/samples")
+    context, steps, samples = (_place(part, _LARGEST) for part in name.split("/"))
     return context, steps, samples
 
 

@@ -199,5 +199,5 @@ def _check_whole(note: Note, fields: Mapping[str, Any]) -> None:
     if not isinstance(note, Quarantine) and note.window_end < note.window_start:
         raise NoteError("window_end: must not be before window_start")
     calls = fields.get("calls")
-    if isinstance(note, Window) and (isinstance(calls, bool) or calls != note.calls):
+    if isinstance(note, Window) and (type(calls) is not int or calls != note.calls):
         raise NoteError("calls: must be as many as the buckets hold")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from autotuner.commands.recheck import keep, nothing_measured
+from autotuner.daemon import intake
 from autotuner.daemon.config import Config, DaemonConfig, SymbolConfig
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.quiet import parse_quiet
@@ -27,6 +28,7 @@ from autotuner.store import Promotion, Store
 from autotuner.tuning.measuring import prepare
 from autotuner.workload import Workload
 from storage.records import RunRecord
+from tests.support.notes import insert, unreadable
 from tests.support.outcomes import measured, timing
 from toto_core.model_files import locate
 from toto_core.series import find_series
@@ -440,3 +442,29 @@ def test_what_is_unsafe_does_not_come_back_by_the_line_of_its_trial(world: World
     ticker(world).tick()
 
     assert world.store.active("AMD") is None
+
+
+def test_a_tick_goes_through_whatever_is_stored_as_telemetry_or_lies_in_the_spool(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_said", set())
+    pass_time(world, 2)
+    active = world.store.active("AMD")
+    assert active is not None
+    bad = unreadable(vars(labels_of(active)))
+    for number, payload in enumerate(bad.values()):
+        insert(world.store.location, payload, symbol="AMD", settings_key=active.settings.key, at=world.clock)
+        (spool_folder(world.store.location) / f"bad-{number}.json").write_text(payload)
+    world.log.clear()
+    first, second = ticker(world).tick(), ticker(world).tick()
+    events = [event for _, event, _ in world.log]
+
+    assert (first.intake.refused, second.intake.refused) == (len(bad), 0)
+    assert events.count("refused") == events.count("skipped") == len(bad)
+    assert {fields["symbol"] for _, event, fields in world.log if event == "skipped"} == {"AMD"}
+    assert not {"unreadable", "rolled_back"} & set(events)
+    assert world.store.active("AMD") == active
+    write_prices(world.data, "AMD", 1600)
+    world.drifting.add("AMD")
+    pass_time(world, 2)
+    assert "AMD" in rechecked(world)
