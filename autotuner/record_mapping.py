@@ -14,6 +14,7 @@ from autotuner.errors import AutotuneError
 from autotuner.figures import Figures, figures_from_json
 from autotuner.measurement.outcome import Failed, Measured, Outcome, measured_from_json, measured_to_json
 from autotuner.process import Owner, this_host
+from autotuner.serving.spool import Note, Quarantine, note_fields, parse_note, read_fields
 from autotuner.workload import Workload
 from storage.records import (
     MEASURED,
@@ -23,6 +24,7 @@ from storage.records import (
     PromotionRecord,
     RunRecord,
     Stage,
+    TelemetryRecord,
     WorkloadRecord,
 )
 from toto_core.settings import RuntimeSettings, SettingsError
@@ -144,6 +146,29 @@ def read_promotion(
             f"{store}: promotion {record.id} of {record.symbol} cannot be read: {error}; "
             f"`autotune rollback {record.symbol}` takes it out of use"
         ) from None
+
+
+def telemetry_record(note: Note) -> TelemetryRecord:
+    """A note as the store keeps it."""
+    begun, ended = (
+        (note.failed_at, note.failed_at)
+        if isinstance(note, Quarantine)
+        else (note.window_start, note.window_end)
+    )
+    return TelemetryRecord(
+        symbol=note.symbol,
+        settings_key=note.settings_key,
+        window_start=begun,
+        window_end=ended,
+        payload_json=json.dumps(note_fields(note)),
+    )
+
+
+def read_note(record: TelemetryRecord) -> Note:
+    """A stored note. Raises ``NoteError`` when it cannot be read."""
+    # Earlier versions left the times of a recheck to the columns.
+    times = {"window_start": record.window_start.isoformat(), "window_end": record.window_end.isoformat()}
+    return parse_note(times | read_fields(record.payload_json))
 
 
 def read_settings(text: str) -> RuntimeSettings | None:

@@ -21,6 +21,7 @@ import autotuner
 from autotuner.environment import current_environment
 from autotuner.figures import Figures
 from autotuner.serving.follow import LivePipeline, follow
+from autotuner.serving.spool import Labels
 from autotuner.serving.telemetry import Telemetry
 from autotuner.store import Promotion, Store
 from autotuner.workload import Workload
@@ -100,7 +101,11 @@ def show(name: str, times: npt.NDArray[np.float64]) -> None:
 
 def costs(folder: str) -> None:
     """Microseconds a call of telemetry and of a cached lookup."""
-    telemetry = Telemetry({"symbol": "AMD"}, Path(folder) / "spool", window_seconds=3600)
+    telemetry = Telemetry(
+        Labels(symbol="AMD", settings_key="k", environment_fingerprint="f"),
+        Path(folder) / "spool",
+        window_seconds=3600,
+    )
     report, calls = CompileReport(), 200_000
     seen = min(timeit.repeat(lambda: telemetry.observe(1.5, (512, 8, 256), report), number=calls, repeat=5))
     autotuner.lookup("AMD")

@@ -21,6 +21,7 @@ UNFINISHED: tuple[RunStatus, ...] = ("running", "interrupted")
 
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,31}")
 _MAY_BE_EMPTY = frozenset({"detail", "reason", "rolled_back_reason"})
+_READ_ELSEWHERE = frozenset({"payload_json"})  # one note that cannot be read must not hide the others
 
 
 def check_symbol(symbol: object) -> str:
@@ -207,7 +208,7 @@ class LeaseRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TelemetryRecord(Record):
-    """What production saw of one symbol's settings in one window."""
+    """What production saw of one symbol's settings in one window; ``payload_json`` is the caller's to read."""
 
     symbol: str
     settings_key: str
@@ -246,10 +247,11 @@ def _text_fault(name: str, value: Any) -> str:
         return "holds a NUL or half a surrogate pair, which no database keeps"
     if name == "symbol" and not _SYMBOL.fullmatch(value):
         return f"{value!r} is not a symbol: use capitals, digits, '.', '_' or '-', at most 32 characters"
-    return _json_fault(value) if name.endswith("_json") else ""
+    return json_fault(value) if name.endswith("_json") and name not in _READ_ELSEWHERE else ""
 
 
-def _json_fault(value: str) -> str:
+def json_fault(value: str) -> str:
+    """Why a text is no JSON, empty when it is."""
     try:
         json.loads(value, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from storage.database import Database
 from storage.errors import InvalidRecord
 from storage.models import ArtifactRow, LeaseRow, SelfTestRow, TelemetryRow
-from storage.records import ArtifactRecord, LeaseRecord, SelfTestRecord, TelemetryRecord
+from storage.records import ArtifactRecord, LeaseRecord, SelfTestRecord, TelemetryRecord, json_fault
 from storage.rows import columns, insert_if_absent, to_record
 
 
@@ -78,7 +78,10 @@ class Upkeep:
             return tuple(to_record(ArtifactRecord, row) for row in session.scalars(statement))
 
     def add_telemetry(self, telemetry: TelemetryRecord) -> int:
-        """Store one window; the id."""
+        """Store one window; the id. Raises `InvalidRecord` when its payload is no JSON."""
+        fault = json_fault(telemetry.payload_json)
+        if fault:
+            raise InvalidRecord(f"TelemetryRecord.payload_json {fault}")
         with self._database.write() as session:
             row = TelemetryRow(**columns(telemetry, leave_out=("id",)))
             session.add(row)

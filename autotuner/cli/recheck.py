@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,19 @@ import click
 from autotuner.cli.options import data_option, db_option, json_option, location, note, one_symbol, print_json
 
 if TYPE_CHECKING:
-    from autotuner.commands.recheck import Recheck
+    from autotuner.serving.spool import Recheck
+
+_SHOWN = (
+    "symbol",
+    "settings",
+    "series_digest",
+    "broken",
+    "drift",
+    "quantile_shift",
+    "drift_budget",
+    "failed",
+    "kept",
+)
 
 
 @click.command()
@@ -64,7 +75,7 @@ def recheck_command(
             say=note,
         )
     if as_json:
-        print_json(dataclasses.asdict(found) | {"kept": found.kept})
+        print_json({name: getattr(found, name) for name in _SHOWN})
     else:
         click.echo(_line(found))
     if exit_code and not found.kept:

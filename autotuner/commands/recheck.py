@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Outcome
+from autotuner.record_mapping import telemetry_record
 from autotuner.search.profiles import Limits, Profile, profile
 from autotuner.search.scoring import judge
+from autotuner.serving.spool import Recheck
 from autotuner.store import Promotion, Store
 from autotuner.tuning.measuring import Prepared, measuring, plan_measuring, prepare
-from storage.records import TelemetryRecord
-
-RECHECK = "recheck"
-"""Kind of the note that a recheck leaves beside production's telemetry."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recheck:
-    """What came of a recheck; ``broken`` names the limits that do not hold, empty when all do.
-
-    ``drift`` and ``quantile_shift`` are shares, None when the forecasts were not finite; ``series_digest`` names
-    the prices they were measured on. ``failed`` says why nothing was measured, None when something was.
-    """
-
-    symbol: str
-    settings: str
-    series_digest: str
-    broken: tuple[str, ...]
-    drift: float | None
-    quantile_shift: float | None
-    drift_budget: float
-    failed: str | None = None
-
-    @property
-    def kept(self) -> bool:
-        """Whether every limit holds."""
-        return not self.broken
 
 
 def recheck(
@@ -80,14 +54,19 @@ def recheck(
             seconds=max(0.0, end - time.monotonic()),
             again=plan.holds(promotion.settings),
         )
-        found = judged(promotion, prepared, outcome, wanted)
+        found = judged(promotion, prepared, outcome, wanted, begun=begun)
         under_way.check()
-        keep(store, promotion, found, begun, datetime.now(UTC))
+        keep(store, found)
     return found
 
 
-def judged(promotion: Promotion, prepared: Prepared, outcome: Outcome, wanted: Profile) -> Recheck:
-    """What an outcome says of the limits. Raises ``AutotuneError`` for one that says nothing of them."""
+def judged(
+    promotion: Promotion, prepared: Prepared, outcome: Outcome, wanted: Profile, *, begun: datetime
+) -> Recheck:
+    """What an outcome that took from ``begun`` until now says of the limits.
+
+    Raises ``AutotuneError`` for one that says nothing of them.
+    """
     symbol, label = promotion.symbol, promotion.settings.label
     if (
         isinstance(outcome, Failed) and outcome.kind != "drift_exceeded"
@@ -97,44 +76,40 @@ def judged(promotion: Promotion, prepared: Prepared, outcome: Outcome, wanted: P
             f"{symbol}: {label} could not be rechecked: {cause}; try again with more --timeout"
         )
     accuracy = None if isinstance(outcome, Failed) else outcome.accuracy
-    return Recheck(
-        symbol=symbol,
-        settings=label,
+    return replace(
+        _empty(promotion, begun, datetime.now(UTC)),
         series_digest=prepared.subject.series_digest,
         broken=judge(outcome, promotion.workload, wanted, Limits()).reasons,
         drift=None if accuracy is None else accuracy.drift,
         quantile_shift=None if accuracy is None else accuracy.quantile_shift,
-        drift_budget=wanted.drift_budget,
     )
 
 
-def nothing_measured(promotion: Promotion, cause: str) -> Recheck:
+def nothing_measured(promotion: Promotion, cause: str, begun: datetime, ended: datetime) -> Recheck:
     """A recheck that came to nothing, so that it is not tried again at once."""
+    return replace(_empty(promotion, begun, ended), failed=cause)
+
+
+def _empty(promotion: Promotion, begun: datetime, ended: datetime) -> Recheck:
     return Recheck(
         symbol=promotion.symbol,
+        settings_key=promotion.settings.key,
+        environment_fingerprint=promotion.environment.fingerprint,
+        profile=promotion.profile,
+        model=promotion.workload.model,
+        workload_signature=promotion.workload.signature,
+        window_start=begun,
+        window_end=ended,
         settings=promotion.settings.label,
         series_digest="",
         broken=(),
         drift=None,
         quantile_shift=None,
         drift_budget=profile(promotion.profile).drift_budget,
-        failed=cause,
+        failed=None,
     )
 
 
-def keep(store: Store, promotion: Promotion, found: Recheck, begun: datetime, ended: datetime) -> None:
-    """Store a recheck of ``promotion`` beside production's telemetry."""
-    labels = {
-        "kind": RECHECK,
-        "settings_key": promotion.settings.key,
-        "environment_fingerprint": promotion.environment.fingerprint,
-    }
-    store.records.add_telemetry(
-        TelemetryRecord(
-            symbol=promotion.symbol,
-            settings_key=promotion.settings.key,
-            window_start=begun,
-            window_end=ended,
-            payload_json=json.dumps(labels | asdict(found)),
-        )
-    )
+def keep(store: Store, found: Recheck) -> None:
+    """Store a recheck beside production's telemetry."""
+    store.records.add_telemetry(telemetry_record(found))

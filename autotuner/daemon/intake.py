@@ -1,23 +1,25 @@
-"""Takes what production left in the spool into the store: telemetry windows and notes of quarantined settings."""
+"""Takes what production left in the spool into the store, and reads them back; bad ones are left out."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from storage.errors import InvalidRecord
+from autotuner.errors import one_line
+from autotuner.record_mapping import read_note, telemetry_record
+from autotuner.serving.spool import Note, NoteError, Recheck, kind_of, parse_note
 from storage.records import TelemetryRecord
 from storage.repository import Repository
 
 MOST_FILES = 10_000
 """Notes taken in at once: a spool that grew for months must not hold up a tick."""
 LARGEST_BYTES = 1 << 20
-KINDS = ("telemetry", "quarantine")
+_MOST_SAID = 10_000
+Log = Callable[..., None]
+_said: set[tuple[str, ...]] = set()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,26 +31,43 @@ class Intake:
     refused: int = 0
 
 
-def take_in(records: Repository, spool: Path) -> Intake:
-    """Store every note in ``spool`` and remove it; a note that cannot be read is removed and counted.
+def take_in(records: Repository, spool: Path, log: Log = lambda *_, **__: None) -> Intake:
+    """Store every note in ``spool`` and remove it; what is no note is removed, counted and logged once.
 
     A note is removed only once the store has it, so that a kill in between costs nothing. Raises
     ``StorageError`` when the store fails; what was not stored stays.
     """
-    counts = {"telemetry": 0, "quarantine": 0, "refused": 0}
-    for path in _notes(spool):
-        record = _read(path)
-        if record is None:
+    counts: Counter[str] = Counter()
+    for path in _waiting(spool):
+        try:
+            note = _read(path)
+        except NoteError as error:
             counts["refused"] += 1
+            name = one_line(path.name)
+            _say_once(log, "refused", (str(spool), name), file=name, reason=str(error))
         else:
-            records.add_telemetry(record)
-            counts[json.loads(record.payload_json)["kind"]] += 1
+            records.add_telemetry(telemetry_record(note))
+            counts[kind_of(note)] += 1
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
     return Intake(telemetry=counts["telemetry"], quarantines=counts["quarantine"], refused=counts["refused"])
 
 
-def _notes(spool: Path) -> list[Path]:
+def stored_notes(records: Iterable[TelemetryRecord], log: Log) -> tuple[Note, ...]:
+    """The notes among what is stored, in its order; what cannot be read is left out and logged once a process."""
+    notes = []
+    for record in records:
+        try:
+            notes.append(read_note(record))
+        except NoteError as error:
+            place, reason = str(record.id), str(error)
+            _say_once(
+                log, "skipped", (record.symbol, place, reason), symbol=record.symbol, row=place, reason=reason
+            )
+    return tuple(notes)
+
+
+def _waiting(spool: Path) -> list[Path]:
     try:
         found = sorted(path for path in spool.iterdir() if path.suffix == ".json")
     except OSError:  # nothing was ever left there
@@ -56,28 +75,24 @@ def _notes(spool: Path) -> list[Path]:
     return found[:MOST_FILES]
 
 
-def _read(path: Path) -> TelemetryRecord | None:
+def _read(path: Path) -> Note:
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST_BYTES:
-            return None
-        note = json.loads(path.read_text(encoding="utf-8"))
-        return _record(note)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidRecord):
-        return None
+        if path.is_symlink() or not path.is_file():
+            raise NoteError("file: is not a plain file")
+        if path.stat().st_size > LARGEST_BYTES:
+            raise NoteError(f"file: is larger than {LARGEST_BYTES} bytes")
+        note = parse_note(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise NoteError(f"file: cannot be read: {error}") from None
+    if isinstance(note, Recheck):
+        raise NoteError("kind: a recheck is nothing that production leaves")
+    return note
 
 
-def _record(note: Mapping[str, Any]) -> TelemetryRecord:
-    if note["kind"] not in KINDS:
-        raise ValueError("another kind")
-    begun, ended = (
-        (note["failed_at"], note["failed_at"])
-        if note["kind"] == "quarantine"
-        else (note["window_start"], note["window_end"])
-    )
-    return TelemetryRecord(
-        symbol=note["symbol"],
-        settings_key=note["settings_key"],
-        window_start=datetime.fromisoformat(begun),
-        window_end=datetime.fromisoformat(ended),
-        payload_json=json.dumps(note),
-    )
+def _say_once(log: Log, event: str, about: tuple[str, ...], **fields: str) -> None:
+    if (event, *about) in _said:
+        return
+    if len(_said) >= _MOST_SAID:
+        _said.clear()
+    _said.add((event, *about))
+    log(event, **fields)

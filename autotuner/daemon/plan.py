@@ -103,3 +103,21 @@ def plan(due: Sequence[Due], *, now: datetime, spent_seconds: float, rules: Budg
 
 def _urgency(due: Due) -> tuple[float, int, str]:
     return -due.expected_loss_ms, min(_RANK[reason.kind] for reason in due.reasons), due.symbol
+
+
+def why_not_recheck(
+    unseen_since: datetime | None, *, now: datetime, every: timedelta, seconds: float, left: float
+) -> str | None:
+    """Why a recheck that may take ``seconds`` is not due, None when it is.
+
+    ``unseen_since`` is when the settings last saw the prices of their day, None when they have seen those that
+    are there now; ``every`` is how long they are then left alone, zero for ever; ``left`` what the day's budget
+    still holds.
+    """
+    if unseen_since is None:
+        return "its settings have seen these prices"
+    if not every:
+        return "rechecks are switched off"
+    if now < unseen_since + every:
+        return f"rechecked or promoted less than {every} ago"
+    return f"the day's budget has {max(0.0, left):.0f} of {seconds:.0f} s left" if seconds > left else None

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from autotuner.daemon.config import SymbolConfig
+from autotuner.daemon.intake import Log, stored_notes
+from autotuner.daemon.live import live_windows, notes_of, shifted
 from autotuner.daemon.plan import Due
-from autotuner.daemon.rechecks import rechecks_of
 from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
-from autotuner.serving.telemetry import quantile_ms
+from autotuner.serving.spool import Note, Quarantine, Recheck
 from autotuner.store import Promotion, Store
-from autotuner.workload import Workload
 from storage.errors import NotFound
-from storage.records import MEASURED, TelemetryRecord
+from storage.records import MEASURED
 from toto_core.model_files import CheckpointError, digest, locate
 from toto_core.series import SeriesError, find_series
-from toto_core.settings import RuntimeSettings
 
 DAY = timedelta(days=1)
-FOREIGN_SHARE = 0.2
-"""Share of calls with another shape than the workload's from which on the mix has shifted."""
-_FEWEST_CALLS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,82 +55,113 @@ class Observed:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What the store, the notes and the prices say of a promotion, as it was read.
+
+    ``ours`` are the notes of the promoted settings, ``before`` those of the settings before, where the promotion is
+    on trial; ``confirmed`` is when runs left it in place.
+    """
+
+    promotion: Promotion
+    ours: Sequence[Note]
+    before: Sequence[Note]
+    confirmed: Sequence[datetime]
+    measured: _Prices | None
+    present: _Prices | None
+    tried_on_present: bool
+    model_changed: str | None
+
+    @property
+    def windows(self) -> list[LiveWindow]:
+        """What production saw of the promoted settings."""
+        return live_windows(self.ours)
+
+    @property
+    def rechecks(self) -> list[Recheck]:
+        """The rechecks of the promoted settings, oldest first."""
+        return [note for note in self.ours if isinstance(note, Recheck)]
+
+    @property
+    def found(self) -> list[Recheck]:
+        """Those that measured something on the prices that are there now."""
+        digest = None if self.present is None else self.present.digest
+        return [each for each in self.rechecks if each.series_digest == digest and not each.failed]
+
+
 def observe(
-    store: Store, symbol: str, config: SymbolConfig, *, environment: Environment, now: datetime
+    store: Store, symbol: str, config: SymbolConfig, *, environment: Environment, now: datetime, log: Log
 ) -> Observed:
     """Look at everything the triggers ask for. Raises ``StorageError`` and ``AutotuneError`` of the store."""
     promotion = store.active(symbol, config.profile)
-    runs = [run for run in store.records.runs(symbol) if run.finished_at is not None]
-    ended = max((run.finished_at for run in runs if run.finished_at is not None), default=None)
+    ended = max((run.finished_at for run in store.records.runs(symbol) if run.finished_at), default=None)
     if promotion is None:
         situation = Situation(promotion=None, environment=environment, now=now)
         return Observed(symbol=symbol, situation=situation, last_ended=ended)
-    records = store.records.telemetry(symbol, since=promotion.promoted_at)
-    notes = _notes(records, promotion, promotion.settings)
-    windows = _windows(notes)
-    on_trial = promotion.figures.canary
-    promised = promotion.figures.promised_ms
-    rechecks = rechecks_of(records, promotion)
+    facts = _read(store, promotion, config, log)
+    return _observed(facts, _situation(facts, environment, now), ended)
+
+
+def _read(store: Store, promotion: Promotion, config: SymbolConfig, log: Log) -> _Facts:
+    symbol = promotion.symbol
+    notes = stored_notes(store.records.telemetry(symbol, since=promotion.promoted_at), log)
+    canary = promotion.figures.canary
     measured, present = _prices(store, symbol, config)
-    found = [
-        each for each in rechecks if present and each.series_digest == present.digest and not each.failed
-    ]
-    confirmed = confirmations(store, promotion)
-    situation = Situation(
+    return _Facts(
         promotion=promotion,
+        ours=notes_of(notes, promotion, promotion.settings),
+        before=() if canary is None else notes_of(notes, promotion, canary.previous),
+        confirmed=confirmations(store, promotion),
+        measured=measured,
+        present=present,
+        tried_on_present=_measured_on(store, promotion, present),
+        model_changed=_model_changed(store, symbol, promotion),
+    )
+
+
+def _situation(facts: _Facts, environment: Environment, now: datetime) -> Situation:
+    promised = facts.promotion.figures.promised_ms
+    return Situation(
+        promotion=facts.promotion,
         environment=environment,
         now=now,
-        tuned_at=max(confirmed, default=None),
+        tuned_at=max(facts.confirmed, default=None),
         promised_p50_ms=promised[0],
         promised_p99_ms=promised[1],
-        model_changed=_model_changed(store, symbol, promotion),
-        workload_shifted=_shifted(notes, promotion.workload),
-        bucket=_power(present),
-        promoted_bucket=_power(measured),
-        windows=windows,
-        quarantines=[note["reason"] for note in notes if note["kind"] == "quarantine"],
-        broken=found[-1].broken if found else (),
+        model_changed=facts.model_changed,
+        workload_shifted=shifted(facts.ours, facts.promotion.workload),
+        bucket=_power(facts.present),
+        promoted_bucket=_power(facts.measured),
+        windows=facts.windows,
+        quarantines=[note.reason for note in facts.ours if isinstance(note, Quarantine)],
+        broken=facts.found[-1].broken if facts.found else (),
     )
-    last_seen = rechecks[-1].begun if rechecks else promotion.promoted_at
-    days = max((now - promotion.promoted_at) / DAY, 1 / 24)
-    live = windows[-1].p50_ms if windows else 0.0
+
+
+def _observed(facts: _Facts, situation: Situation, ended: datetime | None) -> Observed:
+    windows, promotion = situation.windows, facts.promotion
+    days = max((situation.now - promotion.promoted_at) / DAY, 1 / 24)
     return Observed(
-        symbol=symbol,
+        symbol=promotion.symbol,
         situation=situation,
-        windows_before=() if on_trial is None else _windows(_notes(records, promotion, on_trial.previous)),
+        windows_before=live_windows(facts.before),
         calls_per_day=sum(window.calls for window in windows) / days,
-        excess_ms=max(0.0, live - promised[0]) if promised[0] else 0.0,
+        excess_ms=_excess_ms(windows, situation.promised_p50_ms),
         last_ended=ended,
-        fruitless=len(confirmed),
-        unseen_since=None if found or _measured_on(store, promotion, present) else last_seen,
+        fruitless=len(facts.confirmed),
+        unseen_since=_unseen_since(facts),
     )
 
 
-def _notes(
-    records: Sequence[TelemetryRecord], promotion: Promotion, settings: RuntimeSettings
-) -> list[dict[str, Any]]:
-    found = [json.loads(record.payload_json) for record in records]
-    key, fingerprint = settings.key, promotion.environment.fingerprint
-    return [
-        note
-        for note in found
-        if note.get("settings_key") == key and note.get("environment_fingerprint") == fingerprint
-    ]
+def _excess_ms(windows: Sequence[LiveWindow], promised_ms: float | None) -> float:
+    """What the newest window's median call takes beyond the promise; 0 where nothing was promised."""
+    return max(0.0, windows[-1].p50_ms - promised_ms) if windows and promised_ms else 0.0
 
 
-def _windows(notes: Sequence[Mapping[str, Any]]) -> list[LiveWindow]:
-    return [_window(note) for note in notes if note["kind"] == "telemetry" and note["calls"] > 0]
-
-
-def _window(note: Mapping[str, Any]) -> LiveWindow:
-    return LiveWindow(
-        calls=note["calls"],
-        p50_ms=quantile_ms(note["buckets"], 0.5),
-        p99_ms=quantile_ms(note["buckets"], 0.99),
-        recompiles=note["recompiles"],
-        limit_hits=note["limit_hits"],
-        eager_calls=note["eager_calls"],
-    )
+def _unseen_since(facts: _Facts) -> datetime | None:
+    if facts.found or facts.tried_on_present:
+        return None
+    return facts.rechecks[-1].window_start if facts.rechecks else facts.promotion.promoted_at
 
 
 def _model_changed(store: Store, symbol: str, promotion: Promotion) -> str | None:
@@ -188,21 +213,6 @@ def _measured_on(store: Store, promotion: Promotion, prices: _Prices | None) -> 
 def _power(prices: _Prices | None) -> int | None:
     """The power of two that a series has reached."""
     return 1 << math.floor(math.log2(prices.points)) if prices and prices.points > 0 else None
-
-
-def _shifted(notes: Sequence[Mapping[str, Any]], workload: Workload) -> str | None:
-    """Which requests production makes that the workload does not name, None when they are few."""
-    known = {f"{s.context_length}/{s.prediction_length}/{s.num_samples or 0}" for s in workload.shapes}
-    counts: dict[str, int] = {}
-    for note in notes:
-        for shape, calls in note.get("shapes", {}).items():
-            counts[shape] = counts.get(shape, 0) + calls
-    total = sum(counts.values())
-    foreign = {shape: calls for shape, calls in counts.items() if shape not in known}
-    if total < _FEWEST_CALLS or sum(foreign.values()) < FOREIGN_SHARE * total:
-        return None
-    most = max(foreign, key=lambda shape: foreign[shape])
-    return f"{sum(foreign.values()) / total:.0%} of calls are of other shapes, most of them {most}"
 
 
 def why_due(store: Store, symbol: str, *, environment: Environment, now: datetime) -> str | None:

@@ -10,18 +10,18 @@ from typing import Any, Protocol
 
 from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config
-from autotuner.daemon.intake import Intake, take_in
+from autotuner.daemon.intake import Intake, stored_notes, take_in
 from autotuner.daemon.measuring_child import Tuned
-from autotuner.daemon.plan import BudgetRules, Due, Plan, Skipped, plan
+from autotuner.daemon.plan import BudgetRules, Due, Plan, Skipped, plan, why_not_recheck
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
-from autotuner.daemon.rechecks import recheck_seconds, why_not_recheck
 from autotuner.daemon.situation import DAY, Observed, observe
 from autotuner.daemon.take_back import UNSAFE, settle_trial, take_back
 from autotuner.daemon.triggers import Reason, Rules, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.paths import spool_folder
-from autotuner.store import Store
+from autotuner.serving.spool import Recheck
+from autotuner.store import Promotion, Store
 
 RECHECK_SECONDS = 120.0
 """What a recheck may take: two processes start, and forecast some fifty windows each."""
@@ -81,6 +81,16 @@ class Ticked:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Visit:
+    """What came of one symbol before anything is tuned."""
+
+    symbol: str
+    due: Due | None
+    rolled_back: bool
+    rechecked: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ticker:
     """Everything a tick needs; ``log`` gets an event's name and its fields."""
 
@@ -93,64 +103,83 @@ class Ticker:
 
     def tick(self) -> Ticked:
         """One round over all symbols. Raises ``StorageError`` when the store fails."""
-        intake = take_in(self.store.records, spool_folder(self.store.location))
-        now, rules = self.machine.now(), Rules(maximum_age=self.config.daemon.maximum_age)
-        rolled_back: list[str] = []
-        rechecked: list[str] = []
-        due: list[Due] = []
-        for symbol in self.symbols:
-            observed = self._observe(symbol, now)
-            if observed is None:
-                continue
-            if settle_trial(self.store, observed, now, self.log):
-                observed = self._observe(symbol, now) or observed
-            unsafe = self._take_back(observed, now)
-            if unsafe:
-                observed = self._observe(symbol, now) or observed
-            if self._recheck(observed, now):
-                rechecked.append(symbol)
-                observed = self._observe(symbol, now) or observed
-                unsafe = self._take_back(observed, now) or unsafe
-                observed = self._observe(symbol, now) or observed
-            rolled_back += [symbol] if unsafe else []
-            # What was unsafe stays the reason to tune: without it the ledger would say "never tuned".
-            carried = tuple(reason for reason in unsafe if reason.kind in UNSAFE)
-            found = carried or reasons(observed.situation, rules)
-            if found:
-                due.append(observed.due(found, seconds=self.config.daemon.run_seconds))
-        chosen = self._plan(due, now)
+        intake = take_in(self.store.records, spool_folder(self.store.location), self.log)
+        now = self.machine.now()
+        visits = [visit for symbol in self.symbols if (visit := self._visit(symbol, now)) is not None]
+        chosen = self._plan([visit.due for visit in visits if visit.due is not None], now)
         tuned, failed, held = self._tune(chosen)
         return Ticked(
             intake=intake,
-            rechecked=tuple(rechecked),
-            rolled_back=tuple(rolled_back),
+            rechecked=tuple(visit.symbol for visit in visits if visit.rechecked),
+            rolled_back=tuple(visit.symbol for visit in visits if visit.rolled_back),
             tuned=tuple(tuned),
             failed=tuple(failed),
             skipped=chosen.skipped,
             held=held,
         )
 
+    def _visit(self, symbol: str, now: datetime) -> _Visit | None:
+        """Settle, take back and recheck what is to be; None for a symbol that cannot be read."""
+        observed = self._observe(symbol, now)
+        if observed is None:
+            return None
+        if settle_trial(self.store, observed, now, self.log):
+            observed = self._observe(symbol, now) or observed
+        unsafe = self._take_back(observed, now)
+        if unsafe:
+            observed = self._observe(symbol, now) or observed
+        rechecked = self._recheck(observed, now)
+        if rechecked:
+            observed = self._observe(symbol, now) or observed
+            unsafe = self._take_back(observed, now) or unsafe
+            observed = self._observe(symbol, now) or observed
+        due = self._due(observed, unsafe)
+        return _Visit(symbol=symbol, due=due, rolled_back=bool(unsafe), rechecked=rechecked)
+
+    def _due(self, observed: Observed, unsafe: Sequence[Reason]) -> Due | None:
+        # What was unsafe stays the reason to tune: without it the ledger would say "never tuned".
+        carried = tuple(reason for reason in unsafe if reason.kind in UNSAFE)
+        found = carried or self._reasons(observed)
+        return observed.due(found, seconds=self.config.daemon.run_seconds) if found else None
+
+    def _reasons(self, observed: Observed) -> tuple[Reason, ...]:
+        return reasons(observed.situation, Rules(maximum_age=self.config.daemon.maximum_age))
+
     def _observe(self, symbol: str, now: datetime) -> Observed | None:
         try:
-            environment = self.machine.environment()
-            return observe(self.store, symbol, self.config.of(symbol), environment=environment, now=now)
+            environment, config = self.machine.environment(), self.config.of(symbol)
+            return observe(self.store, symbol, config, environment=environment, now=now, log=self.log)
         except AutotuneError as error:  # one symbol that cannot be read must not hold up the others
             self.log("unreadable", symbol=symbol, reason=str(error))
             return None
 
     def _take_back(self, observed: Observed, now: datetime) -> tuple[Reason, ...]:
         """The reasons for which the promotion was taken out of use, none when it stays."""
-        found = reasons(observed.situation, Rules(maximum_age=self.config.daemon.maximum_age))
+        found = self._reasons(observed)
         return found if take_back(self.store, observed, found, now, self.log) else ()
 
     def _recheck(self, observed: Observed, now: datetime) -> bool:
         """Whether the settings were measured on prices they had not seen."""
-        daemon, symbol = self.config.daemon, observed.symbol
         promotion = observed.situation.promotion
-        if promotion is None or observed.situation.environment.differences(promotion.environment):
+        if promotion is None or not self._may_recheck(observed, promotion, now):
+            return False
+        begun = self.machine.now()
+        arguments = self._recheck_arguments(promotion)
+        result = self.machine.recheck(arguments, seconds=RECHECK_SECONDS + SPARE_SECONDS)
+        if result.document is not None:
+            self.log("rechecked", **result.document)
+            return True
+        self.log("failed", symbol=observed.symbol, reason=result.cause)
+        if self._held() is None:  # else a signal or a quiet window ended it, and it is tried again soon
+            keep(self.store, nothing_measured(promotion, result.cause, begun, self.machine.now()))
+        return False
+
+    def _may_recheck(self, observed: Observed, promotion: Promotion, now: datetime) -> bool:
+        if observed.situation.environment.differences(promotion.environment):
             return False
         if observed.unseen_since is None or self._held() is not None:
             return False
+        daemon = self.config.daemon
         why_not = why_not_recheck(
             observed.unseen_since,
             now=now,
@@ -158,30 +187,12 @@ class Ticker:
             seconds=RECHECK_SECONDS,
             left=daemon.budget_seconds_per_day - daemon.run_seconds - self._spent(now),
         )
-        if why_not is not None:
-            return False
-        given = self.config.of(symbol)
-        arguments = [
-            symbol,
-            *self._common(),
-            "--timeout",
-            str(RECHECK_SECONDS),
-            "--profile",
-            promotion.profile,
-        ]
-        arguments += ["--data", str(given.data)] if given.data else []
-        begun = self.machine.now()
-        result = self.machine.recheck(arguments, seconds=RECHECK_SECONDS + SPARE_SECONDS)
-        if result.document is None:
-            self.log("failed", symbol=symbol, reason=result.cause)
-            if (
-                self._held() is None
-            ):  # else it was ended by a signal or a quiet window, and is tried again soon
-                failed = nothing_measured(promotion, result.cause)
-                keep(self.store, promotion, failed, begun, self.machine.now())
-            return False
-        self.log("rechecked", **result.document)
-        return True
+        return why_not is None
+
+    def _recheck_arguments(self, promotion: Promotion) -> list[str]:
+        data = self.config.of(promotion.symbol).data
+        options = ["--timeout", str(RECHECK_SECONDS), "--profile", promotion.profile]
+        return [promotion.symbol, *self._common(), *options, *(["--data", str(data)] if data else [])]
 
     def _plan(self, due: Sequence[Due], now: datetime) -> Plan:
         daemon = self.config.daemon
@@ -195,7 +206,8 @@ class Ticker:
             for run in self.store.records.runs()
             if run.finished_at is not None and run.finished_at > now - DAY
         )
-        return runs + recheck_seconds(self.store.records.telemetry(since=now - DAY))
+        notes = stored_notes(self.store.records.telemetry(since=now - DAY), self.log)
+        return runs + sum(note.seconds for note in notes if isinstance(note, Recheck))
 
     def _tune(self, chosen: Plan) -> tuple[list[str], list[str], str | None]:
         tuned: list[str] = []

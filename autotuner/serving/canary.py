@@ -40,18 +40,28 @@ class Canary:
         return cls(share=float(share), previous=RuntimeSettings.from_dict(values["previous"]))
 
 
-def previous_of(promised_json: str, symbol: str, process: str = _PROCESS) -> RuntimeSettings | None:
+def canary_of(promised_json: object) -> Canary | None:
+    """The trial that a promotion's figures name, None for none. Raises ``ValueError`` when it cannot be read."""
+    if not isinstance(promised_json, str):
+        raise ValueError("its figures are no text")
+    if f'"{FIELD}"' not in promised_json:  # nearly always, and quick
+        return None
+    try:
+        return Canary.from_dict(json.loads(promised_json)[FIELD])
+    except Exception as error:  # what a damaged or newer store holds can fail in any way
+        raise ValueError(f"its trial cannot be read: {error}") from None
+
+
+def previous_of(promised_json: object, symbol: str, process: str = _PROCESS) -> RuntimeSettings | None:
     """What ``process`` stays with while the promotion is on trial; None when it gets the new configuration.
 
     The same process always gets the same answer for a symbol. Figures that cannot be read are no trial.
     """
-    if f'"{FIELD}"' not in promised_json:  # nearly always, and quick
-        return None
     try:
-        canary = Canary.from_dict(json.loads(promised_json)[FIELD])
-    except (KeyError, TypeError, ValueError, RecursionError):
+        canary = canary_of(promised_json)
+    except ValueError:
         return None
-    return None if _lot(symbol, process) < canary.share else canary.previous
+    return None if canary is None or _lot(symbol, process) < canary.share else canary.previous
 
 
 def _lot(symbol: str, process: str) -> float:

@@ -6,13 +6,21 @@ import dataclasses
 import functools
 import os
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from autotuner.environment import current_environment
 from autotuner.errors import one_line
 from autotuner.paths import DATABASE_VARIABLE, snapshot_path, store_location
-from autotuner.serving.resolution import KILL_SWITCH, MODE_VARIABLE, Ask, Resolution, resolve
-from autotuner.workload import Workload
+from autotuner.serving.resolution import (
+    KILL_SWITCH,
+    MODE_VARIABLE,
+    SAFE,
+    LookupRequest,
+    Resolution,
+    resolve,
+)
+from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.errors import SnapshotError
 from storage.snapshot import Snapshot, read_snapshot
 from toto_core.settings import RuntimeSettings
@@ -21,6 +29,14 @@ from toto_core.symbols import MAX_QUOTED_LENGTH, SymbolError, parse_symbol, quot
 __all__ = ["Resolution", "lookup"]
 
 _DEVICES = ("cpu", "cuda")
+_TYPES: dict[str, tuple[type, ...]] = {
+    "model": (str, NoneType),
+    "workload": (Workload, NoneType),
+    "profile": (str, NoneType),
+    "settings": (RuntimeSettings, NoneType),
+    "db": (str, NoneType),
+    "device": (str,),
+}
 _MOST_RESOLUTIONS, _MOST_SNAPSHOTS = 10_000, 8  # bounds; beyond them everything is forgotten and read again
 
 _Identity = tuple[int, ...] | None
@@ -43,25 +59,34 @@ def lookup(
     The first of: kill switch ``TOTO_DISABLE_COMPILE``, ``settings``, ``TOTO_COMPILE_MODE`` (the mode only),
     the symbol's pin, its active settings for this environment, the newest winner of the same workload on this
     environment, eager fp32. None for ``model``, ``workload`` or ``profile`` means what the symbol was last
-    promoted for; ``model`` overrides the workload's own. Never raises for a symbol or a store that is
-    unknown, damaged or locked, and waits for nothing: it falls back, and ``reasons`` says why.
+    promoted for; ``model`` overrides the workload's own. Never raises, whatever it is given and the store holds,
+    and waits for nothing: it falls back, and ``reasons`` says why.
     """
-    variables = os.environ.get(KILL_SWITCH), os.environ.get(MODE_VARIABLE)
-    store = db or os.environ.get(DATABASE_VARIABLE)
-    home = None if store and "~" not in store else os.environ.get("HOME")
-    data_home = None if store else os.environ.get("XDG_DATA_HOME")
-    path, fault = _snapshot_file(store, home, data_home)
-    identity = _identity(path)
-    text = symbol if isinstance(symbol, str) else None
-    given = ascii(symbol) if text is None else text
-    key = (given, text, model, workload, profile, settings, device, variables, path, fault, identity)
-    found = _resolutions.get(key)
-    if found is not None:
-        return found
-    parsed, why_no_symbol = _symbol(text, given)
+    try:
+        variables = os.environ.get(KILL_SWITCH), os.environ.get(MODE_VARIABLE)
+        store = db or os.environ.get(DATABASE_VARIABLE)
+        home = None if store and "~" not in store else os.environ.get("HOME")
+        data_home = None if store else os.environ.get("XDG_DATA_HOME")
+        path, fault = _snapshot_file(store, home, data_home)
+        identity = _identity(path)
+        text = symbol if isinstance(symbol, str) else None
+        given = ascii(symbol) if text is None else text
+        key = (given, text, model, workload, profile, settings, device, variables, path, fault, identity)
+        return _resolutions.get(key) or _resolve_afresh(key)
+    except Exception as error:  # a forecast must not fail for how it might have run faster
+        arguments = {"model": model, "workload": workload, "profile": profile, "settings": settings}
+        return _unresolved(symbol, {**arguments, "db": db, "device": device}, error)
+
+
+def _resolve_afresh(key: tuple[Any, ...]) -> Resolution:
+    given, text, model, workload, profile, settings, device, variables, path, fault, identity = key
+    wrong = _wrong(model=model, workload=workload, profile=profile, settings=settings, device=device)
+    if wrong:
+        raise TypeError(wrong)
+    symbol, why_no_symbol = _symbol(text, given)
     kind, why_no_device = _device(device)
-    ask = Ask(
-        symbol=parsed,
+    request = LookupRequest(
+        symbol=symbol,
         given=given[:MAX_QUOTED_LENGTH],
         model=model or None,
         workload=_with_model(workload, model),
@@ -71,14 +96,43 @@ def lookup(
         kill_switch=variables[0],
         mode=variables[1],
     )
-    snapshot, why_no_snapshot = (None, fault) if fault else _snapshot(path, identity, parsed or "SYMBOL")
+    snapshot, why_no_snapshot = (None, fault) if fault else _snapshot(path, identity, symbol or "SYMBOL")
     notes = tuple(note for note in (why_no_symbol, why_no_device, why_no_snapshot) if note)
-    found = resolve(ask, snapshot, notes)
+    found = resolve(request, snapshot, notes)
     if snapshot is not None or identity == ():  # a read that failed may succeed the next time
         if len(_resolutions) >= _MOST_RESOLUTIONS:
             _resolutions.clear()
         _resolutions[key] = found
     return found
+
+
+def _unresolved(symbol: object, arguments: dict[str, Any], error: Exception) -> Resolution:
+    """The safe default for what nobody foresaw; touches nothing of the arguments that could fail again."""
+    reason = _wrong(**arguments) or _name_and_message(error)
+    model = arguments["model"]
+    return Resolution(
+        symbol=symbol[:MAX_QUOTED_LENGTH] if type(symbol) is str else type(symbol).__name__,
+        settings=SAFE,
+        source="default",
+        reasons=(one_line(f"lookup: {reason}; eager fp32 is safe"),),
+        model=model if type(model) is str and model else DEFAULT_MODEL,
+    )
+
+
+def _wrong(**arguments: object) -> str:
+    """Which argument is of another type than it must be, empty for none."""
+    for name, value in arguments.items():
+        kind = _TYPES[name]
+        if not issubclass(type(value), kind):  # isinstance would ask the object, which may lie or fail
+            return f"{name} must be {kind[0].__name__}, not {type(value).__name__}"
+    return ""
+
+
+def _name_and_message(error: Exception) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # an argument's own kind of error may fail to say what it is
+        return type(error).__name__
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from typing import Any
 
 from autotuner.environment import Environment
 from autotuner.errors import one_line
+from autotuner.serving.canary import canary_of
 from autotuner.workload import Workload
 from storage.snapshot import SnapshotEntry, SnapshotPin
 from toto_core.settings import RuntimeSettings
@@ -54,7 +55,8 @@ def readable(entries: Iterable[SnapshotEntry], step: str) -> tuple[list[Known], 
         try:
             known.append(_read(entry))
         except Exception as error:  # what a damaged or newer store holds can fail in any way
-            reasons.append(one_line(f"{step}: an entry of {entry.symbol} is skipped: {error}"))
+            whose = entry.symbol if isinstance(entry.symbol, str) else "no symbol"
+            reasons.append(one_line(f"{step}: an entry of {whose} is skipped: {error}"))
     return known, tuple(reasons)
 
 
@@ -88,13 +90,21 @@ def pinned(pin: SnapshotPin) -> RuntimeSettings:
 
 
 def _read(entry: SnapshotEntry) -> Known:
-    for name in ("profile", "model", "workload_signature", "environment_fingerprint", "workload_json"):
+    for name in (
+        "symbol",
+        "profile",
+        "model",
+        "workload_signature",
+        "environment_fingerprint",
+        "workload_json",
+    ):
         _text(name, getattr(entry, name))
     if not isinstance(entry.promotion_id, int) or not isinstance(entry.newest, bool):
         raise TypeError("promotion_id must be a whole number and newest true or false")
     if not isinstance(entry.since, datetime) or entry.since.tzinfo is None:
         raise TypeError("since must be a time with its zone")
     _text("settings_json", entry.settings_json)
+    canary_of(entry.promised_json)  # settings on a trial that cannot be read would go to every process
     return Known(
         entry=entry,
         settings=RuntimeSettings.from_json(entry.settings_json),

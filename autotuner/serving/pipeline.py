@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,9 @@ from autotuner.errors import cause
 from autotuner.paths import packages_folder, spool_folder, store_location
 from autotuner.serving.artifact_loading import Kept
 from autotuner.serving.lookup import lookup
-from autotuner.serving.quarantine import Quarantine, remember, remembered, write_note
+from autotuner.serving.quarantine import labels, quarantine_of, remember, remembered
 from autotuner.serving.resolution import SAFE, Resolution
+from autotuner.serving.spool import write_note
 from autotuner.serving.telemetry import Telemetry
 from autotuner.workload import RequestShape, Workload
 from toto_core.settings import RuntimeSettings
@@ -81,17 +81,10 @@ def _working_pipeline(
 
 
 def _count_calls(pipeline: TotoPipeline, found: Resolution, environment: Environment, db: str | None) -> None:
-    labels = {
-        "symbol": found.symbol,
-        "profile": found.profile,
-        "model": found.model,
-        "workload_signature": None if found.workload is None else found.workload.signature,
-        "environment_fingerprint": environment.fingerprint,
-        "settings_key": pipeline.settings.key,
-        "source": pipeline.provenance.get("settings_source"),
-    }
+    source = pipeline.provenance.get("settings_source")
+    about = labels(found, environment, settings_key=pipeline.settings.key, source=source)
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # no place for a spool: nothing is counted
-        pipeline.on_call = Telemetry(labels, spool_folder(store_location(db))).observe
+        pipeline.on_call = Telemetry(about, spool_folder(store_location(db))).observe
 
 
 def _device(device: str | None) -> str:
@@ -183,14 +176,12 @@ def _random_walk(*shape: int) -> Any:
 
 
 def _quarantine(found: Resolution, environment: Environment, reason: str, db: str | None) -> None:
-    quarantine = Quarantine(
-        resolution=found, environment=environment, reason=reason, failed_at=datetime.now(UTC)
-    )
-    remember(quarantine)
+    remember(found, environment, reason)
+    note = quarantine_of(found, environment, reason)
     unnoted = ""
     try:
         folder = spool_folder(store_location(db))
-        write_note(folder, quarantine.file_name, quarantine.to_dict())
+        write_note(folder, note.file_name, note)
     except (OSError, RuntimeError, ValueError) as error:
         unnoted = f"; no note of it could be left for the tuner ({error})"
     warnings.warn(

@@ -2,57 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 from autotuner.environment import Environment
 from autotuner.serving.resolution import Resolution
-from storage.whole_files import written_whole
+from autotuner.serving.spool import Labels, Quarantine
 
 _failed: dict[tuple[str, str, str], str] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Quarantine:
-    """One failure of settings to load, to compile or to stay compiled; ``failed_at`` is UTC."""
+def labels(found: Resolution, environment: Environment, *, settings_key: str, source: str | None) -> Labels:
+    """Whose calls those of ``found``'s pipeline are, as notes say it; ``source`` is where its settings come from."""
+    return Labels(
+        symbol=found.symbol,
+        settings_key=settings_key,
+        environment_fingerprint=environment.fingerprint,
+        profile=found.profile,
+        model=found.model,
+        workload_signature=None if found.workload is None else found.workload.signature,
+        source=source,
+    )
 
-    resolution: Resolution
-    environment: Environment
-    reason: str
-    failed_at: datetime
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for the note."""
-        found = self.resolution
-        return {
-            "kind": "quarantine",
-            "symbol": found.symbol,
-            "model": found.model,
-            "workload": None if found.workload is None else found.workload.to_dict(),
-            "workload_signature": None if found.workload is None else found.workload.signature,
-            "profile": found.profile,
-            "source": found.source,
-            "settings_key": found.settings_key,
-            "settings": found.settings.to_dict(),
-            "environment_fingerprint": self.environment.fingerprint,
-            "environment": json.loads(self.environment.to_json()),
-            "reason": self.reason,
-            "failed_at": self.failed_at.astimezone(UTC).isoformat(),
-            "pid": os.getpid(),
-        }
-
-    @property
-    def file_name(self) -> str:
-        """One name per symbol, model, settings and environment, so that a crash loop leaves one note."""
-        found = self.resolution
-        parts = (found.symbol, found.model, found.settings_key, self.environment.fingerprint)
-        return f"quarantine-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json"
+def quarantine_of(found: Resolution, environment: Environment, reason: str) -> Quarantine:
+    """The note that ``found``'s settings failed here and now."""
+    about = labels(found, environment, settings_key=found.settings_key, source=found.source)
+    return Quarantine(
+        **vars(about),
+        reason=reason,
+        failed_at=datetime.now(UTC),
+        settings=found.settings,
+        workload=found.workload,
+        environment=environment,
+        pid=os.getpid(),
+    )
 
 
 def remembered(resolution: Resolution, environment: Environment) -> str | None:
@@ -60,18 +44,9 @@ def remembered(resolution: Resolution, environment: Environment) -> str | None:
     return _failed.get(_key(resolution, environment))
 
 
-def remember(quarantine: Quarantine) -> None:
-    """Keep the failure for the life of this process."""
-    _failed[_key(quarantine.resolution, quarantine.environment)] = quarantine.reason
-
-
-def write_note(folder: Path, name: str, fields: Mapping[str, Any]) -> None:
-    """Write a JSON note, 0600, whole or not at all, over an earlier one; ``folder`` is made 0700.
-
-    Raises ``OSError``.
-    """
-    with written_whole(folder / name) as aside:
-        aside.write_text(json.dumps(fields, separators=(",", ":")), encoding="utf-8")
+def remember(found: Resolution, environment: Environment, reason: str) -> None:
+    """Keep for the life of this process why these settings failed."""
+    _failed[_key(found, environment)] = reason
 
 
 def _key(resolution: Resolution, environment: Environment) -> tuple[str, str, str]:

@@ -24,7 +24,7 @@ DEFAULT_PROFILE = "production"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class LookupRequest:
     """What a lookup was asked for, and the variables; ``symbol`` is None for text that is no symbol."""
 
     symbol: str | None
@@ -61,20 +61,20 @@ class Resolution:
         return self.settings.key
 
 
-def resolve(ask: Ask, snapshot: Snapshot | None, notes: tuple[str, ...]) -> Resolution:
-    """The answer to ``ask``; ``notes`` say why there is no symbol or no snapshot, where there is none."""
-    promotion = _promotion(ask, snapshot)
-    safe = _safe(ask, promotion, notes)
-    if compile_config.disabled({KILL_SWITCH: ask.kill_switch or ""}):
+def resolve(request: LookupRequest, snapshot: Snapshot | None, notes: tuple[str, ...]) -> Resolution:
+    """The answer to ``request``; ``notes`` say why there is no symbol or no snapshot, where there is none."""
+    promotion = _promotion(request, snapshot)
+    safe = _safe(request, promotion, notes)
+    if compile_config.disabled({KILL_SWITCH: request.kill_switch or ""}):
         return dataclasses.replace(safe, source="kill switch")
-    safe = _missed(safe, _why_not_killed(ask.kill_switch))
-    if ask.settings is not None:
-        return dataclasses.replace(safe, settings=ask.settings, source="explicit")
+    safe = _missed(safe, _why_not_killed(request.kill_switch))
+    if request.settings is not None:
+        return dataclasses.replace(safe, settings=request.settings, source="explicit")
     safe = _missed(safe, "explicit: no settings were given")
-    mode = (ask.mode or "").strip()
+    mode = (request.mode or "").strip()
     if mode not in COMPILE_MODES:
-        return _stored(ask, snapshot, promotion, _missed(safe, _why_no_mode(mode)))
-    found = _stored(ask, snapshot, promotion, safe)
+        return _stored(request, snapshot, promotion, _missed(safe, _why_no_mode(mode)))
+    found = _stored(request, snapshot, promotion, safe)
     note = (
         f"environment variable: {MODE_VARIABLE}={mode} sets the mode alone; the rest is of the {found.source}"
     )
@@ -96,16 +96,23 @@ class _Promotion:
     reasons: tuple[str, ...] = ()
 
 
-def _promotion(ask: Ask, snapshot: Snapshot | None) -> _Promotion:
-    if snapshot is None or ask.symbol is None:
+def _promotion(request: LookupRequest, snapshot: Snapshot | None) -> _Promotion:
+    if snapshot is None or request.symbol is None:
         return _Promotion(choice=Choice())
-    own = [entry for entry in snapshot.entries if entry.symbol == ask.symbol]
+    own = [entry for entry in snapshot.entries if entry.symbol == request.symbol]
     known, skipped = readable(own, "promotion")
-    wanted = Wanted(model=ask.model, workload=ask.workload, profile=ask.profile, environment=ask.environment)
+    wanted = Wanted(
+        model=request.model,
+        workload=request.workload,
+        profile=request.profile,
+        environment=request.environment,
+    )
     choice = fitting(known, wanted, "promotion")
-    subject = choice.known or last([item for item in known if ask.model in {None, item.entry.model}])
+    subject = choice.known or last([item for item in known if request.model in {None, item.entry.model}])
     nothing = (
-        () if known else (f"promotion: {ask.symbol} has none; run `autotune run --symbol {ask.symbol}`",)
+        ()
+        if known
+        else (f"promotion: {request.symbol} has none; run `autotune run --symbol {request.symbol}`",)
     )
     return _Promotion(
         choice=choice,
@@ -115,24 +122,26 @@ def _promotion(ask: Ask, snapshot: Snapshot | None) -> _Promotion:
     )
 
 
-def _safe(ask: Ask, promotion: _Promotion, notes: tuple[str, ...]) -> Resolution:
-    workload = ask.workload or promotion.subject
+def _safe(request: LookupRequest, promotion: _Promotion, notes: tuple[str, ...]) -> Resolution:
+    workload = request.workload or promotion.subject
     return Resolution(
-        symbol=ask.symbol or ask.given,
+        symbol=request.symbol or request.given,
         settings=SAFE,
         source="default",
         reasons=notes,
-        model=ask.model or (workload.model if workload else DEFAULT_MODEL),
+        model=request.model or (workload.model if workload else DEFAULT_MODEL),
         workload=workload,
-        profile=ask.profile or promotion.profile,
+        profile=request.profile or promotion.profile,
     )
 
 
-def _stored(ask: Ask, snapshot: Snapshot | None, promotion: _Promotion, safe: Resolution) -> Resolution:
+def _stored(
+    request: LookupRequest, snapshot: Snapshot | None, promotion: _Promotion, safe: Resolution
+) -> Resolution:
     """Pin, promotion, winner of the workload, in this order; ``safe`` when none of them fits."""
-    if snapshot is None or ask.symbol is None:
+    if snapshot is None or request.symbol is None:
         return safe
-    pin, why_not = _pin(snapshot, ask.symbol, safe)
+    pin, why_not = _pin(snapshot, request.symbol, safe)
     if pin is not None:
         return pin
     safe = _missed(safe, *why_not)
@@ -140,12 +149,12 @@ def _stored(ask: Ask, snapshot: Snapshot | None, promotion: _Promotion, safe: Re
         known = promotion.choice.known
         since = known.entry.since.isoformat()
         safe = _missed(safe, *promotion.reasons)
-        before = previous_of(known.entry.promised_json, ask.symbol)
+        before = previous_of(known.entry.promised_json, request.symbol)
         if before is not None:
             note = f"promotion: {known.settings.label} is on trial; this process stays with what ran before"
             return dataclasses.replace(_missed(safe, note), settings=before, source="promotion", since=since)
         return dataclasses.replace(safe, settings=known.settings, source="promotion", since=since)
-    return _winner(ask, snapshot, _missed(safe, *promotion.reasons))
+    return _winner(request, snapshot, _missed(safe, *promotion.reasons))
 
 
 def _pin(snapshot: Snapshot, symbol: str, safe: Resolution) -> tuple[Resolution | None, tuple[str, ...]]:
@@ -159,15 +168,15 @@ def _pin(snapshot: Snapshot, symbol: str, safe: Resolution) -> tuple[Resolution 
     return dataclasses.replace(safe, settings=settings, source="pin", since=pin.since.isoformat()), ()
 
 
-def _winner(ask: Ask, snapshot: Snapshot, safe: Resolution) -> Resolution:
+def _winner(request: LookupRequest, snapshot: Snapshot, safe: Resolution) -> Resolution:
     workload, step = safe.workload, "workload winner"
     if workload is None:
-        return _missed(safe, f"{step}: no workload was asked for and none is known of {ask.symbol}")
+        return _missed(safe, f"{step}: no workload was asked for and none is known of {request.symbol}")
     signature = workload.signature
     same = [entry for entry in snapshot.entries if entry.workload_signature == signature]
     known, skipped = readable(same, step)
     wanted = Wanted(
-        model=None, workload=None, profile=safe.profile or DEFAULT_PROFILE, environment=ask.environment
+        model=None, workload=None, profile=safe.profile or DEFAULT_PROFILE, environment=request.environment
     )
     choice = fitting(known, wanted, step)
     nothing = () if known else (f"{step}: none for {workload.summary}",)

@@ -11,22 +11,18 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from autotuner.serving.quarantine import write_note
+from autotuner.serving.note_values import BUCKETS, MOST_SHAPES, PER_OCTAVE, Shape
+from autotuner.serving.spool import LOWEST_MS, Labels, Window, write_note
 
 WINDOW_SECONDS = 60.0
 FILES_OF_A_PROCESS = 64
 """Windows of a process that wait in the spool at most; the newest overwrite the oldest when nobody takes them in."""
-PER_OCTAVE = 8
-"""Buckets of the latency histogram for each doubling: a quantile read from it is at most 9 % too high."""
-_MOST_SHAPES = 32
-_LOWEST_MS = 0.01
-_BUCKETS = 24 * PER_OCTAVE
 _SCALE = PER_OCTAVE / math.log(2.0)
 
 
@@ -50,40 +46,38 @@ class Report(Protocol):
 
 
 @dataclass(kw_only=True)
-class Window:
-    """Counts of one stretch of calls.
-
-    ``buckets`` is a histogram of milliseconds, ``PER_OCTAVE`` a doubling; ``shapes`` counts calls by context
-    length, steps and samples.
-    """
+class Counts:
+    """What is counted of a window while it is open; see ``Window`` for what its fields say."""
 
     begun: datetime
-    buckets: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
-    shapes: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    buckets: list[int] = field(default_factory=lambda: [0] * BUCKETS)
+    shapes: dict[Shape, int] = field(default_factory=dict)
     longest_ms: float = 0.0
     recompiles: int = 0
     eager_calls: int = 0
     limit_hits: int = 0
 
-    def count(self, latency_ms: float, shape: tuple[int, int, int] = (0, 0, 0)) -> None:
+    def count(self, latency_ms: float, shape: Shape = (0, 0, 0)) -> None:
         """Count one call of ``shape``: context length, steps, samples; beyond some distinct ones not by shape."""
-        place = int(math.log(latency_ms / _LOWEST_MS) * _SCALE) if latency_ms > _LOWEST_MS else 0
-        self.buckets[place if place < _BUCKETS else _BUCKETS - 1] += 1
+        place = int(math.log(latency_ms / LOWEST_MS) * _SCALE) if latency_ms > LOWEST_MS else 0
+        self.buckets[place if place < BUCKETS else BUCKETS - 1] += 1
         self.longest_ms = max(self.longest_ms, latency_ms)
-        if shape in self.shapes or len(self.shapes) < _MOST_SHAPES:
+        if shape in self.shapes or len(self.shapes) < MOST_SHAPES:
             self.shapes[shape] = self.shapes.get(shape, 0) + 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values; empty buckets are left out."""
-        return {
-            "calls": sum(self.buckets),
-            "longest_ms": self.longest_ms,
-            "recompiles": self.recompiles,
-            "eager_calls": self.eager_calls,
-            "limit_hits": self.limit_hits,
-            "shapes": {"/".join(map(str, shape)): count for shape, count in self.shapes.items()},
-            "buckets": {str(place): count for place, count in enumerate(self.buckets) if count},
-        }
+    def window(self, labels: Labels, ended: datetime) -> Window:
+        """What was counted until ``ended``, of the calls that ``labels`` name."""
+        return Window(
+            **vars(labels),
+            window_start=self.begun,
+            window_end=max(self.begun, ended),  # clocks are set back
+            longest_ms=self.longest_ms,
+            recompiles=self.recompiles,
+            eager_calls=self.eager_calls,
+            limit_hits=self.limit_hits,
+            shapes=self.shapes,
+            buckets={place: count for place, count in enumerate(self.buckets) if count},
+        )
 
 
 class Telemetry:
@@ -95,16 +89,16 @@ class Telemetry:
 
     def __init__(
         self,
-        labels: Mapping[str, Any],
+        labels: Labels,
         spool: Path,
         *,
         window_seconds: float = WINDOW_SECONDS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._labels = dict(labels)
+        self._labels = labels
         self._spool = spool
         self._clock = clock
-        self._window = Window(begun=clock())
+        self._counts = Counts(begun=clock())
         self._seen = (0, 0, False)
         self._number = 0
         self._name = os.urandom(4).hex()
@@ -118,55 +112,38 @@ class Telemetry:
         self._thread.start()
         atexit.register(_close, weakref.ref(self))
 
-    def observe(self, latency_ms: float, shape: tuple[int, int, int], report: Report) -> None:
+    def observe(self, latency_ms: float, shape: Shape, report: Report) -> None:
         """Count one call of ``shape`` and what compiling did meanwhile; never raises."""
         try:
-            window = self._window
-            window.count(latency_ms, shape)
+            counts = self._counts
+            counts.count(latency_ms, shape)
             now = (report.recompiles, report.eager_calls, report.recompile_limit_hit)
             if now != self._seen:
                 before, self._seen = self._seen, now
-                window.recompiles += now[0] - before[0]
-                window.eager_calls += now[1] - before[1]
-                window.limit_hits += now[2] and not before[2]
+                counts.recompiles += now[0] - before[0]
+                counts.eager_calls += now[1] - before[1]
+                counts.limit_hits += now[2] and not before[2]
         except Exception:  # counting must never cost a forecast
             return
 
     def flush(self) -> None:
         """Write the window that is open and begin another; what cannot be written is lost. Never raises."""
-        window, self._window = self._window, Window(begun=self._clock())
-        counts = window.to_dict()
-        if not counts["calls"]:
+        counts, self._counts = self._counts, Counts(begun=self._clock())
+        window = counts.window(self._labels, self._clock())
+        if not window.calls:
             return
         name = f"telemetry-{os.getpid()}-{self._name}-{self._number % FILES_OF_A_PROCESS}.json"
         self._number += 1
-        times = {"window_start": window.begun.isoformat(), "window_end": self._clock().isoformat()}
         with contextlib.suppress(
             Exception
         ):  # a full disk, a folder that is gone: lossy rather than in the way
-            write_note(self._spool, name, {"kind": "telemetry", **self._labels, **times, **counts})
+            write_note(self._spool, name, window)
 
     def close(self) -> None:
         """Write what is open and end the background thread; safe to call twice."""
         if not self._stopped.is_set():
             self._stopped.set()
             self.flush()
-
-
-def quantile_ms(buckets: Mapping[str, int], share: float) -> float:
-    """The ``share`` quantile of a histogram in milliseconds: the upper end of its bucket, at most 9 % too high.
-
-    Raises ``ValueError`` for a histogram without calls.
-    """
-    total = sum(buckets.values())
-    if total <= 0:
-        raise ValueError("telemetry: no call to take a quantile of")
-    seen = 0
-    for place in sorted(map(int, buckets)):
-        seen += buckets[str(place)]
-        if seen >= share * total:
-            break
-    return _LOWEST_MS * math.exp((place + 1) / _SCALE)
 
 
 def _flush_until_stopped(

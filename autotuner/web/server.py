@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from autotuner.daemon.config import read_config
+from autotuner.daemon.intake import Log, stored_notes
 from autotuner.errors import UsageError
 from autotuner.figures import FiguresError, figures_from_json
 from autotuner.serving.lookup import lookup
+from autotuner.serving.spool import Window
 from autotuner.store import Store
 from storage.errors import StorageError
 from toto_core.symbols import SymbolError, parse_symbol
@@ -169,7 +171,8 @@ def metrics(daemon: Daemon) -> bytes:
                     if figures.ratio is not None:
                         speed.labels(*names).set(figures.ratio.estimate)
                         p50.labels(*names).set(float("nan") if figures.p50_ms is None else figures.p50_ms)
-            _live(store, gauge("live_calls", "Calls that production made in the newest window", labels[:1]))
+            live = gauge("live_calls", "Calls that production made in the newest window", labels[:1])
+            _live(store, daemon.log, live)
         up.set(1)
     except StorageError:
         up.set(0)
@@ -177,13 +180,10 @@ def metrics(daemon: Daemon) -> bytes:
     return body
 
 
-def _live(store: Store, calls: Gauge) -> None:
+def _live(store: Store, log: Log, calls: Gauge) -> None:
     since = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    newest: dict[str, int] = {}
-    for record in store.records.telemetry(since=since):
-        payload = json.loads(record.payload_json)
-        if payload.get("kind") == "telemetry":
-            newest[record.symbol] = payload["calls"]
+    notes = stored_notes(store.records.telemetry(since=since), log)
+    newest = {note.symbol: note.calls for note in notes if isinstance(note, Window)}
     for symbol, count in newest.items():
         calls.labels(symbol).set(count)
 

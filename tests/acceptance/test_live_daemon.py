@@ -16,9 +16,11 @@ from typing import Any
 import psutil
 import pytest
 
-from autotuner.daemon.rechecks import Rechecked, rechecks_of
+from autotuner.daemon.intake import stored_notes
+from autotuner.daemon.live import notes_of
 from autotuner.paths import spool_folder
-from autotuner.serving.telemetry import Window
+from autotuner.serving.spool import Labels, Recheck, write_note
+from autotuner.serving.telemetry import Counts
 from autotuner.store import Promotion, Store
 from storage.snapshot import read_snapshot
 from tests.support.command import Cli
@@ -74,9 +76,11 @@ def write_prices(folder: Path, symbol: str, *, newest: int) -> None:
     (folder / f"{symbol}.csv").write_text("\n".join(["timestamp,close", *lines]))
 
 
-def rechecks(autotune: Cli, promotion: Promotion) -> list[Rechecked]:
+def rechecks(autotune: Cli, promotion: Promotion) -> list[Recheck]:
     with Store(str(autotune.db)) as store:
-        return rechecks_of(store.records.telemetry(promotion.symbol), promotion)
+        notes = stored_notes(store.records.telemetry(promotion.symbol), print)
+    ours = notes_of(notes, promotion, promotion.settings)
+    return [note for note in ours if isinstance(note, Recheck)]
 
 
 def active(autotune: Cli, symbol: str) -> Promotion | None:
@@ -146,23 +150,17 @@ def test_twenty_kills_in_mid_trial_leave_nothing_behind_and_the_next_tick_goes_o
 
 
 def leave_slow_calls(autotune: Cli, promotion: Promotion) -> None:
-    folder: Path = spool_folder(str(autotune.db))
-    folder.mkdir(parents=True, exist_ok=True)
+    labels = Labels(
+        symbol=promotion.symbol,
+        settings_key=promotion.settings.key,
+        environment_fingerprint=promotion.environment.fingerprint,
+    )
     for _ in range(6):
-        window = Window(begun=datetime.now(UTC))
+        counts = Counts(begun=datetime.now(UTC))
         for _ in range(100):
-            window.count(500.0, (512, 8, 256))
-        now = datetime.now(UTC).isoformat()
-        note = {
-            "kind": "telemetry",
-            "symbol": promotion.symbol,
-            "settings_key": promotion.settings.key,
-            "environment_fingerprint": promotion.environment.fingerprint,
-            "window_start": now,
-            "window_end": now,
-            **window.to_dict(),
-        }
-        (folder / f"telemetry-{uuid.uuid4()}.json").write_text(json.dumps(note))
+            counts.count(500.0, (512, 8, 256))
+        window = counts.window(labels, datetime.now(UTC))
+        write_note(spool_folder(str(autotune.db)), f"telemetry-{uuid.uuid4()}.json", window)
 
 
 def rolled_back(autotune: Cli, promotion: Promotion) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
-from autotuner.serving.telemetry import Window
+from autotuner.serving.telemetry import Counts
 from tests.support.simulated_world import (
     BEGIN,
     DAY,
     HOUR,
     SYMBOLS,
     World,
+    labels_of,
     pass_time,
     rechecked,
     tuned,
@@ -81,7 +83,7 @@ def test_a_month_in_which_every_trigger_fires_for_its_reason_and_no_other(world:
     for _ in range(40):
         active = world.store.active("AAPL")
         assert active is not None
-        world.leave(active, {"kind": "telemetry", **strange_window().to_dict()})
+        world.leave(strange_counts(world.clock).window(labels_of(active), world.clock))
     pass_time(world, 0.25)
     assert [symbol for _, symbol, _ in tuned(world)] == ["AAPL"]
     assert "most of them 256/64/16" in tuned(world)[0][2]
@@ -94,8 +96,8 @@ def test_a_month_in_which_every_trigger_fires_for_its_reason_and_no_other(world:
     assert (world.clock - BEGIN) > 28 * DAY
 
 
-def strange_window() -> Window:
-    window = Window(begun=BEGIN)
+def strange_counts(clock: datetime) -> Counts:
+    counts = Counts(begun=clock - HOUR / 2)
     for _ in range(100):
-        window.count(1.0, (256, 64, 16))
-    return window
+        counts.count(1.0, (256, 64, 16))
+    return counts

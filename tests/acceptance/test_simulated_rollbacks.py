@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from autotuner.daemon import intake
 from autotuner.environment import current_environment
-from tests.support.simulated_world import HOUR, World, pass_time, ticker
+from autotuner.paths import spool_folder
+from tests.support.notes import insert, unreadable
+from tests.support.simulated_world import (
+    HOUR,
+    World,
+    labels_of,
+    pass_time,
+    rechecked,
+    ticker,
+    write_prices,
+)
 
 
 def test_settings_that_fail_in_production_are_taken_back_at_once(world: World) -> None:
     pass_time(world, 2)
     active = world.store.active("AMD")
     assert active is not None
-    world.leave(active, {"kind": "quarantine", "reason": "no compiler", "workload": None})
+    world.fail(active)
     world.log.clear()
     pass_time(world, 0.1)
 
@@ -43,8 +56,34 @@ def test_what_is_unsafe_does_not_come_back_by_the_line_of_its_trial(world: World
     trial = world.store.active("AMD")
     assert trial is not None
     world.store.promote(replace(trial, id=None, run_id=None, kind="select", verdict="confirmed"))
-    world.leave(trial, {"kind": "quarantine", "reason": "no compiler", "workload": None})
+    world.fail(trial)
     world.busy = 1000.0
     ticker(world).tick()
 
     assert world.store.active("AMD") is None
+
+
+def test_a_tick_goes_through_whatever_is_stored_as_telemetry_or_lies_in_the_spool(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_said", set())
+    pass_time(world, 2)
+    active = world.store.active("AMD")
+    assert active is not None
+    bad = unreadable(vars(labels_of(active)))
+    for number, payload in enumerate(bad.values()):
+        insert(world.store.location, payload, symbol="AMD", settings_key=active.settings.key, at=world.clock)
+        (spool_folder(world.store.location) / f"bad-{number}.json").write_text(payload)
+    world.log.clear()
+    first, second = ticker(world).tick(), ticker(world).tick()
+    events = [event for _, event, _ in world.log]
+
+    assert (first.intake.refused, second.intake.refused) == (len(bad), 0)
+    assert events.count("refused") == events.count("skipped") == len(bad)
+    assert {fields["symbol"] for _, event, fields in world.log if event == "skipped"} == {"AMD"}
+    assert not {"unreadable", "rolled_back"} & set(events)
+    assert world.store.active("AMD") == active
+    write_prices(world.data, "AMD", 1600)
+    world.drifting.add("AMD")
+    pass_time(world, 2)
+    assert "AMD" in rechecked(world)

@@ -11,13 +11,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
 
 from autotuner.paths import snapshot_path
 from autotuner.serving.lookup import Resolution, lookup
+from storage.snapshot import SnapshotEntry
 from tests.support.snapshots import BF16, COMPILED, SMALL, entry, pin, published
 from tests.support.storage_samples import new_store, shared_folder, unprivileged
 from toto_core.settings import RuntimeSettings
@@ -284,3 +289,146 @@ def test_threads_that_look_up_at_once_get_the_same_answers(db: str) -> None:
     assert len(answers) == 8
     assert all(answer == answers[0] for answer in answers)
     assert {found.source for found in answers[0]} == {"promotion"}
+
+
+OBJECTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(10**399),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+DEEP = "[" * 50_000 + "]" * 50_000
+ON_TRIAL = '{"canary": {"share": %s, "previous": {}}}'
+
+
+class Odd:
+    """An object that fails at whatever it is asked."""
+
+    def _fail(self, *_: object) -> Any:
+        raise OddError
+
+    __repr__ = __str__ = __eq__ = __hash__ = __bool__ = __len__ = __contains__ = __getattr__ = _fail
+
+
+class OddError(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        None,
+        5,
+        [],
+        '{"canary": ' + DEEP + "}",
+        ON_TRIAL % ("9" * 400),
+        ON_TRIAL % ("9" * 5000),
+        ON_TRIAL % "NaN",
+        ON_TRIAL % "-1",
+        ON_TRIAL % "[]",
+        '{"canary": {"share": 0.5, "previous": ' + DEEP + "}}",
+        '{"canary": {"share": 0.5, "previous": {"num_threads": ' + "9" * 400 + "}}}",
+    ],
+)
+def test_a_trial_that_cannot_be_read_gives_the_safe_default_and_one_reason(db: str, evidence: Any) -> None:
+    path = published(db, entry(), entry("AAPL", settings=COMPILED, number=2))
+    document = stored(path)
+    place = [field.name for field in fields(SnapshotEntry)].index("promised_json")
+    document["texts"].append(evidence)
+    document["entries"][0][place] = len(document["texts"]) - 1
+    rewritten(path, document)
+    found = lookup("AMD", db=db)
+
+    assert (found.source, found.settings) == ("default", SAFE)
+    (line,) = (line for line in found.reasons if line.startswith("promotion: an entry of AMD is skipped: "))
+    assert "\n" not in line
+    assert lookup("AAPL", db=db).settings == COMPILED
+
+
+@effort(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_json_anywhere_in_a_snapshot_gives_an_answer(db: str, data: st.DataObject) -> None:
+    path = published(db, entry(), pins=(pin("AAPL"),))
+    document = stored(path)
+    part = data.draw(st.sampled_from(["entries", "pins", "texts"]))
+    row = document[part] if part == "texts" else document[part][0]
+    row[data.draw(st.integers(0, len(row) - 1))] = data.draw(
+        OBJECTS | OBJECTS.map(json.dumps) | st.just(DEEP)
+    )
+    rewritten(path, document)
+    for symbol in ("AMD", "AAPL", "TSLA"):
+        found = lookup(symbol, db=db, workload=SMALL)
+        assert found.settings in {SAFE, BF16, COMPILED}
+        assert all("\n" not in line for line in found.reasons)
+
+
+@effort(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(document=OBJECTS)
+def test_any_json_for_a_snapshot_gives_the_safe_default(db: str, document: Any) -> None:
+    rewritten(published(db), document)
+    assert lookup("AMD", db=db).settings == SAFE
+
+
+@effort(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["symbol", "model", "workload", "profile", "settings", "db", "device"]),
+    value=OBJECTS | st.builds(Odd) | st.builds(object) | st.just(Path("a")) | st.binary(max_size=5),
+)
+def test_any_argument_gives_an_answer(db: str, name: str, value: Any) -> None:
+    published(db, entry())
+    given_arguments: dict[str, Any] = {"symbol": "AMD", "db": db, name: value}
+    found = lookup(**given_arguments)
+
+    assert isinstance(found.settings, RuntimeSettings)
+    assert isinstance(found.model, str)
+    assert all("\n" not in line for line in found.reasons)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"workload": []}, "lookup: workload must be Workload, not list; "),
+        ({"workload": Odd()}, "lookup: workload must be Workload, not Odd; "),
+        ({"settings": "fast"}, "lookup: settings must be RuntimeSettings, not str; "),
+        ({"model": 5}, "lookup: model must be str, not int; "),
+        ({"db": Path("a.db")}, "lookup: db must be str, not PosixPath; "),
+        ({"device": None}, "lookup: device must be str, not NoneType; "),
+    ],
+)
+def test_an_argument_of_another_type_is_named(db: str, arguments: dict[str, Any], reason: str) -> None:
+    published(db, entry())
+    found = lookup("AMD", **{"db": db, **arguments})
+
+    assert (found.symbol, found.settings, found.source) == ("AMD", SAFE, "default")
+    (line,) = found.reasons
+    assert line.startswith(reason)
+
+
+def test_a_symbol_that_fails_at_whatever_it_is_asked_has_an_answer(db: str) -> None:
+    odd: Any = Odd()
+    found = lookup(odd, db=db)
+
+    assert (found.symbol, found.settings, found.reasons) == (
+        "Odd",
+        SAFE,
+        ("lookup: OddError; eager fp32 is safe",),
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["TOTO_DISABLE_COMPILE", "TOTO_COMPILE_MODE", "AUTOTUNE_DB", "HOME", "XDG_DATA_HOME"]
+)
+@pytest.mark.parametrize(
+    "value", ["", "\udcff\n", "x" * 10_000, "~nobody-by-this-name/a", "postgresql://", "\x1b[2J"]
+)
+def test_any_variable_gives_an_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, value)
+    found = lookup("AMD")
+
+    assert found.settings == SAFE
+    assert all("\n" not in line for line in found.reasons)

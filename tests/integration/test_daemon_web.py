@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from autotuner.daemon import intake
 from autotuner.daemon.loop import Daemon
 from autotuner.environment import current_environment
 from autotuner.errors import UsageError
@@ -19,6 +20,7 @@ from autotuner.measurement.outcome import Interval
 from autotuner.store import Promotion, Store
 from autotuner.web.server import handler_of, parse_address
 from autotuner.workload import Workload
+from tests.support.notes import WINDOW, insert, unreadable
 from toto_core.settings import RuntimeSettings
 
 SETTINGS = RuntimeSettings(compile_mode="default", num_threads=1)
@@ -74,6 +76,23 @@ def test_metrics_say_what_is_promoted(port: int) -> None:
     )
     assert "autotune_healthy 1.0" in text
     assert "autotune_store_up 1.0" in text
+
+
+def test_metrics_go_through_whatever_is_stored_as_telemetry(
+    port: int, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(intake, "_said", set())
+    monkeypatch.setattr(daemon, "log", lambda event, **fields: said.append(fields["reason"]))
+    bad = unreadable({"symbol": "AMD"})
+    for payload in (*bad.values(), WINDOW):
+        insert(daemon.location, payload, symbol="AMD", settings_key=SETTINGS.key, at=datetime.now(UTC))
+    answers = [get(port, "/metrics") for _ in range(2)]
+
+    assert [status for status, _ in answers] == [200, 200]
+    assert all('autotune_live_calls{symbol="AMD"} 3.0' in text for _, text in answers)
+    assert all("autotune_store_up 1.0" in text for _, text in answers)
+    assert len(said) == len(bad)
 
 
 def test_health_and_readiness_follow_the_daemon_and_its_store(port: int, daemon: Daemon) -> None:

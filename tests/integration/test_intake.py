@@ -7,14 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.daemon.intake import take_in
+from autotuner.daemon import intake
+from autotuner.daemon.intake import stored_notes, take_in
+from autotuner.serving.spool import Labels, parse_note
 from autotuner.serving.telemetry import Telemetry
 from storage.database import open_database
 from storage.repository import Repository
+from tests.support.clocks import at
+from tests.support.notes import QUARANTINE, RECHECK, WINDOW, insert, unreadable
 from toto_core.compile_report import CompileReport
 
 LABELS = {"symbol": "AMD", "settings_key": "k", "environment_fingerprint": "f"}
 SHAPE = (512, 8, 256)
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_said", set())  # a process says a thing once; a test must not keep another's
 
 
 @pytest.fixture
@@ -25,7 +34,7 @@ def records(tmp_path: Path) -> Iterator[Repository]:
 
 def test_windows_of_real_counters_are_stored_and_removed(tmp_path: Path, records: Repository) -> None:
     spool = tmp_path / "spool"
-    telemetry = Telemetry(LABELS, spool, window_seconds=3600)
+    telemetry = Telemetry(Labels(**LABELS), spool, window_seconds=3600)
     for _ in range(3):
         telemetry.observe(1.5, SHAPE, CompileReport())
     telemetry.close()
@@ -76,6 +85,58 @@ def test_what_is_no_note_is_removed_and_counted_and_spoils_nothing(
     assert (found.telemetry, found.quarantines, found.refused) == (0, 1, len(bad) + 1)
     assert [path.name for path in spool.iterdir()] == ["readme.txt"]
     assert Path("/etc/passwd").exists()
+
+
+@pytest.mark.parametrize(("name", "text"), unreadable(LABELS | {"symbol": "AAPL"}).items())
+def test_a_bad_note_is_refused_with_its_reason_and_its_neighbours_are_stored(
+    tmp_path: Path, records: Repository, name: str, text: str
+) -> None:
+    for place, good in (("a", WINDOW), ("z", QUARANTINE)):
+        (tmp_path / f"{place}.json").write_text(good)
+    (tmp_path / "m.json").write_text(text)
+    said: list[dict[str, str]] = []
+    found = take_in(records, tmp_path, lambda event, **fields: said.append({"event": event, **fields}))
+
+    assert (found.telemetry, found.quarantines, found.refused) == (1, 1, 1)
+    (line,) = said
+    assert (line["event"], line["file"]) == ("refused", "m.json")
+    assert ": " in line["reason"]
+    assert len(records.telemetry()) == 2
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_file_that_is_refused_again_is_counted_and_not_said_again(
+    tmp_path: Path, records: Repository
+) -> None:
+    said: list[str] = []
+    for _ in range(3):
+        (tmp_path / "a.json").write_text("[]")
+        assert take_in(records, tmp_path, lambda event, **fields: said.append(fields["file"])).refused == 1
+    (tmp_path / "b.json").write_text("[]")
+    take_in(records, tmp_path, lambda event, **fields: said.append(fields["file"]))
+
+    assert said == ["a.json", "b.json"]
+
+
+def test_a_recheck_in_the_spool_is_nobodys(tmp_path: Path, records: Repository) -> None:
+    moment = "2026-05-04T12:00:00Z"
+    times = {"window_start": moment, "window_end": moment}
+    (tmp_path / "a.json").write_text(json.dumps(json.loads(RECHECK) | times))
+
+    assert take_in(records, tmp_path).refused == 1
+
+
+def test_rows_that_cannot_be_read_are_left_out_and_said_once(tmp_path: Path, records: Repository) -> None:
+    bad = unreadable(LABELS)
+    for number, payload in enumerate(bad.values()):
+        insert(str(tmp_path / "autotune.db"), payload, symbol="AMD", settings_key="k", at=at(number))
+    insert(str(tmp_path / "autotune.db"), WINDOW, symbol="AMD", settings_key="k", at=at(1000))
+    said: list[str] = []
+    for _ in range(2):
+        notes = stored_notes(records.telemetry("AMD"), lambda event, **fields: said.append(event))
+        assert notes == (parse_note(WINDOW),)
+
+    assert said == ["skipped"] * len(bad)
 
 
 def test_a_spool_that_is_not_there_is_empty(tmp_path: Path, records: Repository) -> None:

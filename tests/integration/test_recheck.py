@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from autotuner.commands.recheck import judged
-from autotuner.daemon.rechecks import rechecks_of
+from autotuner.daemon.intake import stored_notes
+from autotuner.daemon.live import notes_of
 from autotuner.errors import AutotuneError
 from autotuner.figures import Figures
 from autotuner.measurement.outcome import Failed
 from autotuner.search.profiles import profile
+from autotuner.serving.spool import Recheck
 from autotuner.store import Promotion, Store
 from autotuner.tuning.measuring import prepare
 from autotuner.workload import Workload
@@ -22,6 +24,7 @@ from tests.support.command import Cli
 from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings
 
+NOW = datetime.now(UTC)
 WORKLOAD = Workload()
 PREPARED = prepare("AMD", WORKLOAD, data=None, device="cpu")
 BF16 = RuntimeSettings(precision="bf16", num_threads=1)
@@ -62,7 +65,9 @@ def test_a_recheck_measures_the_drift_of_what_is_active_and_keeps_what_it_found(
         "drift" in each for each in document["broken"]
     )
     with Store(str(autotune.db)) as store:
-        (kept,) = rechecks_of(store.records.telemetry("AMD"), promotion(name))
+        notes = stored_notes(store.records.telemetry("AMD"), print)
+    (kept,) = notes_of(notes, promotion(name), BF16)
+    assert isinstance(kept, Recheck)
     assert (kept.series_digest, list(kept.broken)) == (PREPARED.subject.series_digest, document["broken"])
 
 
@@ -90,12 +95,12 @@ def test_settings_promoted_elsewhere_are_not_rechecked_here(autotune: Cli) -> No
 @pytest.mark.parametrize("kind", ["timeout", "crashed", "out_of_memory", "compile_error"])
 def test_what_says_nothing_of_accuracy_is_no_verdict(kind: str) -> None:
     with pytest.raises(AutotuneError, match=f"could not be rechecked: {kind}: no luck"):
-        judged(promotion(), PREPARED, Failed(kind=kind, detail="no luck"), profile("production"))
+        judged(promotion(), PREPARED, Failed(kind=kind, detail="no luck"), profile("production"), begun=NOW)
 
 
 def test_forecasts_beyond_measure_break_a_limit() -> None:
     wanted = profile("production")
-    broken = judged(promotion(), PREPARED, Failed(kind="drift_exceeded", detail="nan"), wanted)
+    broken = judged(promotion(), PREPARED, Failed(kind="drift_exceeded", detail="nan"), wanted, begun=NOW)
     assert (broken.kept, broken.broken, broken.drift) == (False, ("drift_exceeded: nan",), None)
-    good = judged(promotion(), PREPARED, measured(timing(1.0), drift=0.002), wanted)
+    good = judged(promotion(), PREPARED, measured(timing(1.0), drift=0.002), wanted, begun=NOW)
     assert (good.kept, good.drift) == (True, 0.002)

@@ -35,6 +35,10 @@ THERE = Environment(
 )
 
 
+def silent(event: str, **fields: object) -> None:
+    assert not fields.get("reason"), event
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The store with the snapshot beside it."""
@@ -112,7 +116,7 @@ def test_the_daemon_reads_what_production_left_and_goes_on(place: Path, tmp_path
     with Store(str(place)) as store:
         assert take_in(store.records, spool).telemetry == 1
         now = datetime(2026, 11, 25, 19, tzinfo=UTC)
-        seen = observe(store, "AMD", SymbolConfig(profile="accuracy"), environment=THERE, now=now)
+        seen = observe(store, "AMD", SymbolConfig(profile="accuracy"), environment=THERE, now=now, log=silent)
     situation = seen.situation
 
     assert situation.promotion is not None

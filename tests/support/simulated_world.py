@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from autotuner.commands.recheck import Recheck, keep
+from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config, DaemonConfig, SymbolConfig
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.quiet import parse_quiet
@@ -21,7 +20,8 @@ from autotuner.environment import Environment, current_environment
 from autotuner.figures import Figures
 from autotuner.measurement.outcome import Interval
 from autotuner.paths import spool_folder
-from autotuner.serving.telemetry import Window
+from autotuner.serving.spool import Labels, Note, Quarantine, write_note
+from autotuner.serving.telemetry import Counts
 from autotuner.store import Promotion, Store
 from autotuner.tuning.measuring import prepare
 from autotuner.workload import Workload
@@ -124,42 +124,44 @@ class World:
         begun, self.clock = self.clock, self.clock + timedelta(seconds=RECHECK_TAKES)
         if symbol in self.failing:
             return Tuned(document=None, cause="out of memory")
-        found = Recheck(
-            symbol=symbol,
-            settings=active.settings.label,
+        found = replace(
+            nothing_measured(active, "", begun, self.clock),
             series_digest=find_series(symbol, self.data).digest,
             broken=("drift 2% above 1%",) if symbol in self.drifting else (),
             drift=0.02 if symbol in self.drifting else 0.001,
             quantile_shift=0.0,
             drift_budget=0.01,
+            failed=None,
         )
-        keep(self.store, active, found, begun, self.clock)
+        keep(self.store, found)
         return Tuned(document={"symbol": symbol, "kept": found.kept})
 
     def note(self, event: str, **fields: Any) -> None:
         self.log.append((self.clock, event, fields))
 
-    def spool(self, symbol: str, *, milliseconds: float = 1.0, calls: int = 100, **counts: int) -> None:
+    def spool(self, symbol: str, *, milliseconds: float = 1.0, calls: int = 100, recompiles: int = 0) -> None:
         """What a process that runs the symbol's active settings leaves in an hour."""
         active = self.store.active(symbol)
         assert active is not None
-        window = Window(begun=self.clock - HOUR)
+        counted = Counts(begun=self.clock - HOUR / 2, recompiles=recompiles)
         for _ in range(calls):
-            window.count(milliseconds, (512, 8, 256))
-        self.leave(active, {"kind": "telemetry", **window.to_dict(), **counts})
+            counted.count(milliseconds, (512, 8, 256))
+        self.leave(counted.window(labels_of(active), self.clock))
 
-    def leave(self, active: Promotion, note: dict[str, Any]) -> None:
-        folder = spool_folder(self.store.location)
-        folder.mkdir(parents=True, exist_ok=True)
-        labels = {
-            "symbol": active.symbol,
-            "settings_key": active.settings.key,
-            "environment_fingerprint": active.environment.fingerprint,
-            "window_start": (self.clock - HOUR / 2).isoformat(),
-            "window_end": self.clock.isoformat(),
-            "failed_at": self.clock.isoformat(),
-        }
-        (folder / f"{note['kind']}-{uuid.uuid4()}.json").write_text(json.dumps(labels | note))
+    def fail(self, active: Promotion) -> None:
+        """What a process leaves in which ``active``'s settings fail."""
+        self.leave(Quarantine(**vars(labels_of(active)), reason="no compiler", failed_at=self.clock))
+
+    def leave(self, note: Note) -> None:
+        write_note(spool_folder(self.store.location), f"note-{uuid.uuid4()}.json", note)
+
+
+def labels_of(active: Promotion) -> Labels:
+    return Labels(
+        symbol=active.symbol,
+        settings_key=active.settings.key,
+        environment_fingerprint=active.environment.fingerprint,
+    )
 
 
 def write_prices(folder: Path, symbol: str, points: int) -> None:

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.serving.telemetry import FILES_OF_A_PROCESS, PER_OCTAVE, Telemetry, Window, quantile_ms
+from autotuner.serving.note_values import PER_OCTAVE
+from autotuner.serving.spool import Labels
+from autotuner.serving.telemetry import FILES_OF_A_PROCESS, Counts, Telemetry
 from tests.support.clocks import at
 
-LABELS = {"symbol": "AMD", "settings_key": "k"}
+LABELS = Labels(symbol="AMD", settings_key="k", environment_fingerprint="f")
 SHAPE = (512, 8, 256)
 
 
@@ -104,10 +106,10 @@ def test_a_counter_that_is_dropped_takes_its_thread_with_it(tmp_path: Path) -> N
 def test_a_quantile_of_the_histogram_is_the_true_one_or_a_bucket_above(
     milliseconds: list[float], share: float
 ) -> None:
-    window = Window(begun=at(0))
+    counts = Counts(begun=at(0))
     for each in milliseconds:
-        window.count(each)
-    found = quantile_ms(window.to_dict()["buckets"], share)
+        counts.count(each)
+    found = counts.window(LABELS, at(60)).quantile_ms(share)
     true = sorted(milliseconds)[max(0, math.ceil(share * len(milliseconds)) - 1)]
 
     assert true * 0.999 <= found <= true * 2 ** (1 / PER_OCTAVE) * 1.001
@@ -115,12 +117,12 @@ def test_a_quantile_of_the_histogram_is_the_true_one_or_a_bucket_above(
 
 @given(st.floats(0.0, 1e9))
 def test_every_latency_has_a_bucket(latency_ms: float) -> None:
-    window = Window(begun=at(0))
-    window.count(latency_ms)
+    counts = Counts(begun=at(0))
+    counts.count(latency_ms)
 
-    assert window.to_dict()["calls"] == 1
+    assert counts.window(LABELS, at(60)).calls == 1
 
 
 def test_a_quantile_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no call"):
-        quantile_ms({}, 0.5)
+        Counts(begun=at(0)).window(LABELS, at(60)).quantile_ms(0.5)

@@ -1,0 +1,194 @@
+"""Notes beside the store: what production saw and what a recheck found, as types, as JSON and as files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from autotuner.environment import Environment
+from autotuner.errors import one_line
+from autotuner.serving.note_values import PER_OCTAVE, Shape, plain_value, read_value
+from autotuner.workload import Workload
+from storage.whole_files import written_whole
+from toto_core.settings import RuntimeSettings
+
+LOWEST_MS = 0.01
+
+
+class NoteError(ValueError):
+    """What is no note; the message is one line, the field and the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What a note is about: a symbol's settings on one environment; None for what is not known."""
+
+    symbol: str
+    settings_key: str
+    environment_fingerprint: str
+    profile: str | None = None
+    model: str | None = None
+    workload_signature: str | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window(Labels):
+    """The calls that one process made in one stretch of time, UTC.
+
+    ``buckets`` is a histogram of milliseconds by place, ``PER_OCTAVE`` a doubling; ``shapes`` counts the calls of
+    the first ``MOST_SHAPES`` shapes.
+    """
+
+    window_start: datetime
+    window_end: datetime
+    longest_ms: float
+    recompiles: int
+    eager_calls: int
+    limit_hits: int
+    shapes: Mapping[Shape, int] = field(default_factory=dict)
+    buckets: Mapping[int, int]
+
+    @property
+    def calls(self) -> int:
+        """How many calls there were."""
+        return sum(self.buckets.values())
+
+    def quantile_ms(self, share: float) -> float:
+        """The ``share`` quantile in milliseconds: the upper end of its bucket, at most 9 % too high.
+
+        Raises ``ValueError`` for a window without calls.
+        """
+        total, seen = self.calls, 0
+        if not total:
+            raise ValueError("telemetry: no call to take a quantile of")
+        for place in sorted(self.buckets):
+            seen += self.buckets[place]
+            if seen >= share * total:
+                break
+        return LOWEST_MS * math.exp((place + 1) * math.log(2.0) / PER_OCTAVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantine(Labels):
+    """Settings that failed to load, to compile or to stay compiled at ``failed_at``, UTC, in process ``pid``."""
+
+    reason: str
+    failed_at: datetime
+    settings: RuntimeSettings | None = None
+    workload: Workload | None = None
+    environment: Environment | None = None
+    pid: int | None = None
+
+    @property
+    def file_name(self) -> str:
+        """One name per symbol, model, settings and environment, so that a crash loop leaves one note."""
+        parts = (self.symbol, self.model, self.settings_key, self.environment_fingerprint)
+        return f"quarantine-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recheck(Labels):
+    """What came of measuring ``settings`` (a label) again; ``broken`` names the limits that do not hold.
+
+    ``drift`` and ``quantile_shift`` are shares, None when the forecasts were not finite; ``series_digest`` names
+    the prices they were measured on. ``failed`` says why nothing was measured, None when something was.
+    """
+
+    window_start: datetime
+    window_end: datetime
+    settings: str
+    series_digest: str
+    broken: tuple[str, ...]
+    drift: float | None
+    quantile_shift: float | None
+    drift_budget: float
+    failed: str | None
+
+    @property
+    def kept(self) -> bool:
+        """Whether every limit holds."""
+        return not self.broken
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return (self.window_end - self.window_start).total_seconds()
+
+
+Note = Window | Quarantine | Recheck
+KINDS: dict[str, type[Note]] = {"telemetry": Window, "quarantine": Quarantine, "recheck": Recheck}
+
+
+def kind_of(note: Note) -> str:
+    """What the JSON of a note calls its kind."""
+    return next(name for name, kind in KINDS.items() if isinstance(note, kind))
+
+
+def parse_note(given: str | Mapping[str, Any]) -> Note:
+    """Read a note, JSON text or its fields; others than a note's own are ignored. Raises ``NoteError``."""
+    fields = read_fields(given) if isinstance(given, str) else given
+    name = fields.get("kind")
+    kind = KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise NoteError(f"kind: must be one of {', '.join(KINDS)}")
+    known = [each for each in dataclasses.fields(kind) if _given(each, fields)]
+    note = kind(**{each.name: _value(each, fields[each.name]) for each in known})
+    _check_whole(note, fields)
+    return note
+
+
+def read_fields(text: str) -> dict[str, Any]:
+    """The fields of a JSON object, unchecked. Raises ``NoteError``."""
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NoteError(f"note: cannot be read as JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise NoteError("note: must be one object of fields")
+    return fields
+
+
+def note_fields(note: Note) -> dict[str, Any]:
+    """The inverse of ``parse_note``: plain values."""
+    fields = {"kind": kind_of(note)} | {name: plain_value(value) for name, value in vars(note).items()}
+    return fields | {"calls": note.calls} if isinstance(note, Window) else fields
+
+
+def write_note(folder: Path, name: str, note: Note) -> None:
+    """Write a JSON note, 0600, whole or not at all, over an earlier one; ``folder`` is made 0700.
+
+    Raises ``OSError``.
+    """
+    with written_whole(folder / name) as aside:
+        aside.write_text(json.dumps(note_fields(note), separators=(",", ":")), encoding="utf-8")
+
+
+def _given(wanted: dataclasses.Field[Any], fields: Mapping[str, Any]) -> bool:
+    if wanted.name in fields:
+        return True
+    if wanted.default is dataclasses.MISSING and wanted.default_factory is dataclasses.MISSING:
+        raise NoteError(f"{wanted.name}: is missing")
+    return False
+
+
+def _value(wanted: dataclasses.Field[Any], value: object) -> Any:
+    try:
+        return read_value(wanted.name, str(wanted.type), value)
+    except Exception as error:  # what a stranger wrote can fail in any way
+        raise NoteError(f"{wanted.name}: {one_line(str(error))}") from None
+
+
+def _check_whole(note: Note, fields: Mapping[str, Any]) -> None:
+    if not isinstance(note, Quarantine) and note.window_end < note.window_start:
+        raise NoteError("window_end: must not be before window_start")
+    calls = fields.get("calls")
+    if isinstance(note, Window) and (type(calls) is not int or calls != note.calls):
+        raise NoteError("calls: must be as many as the buckets hold")
