@@ -13,11 +13,12 @@ from autotuner.errors import AutotuneError, UsageError
 from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.measurement.runner import Runner
 from autotuner.process import Owner
-from autotuner.search.gain_model import Outlook, Tried, most_promising, outlooks, settled
+from autotuner.search.gain_model import Outlook, Tried, most_promising, settled
 from autotuner.search.profiles import Limits, Profile
-from autotuner.search.sampler import Proposal, SettingsSampler, open_sampler
+from autotuner.search.sampler import GainPerSecondSampler
 from autotuner.search.scoring import Judged, Ranked, judge, rank
 from autotuner.search.space import SearchSpace
+from autotuner.search.study import SearchStudy, open_study
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
@@ -125,15 +126,22 @@ def run_study(
         seconds_for_trial=seconds_for_trial,
         cold_starts=cold_starts or {},
         outcomes={space.canonical(settings): outcome for settings, outcome in known.items()},
-        wanted=space.keys if profile.searches else (space.reference,),
-        first=[space.canonical(settings) for settings in first] if profile.searches else [space.reference],
+        searches=profile.searches,
+        queue=deque(map(space.canonical, first) if profile.searches else [space.reference]),
     )
-    reused = sum(settings in search.outcomes for settings in {*search.wanted, *search.first})
-    name = f"{study_name} / {profile.name} / {_digest(space, profile, limits)}"
-    with open_sampler(
-        space=space, url=storage_url, name=name, group=f"{study_name} / ", seed=plan.seed, owner=owner
-    ) as sampler:
-        ended = search.run(sampler)
+    wanted = {*(space.keys if profile.searches else ()), *search.queue}
+    reused = len(wanted & search.outcomes.keys())
+    with open_study(
+        url=storage_url,
+        name=f"{study_name} / {profile.name} / {_digest(space, profile, limits)}",
+        group=f"{study_name} / ",
+        space=space,
+        known={settings: search.judge(outcome) for settings, outcome in search.outcomes.items()},
+        seed=plan.seed,
+        make_sampler=search.sampler,
+        owner=owner,
+    ) as study:
+        ended = search.run(study)
     return StudyResult(
         outcomes=search.outcomes,
         ranked=rank(search.outcomes, workload, profile, limits, reference=space.reference),
@@ -147,11 +155,6 @@ def run_study(
 def _digest(space: SearchSpace, profile: Profile, limits: Limits) -> str:
     """Scores of another profile or space must not mislead the sampler: they get a study of their own."""
     return hashlib.sha256(repr((space.digest, profile, limits)).encode()).hexdigest()[:8]
-
-
-OPTUNAS_TURN = 10
-"""Every how many trials TPE's proposal is taken, should the model of what is alike be wrong: more often finds the
-best later (benchmarks/search.py, decision 9)."""
 
 
 class _OutOfTimeError(Exception):
@@ -171,96 +174,87 @@ class _Search:
     seconds_for_trial: Callable[[RuntimeSettings, float], float]
     cold_starts: Mapping[RuntimeSettings, float]
     outcomes: dict[RuntimeSettings, Outcome]
-    wanted: Sequence[RuntimeSettings]
-    first: Sequence[RuntimeSettings]
+    queue: deque[RuntimeSettings]
+    searches: bool
+    until: float = 0.0
     trials: int = 0
     failed: Counter[str] = field(default_factory=Counter)
-    repeats: int = 0
-    seconds: dict[RuntimeSettings, float] = field(default_factory=dict)
 
-    def run(self, sampler: SettingsSampler) -> Ending:
-        until = self.clock() + self.plan.seconds
-        sampler.learn({settings: self.judge(outcome) for settings, outcome in self.outcomes.items()})
-        queue = deque(self.first)
+    def sampler(self, seed: int, since: int) -> GainPerSecondSampler:
+        return GainPerSecondSampler(
+            self.space,
+            seed=seed,
+            since=since,
+            repeats=self.plan.repeats,
+            known={settings: self._tried(settings, None) for settings in self.outcomes},
+            compiled=frozenset(self.cold_starts),
+            seconds_left=self._seconds_left,
+        )
+
+    def run(self, study: SearchStudy) -> Ending:
+        self.until = self.clock() + self.plan.seconds
         while True:
-            while queue and queue[0] in self.outcomes:
-                queue.popleft()
-            untried = [settings for settings in self.wanted if settings not in self.outcomes]
-            ended = self._ended(queue, untried, until)
+            while self.queue and self.queue[0] in self.outcomes:
+                self.queue.popleft()
+            ended = self._ended(study.outlooks() if self.searches else ())
             if ended is not None:
                 return ended
-            following = outlooks(untried, self._tried(), compiled=frozenset(self.cold_starts))
-            if not queue and settled(following, self.plan.chance):
-                return "settled"
             try:
-                self._step(sampler, self._asked(queue, following, until), until)
+                self._step(study)
             except _OutOfTimeError:
                 return "seconds"
 
-    def _ended(
-        self, queue: Sequence[RuntimeSettings], untried: Sequence[RuntimeSettings], until: float
-    ) -> Ending | None:
-        if not queue and not untried:
+    def _ended(self, following: Sequence[Outlook]) -> Ending | None:
+        if not self.queue and not following:
             return "exhausted"
         if self.trials >= self.plan.trials:
             return "trials"
-        return "seconds" if self.clock() >= until else None
+        left = self._seconds_left()
+        if left <= 0:
+            return "seconds"
+        if self.queue:
+            return None
+        if settled(following, self.plan.chance):
+            return "settled"
+        return "seconds" if most_promising(following, left) is None else None
 
-    def _tried(self) -> dict[RuntimeSettings, Tried]:
-        judged = {settings: self.judge(outcome) for settings, outcome in self.outcomes.items()}
-        return {
-            settings: Tried(score=each.score, feasible=each.feasible, seconds=self.seconds.get(settings))
-            for settings, each in judged.items()
-        }
+    def _seconds_left(self) -> float:
+        return self.until - self.clock()
 
-    def _asked(
-        self, queue: Sequence[RuntimeSettings], following: Sequence[Outlook], until: float
-    ) -> RuntimeSettings | None:
-        """Who is next: the first of the queue, the most promising, or None for whom Optuna proposes."""
-        if queue:
-            return queue[0]
-        promising = most_promising(following, until - self.clock())
-        if promising is None:
-            raise _OutOfTimeError
-        ours = self.trials % OPTUNAS_TURN or self.repeats >= self.plan.repeats
-        return promising if ours else None
+    def _tried(self, settings: RuntimeSettings, seconds: float | None) -> Tried:
+        judged = self.judge(self.outcomes[settings])
+        return Tried(score=judged.score, feasible=judged.feasible, seconds=seconds)
 
-    def _step(self, sampler: SettingsSampler, asked: RuntimeSettings | None, until: float) -> None:
-        if asked is not None and asked not in self.space:
-            self._measure(asked, until)
+    def _step(self, study: SearchStudy) -> None:
+        wanted = self.queue[0] if self.queue else None
+        if wanted is not None and wanted not in self.space:
+            study.sampler.note(wanted, self._tried(wanted, self._measure(wanted)))
             return
-        proposal = sampler.propose(asked)
+        trial, settings = study.ask(wanted)
         try:
-            self._settle(sampler, proposal, until)
+            if settings is None:
+                study.fail(trial, "no settings of this space")
+                return
+            seconds = None if settings in self.outcomes else self._measure(settings)
+            study.tell(trial, self.judge(self.outcomes[settings]), seconds)
         except _OutOfTimeError:
-            sampler.fail(proposal, "no time was left")
+            study.fail(trial, "no time was left")
             raise
         except BaseException as error:
             with contextlib.suppress(AutotuneError):  # what ended the search matters more
-                sampler.fail(proposal, f"interrupted by {type(error).__name__}", interrupted=True)
+                study.fail(trial, f"interrupted by {type(error).__name__}", interrupted=True)
             raise
 
-    def _settle(self, sampler: SettingsSampler, proposal: Proposal, until: float) -> None:
-        settings = proposal.settings
-        if settings is None:
-            self.repeats += 1
-            sampler.fail(proposal, "no settings of this space")
-            return
-        if settings in self.outcomes:
-            self.repeats += 1
-        else:
-            self._measure(settings, until)
-        sampler.tell(proposal, self.judge(self.outcomes[settings]))
-
-    def _measure(self, settings: RuntimeSettings, until: float) -> None:
+    def _measure(self, settings: RuntimeSettings) -> float:
+        """Measure and hand over; returns the seconds it took."""
         started = self.clock()
-        seconds = min(until - started, self.seconds_for_trial(settings, until - started))
+        left = self.until - started
+        seconds = min(left, self.seconds_for_trial(settings, left))
         if seconds <= 0:
             raise _OutOfTimeError
         outcome = self._outcome(settings, seconds)
-        self.repeats = 0
+        took = self.clock() - started
         self.trials += 1
-        self.seconds[settings] = self.clock() - started
         if isinstance(outcome, Failed):
             self.failed[outcome.kind] += 1
         self.outcomes[settings] = outcome
@@ -270,9 +264,10 @@ class _Search:
                 settings=settings,
                 outcome=outcome,
                 judged=self.judge(outcome),
-                seconds=self.seconds[settings],
+                seconds=took,
             )
         )
+        return took
 
     def _certain(self) -> float | None:
         """The ratio to the reference that the best settings within their limits have reached for certain."""
