@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,6 @@ from typing import Literal
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.measurement.runner import Runner
-from autotuner.process import Owner
 from autotuner.search.gain_model import Outlook, Tried, most_promising, settled
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.sampler import GainPerSecondSampler
@@ -85,25 +85,13 @@ class StudyResult:
         return self.measured + sum(self.failed.values()) + self.reused
 
 
-def run_study(
-    runner: Runner,
-    *,
-    space: SearchSpace,
-    workload: Workload,
-    profile: Profile,
-    limits: Limits,
-    known: Mapping[RuntimeSettings, Outcome],
-    first: Sequence[RuntimeSettings],
-    plan: StudyPlan,
-    storage_url: str | None,
-    study_name: str,
-    owner: Owner,
-    on_outcome: Callable[[TrialEvent], None],
-    clock: Callable[[], float],
-    seconds_for_trial: Callable[[RuntimeSettings, float], float],
-    cold_starts: Mapping[RuntimeSettings, float] | None = None,
-) -> StudyResult:
-    """Search ``space`` for the settings with the best score and return everything that is known at the end.
+class _OutOfTimeError(Exception):
+    """No time is left for what would be next."""
+
+
+@dataclass(kw_only=True)
+class Search:
+    """One search of ``space`` for the settings with the best score; ``run`` it once.
 
     ``known`` settings are never measured; ``first`` are tried before any other, in order, also those outside
     the space. ``on_outcome`` hears of every outcome before Optuna does, so that a kill loses nothing that was
@@ -111,92 +99,86 @@ def run_study(
     them may take. ``cold_starts`` in milliseconds are known of settings whose compile artifacts are at hand:
     their trials do not compile again. Optuna's own tables live in ``storage_url`` (None: in memory); a study
     that was ended by a kill or a KeyboardInterrupt goes on when it is run again under the same ``study_name``.
-
-    A profile that does not search measures the reference alone. An exception out of ``runner.measure`` is a
-    ``crashed`` outcome. Raises ``AutotuneError`` when the study database fails, and whatever ``on_outcome``
-    raises.
     """
-    search = _Search(
-        runner=runner,
-        space=space,
-        judge=lambda outcome: judge(outcome, workload, profile, limits),
-        plan=plan,
-        on_outcome=on_outcome,
-        clock=clock,
-        seconds_for_trial=seconds_for_trial,
-        cold_starts=cold_starts or {},
-        outcomes={space.canonical(settings): outcome for settings, outcome in known.items()},
-        searches=profile.searches,
-        queue=deque(map(space.canonical, first) if profile.searches else [space.reference]),
-    )
-    wanted = {*(space.keys if profile.searches else ()), *search.queue}
-    reused = len(wanted & search.outcomes.keys())
-    with open_study(
-        url=storage_url,
-        name=f"{study_name} / {profile.name} / {_digest(space, profile, limits)}",
-        group=f"{study_name} / ",
-        space=space,
-        known={settings: search.judge(outcome) for settings, outcome in search.outcomes.items()},
-        seed=plan.seed,
-        make_sampler=search.sampler,
-        owner=owner,
-    ) as study:
-        ended = search.run(study)
-    return StudyResult(
-        outcomes=search.outcomes,
-        ranked=rank(search.outcomes, workload, profile, limits, reference=space.reference),
-        measured=search.trials - search.failed.total(),
-        failed=dict(search.failed),
-        reused=reused,
-        ended_because=ended,
-    )
-
-
-def _digest(space: SearchSpace, profile: Profile, limits: Limits) -> str:
-    """Scores of another profile or space must not mislead the sampler: they get a study of their own."""
-    return hashlib.sha256(repr((space.digest, profile, limits)).encode()).hexdigest()[:8]
-
-
-class _OutOfTimeError(Exception):
-    """No time is left for what would be next."""
-
-
-@dataclass(kw_only=True)
-class _Search:
-    """One search under way."""
 
     runner: Runner
     space: SearchSpace
-    judge: Callable[[Outcome], Judged]
+    workload: Workload
+    profile: Profile
+    limits: Limits
+    known: Mapping[RuntimeSettings, Outcome]
+    first: Sequence[RuntimeSettings]
     plan: StudyPlan
+    storage_url: str | None
+    study_name: str
     on_outcome: Callable[[TrialEvent], None]
     clock: Callable[[], float]
     seconds_for_trial: Callable[[RuntimeSettings, float], float]
-    cold_starts: Mapping[RuntimeSettings, float]
-    outcomes: dict[RuntimeSettings, Outcome]
-    queue: deque[RuntimeSettings]
-    searches: bool
-    until: float = 0.0
-    trials: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
+    cold_starts: Mapping[RuntimeSettings, float] = field(default_factory=dict)
 
-    def sampler(self, seed: int, since: int) -> GainPerSecondSampler:
+    def __post_init__(self) -> None:
+        first = self.first if self.profile.searches else (self.space.reference,)
+        self._queue = deque(map(self.space.canonical, first))
+        self._outcomes = {self.space.canonical(key): outcome for key, outcome in self.known.items()}
+        self._fresh: list[Outcome] = []
+        self._until = math.inf
+
+    def run(self) -> StudyResult:
+        """Measure until an end is reached and return everything that is known by then.
+
+        A profile that does not search measures the reference alone. An exception out of ``runner.measure`` is
+        a ``crashed`` outcome. Raises ``AutotuneError`` when the study database fails, and whatever
+        ``on_outcome`` raises.
+        """
+        wanted = {*(self.space.keys if self.profile.searches else ()), *self._queue}
+        reused = len(wanted & self._outcomes.keys())
+        with open_study(
+            url=self.storage_url,
+            name=f"{self.study_name} / {self.profile.name} / {self._digest()}",
+            group=f"{self.study_name} / ",
+            space=self.space,
+            known={settings: self._judge(outcome) for settings, outcome in self._outcomes.items()},
+            seed=self.plan.seed,
+            make_sampler=self._sampler,
+        ) as study:
+            ended = self._until_ended(study)
+        failed = Counter(outcome.kind for outcome in self._fresh if isinstance(outcome, Failed))
+        return StudyResult(
+            outcomes=self._outcomes,
+            ranked=rank(
+                self._outcomes, self.workload, self.profile, self.limits, reference=self.space.reference
+            ),
+            measured=len(self._fresh) - failed.total(),
+            failed=dict(failed),
+            reused=reused,
+            ended_because=ended,
+        )
+
+    def _digest(self) -> str:
+        """Scores of another profile or space must not mislead the sampler: they get a study of their own."""
+        told = repr((self.space.digest, self.profile, self.limits))
+        return hashlib.sha256(told.encode()).hexdigest()[:8]
+
+    def _judge(self, outcome: Outcome) -> Judged:
+        return judge(outcome, self.workload, self.profile, self.limits)
+
+    def _sampler(self, seed: int, since: int) -> GainPerSecondSampler:
         return GainPerSecondSampler(
             self.space,
             seed=seed,
             since=since,
             repeats=self.plan.repeats,
-            known={settings: self._tried(settings, None) for settings in self.outcomes},
+            known={settings: self._tried(settings, None) for settings in self._outcomes},
             compiled=frozenset(self.cold_starts),
             seconds_left=self._seconds_left,
         )
 
-    def run(self, study: SearchStudy) -> Ending:
-        self.until = self.clock() + self.plan.seconds
+    def _until_ended(self, study: SearchStudy) -> Ending:
+        self._until = self.clock() + self.plan.seconds
         while True:
-            while self.queue and self.queue[0] in self.outcomes:
-                self.queue.popleft()
-            ended = self._ended(study.outlooks() if self.searches else ())
+            while self._queue and self._queue[0] in self._outcomes:
+                self._queue.popleft()
+            ended = self._ended(study.outlooks() if self.profile.searches else ())
             if ended is not None:
                 return ended
             try:
@@ -205,28 +187,28 @@ class _Search:
                 return "seconds"
 
     def _ended(self, following: Sequence[Outlook]) -> Ending | None:
-        if not self.queue and not following:
+        if not self._queue and not following:
             return "exhausted"
-        if self.trials >= self.plan.trials:
+        if len(self._fresh) >= self.plan.trials:
             return "trials"
         left = self._seconds_left()
         if left <= 0:
             return "seconds"
-        if self.queue:
+        if self._queue:
             return None
         if settled(following, self.plan.chance):
             return "settled"
         return "seconds" if most_promising(following, left) is None else None
 
     def _seconds_left(self) -> float:
-        return self.until - self.clock()
+        return self._until - self.clock()
 
     def _tried(self, settings: RuntimeSettings, seconds: float | None) -> Tried:
-        judged = self.judge(self.outcomes[settings])
+        judged = self._judge(self._outcomes[settings])
         return Tried(score=judged.score, feasible=judged.feasible, seconds=seconds)
 
     def _step(self, study: SearchStudy) -> None:
-        wanted = self.queue[0] if self.queue else None
+        wanted = self._queue[0] if self._queue else None
         if wanted is not None and wanted not in self.space:
             study.sampler.note(wanted, self._tried(wanted, self._measure(wanted)))
             return
@@ -235,8 +217,8 @@ class _Search:
             if settings is None:
                 study.fail(trial, "no settings of this space")
                 return
-            seconds = None if settings in self.outcomes else self._measure(settings)
-            study.tell(trial, self.judge(self.outcomes[settings]), seconds)
+            seconds = None if settings in self._outcomes else self._measure(settings)
+            study.tell(trial, self._judge(self._outcomes[settings]), seconds)
         except _OutOfTimeError:
             study.fail(trial, "no time was left")
             raise
@@ -248,22 +230,20 @@ class _Search:
     def _measure(self, settings: RuntimeSettings) -> float:
         """Measure and hand over; returns the seconds it took."""
         started = self.clock()
-        left = self.until - started
+        left = self._until - started
         seconds = min(left, self.seconds_for_trial(settings, left))
         if seconds <= 0:
             raise _OutOfTimeError
         outcome = self._outcome(settings, seconds)
         took = self.clock() - started
-        self.trials += 1
-        if isinstance(outcome, Failed):
-            self.failed[outcome.kind] += 1
-        self.outcomes[settings] = outcome
+        self._fresh.append(outcome)
+        self._outcomes[settings] = outcome
         self.on_outcome(
             TrialEvent(
-                number=self.trials,
+                number=len(self._fresh),
                 settings=settings,
                 outcome=outcome,
-                judged=self.judge(outcome),
+                judged=self._judge(outcome),
                 seconds=took,
             )
         )
@@ -273,8 +253,8 @@ class _Search:
         """The ratio to the reference that the best settings within their limits have reached for certain."""
         lows = [
             outcome.ratio.low
-            for outcome in self.outcomes.values()
-            if isinstance(outcome, Measured) and self.judge(outcome).feasible
+            for outcome in self._outcomes.values()
+            if isinstance(outcome, Measured) and self._judge(outcome).feasible
         ]
         return max(lows, default=None)
 

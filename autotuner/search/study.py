@@ -34,10 +34,9 @@ class SearchStudy:
     Every method raises ``AutotuneError`` when the study database fails.
     """
 
-    def __init__(self, study: optuna.Study, sampler: GainPerSecondSampler, owner: Owner) -> None:
+    def __init__(self, study: optuna.Study, sampler: GainPerSecondSampler) -> None:
         self._study = study
         self.sampler = sampler
-        self._owner = owner
 
     def outlooks(self) -> tuple[Outlook, ...]:
         """What the keys that were not tried yet may come to."""
@@ -46,7 +45,7 @@ class SearchStudy:
 
     def ask(self, wanted: RuntimeSettings | None = None) -> tuple[Trial, RuntimeSettings | None]:
         """Begin a trial of ``wanted``, a key of the space, or of what the sampler proposes; None is no key."""
-        owner = self._owner.to_dict()
+        owner = Owner.current().to_dict()
         with _storage_errors(self._study.study_name):
             if wanted is not None:
                 self._study.enqueue_trial(self.sampler.space.values_of(wanted), user_attrs={_OWNER: owner})
@@ -86,7 +85,6 @@ def open_study(
     known: Mapping[RuntimeSettings, Judged],
     seed: int,
     make_sampler: Callable[[int, int], GainPerSecondSampler],
-    owner: Owner,
 ) -> Iterator[SearchStudy]:
     """The study called ``name``, new or continued, in the database at ``url`` (None: in memory).
 
@@ -105,7 +103,7 @@ def open_study(
                 study.add_trial(trial)
             sampler = make_sampler(_sampler_seed(seed, so_far), len(study.get_trials(deepcopy=False)))
             study.sampler = sampler
-        yield SearchStudy(study, sampler, owner)
+        yield SearchStudy(study, sampler)
 
 
 def _untold(

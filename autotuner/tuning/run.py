@@ -16,10 +16,9 @@ from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Measured
 from autotuner.measurement.runner import Runner
 from autotuner.paths import studies_url
-from autotuner.process import Owner
 from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.duel import DuelPlan, DuelResult, run_duel
-from autotuner.search.search import StudyPlan, StudyResult, TrialEvent, run_study
+from autotuner.search.search import Search, StudyPlan, StudyResult, TrialEvent
 from autotuner.search.space import likely_winners
 from autotuner.serving.canary import canary_evidence
 from autotuner.store import Promotion, Store, Subject
@@ -195,8 +194,8 @@ class _Run:
         first += [champion.settings] if champion else []
         first += self.store.winners_elsewhere(self.subject)
         first += likely_winners(space)
-        return run_study(
-            runner,
+        return Search(
+            runner=runner,
             space=space,
             workload=request.workload,
             profile=request.profile,
@@ -206,7 +205,6 @@ class _Run:
             plan=StudyPlan(trials=request.trials, seconds=seconds, seed=request.seed, chance=request.chance),
             storage_url=studies_url(self.store.location),
             study_name=study_name,
-            owner=Owner.current(),
             on_outcome=self._keep,
             clock=self.bench.clock,
             seconds_for_trial=lambda _, left: trial_seconds(left),
@@ -215,7 +213,7 @@ class _Run:
                 for settings, cold_ms in self.store.cold_starts(self.subject).items()
                 if self.bench.holds(settings)
             },
-        )
+        ).run()
 
     def _keep(self, event: TrialEvent) -> None:
         self.check()
