@@ -68,13 +68,13 @@ def _boundaries(shares: Sequence[float], increments: Sequence[float]) -> list[fl
 
 
 def _crossed_by(increment: float, at: Floats, mass: Floats, step: float) -> float:
-    low, high = 0.0, 40.0
-    cdf = np.vectorize(_NORMAL.cdf)
-    for _ in range(50):
-        middle = (low + high) / 2
-        crossed = float(mass @ (cdf((at - middle) / step) + cdf((-at - middle) / step)))
-        low, high = (middle, high) if crossed > increment else (low, middle)
-    return high
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
+
+    def too_many(boundary: float) -> float:
+        return float(mass @ (ndtr((at - boundary) / step) + ndtr((-at - boundary) / step))) - increment
+
+    return float(brentq(too_many, 0.0, 40.0))
 
 
 _LOOKS = 3

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "numpy", "pandas", "pyarrow", "huggingface_hub", "safetensors")
+HEAVY = ("torch", "numpy", "pandas", "pyarrow", "huggingface_hub", "safetensors", "scipy")
 IMPORT = """
 import importlib, json, sys
 importlib.import_module(sys.argv[1])
