@@ -44,7 +44,8 @@ _COMPILED_SECONDS = 30.0
 """What a trial takes before one of its kind was seen, in seconds."""
 _USUALLY_FEASIBLE, _PRIOR_WEIGHT = 0.9, 0.5
 """Share of settings that neither fail nor break a limit, and for how many alike ones that belief counts."""
-_NORMAL = NormalDist()
+_cdf = np.vectorize(NormalDist().cdf, otypes=[np.float64])
+_pdf = np.vectorize(NormalDist().pdf, otypes=[np.float64])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,29 +93,21 @@ def outlooks(
     known = [settings for settings, each in tried.items() if each.score is not None and each.score > 0]
     scores = np.array([math.log(tried[settings].score or 1.0) for settings in known])
     best = min((log for s, log in zip(known, scores, strict=True) if tried[s].feasible), default=0.0)
-    surprise = scores - _usual(known)
-    mean, deviation = _posterior(untried, known, surprise, spread=_SCORE_SPREAD, noise=_SCORE_NOISE)
-    mean = mean + _usual(untried)
+    mean, sigma = _posterior(untried, known, scores - _usual(known), spread=_SCORE_SPREAD, noise=_SCORE_NOISE)
+    ahead = best - (mean + _usual(untried))
     feasible = _feasible(untried, tried)
-    timed = [settings for settings in known if tried[settings].seconds and settings not in compiled]
-    excess = np.array([math.log(tried[s].seconds or 1.0) - _log_cost(s) for s in timed])
-    dearer, _ = _posterior(untried, timed, excess, spread=_COST_SPREAD, noise=_COST_NOISE)
-    found = []
-    for index, settings in enumerate(untried):
-        ahead, sigma = best - float(mean[index]), float(deviation[index])
-        found.append(
-            Outlook(
-                settings=settings,
-                gain=feasible[index] * _expected_improvement(ahead, sigma),
-                chance=feasible[index] * _NORMAL.cdf((ahead + math.log1p(-worth)) / sigma),
-                seconds=(
-                    _COST_SECONDS["eager"]
-                    if settings in compiled
-                    else math.exp(_log_cost(settings) + float(dearer[index]))
-                ),
-            )
+    gain = feasible * np.maximum(0.0, ahead * _cdf(ahead / sigma) + sigma * _pdf(ahead / sigma))
+    chance = feasible * _cdf((ahead + math.log1p(-worth)) / sigma)
+    seconds = _seconds(untried, [settings for settings in known if settings not in compiled], tried)
+    return tuple(
+        Outlook(
+            settings=settings,
+            gain=float(gain[index]),
+            chance=float(chance[index]),
+            seconds=_COST_SECONDS["eager"] if settings in compiled else float(seconds[index]),
         )
-    return tuple(found)
+        for index, settings in enumerate(untried)
+    )
 
 
 def most_promising(outlooks: Sequence[Outlook], seconds_left: float) -> RuntimeSettings | None:
@@ -128,13 +121,24 @@ def settled(outlooks: Sequence[Outlook], chance: float) -> bool:
     return sum(outlook.chance for outlook in outlooks) < chance
 
 
-def _feasible(untried: Sequence[RuntimeSettings], tried: Mapping[RuntimeSettings, Tried]) -> list[float]:
+def _seconds(
+    untried: Sequence[RuntimeSettings],
+    known: Sequence[RuntimeSettings],
+    tried: Mapping[RuntimeSettings, Tried],
+) -> Floats:
+    """What a trial of each takes: what is usual, times how much dearer those alike were than usual."""
+    timed = [settings for settings in known if tried[settings].seconds]
+    excess = np.array([math.log(tried[s].seconds or 1.0) for s in timed]) - _log_costs(timed)
+    dearer, _ = _posterior(untried, timed, excess, spread=_COST_SPREAD, noise=_COST_NOISE)
+    return np.asarray(np.exp(_log_costs(untried) + dearer), dtype=np.float64)
+
+
+def _feasible(untried: Sequence[RuntimeSettings], tried: Mapping[RuntimeSettings, Tried]) -> Floats:
     """Probability that each keeps every limit: what is known of those alike, weighted by how alike they are."""
     alike = _likeness(untried, list(tried))
     kept = np.array([each.feasible and each.score is not None for each in tried.values()], dtype=np.float64)
     votes = _PRIOR_WEIGHT * _USUALLY_FEASIBLE + alike @ kept
-    shares: list[float] = (votes / (_PRIOR_WEIGHT + alike.sum(axis=1))).tolist()
-    return shares
+    return np.asarray(votes / (_PRIOR_WEIGHT + alike.sum(axis=1)), dtype=np.float64)
 
 
 def _usual(settings: Sequence[RuntimeSettings]) -> Floats:
@@ -142,13 +146,8 @@ def _usual(settings: Sequence[RuntimeSettings]) -> Floats:
     return np.array([whole[each.compile_scope] if each.compiled else 0.0 for each in settings])
 
 
-def _log_cost(settings: RuntimeSettings) -> float:
-    return math.log(_COST_SECONDS.get(settings.compile_mode, _COMPILED_SECONDS))
-
-
-def _expected_improvement(ahead: float, sigma: float) -> float:
-    z = ahead / sigma
-    return max(0.0, ahead * _NORMAL.cdf(z) + sigma * _NORMAL.pdf(z))
+def _log_costs(settings: Sequence[RuntimeSettings]) -> Floats:
+    return np.log([_COST_SECONDS.get(each.compile_mode, _COMPILED_SECONDS) for each in settings])
 
 
 def _posterior(

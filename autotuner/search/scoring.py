@@ -129,13 +129,6 @@ def constraints(
     return tuple(found)
 
 
-def violations(
-    measured: Measured, workload: Workload, profile: Profile, limits: Limits
-) -> tuple[Constraint, ...]:
-    """The constraints that are not kept; ``amount`` of each is above 0."""
-    return tuple(c for c in constraints(measured, workload, profile, limits) if c.amount > 0)
-
-
 def miss_probability(measured: Measured, workload: Workload, deadline_ms: float) -> float:
     """Share of requests slower than ``deadline_ms``, from the raw calls, weighted over request shapes.
 
@@ -198,22 +191,20 @@ def _budget_share(drift: float, budget: float) -> float:
 
 
 def _order(entry: Ranked) -> tuple[int, float, tuple[int, int, int], str]:
-    judged = entry.judged
-    simplest = (entry.settings.complexity, entry.settings.key)
+    judged, simplest = entry.judged, _simplicity(entry)
     if judged.score is None:
         return (2, 0.0, *simplest)
     return (0, judged.score, *simplest) if judged.feasible else (1, judged.amount, *simplest)
 
 
 def _simpler_first_among_equals(ranked: Sequence[Ranked]) -> tuple[Ranked, ...]:
-    ordered: list[Ranked] = []
-    equals: list[Ranked] = []
+    groups: list[list[Ranked]] = []
     for entry in ranked:
-        if equals and not _equal(equals[0], entry):
-            ordered += sorted(equals, key=_simplicity)
-            equals = []
-        equals.append(entry)
-    return (*ordered, *sorted(equals, key=_simplicity))
+        if groups and _equal(groups[-1][0], entry):
+            groups[-1].append(entry)
+        else:
+            groups.append([entry])
+    return tuple(entry for group in groups for entry in sorted(group, key=_simplicity))
 
 
 def _equal(first: Ranked, second: Ranked) -> bool:

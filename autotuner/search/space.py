@@ -127,12 +127,6 @@ class SearchSpace:
         raw = {name: value for knob in self.knobs for name, value in knob.raw(key).items()}
         return {name: raw[name] for name in self.sampled}
 
-    def aliases(self, settings: RuntimeSettings) -> tuple[RuntimeSettings, ...]:
-        """Settings that differ from the key of ``settings`` in one field and still are the same thing."""
-        key = self.canonical(settings)
-        changed = (key.replace(**{name: v}) for name, values in self.choices.items() for v in values)
-        return tuple(s for s in dict.fromkeys(changed) if s != key and self.canonical(s) == key)
-
     def describe(self) -> str:
         """One line for people."""
         if self.facts is None:

@@ -12,10 +12,10 @@ import pytest
 from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner
 from autotuner.search.profiles import Limits, profile
-from autotuner.search.scoring import violations
 from autotuner.workload import Workload
 from tests.support.benches import EAGER, process_runner
 from tests.support.faulty_children import EAT_MEMORY, HANG, SEGFAULT, SHIFTED_FORECAST, children_that
+from tests.support.outcomes import violations
 from toto_core.settings import RuntimeSettings
 
 COMPILED = RuntimeSettings(compile_mode="default", num_threads=1)
@@ -103,9 +103,9 @@ def test_a_forecast_wrong_by_one_percent_of_price_is_far_beyond_every_limit(
 _PARENT = """
 import sys, pathlib
 from autotuner.search.profiles import Limits, profile
-from autotuner.search.scoring import violations
 from autotuner.workload import Workload
 from tests.support.benches import process_runner, EAGER
+from tests.support.outcomes import violations
 runner = process_runner(pathlib.Path(sys.argv[1]))
 runner.measure(EAGER.replace(precision="bf16"), seconds=120)
 print("measured", flush=True)

@@ -164,14 +164,14 @@ def grid(name: str) -> tuple[SearchSpace, dict[RuntimeSettings, Any]]:
 def near_the_best(entry: dict[str, Any], entries: dict[RuntimeSettings, Any]) -> bool:
     usable = [each for each in entries.values() if "ratio" in each and each["drift"] <= 0.01]
     fastest = max(each["ratio"]["estimate"] for each in usable)
-    return entry in usable and entry["ratio"]["estimate"] >= fastest / 1.05
+    return entry in usable and bool(entry["ratio"]["estimate"] >= fastest / 1.05)
 
 
 def seconds_until_near(entries: dict[RuntimeSettings, Any], order: Iterable[RuntimeSettings]) -> float:
     """Recorded seconds until something within 5 % of the fastest was measured."""
     spent = 0.0
     for key in order:
-        spent += entries[key]["cost_s"]
+        spent += float(entries[key]["cost_s"])
         if near_the_best(entries[key], entries):
             return spent
     raise AssertionError("the best was never measured")

@@ -18,10 +18,9 @@ from autotuner.search.scoring import (
     miss_probability,
     rank,
     score,
-    violations,
 )
 from autotuner.workload import RequestShape, Workload
-from tests.support.outcomes import measured, timing
+from tests.support.outcomes import measured, timing, violations
 from toto_core.settings import RuntimeSettings
 
 ONE = Workload()
