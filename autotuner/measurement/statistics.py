@@ -1,4 +1,4 @@
-"""Timing figures, effective times and ratios with their intervals, as pure functions of raw blocks."""
+"""Computes latencies, effective times and ratios with confidence intervals from raw timed blocks."""
 
 from __future__ import annotations
 

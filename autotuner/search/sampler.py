@@ -1,4 +1,4 @@
-"""An Optuna sampler that proposes the settings expected to gain most per second of measuring."""
+"""An Optuna sampler that proposes the configuration expected to gain most per second of measuring."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from autotuner.search.space import SearchSpace
 from toto_core.settings import RuntimeSettings
 
 SECONDS = "seconds"
-"""User attribute of a trial: what it took, where that is not the time between its ask and its tell."""
+"""User attribute of a trial: the seconds it took, where the time between ask and tell would mislead."""
 TPE_EVERY = 10
-"""Every how many settings TPE's proposal is taken, should the model of what is alike be wrong: more often finds the
-best later (benchmarks/search.py, decision 9)."""
+"""How often TPE proposes, in case the gain model is wrong: asking it more often finds the best later
+(benchmarks/search.py, decision 9)."""
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """The parameters of a trial over ``space``, by field."""
+    """The parameters of a trial: every field that can differ, with its values; for ``study.ask``."""
     return {name: CategoricalDistribution(values) for name, values in space.sampled.items()}
 
 
 class GainPerSecondSampler(BaseSampler):
-    """Proposes keys of a search space, each once, by ``gain_model``; every tenth proposal is TPE's.
+    """Proposes the keys of ``space`` that were not tried yet, by ``gain_model``; every tenth proposal is TPE's.
 
-    For studies that minimise one positive value, 1 being that of the reference, one trial after another. The
-    parameters of a trial are ``distributions``. Constraints above 0 are broken limits, and a trial that failed
-    counts as such settings. TPE also proposes when every key was tried or none fits into the seconds left.
+    For studies that minimise one value above 0, where the reference has 1, and run one trial at a time:
+    ``study.ask(distributions(space))``, or an objective that suggests those parameters. A constraint above 0 is
+    a broken limit. A failed trial counts as tried. TPE also proposes when no key is left or none fits into
+    ``seconds_left()``, and gives way after ``repeats`` proposals in a row that had been tried before.
 
-    ``known`` was found elsewhere; trials numbered below ``since`` tell nothing but to TPE. ``compiled`` keys
-    start without compiling. TPE gives way after ``repeats`` proposals in a row that had been tried.
+    ``known`` was measured elsewhere. Trials numbered below ``since`` inform TPE alone: ``known`` says what they
+    are worth now. ``compiled`` keys start without compiling.
     """
 
     def __init__(
@@ -60,24 +61,24 @@ class GainPerSecondSampler(BaseSampler):
         self._seconds_left = seconds_left
 
     def note(self, settings: RuntimeSettings, tried: Tried) -> None:
-        """Learn of settings that were tried outside the study."""
+        """Learn what came of a configuration that is no trial of the study."""
         self._known[settings] = tried
 
     def outlooks(self, study: optuna.Study) -> tuple[Outlook, ...]:
-        """What each key that was not tried yet may come to, by all that ``study`` has been told."""
+        """A prediction for each key that was not tried yet, from the finished trials of ``study``."""
         tried, _, _ = self._history(study)
         return self._outlooks(tried)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """All parameters belong together."""
+        """All parameters are proposed together."""
         return self.distributions
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The values of the next key; none where TPE wants them drawn one by one."""
+        """The next key's values; empty where TPE draws them one by one. Raises ``ValueError`` for another goal."""
         if study.directions != [StudyDirection.MINIMIZE]:
             raise ValueError("GainPerSecondSampler searches studies that minimise one value")
         tried, new, repeats = self._history(study)
@@ -90,11 +91,11 @@ class GainPerSecondSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """What TPE draws."""
+        """A value that TPE draws."""
         return self._tpe.sample_independent(study, trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
-        """Draw other proposals of TPE; the model's own draw nothing."""
+        """Make TPE draw anew; the gain model is deterministic."""
         self._tpe.reseed_rng()
 
     def _outlooks(self, tried: Mapping[RuntimeSettings, Tried]) -> tuple[Outlook, ...]:
@@ -107,7 +108,7 @@ class GainPerSecondSampler(BaseSampler):
         return self.space.key_of({name: trial.params[name] for name in self.distributions})
 
     def _history(self, study: optuna.Study) -> tuple[dict[RuntimeSettings, Tried], int, int]:
-        """What was tried, how much of that in this study, and how many of its latest trials were no news."""
+        """What was tried, how many keys of it in this study, and how many of its latest trials repeated one."""
         tried, new, repeats = dict(self._known), 0, 0
         for trial in study.get_trials(deepcopy=False):
             if trial.number < self._since or not trial.state.is_finished():

@@ -1,4 +1,4 @@
-"""What an outcome is worth under a profile: one score, the constraints it must keep, and an order."""
+"""Judges outcomes under a profile: one score, the limits that must be kept, and a ranking."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """Settings with their outcome and what it is worth."""
+    """A configuration with its outcome and what that is worth."""
 
     settings: RuntimeSettings
     outcome: Outcome

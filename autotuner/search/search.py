@@ -1,4 +1,4 @@
-"""Runs one search: has proposed settings measured until the budget is spent or every key is known."""
+"""Runs one search: asks for the next configuration, has it measured and tells the result, until an end is reached."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ symbol's duel had settled it before."""
 class StudyPlan:
     """What a search may cost: new measurements, and seconds by the study's clock.
 
-    The next key is the one expected to gain most per second; every tenth is TPE's, unless it proposes
-    ``repeats`` known ones in a row. The search ends early when the chance that
-    any unknown key beats the best by 2 % falls below ``chance``; 0 leaves none untried. Raises ``UsageError``.
+    ``repeats`` is how many known keys in a row TPE may propose. The search ends early when the chance that any
+    unknown key beats the best by 2 % falls below ``chance``; 0 leaves none untried. Raises ``UsageError``.
     """
 
     trials: int
@@ -81,7 +80,7 @@ class StudyResult:
 
     @property
     def total(self) -> int:
-        """Distinct settings with an outcome: measured, failed or reused."""
+        """Distinct configurations with an outcome: measured, failed or reused."""
         return self.measured + sum(self.failed.values()) + self.reused
 
 
@@ -91,13 +90,13 @@ class _OutOfTimeError(Exception):
 
 @dataclass(kw_only=True)
 class Search:
-    """One search of ``space`` for the settings with the best score; ``run`` it once.
+    """One search of ``space`` for the configuration with the best score; ``run`` it once.
 
-    ``known`` settings are never measured; ``first`` are tried before any other, in order, also those outside
+    What is ``known`` is never measured; ``first`` are tried before any other, in order, also those outside
     the space. ``on_outcome`` hears of every outcome before Optuna does, so that a kill loses nothing that was
-    stored there. ``seconds_for_trial`` gets the settings and the seconds left, and says how long a trial of
-    them may take. ``cold_starts`` in milliseconds are known of settings whose compile artifacts are at hand:
-    their trials do not compile again. Optuna's own tables live in ``storage_url`` (None: in memory); a study
+    stored there. ``seconds_for_trial`` gets the configuration and the seconds left, and says how long its
+    trial may take. ``cold_starts`` (milliseconds) are those of configurations whose compile artifacts are at
+    hand: their trials do not compile again. Optuna's own tables live in ``storage_url`` (None: in memory); a study
     that was ended by a kill or a KeyboardInterrupt goes on when it is run again under the same ``study_name``.
     """
 
@@ -155,7 +154,7 @@ class Search:
         )
 
     def _digest(self) -> str:
-        """Scores of another profile or space must not mislead the sampler: they get a study of their own."""
+        """Scores of another profile or space would mislead the sampler, so each has a study of its own."""
         told = repr((self.space.digest, self.profile, self.limits))
         return hashlib.sha256(told.encode()).hexdigest()[:8]
 
@@ -215,7 +214,7 @@ class Search:
         trial, settings = study.ask(wanted)
         try:
             if settings is None:
-                study.fail(trial, "no settings of this space")
+                study.fail(trial, "no configuration of this space")
                 return
             seconds = None if settings in self._outcomes else self._measure(settings)
             study.tell(trial, self._judge(self._outcomes[settings]), seconds)
@@ -250,7 +249,7 @@ class Search:
         return took
 
     def _certain(self) -> float | None:
-        """The ratio to the reference that the best settings within their limits have reached for certain."""
+        """The ratio to the reference that the best configuration within the limits is sure to reach."""
         lows = [
             outcome.ratio.low
             for outcome in self._outcomes.values()

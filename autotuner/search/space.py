@@ -1,4 +1,4 @@
-"""Which runtime settings a search may try for a workload, and which of them are the same thing."""
+"""Which runtime settings a search may try for a workload, and which combinations of them are the same thing."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SearchSpace:
         """The space of exactly these settings. Raises ``ValueError`` when there are none."""
         given = tuple(dict.fromkeys(keys))
         if not given:
-            raise ValueError("a search space needs at least one settings")
+            raise ValueError("a search space needs at least one configuration")
         choices = {name: tuple(dict.fromkeys(getattr(key, name) for key in given)) for name in _FIELDS}
         knobs = tuple(
             Knob(names=(name,), candidates={(value,): (value,) for value in values})

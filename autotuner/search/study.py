@@ -1,4 +1,4 @@
-"""Keeps the Optuna study of one search: opened or continued, rid of dead processes' trials, asked and told."""
+"""Wraps the Optuna study of one search: opens it, ends what dead processes left, asks and tells it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class SearchStudy:
         self.sampler = sampler
 
     def outlooks(self) -> tuple[Outlook, ...]:
-        """What the keys that were not tried yet may come to."""
+        """A prediction for each key that was not tried yet."""
         with _storage_errors(self._study.study_name):
             return self.sampler.outlooks(self._study)
 
     def ask(self, wanted: RuntimeSettings | None = None) -> tuple[Trial, RuntimeSettings | None]:
-        """Begin a trial of ``wanted``, a key of the space, or of what the sampler proposes; None is no key."""
+        """Begin a trial of ``wanted`` or of what the sampler proposes, with its key, None outside the space."""
         owner = Owner.current().to_dict()
         with _storage_errors(self._study.study_name):
             if wanted is not None:
@@ -55,7 +55,7 @@ class SearchStudy:
             return trial, self.sampler.space.key_of(trial.params)
 
     def tell(self, trial: Trial, judged: Judged, seconds: float | None) -> None:
-        """End a trial with what it was worth and took, None for nothing; without a score it failed."""
+        """End a trial with its score and the seconds it took, None if nothing was measured; no score is a failure."""
         with _storage_errors(self._study.study_name):
             if seconds is not None:
                 trial.set_user_attr(SECONDS, seconds)

@@ -183,7 +183,7 @@ def test_a_space_of_given_settings_holds_exactly_those() -> None:
 
 
 def test_a_space_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one settings"):
+    with pytest.raises(ValueError, match="at least one configuration"):
         SearchSpace.of(())
 
 

@@ -354,5 +354,5 @@ def test_every_look_is_at_least_as_sure_as_a_single_one(looks: int, alpha: float
 def test_looks_that_make_no_plan_are_refused(
     looks: int, alpha: float, fractions: tuple[float, ...] | None
 ) -> None:
-    with pytest.raises(ValueError, match=r"^looks: "):
+    with pytest.raises(ValueError, match=r"^checks: "):
         spending_confidences(looks, alpha, fractions)
