@@ -11,12 +11,11 @@ import numpy as np
 
 from autotuner.measurement.recorded import ReplayTable, seed_table
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.process import Owner
 from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.duel import run_duel
 from autotuner.promotion.duel_plan import DuelPlan
 from autotuner.search.profiles import Limits, Profile, seed_profile
-from autotuner.search.search import StudyPlan, run_study
+from autotuner.search.search import Search, StudyPlan
 from autotuner.search.space import SearchSpace, likely_winners
 from autotuner.tuning.finalists import duel_arm, finalists
 from autotuner.tuning.measuring import MeasuringPlan, effective_cost
@@ -54,8 +53,8 @@ def replayed_decision(
     runner = ReplayRunner(table, noise)
     tried: list[tuple[RuntimeSettings, float]] = []
     first = [space.reference, space.reference.replace(precision="bf16"), *([champion] if champion else [])]
-    study = run_study(
-        runner,
+    study = Search(
+        runner=runner,
         space=space,
         workload=workload,
         profile=profile,
@@ -65,11 +64,10 @@ def replayed_decision(
         plan=StudyPlan(trials=len(space.keys), seconds=search_seconds(seconds), seed=seed),
         storage_url=None,
         study_name="replay",
-        owner=Owner.current(),
         on_outcome=lambda event: tried.append((event.settings, runner.clock())),
         clock=runner.clock,
         seconds_for_trial=lambda _, left: trial_seconds(left),
-    )
+    ).run()
     searched = runner.clock()
     challengers = finalists(study, space.reference, seconds=seconds - searched)
     result = run_duel(

@@ -9,7 +9,6 @@ launches with a known share taken off one arm's times tell what gain would have 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -152,23 +151,9 @@ def self_test(
 
 def upper_bound(failures: int, trials: int, confidence: float = 0.95) -> float:
     """One-sided Clopper-Pearson bound of a rate: the largest that would give so few failures 5 % of the time."""
-    if failures >= trials:
-        return 1.0
-    low, high = failures / trials, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        at_most = sum(
-            math.exp(
-                math.lgamma(trials + 1)
-                - math.lgamma(k + 1)
-                - math.lgamma(trials - k + 1)
-                + k * math.log(middle)
-                + (trials - k) * math.log1p(-middle)
-            )
-            for k in range(failures + 1)
-        )
-        low, high = (middle, high) if at_most > 1 - confidence else (low, middle)
-    return high
+    from scipy.special import betaincinv
+
+    return 1.0 if failures >= trials else float(betaincinv(failures + 1, trials - failures, confidence))
 
 
 def _smallest_gain(

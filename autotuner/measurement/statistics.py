@@ -1,4 +1,4 @@
-"""Timing figures, effective times and ratios with their intervals, as pure functions of raw blocks."""
+"""Computes latencies, effective times and ratios with confidence intervals from raw timed blocks."""
 
 from __future__ import annotations
 
@@ -132,21 +132,12 @@ def launch_ratio(
 
 
 def student_quantile(probability: float, df: int) -> float:
-    """Quantile of Student's t for whole degrees of freedom, to about nine digits.
+    """Quantile of Student's t. Raises ``ValueError`` for a probability outside (0, 1) or ``df`` below 1."""
+    from scipy.special import stdtrit
 
-    Bisection on the exact distribution (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4). Raises ``ValueError``
-    for a probability outside (0, 1) or ``df`` below 1.
-    """
     if not 0 < probability < 1 or df < 1:
         raise ValueError(f"student: needs 0 < probability < 1 and df >= 1, not {probability} and {df}")
-    if probability < 0.5:
-        return -student_quantile(1 - probability, df)
-    # t = sqrt(df) * tan(angle) turns the whole axis into angles below a right one.
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _student_central(middle, df) < 2 * probability - 1 else (low, middle)
-    return math.sqrt(df) * math.tan(low)
+    return float(stdtrit(df, probability))
 
 
 def _log_ratios(
@@ -233,15 +224,3 @@ def _interval(log_estimate: float, below: float, above: float) -> Interval:
     # Few launches far apart make widths that no float holds.
     low, high = max(log_estimate - below, -700.0), min(log_estimate + above, 700.0)
     return Interval(estimate=math.exp(log_estimate), low=math.exp(low), high=math.exp(high))
-
-
-def _student_central(angle: float, df: int) -> float:
-    # P(|T| <= sqrt(df) tan(angle)).
-    odd = df % 2
-    term = math.cos(angle) if odd else 1.0
-    series = 0.0 if df == 1 else term
-    for k in range(2 + odd, df - 1, 2):
-        term *= (k - 1) / k * math.cos(angle) ** 2
-        series += term
-    tail = math.sin(angle) * series
-    return (angle + tail) * 2 / math.pi if odd else tail

@@ -1,4 +1,4 @@
-"""When something has been timed enough: at planned looks, or as long as starting took; never by its result."""
+"""When something has been timed enough: at planned checks, or after as long as starting took."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ Floats = npt.NDArray[np.float64]
 
 _NORMAL = NormalDist()
 _SUREST = 1 - 1e-9
-"""A very early look spends less than a float can tell from nothing; no interval is surer than this."""
+"""A very early check spends less than a float can tell from nothing; no interval is surer than this."""
 _GRID = 401
 """Points between two boundaries: gives the published ones to four digits."""
 
 
 @functools.cache
 def spending_confidences(
-    looks: int = 3, alpha: float = 0.05, fractions: tuple[float, ...] | None = None
+    checks: int = 3, alpha: float = 0.05, fractions: tuple[float, ...] | None = None
 ) -> tuple[float, ...]:
-    """Confidence level of a two-sided interval at each look, so that all looks together err <= ``alpha``.
+    """Confidence level of a two-sided interval at each check, so that all checks together err <= ``alpha``.
 
-    ``fractions`` is the share of the data each look sees, rising to 1; evenly spaced when None. Each side
+    ``fractions`` is the share of the data each check sees, rising to 1; evenly spaced when None. Each side
     spends 2 - 2 Phi(z(alpha / 4) / sqrt(fraction)), almost nothing early, like O'Brien and Fleming (Lan and
     DeMets 1983, Biometrika 70); boundaries follow by recursive integration over Brownian motion (Armitage,
-    McPherson and Rowe 1969). Raises ``ValueError`` for no look, an ``alpha`` outside (0, 1) or fractions that
+    McPherson and Rowe 1969). Raises ``ValueError`` for no check, an ``alpha`` outside (0, 1) or fractions that
     do not rise to 1.
     """
-    if looks < 1 or not 0 < alpha < 1:
-        raise ValueError(f"looks: needs at least one look and 0 < alpha < 1, not {looks} and {alpha}")
-    shares = fractions or tuple((look + 1) / looks for look in range(looks))
+    if checks < 1 or not 0 < alpha < 1:
+        raise ValueError(f"checks: needs at least one check and 0 < alpha < 1, not {checks} and {alpha}")
+    shares = fractions or tuple((check + 1) / checks for check in range(checks))
     rising = all(early < late for early, late in zip((0.0, *shares), shares, strict=False))
-    if len(shares) != looks or not rising or shares[-1] != 1:
-        raise ValueError(f"looks: {looks} fractions must rise from above 0 to 1, not {shares}")
+    if len(shares) != checks or not rising or shares[-1] != 1:
+        raise ValueError(f"checks: {checks} fractions must rise from above 0 to 1, not {shares}")
     z = _NORMAL.inv_cdf(1 - alpha / 4)
     spent = [4 * _NORMAL.cdf(-z / math.sqrt(share)) for share in shares]
     boundaries = _boundaries(
@@ -68,19 +68,19 @@ def _boundaries(shares: Sequence[float], increments: Sequence[float]) -> list[fl
 
 
 def _crossed_by(increment: float, at: Floats, mass: Floats, step: float) -> float:
-    low, high = 0.0, 40.0
-    cdf = np.vectorize(_NORMAL.cdf)
-    for _ in range(50):
-        middle = (low + high) / 2
-        crossed = float(mass @ (cdf((at - middle) / step) + cdf((-at - middle) / step)))
-        low, high = (middle, high) if crossed > increment else (low, middle)
-    return high
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
+
+    def too_many(boundary: float) -> float:
+        return float(mass @ (ndtr((at - boundary) / step) + ndtr((-at - boundary) / step))) - increment
+
+    return float(brentq(too_many, 0.0, 40.0))
 
 
-_LOOKS = 3
-"""Times a trial is looked at, evenly spread, the last one being its end."""
+_CHECKS = 3
+"""Times a trial is checked, evenly spread, the last one being its end."""
 _PLATEAU = 0.95
-"""An interval that is still this share of the last look's tells that more blocks tell no more."""
+"""An interval that is still this share of the last check's tells that more blocks tell no more."""
 
 
 _MOST_TIMES = 8
@@ -118,7 +118,7 @@ class Enough:
 
     It may at a third and at two thirds of the way: when the interval of the ratio is narrower than ``width``
     of its estimate, when it has stopped to narrow, or when it lies below ``beat``, at a confidence that keeps
-    all looks together at 95 %. Whether the interval says faster or slower plays no part in the first two.
+    all checks together at 95 %. Whether the interval says faster or slower plays no part in the first two.
     """
 
     blocks: int
@@ -130,8 +130,8 @@ class Enough:
 
     def __call__(self, rounds: int, blocks: Sequence[ArmBlocks]) -> bool:
         """Whether ``rounds`` rounds are enough."""
-        looks = (self.blocks // _LOOKS, 2 * self.blocks // _LOOKS)
-        if rounds not in looks:
+        checks = (self.blocks // _CHECKS, 2 * self.blocks // _CHECKS)
+        if rounds not in checks:
             return False
         ratio = paired_ratio(blocks[1], blocks[0], cost=self.cost, rng=self.rng)
         self._widths.append((ratio.high - ratio.low) / ratio.estimate)
@@ -139,7 +139,7 @@ class Enough:
             return True
         if self.beat is None:
             return False
-        sure = spending_confidences(_LOOKS)[looks.index(rounds)]
+        sure = spending_confidences(_CHECKS)[checks.index(rounds)]
         bounded = paired_ratio(blocks[1], blocks[0], cost=self.cost, rng=self.rng, confidence=sure)
         return bounded.high < self.beat
 

@@ -1,8 +1,8 @@
-"""What settings not tried yet may still gain, and at what cost, judged from those that were tried.
+"""Predicts what each untried configuration would gain and what measuring it would cost, from those already tried.
 
-A Gaussian process over settings (Rasmussen and Williams 2006, chapter 2) with a product of one factor per
-field: two settings are the less alike the more fields they differ in. Gain is the expected improvement of the
-log score (Jones, Schonlau and Welch 1998), and settings are worth trying by their gain per second.
+A Gaussian process over configurations (Rasmussen and Williams 2006, chapter 2) with a product of one factor per
+field: two configurations are the less alike the more fields they differ in. The gain is the expected improvement
+of the log score (Jones, Schonlau and Welch 1998); what is worth trying next has the largest gain per second.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _ALIKE: Mapping[str, float] = {
     "context_bucket": 0.9,
     "recompile_limit": 0.95,
 }
-"""Correlation of two settings that differ in one field alone: what was seen of toto-mini and a 151 M shape."""
+"""Correlation of two configurations that differ in one field alone, as seen with toto-mini and a 151 M shape."""
 _WHOLE_GRAPH, _REPEATED_LAYER = -0.5, -0.1
-"""Log score of compiled settings before anything is known: one whole graph gains, a repeated layer hardly."""
+"""Expected log score of a compiled model before anything is known: a whole graph gains, a repeated layer hardly."""
 _SCORE_SPREAD = 0.3
 """Standard deviation of log score around that: a factor of 1.35 either way."""
 _SCORE_NOISE = 0.05
@@ -43,16 +43,17 @@ _COST_SECONDS = {"eager": 8.0, "max-autotune-no-cudagraphs": 70.0, "max-autotune
 _COMPILED_SECONDS = 30.0
 """What a trial takes before one of its kind was seen, in seconds."""
 _USUALLY_FEASIBLE, _PRIOR_WEIGHT = 0.9, 0.5
-"""Share of settings that neither fail nor break a limit, and for how many alike ones that belief counts."""
-_NORMAL = NormalDist()
+"""Share of configurations that neither fail nor break a limit, and how many observed ones that belief weighs."""
+_cdf = np.vectorize(NormalDist().cdf, otypes=[np.float64])
+_pdf = np.vectorize(NormalDist().pdf, otypes=[np.float64])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """One settings that was tried.
+    """What came of trying one configuration.
 
-    ``score`` below 1 beats the reference, None when there is none; ``feasible`` says whether every limit was
-    kept; ``seconds`` what the trial took, None when that is not known.
+    A ``score`` below 1 beats the reference; None means it failed. ``feasible`` says whether every limit was kept,
+    ``seconds`` what the trial took, None when that is not known.
     """
 
     score: float | None
@@ -62,7 +63,7 @@ class Tried:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """What settings may come to: expected gain in log score over the best so far, and seconds to find out.
+    """A prediction for one configuration: expected gain in log score over the best so far, and seconds to measure it.
 
     ``chance`` is the probability of beating the best by more than the share asked about.
     """
@@ -74,7 +75,7 @@ class Outlook:
 
     @property
     def gain_per_second(self) -> float:
-        """What a second spent on these settings is expected to gain."""
+        """What a second spent on measuring it is expected to gain."""
         return self.gain / self.seconds
 
 
@@ -87,54 +88,57 @@ def outlooks(
 ) -> tuple[Outlook, ...]:
     """One ``Outlook`` for each of ``untried``, in their order; ``worth`` is the share ``chance`` asks about.
 
-    What is ``compiled`` already takes as long as an eager trial.
+    A configuration whose artifacts are ``compiled`` already takes as long as an eager one.
     """
     known = [settings for settings, each in tried.items() if each.score is not None and each.score > 0]
     scores = np.array([math.log(tried[settings].score or 1.0) for settings in known])
     best = min((log for s, log in zip(known, scores, strict=True) if tried[s].feasible), default=0.0)
-    surprise = scores - _usual(known)
-    mean, deviation = _posterior(untried, known, surprise, spread=_SCORE_SPREAD, noise=_SCORE_NOISE)
-    mean = mean + _usual(untried)
+    mean, sigma = _posterior(untried, known, scores - _usual(known), spread=_SCORE_SPREAD, noise=_SCORE_NOISE)
+    ahead = best - (mean + _usual(untried))
     feasible = _feasible(untried, tried)
-    timed = [settings for settings in known if tried[settings].seconds and settings not in compiled]
-    excess = np.array([math.log(tried[s].seconds or 1.0) - _log_cost(s) for s in timed])
-    dearer, _ = _posterior(untried, timed, excess, spread=_COST_SPREAD, noise=_COST_NOISE)
-    found = []
-    for index, settings in enumerate(untried):
-        ahead, sigma = best - float(mean[index]), float(deviation[index])
-        found.append(
-            Outlook(
-                settings=settings,
-                gain=feasible[index] * _expected_improvement(ahead, sigma),
-                chance=feasible[index] * _NORMAL.cdf((ahead + math.log1p(-worth)) / sigma),
-                seconds=(
-                    _COST_SECONDS["eager"]
-                    if settings in compiled
-                    else math.exp(_log_cost(settings) + float(dearer[index]))
-                ),
-            )
+    gain = feasible * np.maximum(0.0, ahead * _cdf(ahead / sigma) + sigma * _pdf(ahead / sigma))
+    chance = feasible * _cdf((ahead + math.log1p(-worth)) / sigma)
+    seconds = _seconds(untried, [settings for settings in known if settings not in compiled], tried)
+    return tuple(
+        Outlook(
+            settings=settings,
+            gain=float(gain[index]),
+            chance=float(chance[index]),
+            seconds=_COST_SECONDS["eager"] if settings in compiled else float(seconds[index]),
         )
-    return tuple(found)
+        for index, settings in enumerate(untried)
+    )
 
 
 def most_promising(outlooks: Sequence[Outlook], seconds_left: float) -> RuntimeSettings | None:
-    """The settings with the most gain per second of those that fit into ``seconds_left``, None if none does."""
+    """The configuration with the most gain per second that fits into ``seconds_left``, None if none does."""
     fitting = [outlook for outlook in outlooks if outlook.seconds <= seconds_left]
     return max(fitting, key=lambda outlook: outlook.gain_per_second).settings if fitting else None
 
 
 def settled(outlooks: Sequence[Outlook], chance: float) -> bool:
-    """Whether it is less likely than ``chance`` that any of the untried settings is worth its trial."""
+    """Whether it is less likely than ``chance`` that any untried configuration is worth its trial."""
     return sum(outlook.chance for outlook in outlooks) < chance
 
 
-def _feasible(untried: Sequence[RuntimeSettings], tried: Mapping[RuntimeSettings, Tried]) -> list[float]:
-    """Probability that each keeps every limit: what is known of those alike, weighted by how alike they are."""
+def _seconds(
+    untried: Sequence[RuntimeSettings],
+    known: Sequence[RuntimeSettings],
+    tried: Mapping[RuntimeSettings, Tried],
+) -> Floats:
+    """What a trial of each takes: the usual time, corrected by how similar trials differed from theirs."""
+    timed = [settings for settings in known if tried[settings].seconds]
+    excess = np.array([math.log(tried[s].seconds or 1.0) for s in timed]) - _log_costs(timed)
+    dearer, _ = _posterior(untried, timed, excess, spread=_COST_SPREAD, noise=_COST_NOISE)
+    return np.asarray(np.exp(_log_costs(untried) + dearer), dtype=np.float64)
+
+
+def _feasible(untried: Sequence[RuntimeSettings], tried: Mapping[RuntimeSettings, Tried]) -> Floats:
+    """Probability that each keeps every limit: the share among those tried, weighted by how alike they are."""
     alike = _likeness(untried, list(tried))
     kept = np.array([each.feasible and each.score is not None for each in tried.values()], dtype=np.float64)
     votes = _PRIOR_WEIGHT * _USUALLY_FEASIBLE + alike @ kept
-    shares: list[float] = (votes / (_PRIOR_WEIGHT + alike.sum(axis=1))).tolist()
-    return shares
+    return np.asarray(votes / (_PRIOR_WEIGHT + alike.sum(axis=1)), dtype=np.float64)
 
 
 def _usual(settings: Sequence[RuntimeSettings]) -> Floats:
@@ -142,13 +146,8 @@ def _usual(settings: Sequence[RuntimeSettings]) -> Floats:
     return np.array([whole[each.compile_scope] if each.compiled else 0.0 for each in settings])
 
 
-def _log_cost(settings: RuntimeSettings) -> float:
-    return math.log(_COST_SECONDS.get(settings.compile_mode, _COMPILED_SECONDS))
-
-
-def _expected_improvement(ahead: float, sigma: float) -> float:
-    z = ahead / sigma
-    return max(0.0, ahead * _NORMAL.cdf(z) + sigma * _NORMAL.pdf(z))
+def _log_costs(settings: Sequence[RuntimeSettings]) -> Floats:
+    return np.log([_COST_SECONDS.get(each.compile_mode, _COMPILED_SECONDS) for each in settings])
 
 
 def _posterior(

@@ -1,4 +1,4 @@
-"""The settings that no others beat in latency, jitter, drift and start at once."""
+"""The configurations that no other beats in latency, jitter, drift and start-up time at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toto_core.settings import RuntimeSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """Measured settings: weighted p50 and sigma(time) in milliseconds, drift, and the start of a process."""
+    """A measured configuration: weighted p50 and sigma(time), drift, and the start of a process; times in ms."""
 
     settings: RuntimeSettings
     p50_ms: float

@@ -1,4 +1,4 @@
-"""Profiles, which say what one kind of user wants, and the limits of the machine."""
+"""Profiles (what one kind of user wants) and the limits that come from the machine."""
 
 from __future__ import annotations
 

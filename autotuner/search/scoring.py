@@ -1,4 +1,4 @@
-"""What an outcome is worth under a profile: one score, the constraints it must keep, and an order."""
+"""Judges outcomes under a profile: one score, the limits that must be kept, and a ranking."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """Settings with their outcome and what it is worth."""
+    """A configuration with its outcome and what that is worth."""
 
     settings: RuntimeSettings
     outcome: Outcome
@@ -175,22 +175,20 @@ def _budget_share(drift: float, budget: float) -> float:
 
 
 def _order(entry: Ranked) -> tuple[int, float, tuple[int, int, int], str]:
-    judged = entry.judged
-    simplest = (entry.settings.complexity, entry.settings.key)
+    judged, simplest = entry.judged, _simplicity(entry)
     if judged.score is None:
         return (2, 0.0, *simplest)
     return (0, judged.score, *simplest) if judged.feasible else (1, judged.amount, *simplest)
 
 
 def _simpler_first_among_equals(ranked: Sequence[Ranked]) -> tuple[Ranked, ...]:
-    ordered: list[Ranked] = []
-    equals: list[Ranked] = []
+    groups: list[list[Ranked]] = []
     for entry in ranked:
-        if equals and not _equal(equals[0], entry):
-            ordered += sorted(equals, key=_simplicity)
-            equals = []
-        equals.append(entry)
-    return (*ordered, *sorted(equals, key=_simplicity))
+        if groups and _equal(groups[-1][0], entry):
+            groups[-1].append(entry)
+        else:
+            groups.append([entry])
+    return tuple(entry for group in groups for entry in sorted(group, key=_simplicity))
 
 
 def _equal(first: Ranked, second: Ranked) -> bool:

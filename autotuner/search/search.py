@@ -1,9 +1,10 @@
-"""Runs one search: has proposed settings measured until the budget is spent or every key is known."""
+"""Runs one search: asks for the next configuration, has it measured and tells the result, until an end is reached."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,12 @@ from typing import Literal
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.measurement.runner import Runner
-from autotuner.process import Owner
-from autotuner.search.gain_model import Outlook, Tried, most_promising, outlooks, settled
+from autotuner.search.gain_model import Outlook, Tried, most_promising, settled
 from autotuner.search.profiles import Limits, Profile
-from autotuner.search.sampler import Proposal, SettingsSampler, open_sampler
+from autotuner.search.sampler import GainPerSecondSampler
 from autotuner.search.scoring import Judged, Ranked, judge, rank
 from autotuner.search.space import SearchSpace
+from autotuner.search.study import SearchStudy, open_study
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
@@ -30,9 +31,8 @@ symbol's duel had settled it before."""
 class StudyPlan:
     """What a search may cost: new measurements, and seconds by the study's clock.
 
-    The next key is the one expected to gain most per second; every tenth is TPE's, unless it proposes
-    ``repeats`` known ones in a row. The search ends early when the chance that
-    any unknown key beats the best by 2 % falls below ``chance``; 0 leaves none untried. Raises ``UsageError``.
+    ``repeats`` is how many known keys in a row TPE may propose. The search ends early when the chance that any
+    unknown key beats the best by 2 % falls below ``chance``; 0 leaves none untried. Raises ``UsageError``.
     """
 
     trials: int
@@ -80,78 +80,8 @@ class StudyResult:
 
     @property
     def total(self) -> int:
-        """Distinct settings with an outcome: measured, failed or reused."""
+        """Distinct configurations with an outcome: measured, failed or reused."""
         return self.measured + sum(self.failed.values()) + self.reused
-
-
-def run_study(
-    runner: Runner,
-    *,
-    space: SearchSpace,
-    workload: Workload,
-    profile: Profile,
-    limits: Limits,
-    known: Mapping[RuntimeSettings, Outcome],
-    first: Sequence[RuntimeSettings],
-    plan: StudyPlan,
-    storage_url: str | None,
-    study_name: str,
-    owner: Owner,
-    on_outcome: Callable[[TrialEvent], None],
-    clock: Callable[[], float],
-    seconds_for_trial: Callable[[RuntimeSettings, float], float],
-    cold_starts: Mapping[RuntimeSettings, float] | None = None,
-) -> StudyResult:
-    """Search ``space`` for the settings with the best score and return everything that is known at the end.
-
-    ``known`` settings are never measured; ``first`` are tried before any other, in order, also those outside
-    the space. ``on_outcome`` hears of every outcome before Optuna does, so that a kill loses nothing that was
-    stored there. ``seconds_for_trial`` gets the settings and the seconds left, and says how long a trial of
-    them may take. ``cold_starts`` in milliseconds are known of settings whose compile artifacts are at hand:
-    their trials do not compile again. Optuna's own tables live in ``storage_url`` (None: in memory); a study
-    that was ended by a kill or a KeyboardInterrupt goes on when it is run again under the same ``study_name``.
-
-    A profile that does not search measures the reference alone. An exception out of ``runner.measure`` is a
-    ``crashed`` outcome. Raises ``AutotuneError`` when the study database fails, and whatever ``on_outcome``
-    raises.
-    """
-    search = _Search(
-        runner=runner,
-        space=space,
-        judge=lambda outcome: judge(outcome, workload, profile, limits),
-        plan=plan,
-        on_outcome=on_outcome,
-        clock=clock,
-        seconds_for_trial=seconds_for_trial,
-        cold_starts=cold_starts or {},
-        outcomes={space.canonical(settings): outcome for settings, outcome in known.items()},
-        wanted=space.keys if profile.searches else (space.reference,),
-        first=[space.canonical(settings) for settings in first] if profile.searches else [space.reference],
-    )
-    reused = sum(settings in search.outcomes for settings in {*search.wanted, *search.first})
-    name = f"{study_name} / {profile.name} / {_digest(space, profile, limits)}"
-    with open_sampler(
-        space=space, url=storage_url, name=name, group=f"{study_name} / ", seed=plan.seed, owner=owner
-    ) as sampler:
-        ended = search.run(sampler)
-    return StudyResult(
-        outcomes=search.outcomes,
-        ranked=rank(search.outcomes, workload, profile, limits, reference=space.reference),
-        measured=search.trials - search.failed.total(),
-        failed=dict(search.failed),
-        reused=reused,
-        ended_because=ended,
-    )
-
-
-def _digest(space: SearchSpace, profile: Profile, limits: Limits) -> str:
-    """Scores of another profile or space must not mislead the sampler: they get a study of their own."""
-    return hashlib.sha256(repr((space.digest, profile, limits)).encode()).hexdigest()[:8]
-
-
-OPTUNAS_TURN = 10
-"""Every how many trials TPE's proposal is taken, should the model of what is alike be wrong: more often finds the
-best later (benchmarks/search.py, decision 9)."""
 
 
 class _OutOfTimeError(Exception):
@@ -159,127 +89,171 @@ class _OutOfTimeError(Exception):
 
 
 @dataclass(kw_only=True)
-class _Search:
-    """One search under way."""
+class Search:
+    """One search of ``space`` for the configuration with the best score; ``run`` it once.
+
+    What is ``known`` is never measured; ``first`` are tried before any other, in order, also those outside
+    the space. ``on_outcome`` hears of every outcome before Optuna does, so that a kill loses nothing that was
+    stored there. ``seconds_for_trial`` gets the configuration and the seconds left, and says how long its
+    trial may take. ``cold_starts`` (milliseconds) are those of configurations whose compile artifacts are at
+    hand: their trials do not compile again. Optuna's own tables live in ``storage_url`` (None: in memory); a study
+    that was ended by a kill or a KeyboardInterrupt goes on when it is run again under the same ``study_name``.
+    """
 
     runner: Runner
     space: SearchSpace
-    judge: Callable[[Outcome], Judged]
+    workload: Workload
+    profile: Profile
+    limits: Limits
+    known: Mapping[RuntimeSettings, Outcome]
+    first: Sequence[RuntimeSettings]
     plan: StudyPlan
+    storage_url: str | None
+    study_name: str
     on_outcome: Callable[[TrialEvent], None]
     clock: Callable[[], float]
     seconds_for_trial: Callable[[RuntimeSettings, float], float]
-    cold_starts: Mapping[RuntimeSettings, float]
-    outcomes: dict[RuntimeSettings, Outcome]
-    wanted: Sequence[RuntimeSettings]
-    first: Sequence[RuntimeSettings]
-    trials: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    repeats: int = 0
-    seconds: dict[RuntimeSettings, float] = field(default_factory=dict)
+    cold_starts: Mapping[RuntimeSettings, float] = field(default_factory=dict)
 
-    def run(self, sampler: SettingsSampler) -> Ending:
-        until = self.clock() + self.plan.seconds
-        sampler.learn({settings: self.judge(outcome) for settings, outcome in self.outcomes.items()})
-        queue = deque(self.first)
+    def __post_init__(self) -> None:
+        first = self.first if self.profile.searches else (self.space.reference,)
+        self._queue = deque(map(self.space.canonical, first))
+        self._outcomes = {self.space.canonical(key): outcome for key, outcome in self.known.items()}
+        self._fresh: list[Outcome] = []
+        self._until = math.inf
+
+    def run(self) -> StudyResult:
+        """Measure until an end is reached and return everything that is known by then.
+
+        A profile that does not search measures the reference alone. An exception out of ``runner.measure`` is
+        a ``crashed`` outcome. Raises ``AutotuneError`` when the study database fails, and whatever
+        ``on_outcome`` raises.
+        """
+        wanted = {*(self.space.keys if self.profile.searches else ()), *self._queue}
+        reused = len(wanted & self._outcomes.keys())
+        with open_study(
+            url=self.storage_url,
+            name=f"{self.study_name} / {self.profile.name} / {self._digest()}",
+            group=f"{self.study_name} / ",
+            space=self.space,
+            known={settings: self._judge(outcome) for settings, outcome in self._outcomes.items()},
+            seed=self.plan.seed,
+            make_sampler=self._sampler,
+        ) as study:
+            ended = self._until_ended(study)
+        failed = Counter(outcome.kind for outcome in self._fresh if isinstance(outcome, Failed))
+        return StudyResult(
+            outcomes=self._outcomes,
+            ranked=rank(
+                self._outcomes, self.workload, self.profile, self.limits, reference=self.space.reference
+            ),
+            measured=len(self._fresh) - failed.total(),
+            failed=dict(failed),
+            reused=reused,
+            ended_because=ended,
+        )
+
+    def _digest(self) -> str:
+        """Scores of another profile or space would mislead the sampler, so each has a study of its own."""
+        told = repr((self.space.digest, self.profile, self.limits))
+        return hashlib.sha256(told.encode()).hexdigest()[:8]
+
+    def _judge(self, outcome: Outcome) -> Judged:
+        return judge(outcome, self.workload, self.profile, self.limits)
+
+    def _sampler(self, seed: int, since: int) -> GainPerSecondSampler:
+        return GainPerSecondSampler(
+            self.space,
+            seed=seed,
+            since=since,
+            repeats=self.plan.repeats,
+            known={settings: self._tried(settings, None) for settings in self._outcomes},
+            compiled=frozenset(self.cold_starts),
+            seconds_left=self._seconds_left,
+        )
+
+    def _until_ended(self, study: SearchStudy) -> Ending:
+        self._until = self.clock() + self.plan.seconds
         while True:
-            while queue and queue[0] in self.outcomes:
-                queue.popleft()
-            untried = [settings for settings in self.wanted if settings not in self.outcomes]
-            ended = self._ended(queue, untried, until)
+            while self._queue and self._queue[0] in self._outcomes:
+                self._queue.popleft()
+            ended = self._ended(study.outlooks() if self.profile.searches else ())
             if ended is not None:
                 return ended
-            following = outlooks(untried, self._tried(), compiled=frozenset(self.cold_starts))
-            if not queue and settled(following, self.plan.chance):
-                return "settled"
             try:
-                self._step(sampler, self._asked(queue, following, until), until)
+                self._step(study)
             except _OutOfTimeError:
                 return "seconds"
 
-    def _ended(
-        self, queue: Sequence[RuntimeSettings], untried: Sequence[RuntimeSettings], until: float
-    ) -> Ending | None:
-        if not queue and not untried:
+    def _ended(self, following: Sequence[Outlook]) -> Ending | None:
+        if not self._queue and not following:
             return "exhausted"
-        if self.trials >= self.plan.trials:
+        if len(self._fresh) >= self.plan.trials:
             return "trials"
-        return "seconds" if self.clock() >= until else None
+        left = self._seconds_left()
+        if left <= 0:
+            return "seconds"
+        if self._queue:
+            return None
+        if settled(following, self.plan.chance):
+            return "settled"
+        return "seconds" if most_promising(following, left) is None else None
 
-    def _tried(self) -> dict[RuntimeSettings, Tried]:
-        judged = {settings: self.judge(outcome) for settings, outcome in self.outcomes.items()}
-        return {
-            settings: Tried(score=each.score, feasible=each.feasible, seconds=self.seconds.get(settings))
-            for settings, each in judged.items()
-        }
+    def _seconds_left(self) -> float:
+        return self._until - self.clock()
 
-    def _asked(
-        self, queue: Sequence[RuntimeSettings], following: Sequence[Outlook], until: float
-    ) -> RuntimeSettings | None:
-        """Who is next: the first of the queue, the most promising, or None for whom Optuna proposes."""
-        if queue:
-            return queue[0]
-        promising = most_promising(following, until - self.clock())
-        if promising is None:
-            raise _OutOfTimeError
-        ours = self.trials % OPTUNAS_TURN or self.repeats >= self.plan.repeats
-        return promising if ours else None
+    def _tried(self, settings: RuntimeSettings, seconds: float | None) -> Tried:
+        judged = self._judge(self._outcomes[settings])
+        return Tried(score=judged.score, feasible=judged.feasible, seconds=seconds)
 
-    def _step(self, sampler: SettingsSampler, asked: RuntimeSettings | None, until: float) -> None:
-        if asked is not None and asked not in self.space:
-            self._measure(asked, until)
+    def _step(self, study: SearchStudy) -> None:
+        wanted = self._queue[0] if self._queue else None
+        if wanted is not None and wanted not in self.space:
+            study.sampler.note(wanted, self._tried(wanted, self._measure(wanted)))
             return
-        proposal = sampler.propose(asked)
+        trial, settings = study.ask(wanted)
         try:
-            self._settle(sampler, proposal, until)
+            if settings is None:
+                study.fail(trial, "no configuration of this space")
+                return
+            seconds = None if settings in self._outcomes else self._measure(settings)
+            study.tell(trial, self._judge(self._outcomes[settings]), seconds)
         except _OutOfTimeError:
-            sampler.fail(proposal, "no time was left")
+            study.fail(trial, "no time was left")
             raise
         except BaseException as error:
             with contextlib.suppress(AutotuneError):  # what ended the search matters more
-                sampler.fail(proposal, f"interrupted by {type(error).__name__}", interrupted=True)
+                study.fail(trial, f"interrupted by {type(error).__name__}", interrupted=True)
             raise
 
-    def _settle(self, sampler: SettingsSampler, proposal: Proposal, until: float) -> None:
-        settings = proposal.settings
-        if settings is None:
-            self.repeats += 1
-            sampler.fail(proposal, "no settings of this space")
-            return
-        if settings in self.outcomes:
-            self.repeats += 1
-        else:
-            self._measure(settings, until)
-        sampler.tell(proposal, self.judge(self.outcomes[settings]))
-
-    def _measure(self, settings: RuntimeSettings, until: float) -> None:
+    def _measure(self, settings: RuntimeSettings) -> float:
+        """Measure and hand over; returns the seconds it took."""
         started = self.clock()
-        seconds = min(until - started, self.seconds_for_trial(settings, until - started))
+        left = self._until - started
+        seconds = min(left, self.seconds_for_trial(settings, left))
         if seconds <= 0:
             raise _OutOfTimeError
         outcome = self._outcome(settings, seconds)
-        self.repeats = 0
-        self.trials += 1
-        self.seconds[settings] = self.clock() - started
-        if isinstance(outcome, Failed):
-            self.failed[outcome.kind] += 1
-        self.outcomes[settings] = outcome
+        took = self.clock() - started
+        self._fresh.append(outcome)
+        self._outcomes[settings] = outcome
         self.on_outcome(
             TrialEvent(
-                number=self.trials,
+                number=len(self._fresh),
                 settings=settings,
                 outcome=outcome,
-                judged=self.judge(outcome),
-                seconds=self.seconds[settings],
+                judged=self._judge(outcome),
+                seconds=took,
             )
         )
+        return took
 
     def _certain(self) -> float | None:
-        """The ratio to the reference that the best settings within their limits have reached for certain."""
+        """The ratio to the reference that the best configuration within the limits is sure to reach."""
         lows = [
             outcome.ratio.low
-            for outcome in self.outcomes.values()
-            if isinstance(outcome, Measured) and self.judge(outcome).feasible
+            for outcome in self._outcomes.values()
+            if isinstance(outcome, Measured) and self._judge(outcome).feasible
         ]
         return max(lows, default=None)
 

@@ -1,4 +1,4 @@
-"""Which runtime settings a search may try for a workload, and which of them are the same thing."""
+"""Which runtime settings a search may try for a workload, and which combinations of them are the same thing."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SearchSpace:
         """The space of exactly these settings. Raises ``ValueError`` when there are none."""
         given = tuple(dict.fromkeys(keys))
         if not given:
-            raise ValueError("a search space needs at least one settings")
+            raise ValueError("a search space needs at least one configuration")
         choices = {name: tuple(dict.fromkeys(getattr(key, name) for key in given)) for name in _FIELDS}
         knobs = tuple(
             Knob(names=(name,), candidates={(value,): (value,) for value in values})
@@ -126,12 +126,6 @@ class SearchSpace:
         """Raw values of the sampled fields that come to ``key``; the inverse of ``key_of``."""
         raw = {name: value for knob in self.knobs for name, value in knob.raw(key).items()}
         return {name: raw[name] for name in self.sampled}
-
-    def aliases(self, settings: RuntimeSettings) -> tuple[RuntimeSettings, ...]:
-        """Settings that differ from the key of ``settings`` in one field and still are the same thing."""
-        key = self.canonical(settings)
-        changed = (key.replace(**{name: v}) for name, values in self.choices.items() for v in values)
-        return tuple(s for s in dict.fromkeys(changed) if s != key and self.canonical(s) == key)
 
     def describe(self) -> str:
         """One line for people."""

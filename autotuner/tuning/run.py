@@ -15,11 +15,10 @@ from autotuner.figures import Figures, SharedFrom, trial_figures, with_trial
 from autotuner.measurement.outcome import Measured
 from autotuner.measurement.runner import Runner
 from autotuner.paths import studies_url
-from autotuner.process import Owner
 from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.duel import run_duel
 from autotuner.promotion.duel_plan import DuelPlan, DuelResult
-from autotuner.search.search import StudyPlan, StudyResult, TrialEvent, run_study
+from autotuner.search.search import Search, StudyPlan, StudyResult, TrialEvent
 from autotuner.search.space import likely_winners
 from autotuner.serving.canary import Canary
 from autotuner.store import Promotion, Store, Subject
@@ -196,8 +195,8 @@ class _Run:
         first += [champion.settings] if champion else []
         first += self.store.winners_elsewhere(self.subject)
         first += likely_winners(space)
-        return run_study(
-            self.runner,
+        return Search(
+            runner=self.runner,
             space=space,
             workload=request.workload,
             profile=request.profile,
@@ -207,7 +206,6 @@ class _Run:
             plan=StudyPlan(trials=request.trials, seconds=seconds, seed=request.seed, chance=request.chance),
             storage_url=studies_url(self.store.location),
             study_name=study_name,
-            owner=Owner.current(),
             on_outcome=self._keep,
             clock=self.plan.clock,
             seconds_for_trial=lambda _, left: trial_seconds(left),
@@ -216,7 +214,7 @@ class _Run:
                 for settings, cold_ms in self.store.cold_starts(self.subject).items()
                 if self.plan.holds(settings)
             },
-        )
+        ).run()
 
     def _keep(self, event: TrialEvent) -> None:
         self.check()

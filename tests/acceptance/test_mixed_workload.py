@@ -9,9 +9,8 @@ import numpy as np
 
 from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
-from autotuner.process import Owner
 from autotuner.search.profiles import Limits, profile
-from autotuner.search.search import StudyPlan, run_study
+from autotuner.search.search import Search, StudyPlan
 from autotuner.search.space import SearchSpace, search_space
 from autotuner.tuning.measuring import effective_cost
 from autotuner.workload import Workload, read_workload
@@ -65,8 +64,8 @@ def test_recompile_limit_and_bucket_change_the_outcome_and_the_study_finds_it(tm
     workload = read_workload(mix)
     runner = _runner(workload, tmp_path)
     try:
-        study = run_study(
-            runner,
+        study = Search(
+            runner=runner,
             space=SearchSpace.of((EAGER, LIMITED, EXACT, BUCKETED)),
             workload=workload,
             profile=profile("production"),
@@ -76,11 +75,10 @@ def test_recompile_limit_and_bucket_change_the_outcome_and_the_study_finds_it(tm
             plan=StudyPlan(trials=4, seconds=280.0, seed=0),
             storage_url=None,
             study_name="mixed",
-            owner=Owner.current(),
             on_outcome=lambda _: None,
             clock=time.monotonic,
             seconds_for_trial=lambda _, left: left,
-        )
+        ).run()
     finally:
         runner.close()
 

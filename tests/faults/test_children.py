@@ -94,7 +94,10 @@ def test_a_forecast_wrong_by_one_percent_of_price_is_far_beyond_every_limit(
 
 _PARENT = """
 import sys, pathlib
+from autotuner.search.profiles import Limits, profile
+from autotuner.workload import Workload
 from tests.support.benches import process_runner, EAGER
+from tests.support.outcomes import violations
 runner = process_runner(pathlib.Path(sys.argv[1]))
 runner.measure(EAGER.replace(precision="bf16"), seconds=120)
 print("measured", flush=True)

@@ -87,3 +87,19 @@ def _process(
         timeout=120,
         check=False,
     )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["show", "AMD"]], ids=" ".join)
+def test_commands_that_only_read_load_no_scipy(place: Path, arguments: list[str]) -> None:
+    program = "import sys; from autotuner.cli import main; sys.argv[1:] = sys.argv[2:]; main()"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", program, "-", *arguments],
+        env=os.environ | {"AUTOTUNE_DB": str(place)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    assert "autotuner.cli" in done.stderr
+    assert "scipy" not in done.stderr
+    assert done.stdout

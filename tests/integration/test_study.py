@@ -20,7 +20,7 @@ from autotuner.measurement.recorded import ReplayTable, seed_table
 from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.process import Owner
 from autotuner.search.profiles import PROFILES, Limits, Profile, seed_profile
-from autotuner.search.search import StudyPlan, StudyResult, TrialEvent, run_study
+from autotuner.search.search import Search, StudyPlan, StudyResult, TrialEvent
 from autotuner.search.space import SearchSpace
 from autotuner.workload import Workload
 from tests.support import study_process
@@ -61,8 +61,8 @@ class Recorder:
         seconds_for_trial: Callable[[RuntimeSettings, float], float] = lambda _, left: left,
         chance: float = 0.0,
     ) -> StudyResult:
-        return run_study(
-            self.runner,
+        return Search(
+            runner=self.runner,
             space=space,
             workload=workload,
             profile=profile,
@@ -72,11 +72,10 @@ class Recorder:
             plan=StudyPlan(trials=trials, seconds=seconds, seed=seed, chance=chance),
             storage_url=url,
             study_name="AMD",
-            owner=Owner.current(),
             on_outcome=on_outcome or self.events.append,
             clock=self.runner.clock,
             seconds_for_trial=seconds_for_trial,
-        )
+        ).run()
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from autotuner.measurement.outcome import Accuracy, Block, Interval, Measured, ShapeTiming
+from autotuner.search.profiles import Limits, Profile
+from autotuner.search.scoring import Constraint, judge
+from autotuner.workload import Workload
 from toto_core.compile_report import CompileReport
 
 
@@ -42,3 +45,8 @@ def measured(
         report=CompileReport(),
         blocks=blocks,
     )
+
+
+def violations(outcome: Measured, workload: Workload, profile: Profile, limits: Limits) -> list[Constraint]:
+    """The limits that are not kept."""
+    return [each for each in judge(outcome, workload, profile, limits).constraints if each.amount > 0]

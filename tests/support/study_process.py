@@ -13,9 +13,8 @@ from pathlib import Path
 
 from autotuner.measurement.outcome import Measured, Outcome, measured_from_json, measured_to_json
 from autotuner.measurement.replay import Noise, ReplayRunner
-from autotuner.process import Owner
 from autotuner.search.profiles import PROFILES, Limits
-from autotuner.search.search import StudyPlan, StudyResult, TrialEvent, run_study
+from autotuner.search.search import Search, StudyPlan, StudyResult, TrialEvent
 from tests.support.study_tables import SPACE, WORKLOAD, replay_table
 from toto_core.settings import RuntimeSettings
 
@@ -53,8 +52,8 @@ def run(folder: Path, runner: ReplayRunner) -> StudyResult:
             file.flush()
             os.fsync(file.fileno())
 
-    return run_study(
-        runner,
+    return Search(
+        runner=runner,
         space=SPACE,
         workload=WORKLOAD,
         profile=PROFILES["production"],
@@ -64,11 +63,10 @@ def run(folder: Path, runner: ReplayRunner) -> StudyResult:
         plan=StudyPlan(trials=4, seconds=1e6, seed=3),
         storage_url=f"sqlite:///{folder / 'studies.db'}",
         study_name=NAME,
-        owner=Owner.current(),
         on_outcome=store,
         clock=runner.clock,
         seconds_for_trial=lambda _, remaining: remaining,
-    )
+    ).run()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+import scipy.optimize  # noqa: F401 - so that no property's deadline is spent on importing it
 from hypothesis import given
 from hypothesis import strategies as st
 

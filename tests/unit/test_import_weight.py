@@ -12,7 +12,7 @@ from toto_core.settings import RuntimeSettings
 
 COMPILER = ["torch._dynamo", "torch._inductor"]
 COMPILED = RuntimeSettings(compile_mode="default", num_threads=1)
-HEAVY = ("torch", "numpy", "pandas", "pyarrow", "huggingface_hub", "safetensors")
+HEAVY = ("torch", "numpy", "pandas", "pyarrow", "huggingface_hub", "safetensors", "scipy")
 IMPORT = """
 import importlib, json, sys
 importlib.import_module(sys.argv[1])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -81,3 +83,11 @@ def test_too_little_time_is_an_error_that_says_what_to_do() -> None:
 )
 def test_the_bound_is_that_of_clopper_and_pearson(failures: int, trials: int, expected: float) -> None:
     assert upper_bound(failures, trials) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(("failures", "trials"), [(0, 400), (1, 100), (4, 1000), (17, 200)])
+def test_at_the_bound_so_few_failures_come_five_times_in_a_hundred(failures: int, trials: int) -> None:
+    rate = upper_bound(failures, trials)
+    so_few = sum(math.comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(failures + 1))
+
+    assert so_few == pytest.approx(0.05, abs=1e-9)

@@ -19,6 +19,7 @@ HEAVY = (
     "pydantic",
     "huggingface_hub",
     "alembic",
+    "scipy",
 )
 LOOK_UP = """
 import json, sys, time

@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+import scipy.optimize  # noqa: F401 - so that no property's deadline is spent on importing it
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -279,6 +280,15 @@ def test_student_quantiles_are_the_published_ones(probability: float, df: int, p
     assert student_quantile(probability, df) == pytest.approx(published, abs=6e-4)
 
 
+@given(probability=st.floats(0.001, 0.999))
+def test_student_quantiles_have_their_closed_forms(probability: float) -> None:
+    one, two = (student_quantile(probability, df) for df in (1, 2))
+
+    assert one == pytest.approx(math.tan(math.pi * (probability - 0.5)), rel=1e-9, abs=1e-9)
+    closed = (2 * probability - 1) / math.sqrt(2 * probability * (1 - probability))
+    assert two == pytest.approx(closed, rel=1e-9, abs=1e-9)
+
+
 @given(probability=st.floats(0.001, 0.999), df=st.integers(1, 60))
 def test_student_quantiles_are_symmetric_and_wider_than_normal(probability: float, df: int) -> None:
     quantile = student_quantile(probability, df)
@@ -350,5 +360,5 @@ def test_every_look_is_at_least_as_sure_as_a_single_one(looks: int, alpha: float
 def test_looks_that_make_no_plan_are_refused(
     looks: int, alpha: float, fractions: tuple[float, ...] | None
 ) -> None:
-    with pytest.raises(ValueError, match=r"^looks: "):
+    with pytest.raises(ValueError, match=r"^checks: "):
         spending_confidences(looks, alpha, fractions)
