@@ -71,7 +71,7 @@ def sample(parameters: Mixture, component: Tensor, radius: Tensor, angle: Tensor
     ``parameters`` are (..., component). The component is chosen by inverse CDF; its Student-t variate is
     t = sqrt(df * expm1(-2 ln U / df)) * cos(2 pi V), Bailey's polar method (Math. Comp. 62, 1994).
     """
-    # without the last component, whose share is all beyond, what rounding leaves included
+    # without the last component: whatever lies beyond the others, rounding included, is its share
     cumulative = parameters.probs.cumsum(-1)[..., :-1]
     index = (cumulative.unsqueeze(-2) < component.unsqueeze(-1)).sum(-1)
     df = parameters.df.gather(-1, index)
