@@ -67,7 +67,8 @@ class GainPerSecondSampler(BaseSampler):
     def outlooks(self, study: optuna.Study) -> tuple[Outlook, ...]:
         """A prediction for each key that was not tried yet, from the finished trials of ``study``."""
         tried, _, _ = self._history(study)
-        return self._outlooks(tried)
+        untried = [key for key in self.space.keys if key not in tried]
+        return outlooks(untried, tried, compiled=self._compiled)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -81,9 +82,9 @@ class GainPerSecondSampler(BaseSampler):
         """The next key's values; empty where TPE draws them one by one. Raises ``ValueError`` for another goal."""
         if study.directions != [StudyDirection.MINIMIZE]:
             raise ValueError("GainPerSecondSampler searches studies that minimise one value")
-        tried, new, repeats = self._history(study)
+        _, new, repeats = self._history(study)
         if new % TPE_EVERY or repeats >= self._repeats:
-            key = most_promising(self._outlooks(tried), self._seconds_left())
+            key = most_promising(self.outlooks(study), self._seconds_left())
             if key is not None:
                 return self.space.values_of(key)
         return self._tpe.sample_relative(study, trial, self._tpe.infer_relative_search_space(study, trial))
@@ -97,10 +98,6 @@ class GainPerSecondSampler(BaseSampler):
     def reseed_rng(self) -> None:
         """Make TPE draw anew; the gain model is deterministic."""
         self._tpe.reseed_rng()
-
-    def _outlooks(self, tried: Mapping[RuntimeSettings, Tried]) -> tuple[Outlook, ...]:
-        untried = [key for key in self.space.keys if key not in tried]
-        return outlooks(untried, tried, compiled=self._compiled)
 
     def _key_of(self, trial: FrozenTrial) -> RuntimeSettings | None:
         if not self.distributions.keys() <= trial.params.keys():
