@@ -306,7 +306,7 @@ class Odd:
     def _fail(self, *_: object) -> Any:
         raise OddError
 
-    __repr__ = __str__ = __eq__ = __hash__ = __bool__ = __len__ = __contains__ = __getattr__ = _fail  # type: ignore[assignment]
+    __repr__ = __str__ = __eq__ = __hash__ = __bool__ = __len__ = __contains__ = __getattr__ = _fail
 
 
 class OddError(Exception):
