@@ -17,7 +17,7 @@ from autotuner.errors import AutotuneError
 from autotuner.serving.spool import Note, Quarantine, Recheck
 from autotuner.store import Promotion, Store
 from storage.errors import NotFound
-from storage.records import MEASURED
+from storage.records import MEASURED, RunRecord
 from toto_core.model_files import CheckpointError, digest, locate
 from toto_core.series import SeriesError, find_series
 
@@ -232,14 +232,11 @@ def confirmations(store: Store, promotion: Promotion) -> tuple[datetime, ...]:
     ledger = store.records.promotions(promotion.symbol)
     rolled_back = (record.rolled_back_at for record in ledger if record.rolled_back_at is not None)
     since = max((promotion.promoted_at, *rolled_back))
-    return tuple(
-        run.finished_at
-        for run in store.records.runs(promotion.symbol)
-        if run.status == "finished"
-        and run.finished_at is not None
-        and run.finished_at > since
-        and run.run_id != promotion.run_id
-        and run.profile == promotion.profile
-        and run.workload_signature == promotion.workload.signature
-        and run.environment_fingerprint == promotion.environment.fingerprint
-    )
+    ended = [run.finished_at for run in store.records.runs(promotion.symbol) if _confirms(run, promotion)]
+    return tuple(at for at in ended if at is not None and at > since)
+
+
+def _confirms(run: RunRecord, promotion: Promotion) -> bool:
+    ours = promotion.profile, promotion.workload.signature, promotion.environment.fingerprint
+    theirs = run.profile, run.workload_signature, run.environment_fingerprint
+    return run.status == "finished" and run.run_id != promotion.run_id and theirs == ours
