@@ -5,22 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import get_args
 
 from autotuner.daemon.triggers import Kind, Reason
 
-_RANK: dict[Kind, int] = {
-    "quarantine": 0,
-    "environment": 1,
-    "never tuned": 2,
-    "drift": 3,
-    "recompiles": 4,
-    "latency": 5,
-    "model": 6,
-    "workload": 7,
-    "series": 8,
-    "age": 9,
-}
-"""Between equal losses: what may be unsafe first, what is merely old last."""
+_KINDS: tuple[Kind, ...] = get_args(Kind)
 _LASTING: tuple[Kind, ...] = ("latency", "recompiles", "workload", "series", "age")
 """Reasons that may outlast a run that found nothing better; what is unsafe or new is never put off for them."""
 _MOST_DOUBLINGS = 4
@@ -102,22 +91,4 @@ def plan(due: Sequence[Due], *, now: datetime, spent_seconds: float, rules: Budg
 
 
 def _urgency(due: Due) -> tuple[float, int, str]:
-    return -due.expected_loss_ms, min(_RANK[reason.kind] for reason in due.reasons), due.symbol
-
-
-def why_not_recheck(
-    unseen_since: datetime | None, *, now: datetime, every: timedelta, seconds: float, left: float
-) -> str | None:
-    """Why a recheck that may take ``seconds`` is not due, None when it is.
-
-    ``unseen_since`` is when the settings last saw the prices of their day, None when they have seen those that
-    are there now; ``every`` is how long they are then left alone, zero for ever; ``left`` what the day's budget
-    still holds.
-    """
-    if unseen_since is None:
-        return "its settings have seen these prices"
-    if not every:
-        return "rechecks are switched off"
-    if now < unseen_since + every:
-        return f"rechecked or promoted less than {every} ago"
-    return f"the day's budget has {max(0.0, left):.0f} of {seconds:.0f} s left" if seconds > left else None
+    return -due.expected_loss_ms, min(_KINDS.index(reason.kind) for reason in due.reasons), due.symbol

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config
-from autotuner.daemon.intake import Intake, stored_notes, take_in
+from autotuner.daemon.intake import Intake, Log, stored_notes, take_in
 from autotuner.daemon.measuring_child import Tuned
-from autotuner.daemon.plan import BudgetRules, Due, Plan, Skipped, plan, why_not_recheck
+from autotuner.daemon.plan import BudgetRules, Due, Plan, Skipped, plan
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
 from autotuner.daemon.situation import DAY, Observed, observe
-from autotuner.daemon.take_back import UNSAFE, settle_trial, take_back
+from autotuner.daemon.take_back import UNSAFE, settle_canary, take_back
 from autotuner.daemon.triggers import Reason, Rules, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
@@ -70,11 +70,15 @@ class Ticked:
     held: str | None = None
 
     def __str__(self) -> str:
+        waiting = tuple(each.symbol for each in self.skipped)
+        lists = {
+            "rechecked": self.rechecked,
+            "rolled back": self.rolled_back,
+            "failed": self.failed,
+            "waiting": waiting,
+        }
         parts = [f"tuned {', '.join(self.tuned) or 'nothing'}"]
-        parts += [f"rechecked {', '.join(self.rechecked)}"] if self.rechecked else []
-        parts += [f"rolled back {', '.join(self.rolled_back)}"] if self.rolled_back else []
-        parts += [f"failed {', '.join(self.failed)}"] if self.failed else []
-        parts += [f"waiting {', '.join(each.symbol for each in self.skipped)}"] if self.skipped else []
+        parts += [f"{what} {', '.join(symbols)}" for what, symbols in lists.items() if symbols]
         parts += [f"held: {self.held}"] if self.held else []
         parts.append(f"{self.intake.telemetry} windows and {self.intake.quarantines} quarantines taken in")
         return "; ".join(parts)
@@ -99,7 +103,7 @@ class Ticker:
     symbols: Sequence[str]
     quiet: Sequence[Quiet]
     machine: Machine
-    log: Callable[..., None]
+    log: Log
 
     def tick(self) -> Ticked:
         """One round over all symbols. Raises ``StorageError`` when the store fails."""
@@ -123,16 +127,13 @@ class Ticker:
         observed = self._observe(symbol, now)
         if observed is None:
             return None
-        if settle_trial(self.store, observed, now, self.log):
+        if settle_canary(self.store, observed, now, self.log):
             observed = self._observe(symbol, now) or observed
-        unsafe = self._take_back(observed, now)
-        if unsafe:
-            observed = self._observe(symbol, now) or observed
+        observed, unsafe = self._take_back(observed, now)
         rechecked = self._recheck(observed, now)
         if rechecked:
-            observed = self._observe(symbol, now) or observed
-            unsafe = self._take_back(observed, now) or unsafe
-            observed = self._observe(symbol, now) or observed
+            observed, found = self._take_back(self._observe(symbol, now) or observed, now)
+            unsafe = found or unsafe
         due = self._due(observed, unsafe)
         return _Visit(symbol=symbol, due=due, rolled_back=bool(unsafe), rechecked=rechecked)
 
@@ -153,14 +154,16 @@ class Ticker:
             self.log("unreadable", symbol=symbol, reason=str(error))
             return None
 
-    def _take_back(self, observed: Observed, now: datetime) -> tuple[Reason, ...]:
-        """The reasons for which the promotion was taken out of use, none when it stays."""
+    def _take_back(self, observed: Observed, now: datetime) -> tuple[Observed, tuple[Reason, ...]]:
+        """What holds afterwards, and the reasons for which the promotion was taken out of use, none when it stays."""
         found = self._reasons(observed)
-        return found if take_back(self.store, observed, found, now, self.log) else ()
+        if not take_back(self.store, observed, found, now, self.log):
+            return observed, ()
+        return self._observe(observed.symbol, now) or observed, found
 
     def _recheck(self, observed: Observed, now: datetime) -> bool:
-        """Whether the settings were measured on prices they had not seen."""
-        promotion = observed.situation.promotion
+        """Whether the promoted configuration was measured on prices that it had not seen."""
+        promotion = observed.promotion
         if promotion is None or not self._may_recheck(observed, promotion, now):
             return False
         begun = self.machine.now()
@@ -175,19 +178,15 @@ class Ticker:
         return False
 
     def _may_recheck(self, observed: Observed, promotion: Promotion, now: datetime) -> bool:
-        if observed.situation.environment.differences(promotion.environment):
-            return False
-        if observed.unseen_since is None or self._held() is not None:
-            return False
         daemon = self.config.daemon
-        why_not = why_not_recheck(
-            observed.unseen_since,
-            now=now,
-            every=daemon.recheck_every,
-            seconds=RECHECK_SECONDS,
-            left=daemon.budget_seconds_per_day - daemon.run_seconds - self._spent(now),
-        )
-        return why_not is None
+        if not daemon.recheck_every or observed.unseen_since is None:
+            return False
+        if now < observed.unseen_since + daemon.recheck_every or self._held() is not None:
+            return False
+        if observed.environment.differences(promotion.environment):
+            return False
+        # A recheck must leave the day's budget one run: what it finds unsafe is to be tuned.
+        return RECHECK_SECONDS + daemon.run_seconds + self._spent(now) <= daemon.budget_seconds_per_day
 
     def _recheck_arguments(self, promotion: Promotion) -> list[str]:
         data = self.config.of(promotion.symbol).data
@@ -217,8 +216,7 @@ class Ticker:
             if held is not None:
                 self.log("held", symbol=due.symbol, reason=held)
                 return tuned, failed, held
-            result = self._tune_one(due)
-            (tuned if result.document is not None else failed).append(due.symbol)
+            (tuned if self._tune_one(due) else failed).append(due.symbol)
         return tuned, failed, None
 
     def _held(self) -> str | None:
@@ -227,15 +225,16 @@ class Ticker:
         quiet = why_quiet(self.machine.now(), self.quiet)
         return quiet or why_busy(self.machine.load(), os.cpu_count() or 1, self.config.daemon.load_ceiling)
 
-    def _tune_one(self, due: Due) -> Tuned:
+    def _tune_one(self, due: Due) -> bool:
         why = "; ".join(reason.text for reason in due.reasons)
         self.log("tuning", symbol=due.symbol, reason=why)
         result = self.machine.tune(self.arguments(due, why), seconds=due.seconds + SPARE_SECONDS)
         if result.document is None:
             self.log("failed", symbol=due.symbol, reason=result.cause)
-        else:
-            self.log("tuned", symbol=due.symbol, **_outcome(result.document))
-        return result
+            return False
+        promoted, decision = result.document["promoted"], result.document["decision"]
+        self.log("tuned", symbol=due.symbol, promoted=promoted, **decision)
+        return True
 
     def arguments(self, due: Due, why: str) -> list[str]:
         """Options of ``autotune run`` for a symbol that is due."""
@@ -255,11 +254,3 @@ class Ticker:
         daemon = self.config.daemon
         threads = ["--threads", str(daemon.threads)] if daemon.threads else []
         return ["--db", self.store.location, "--device", daemon.device, *threads]
-
-
-def _outcome(document: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "promoted": document["promoted"],
-        "verdict": document["decision"]["verdict"],
-        "reason": document["decision"]["reason"],
-    }
