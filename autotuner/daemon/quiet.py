@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from typing import Any, Protocol
@@ -70,8 +70,7 @@ def parse_quiet(text: str, zone: ZoneInfo) -> QuietWindow:
 
 def why_quiet(now: datetime, windows: Sequence[Quiet]) -> str | None:
     """The window that ``now`` lies in, in a few words, None when measuring is allowed."""
-    holding = next((window for window in windows if window.holds(now)), None)
-    return None if holding is None else f"quiet: {holding}"
+    return next((f"quiet: {window}" for window in windows if window.holds(now)), None)
 
 
 def why_busy(load: float, cpus: int, ceiling: float) -> str | None:
@@ -79,9 +78,8 @@ def why_busy(load: float, cpus: int, ceiling: float) -> str | None:
 
     ``load`` is the load average, ``ceiling`` the share of ``cpus`` from which on it is too much.
     """
-    if load <= ceiling * cpus:
-        return None
-    return f"load {load:.1f} on {cpus} CPUs is above the ceiling of {ceiling:.0%}"
+    too_much = load > ceiling * cpus
+    return f"load {load:.1f} on {cpus} CPUs is above the ceiling of {ceiling:.0%}" if too_much else None
 
 
 def _days(text: str) -> frozenset[int]:
@@ -107,7 +105,7 @@ class ExchangeHours:
         """Whether the exchange is open at ``now``, an aware time; a time beyond the calendar counts as open."""
         import pandas as pd
 
-        with _quiet(), contextlib.suppress(ValueError):
+        with warnings.catch_warnings(action="ignore"), contextlib.suppress(ValueError):
             return bool(self.calendar.is_open_on_minute(pd.Timestamp(now).floor("min"), ignore_breaks=True))
         return True
 
@@ -122,15 +120,7 @@ def exchange_hours(name: str) -> ExchangeHours:
     except ImportError:
         raise UsageError("daemon.calendar needs the extra: pip install 'toto-autotune[calendar]'") from None
     try:
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"):  # it uses what pandas deprecates
             return ExchangeHours(name=name, calendar=exchange_calendars.get_calendar(name))
     except exchange_calendars.errors.InvalidCalendarName:
         raise UsageError(f"daemon.calendar {name!r}: no such exchange; XNYS is New York's") from None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The library uses what pandas deprecates; that is its affair."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
