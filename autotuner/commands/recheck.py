@@ -1,4 +1,4 @@
-"""Measures whether the settings a symbol runs still keep their accuracy limits on the prices as they are now."""
+"""Measures whether what a symbol runs still keeps its accuracy limits on the prices as they are now."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def recheck(
     seconds: float,
     say: Callable[[str], None],
 ) -> Recheck:
-    """Compare the active settings with uncompiled fp32 on today's prices, and store what comes of it.
+    """Compare what is active with uncompiled fp32 on today's prices, and store what comes of it.
 
     Raises ``AutotuneError`` when nothing is promoted for this environment or there is too little time,
     ``SeriesError``, ``CheckpointError`` and ``StorageError``, each with one line.
@@ -68,9 +68,7 @@ def judged(
     Raises ``AutotuneError`` for one that says nothing of them.
     """
     symbol, label = promotion.symbol, promotion.settings.label
-    if (
-        isinstance(outcome, Failed) and outcome.kind != "drift_exceeded"
-    ):  # a full disk is no fault of the settings
+    if isinstance(outcome, Failed) and outcome.kind != "drift_exceeded":  # a full disk is no fault of theirs
         cause = f"{outcome.kind}: {outcome.detail}".rstrip(": ")
         raise AutotuneError(
             f"{symbol}: {label} could not be rechecked: {cause}; try again with more --timeout"

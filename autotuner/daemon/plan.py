@@ -40,14 +40,6 @@ class Due:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetRules:
-    """Device seconds a day, and how long a symbol is left alone after a run."""
-
-    seconds_per_day: float = 3600.0
-    cool_down: timedelta = timedelta(hours=6)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Skipped:
     """A symbol that is due and not tuned now, and why not."""
 
@@ -63,19 +55,19 @@ class Plan:
     skipped: tuple[Skipped, ...] = ()
 
 
-def plan(due: Sequence[Due], *, now: datetime, spent_seconds: float, rules: BudgetRules) -> Plan:
-    """Choose from ``due``; ``spent_seconds`` were measured in the last 24 hours.
+def plan(due: Sequence[Due], *, now: datetime, left_seconds: float, cool_down: timedelta) -> Plan:
+    """Choose from ``due``; ``left_seconds`` is what the day's budget still holds.
 
-    A symbol in its cool-down is left alone whatever the reason, so that nothing flaps, and twice as long after every
-    run that changed nothing: what tuning does not cure is not tried again every few hours. One that would exceed
-    the day's budget waits, and a cheaper one behind it may still be chosen.
+    A symbol is left alone for ``cool_down`` after a run whatever the reason, so that nothing flaps, and twice as
+    long after every run that changed nothing: what tuning does not cure is not tried again every few hours. One
+    that would exceed the day's budget waits, and a cheaper one behind it may still be chosen.
     """
     chosen: list[Due] = []
     skipped: list[Skipped] = []
-    left = rules.seconds_per_day - spent_seconds
+    left = left_seconds
     for each in sorted(due, key=_urgency):
         lasting = all(reason.kind in _LASTING for reason in each.reasons)
-        rest = rules.cool_down * (2 ** min(each.fruitless, _MOST_DOUBLINGS) if lasting else 1)
+        rest = cool_down * (2 ** min(each.fruitless, _MOST_DOUBLINGS) if lasting else 1)
         rests_until = None if each.last_ended is None else each.last_ended + rest
         if rests_until is not None and now < rests_until:
             skipped.append(

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
-from typing import Any, Protocol
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from autotuner.errors import UsageError
@@ -43,12 +43,26 @@ class QuietWindow:
         return f"{self.begin:%H:%M}-{self.end:%H:%M} {days} {self.zone.key}"
 
 
-class Quiet(Protocol):
-    """Anything that says when not to measure, and what it is called."""
+@dataclass(frozen=True, kw_only=True)
+class ExchangeHours:
+    """The hours in which an exchange (``XNYS``) is open, its holidays and half days observed."""
+
+    name: str
+    calendar: Any
 
     def holds(self, now: datetime) -> bool:
-        """Whether ``now``, an aware time, lies in it."""
-        ...
+        """Whether the exchange is open at ``now``, an aware time; a time beyond the calendar counts as open."""
+        import pandas as pd
+
+        with warnings.catch_warnings(action="ignore"), contextlib.suppress(ValueError):
+            return bool(self.calendar.is_open_on_minute(pd.Timestamp(now).floor("min"), ignore_breaks=True))
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.name} is open"
+
+
+Quiet = QuietWindow | ExchangeHours
 
 
 def parse_quiet(text: str, zone: ZoneInfo) -> QuietWindow:
@@ -89,28 +103,8 @@ def _days(text: str) -> frozenset[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         begin, end = DAYS.index(first), DAYS.index(last if dash else first)
-        span = range(begin, end + 1) if begin <= end else (*range(begin, len(DAYS)), *range(end + 1))
-        found.update(span)
+        found.update((begin + day) % len(DAYS) for day in range((end - begin) % len(DAYS) + 1))
     return frozenset(found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExchangeHours:
-    """The hours in which an exchange (``XNYS``) is open, its holidays and half days observed."""
-
-    name: str
-    calendar: Any
-
-    def holds(self, now: datetime) -> bool:
-        """Whether the exchange is open at ``now``, an aware time; a time beyond the calendar counts as open."""
-        import pandas as pd
-
-        with warnings.catch_warnings(action="ignore"), contextlib.suppress(ValueError):
-            return bool(self.calendar.is_open_on_minute(pd.Timestamp(now).floor("min"), ignore_breaks=True))
-        return True
-
-    def __str__(self) -> str:
-        return f"{self.name} is open"
 
 
 def exchange_hours(name: str) -> ExchangeHours:

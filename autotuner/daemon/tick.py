@@ -12,7 +12,7 @@ from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config
 from autotuner.daemon.intake import Intake, Log, stored_notes, take_in
 from autotuner.daemon.measuring_child import Tuned
-from autotuner.daemon.plan import BudgetRules, Due, Plan, Skipped, plan
+from autotuner.daemon.plan import Due, Plan, Skipped, plan
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
 from autotuner.daemon.situation import DAY, Observed, observe
 from autotuner.daemon.take_back import UNSAFE, settle_canary, take_back
@@ -110,7 +110,9 @@ class Ticker:
         intake = take_in(self.store.records, spool_folder(self.store.location), self.log)
         now = self.machine.now()
         visits = [visit for symbol in self.symbols if (visit := self._visit(symbol, now)) is not None]
-        chosen = self._plan([visit.due for visit in visits if visit.due is not None], now)
+        due = [visit.due for visit in visits if visit.due is not None]
+        cool_down = timedelta(hours=self.config.daemon.cool_down_hours)
+        chosen = plan(due, now=now, left_seconds=self._left(now), cool_down=cool_down)
         tuned, failed, held = self._tune(chosen)
         return Ticked(
             intake=intake,
@@ -144,7 +146,7 @@ class Ticker:
         return observed.due(found, seconds=self.config.daemon.run_seconds) if found else None
 
     def _reasons(self, observed: Observed) -> tuple[Reason, ...]:
-        return reasons(observed.situation, Rules(maximum_age=self.config.daemon.maximum_age))
+        return reasons(observed.situation, Rules(maximum_age=timedelta(days=self.config.daemon.max_age_days)))
 
     def _observe(self, symbol: str, now: datetime) -> Observed | None:
         try:
@@ -179,24 +181,22 @@ class Ticker:
 
     def _may_recheck(self, observed: Observed, promotion: Promotion, now: datetime) -> bool:
         daemon = self.config.daemon
-        if not daemon.recheck_every or observed.unseen_since is None:
+        if not daemon.recheck_hours or observed.unseen_since is None:
             return False
-        if now < observed.unseen_since + daemon.recheck_every or self._held() is not None:
+        if now < observed.unseen_since + timedelta(hours=daemon.recheck_hours) or self._held() is not None:
             return False
         if observed.environment.differences(promotion.environment):
             return False
         # A recheck must leave the day's budget one run: what it finds unsafe is to be tuned.
-        return RECHECK_SECONDS + daemon.run_seconds + self._spent(now) <= daemon.budget_seconds_per_day
+        return RECHECK_SECONDS + daemon.run_seconds <= self._left(now)
 
     def _recheck_arguments(self, promotion: Promotion) -> list[str]:
         data = self.config.of(promotion.symbol).data
         options = ["--timeout", str(RECHECK_SECONDS), "--profile", promotion.profile]
         return [promotion.symbol, *self._common(), *options, *(["--data", str(data)] if data else [])]
 
-    def _plan(self, due: Sequence[Due], now: datetime) -> Plan:
-        daemon = self.config.daemon
-        rules = BudgetRules(seconds_per_day=daemon.budget_seconds_per_day, cool_down=daemon.cool_down)
-        return plan(due, now=now, spent_seconds=self._spent(now), rules=rules)
+    def _left(self, now: datetime) -> float:
+        return self.config.daemon.budget_seconds_per_day - self._spent(now)
 
     def _spent(self, now: datetime) -> float:
         """Seconds that runs and rechecks took in the last day."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Callable
@@ -38,12 +39,9 @@ def finalists(study: StudyResult, reference: RuntimeSettings, *, seconds: float)
     certain = min((_score(entry, worst=True) for entry in feasible), default=0.0)
     still_open = [entry for entry in feasible[1:] if _score(entry, worst=False) <= certain]
     possible = (*feasible[:1], *still_open)[:FINALISTS]
-    spent = itertools.accumulate(_launch_seconds(entry) for entry in possible)
-    return [
-        entry.settings
-        for place, (entry, needed) in enumerate(zip(possible, spent, strict=True))
-        if place == 0 or needed <= STAGE1_SHARE * seconds
-    ]
+    spent = list(itertools.accumulate(map(_launch_seconds, possible)))
+    affordable = max(1, bisect.bisect_right(spent, STAGE1_SHARE * seconds))
+    return [entry.settings for entry in possible[:affordable]]
 
 
 def _launch_seconds(entry: Ranked) -> float:
