@@ -95,9 +95,9 @@ class Config(BaseSettings):
 
 def config_path(explicit: Path | None = None) -> Path | None:
     """``explicit``, else ``AUTOTUNE_CONFIG``, else ``autotune.toml`` in this folder, else None."""
-    named = explicit or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
-    if named is not None:
-        return named
+    named = explicit or os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
     here = Path(DEFAULT_NAME)
     return here if here.exists() else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -190,11 +191,10 @@ def _is_read(field: str, place: int, high: int) -> bool:
         return False
     fields = ["*"] * len(_FIELDS)
     fields[place] = field
-    try:
+    with contextlib.suppress(CronSimError):
         CronSim(" ".join(fields), _ANY_DAY)
-    except CronSimError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _quoted(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The daemon: ticks on schedule until it is told to stop, and looks at its files again at every tick."""
+"""The daemon: ticks on schedule until it is told to stop, and reads its files again at every tick."""
 
 from __future__ import annotations
 
@@ -149,15 +149,7 @@ class Daemon:
         machine = ThisMachine(stop=self.stop, nice=daemon.nice, device=daemon.device, quiet=settled.quiet)
         try:
             with Store(self.location) as store:
-                ticker = Ticker(
-                    store=store,
-                    config=settled.config,
-                    symbols=settled.symbols,
-                    quiet=settled.quiet,
-                    machine=machine,
-                    log=self.log,
-                )
-                self.last = ticker.tick()
+                self.last = Ticker(store=store, machine=machine, log=self.log, **vars(settled)).tick()
         except (StorageError, AutotuneError) as error:
             self.healthy = False
             self.log("tick_failed", reason=str(error))

@@ -68,11 +68,10 @@ def plan(due: Sequence[Due], *, now: datetime, left_seconds: float, cool_down: t
     for each in sorted(due, key=_urgency):
         lasting = all(reason.kind in _LASTING for reason in each.reasons)
         rest = cool_down * (2 ** min(each.fruitless, _MOST_DOUBLINGS) if lasting else 1)
-        rests_until = None if each.last_ended is None else each.last_ended + rest
-        if rests_until is not None and now < rests_until:
-            skipped.append(
-                Skipped(symbol=each.symbol, why=f"cools down until {rests_until:%Y-%m-%d %H:%M} UTC")
-            )
+        rests_until = now if each.last_ended is None else each.last_ended + rest
+        if now < rests_until:
+            why = f"cools down until {rests_until:%Y-%m-%d %H:%M} UTC"
+            skipped.append(Skipped(symbol=each.symbol, why=why))
         elif each.seconds > left:
             why = f"the day's budget has {max(0.0, left):.0f} of {each.seconds:.0f} s left"
             skipped.append(Skipped(symbol=each.symbol, why=why))
