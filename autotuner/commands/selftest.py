@@ -109,7 +109,6 @@ def self_test(
     clock: Callable[[], float],
     say: Callable[[str], None],
     rng: np.random.Generator,
-    plan: DuelPlan = DuelPlan(),
     launches: int = LAUNCHES,
     replays: int = REPLAYS,
 ) -> SelfTest:
@@ -117,7 +116,7 @@ def self_test(
 
     Raises ``AutotuneError`` when fewer launches than a duel's came of it.
     """
-    arms, end = equal_arms(reference), clock() + seconds
+    plan, arms, end = DuelPlan(), equal_arms(reference), clock() + seconds
     pairs: list[Pair] = []
     conditions: list[Conditions] = []
     longest = 0.0

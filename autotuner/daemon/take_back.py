@@ -12,20 +12,16 @@ from typing import Literal
 from autotuner.daemon.intake import Log
 from autotuner.daemon.live import live_windows
 from autotuner.daemon.situation import Observed
-from autotuner.daemon.triggers import Kind, LiveWindow, Reason
+from autotuner.daemon.triggers import FEWEST_CALLS, Kind, LiveWindow, Reason
 from autotuner.store import Promotion, Store
 
 Verdict = Literal["wait", "confirm", "roll back"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CanaryRules:
-    """A canary is judged on ``windows`` of each side, of ``fewest_calls`` each; ``slower`` is what is too slow."""
-
-    windows: int = 5
-    fewest_calls: int = 20
-    slower: float = 1.05
-    p99_slower: float = 2.0
+CANARY_WINDOWS = 5
+"""A canary is judged on so many windows of each side, of ``FEWEST_CALLS`` each."""
+_P50_SLOWER, _P99_SLOWER = 1.05, 2.0
+"""Times what it was before: too slow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +32,19 @@ class CanaryVerdict:
     text: str
 
 
-def judge(
-    new: Sequence[LiveWindow], old: Sequence[LiveWindow], rules: CanaryRules = CanaryRules()
-) -> CanaryVerdict:
+def judge(new: Sequence[LiveWindow], old: Sequence[LiveWindow]) -> CanaryVerdict:
     """*roll back* when calls take longer under the canary than before, *confirm* when they do not.
 
     Medians over windows of each window's p50, so that a few bad minutes decide nothing; and of the p99, where
     twice as long is too slow. *wait* until both sides have been seen enough.
     """
-    ours, theirs = ([w for w in side if w.calls >= rules.fewest_calls] for side in (new, old))
-    if min(len(ours), len(theirs)) < rules.windows:
-        seen = f"{len(ours)} and {len(theirs)} of {rules.windows} windows each were seen"
+    ours, theirs = ([w for w in side if w.calls >= FEWEST_CALLS] for side in (new, old))
+    if min(len(ours), len(theirs)) < CANARY_WINDOWS:
+        seen = f"{len(ours)} and {len(theirs)} of {CANARY_WINDOWS} windows each were seen"
         return CanaryVerdict(verdict="wait", text=seen)
     p50, p99 = (_ratio(ours, theirs, name) for name in ("p50_ms", "p99_ms"))
     text = f"p50 {p50:.2f} and p99 {p99:.2f} times that of the configuration before, over {len(ours)} windows"
-    slow = p50 > rules.slower or p99 > rules.p99_slower
+    slow = p50 > _P50_SLOWER or p99 > _P99_SLOWER
     return CanaryVerdict(verdict="roll back" if slow else "confirm", text=text)
 
 

@@ -16,7 +16,7 @@ from autotuner.daemon.plan import Due, Plan, Skipped, plan
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
 from autotuner.daemon.situation import DAY, Observed, observe
 from autotuner.daemon.take_back import UNSAFE, settle_canary, take_back
-from autotuner.daemon.triggers import Reason, Rules, reasons
+from autotuner.daemon.triggers import Reason, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.paths import spool_folder
@@ -146,7 +146,7 @@ class Ticker:
         return observed.due(found, seconds=self.config.daemon.run_seconds) if found else None
 
     def _reasons(self, observed: Observed) -> tuple[Reason, ...]:
-        return reasons(observed.situation, Rules(maximum_age=timedelta(days=self.config.daemon.max_age_days)))
+        return reasons(observed.situation, timedelta(days=self.config.daemon.max_age_days))
 
     def _observe(self, symbol: str, now: datetime) -> Observed | None:
         try:
