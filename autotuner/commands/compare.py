@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from autotuner.device_lock import Say
 from autotuner.measurement.outcome import Outcome
 from autotuner.search.profiles import profile
 from autotuner.store import Store
@@ -63,7 +64,7 @@ def compare(
     return comparisons
 
 
-def _compared(prepared: Prepared, store: Store, *, seconds: float, say: Callable[[str], None]) -> Comparison:
+def _compared(prepared: Prepared, store: Store, *, seconds: float, say: Say) -> Comparison:
     end, subject = time.monotonic() + seconds, prepared.subject
     plan = plan_measuring(prepared, profile=profile("production"))
     asked = {mode: plan.space.canonical(RuntimeSettings(compile_mode=mode)) for mode in COMPILE_MODES}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from autotuner.device_lock import Say
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Outcome
 from autotuner.record_mapping import telemetry_record
@@ -27,7 +27,7 @@ def recheck(
     device: str,
     threads: int | None,
     seconds: float,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Recheck:
     """Compare what is active with uncompiled fp32 on today's prices, and store what comes of it.
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from autotuner.device_lock import Say
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import ArmLaunch, Conditions, Interval
 from autotuner.measurement.runner import Runner
@@ -64,7 +65,7 @@ def self_test_machine(
     seconds: float,
     launches: int,
     seed: int,
-    say: Callable[[str], None],
+    say: Say,
 ) -> dict[str, Any]:
     """Self-test this machine on a symbol's prices; what was found, with its environment, is stored and returned.
 
@@ -107,7 +108,7 @@ def self_test(
     cost: EffectiveCost,
     seconds: float,
     clock: Callable[[], float],
-    say: Callable[[str], None],
+    say: Say,
     rng: np.random.Generator,
     launches: int = LAUNCHES,
     replays: int = REPLAYS,

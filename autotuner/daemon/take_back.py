@@ -16,8 +16,6 @@ from autotuner.daemon.triggers import FEWEST_CALLS, Kind, LiveWindow, Reason
 from autotuner.store import Promotion, Store
 
 Verdict = Literal["wait", "confirm", "roll back"]
-
-
 CANARY_WINDOWS = 5
 """A canary is judged on so many windows of each side, of ``FEWEST_CALLS`` each."""
 _P50_SLOWER, _P99_SLOWER = 1.05, 2.0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from autotuner.device_lock import Say
 from autotuner.measurement.outcome import Measured
 from autotuner.measurement.runner import Runner
 from autotuner.promotion.duel import run_duel
@@ -79,7 +80,7 @@ def duel_of_finalists(
     seconds: float,
     seed: int,
     clock: Callable[[], float],
-    say: Callable[[str], None],
+    say: Say,
 ) -> DuelResult | None:
     """The duel (``promotion.duel.run_duel``) of what the search left open; None when there is nothing to fight."""
     challengers = finalists(study, reference, seconds=seconds)
