@@ -64,7 +64,6 @@ def plan(due: Sequence[Due], *, now: datetime, left_seconds: float, cool_down: t
     """
     chosen: list[Due] = []
     skipped: list[Skipped] = []
-    left = left_seconds
     for each in sorted(due, key=_urgency):
         lasting = all(reason.kind in _LASTING for reason in each.reasons)
         rest = cool_down * (2 ** min(each.fruitless, _MOST_DOUBLINGS) if lasting else 1)
@@ -72,11 +71,11 @@ def plan(due: Sequence[Due], *, now: datetime, left_seconds: float, cool_down: t
         if now < rests_until:
             why = f"cools down until {rests_until:%Y-%m-%d %H:%M} UTC"
             skipped.append(Skipped(symbol=each.symbol, why=why))
-        elif each.seconds > left:
-            why = f"the day's budget has {max(0.0, left):.0f} of {each.seconds:.0f} s left"
+        elif each.seconds > left_seconds:
+            why = f"the day's budget has {max(0.0, left_seconds):.0f} of {each.seconds:.0f} s left"
             skipped.append(Skipped(symbol=each.symbol, why=why))
         else:
-            left -= each.seconds
+            left_seconds -= each.seconds
             chosen.append(each)
     return Plan(chosen=tuple(chosen), skipped=tuple(skipped))
 

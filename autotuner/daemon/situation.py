@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import NamedTuple
 
 from autotuner.daemon.config import SymbolConfig
 from autotuner.daemon.intake import Log, stored_notes
@@ -25,8 +26,7 @@ from toto_core.series import SeriesError, find_series
 DAY = timedelta(days=1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Prices:
+class _Prices(NamedTuple):
     digest: str
     points: int
 
@@ -150,10 +150,7 @@ def _prices(store: Store, symbol: str, config: SymbolConfig) -> tuple[_Prices | 
         measured, present = store.records.series(subject.series_digest), find_series(symbol, config.data)
     except (SeriesError, AutotuneError, NotFound):
         return None, None
-    return (
-        _Prices(digest=measured.digest, points=measured.points),
-        _Prices(digest=present.digest, points=len(present)),
-    )
+    return _Prices(measured.digest, measured.points), _Prices(present.digest, len(present))
 
 
 def _measured_on(store: Store, promotion: Promotion, prices: _Prices | None) -> bool:

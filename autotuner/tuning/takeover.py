@@ -93,14 +93,8 @@ def objection(proven: Proven, outcome: Outcome, judged: Judged) -> str | None:
 
 def shared_study(settings: RuntimeSettings, outcome: Measured, ranked: tuple[Ranked, ...]) -> StudyResult:
     """The one trial of a spot check in the form of a search."""
-    return StudyResult(
-        outcomes={settings: outcome},
-        ranked=ranked,
-        measured=1,
-        failed={},
-        reused=0,
-        ended_because="shared",
-    )
+    known = {settings: outcome}
+    return StudyResult(outcomes=known, ranked=ranked, measured=1, failed={}, reused=0, ended_because="shared")
 
 
 def shared_decision(outcome: Measured, proven: Proven) -> Decision:
