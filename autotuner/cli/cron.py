@@ -22,7 +22,7 @@ from autotuner.daemon.crontab import (
     without_block,
     write_crontab,
 )
-from autotuner.daemon.units import Units, service_unit, timer_units
+from autotuner.daemon.units import service_unit, timer_units
 from autotuner.paths import data_folder
 
 
@@ -148,7 +148,7 @@ def _line(schedule: str, db: str | None) -> str:
     )
 
 
-def _units(kind: str, calendar: str, db: str | None) -> Units:
+def _units(kind: str, calendar: str, db: str | None) -> dict[str, str]:
     from autotuner.daemon.config import config_path
 
     executable, store = find_executable(sys.argv[0]), store_for_cron(db, os.environ)
@@ -159,12 +159,12 @@ def _units(kind: str, calendar: str, db: str | None) -> Units:
     return timer_units(executable=executable, store=store, config=config, calendar=calendar)
 
 
-def _print_units(units: Units, *, as_json: bool) -> None:
+def _print_units(units: dict[str, str], *, as_json: bool) -> None:
     if as_json:
-        print_json({"units": units.files})
+        print_json({"units": units})
         return
-    for name, text in units.files.items():
-        if len(units.files) > 1:
+    for name, text in units.items():
+        if len(units) > 1:
             click.echo(f"# {name}")
         click.echo(text)
 

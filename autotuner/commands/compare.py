@@ -1,13 +1,14 @@
-"""Measures the plain compile modes of symbols side by side: the hand-made comparison, for real."""
+"""Measures every plain compile mode of a symbol beside eager fp32: what one would otherwise compare by hand."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from autotuner.device_lock import Say
 from autotuner.measurement.outcome import Outcome
 from autotuner.search.profiles import profile
 from autotuner.store import Store
@@ -22,7 +23,7 @@ PROFILE = "compare"
 
 @dataclass(frozen=True, kw_only=True)
 class ModeResult:
-    """One compile mode: the settings that were measured for it, the mode it is an alias of, and the outcome."""
+    """One compile mode: the configuration measured for it, the mode that is the same here, and the outcome."""
 
     mode: str
     settings: RuntimeSettings
@@ -63,7 +64,7 @@ def compare(
     return comparisons
 
 
-def _compared(prepared: Prepared, store: Store, *, seconds: float, say: Callable[[str], None]) -> Comparison:
+def _compared(prepared: Prepared, store: Store, *, seconds: float, say: Say) -> Comparison:
     end, subject = time.monotonic() + seconds, prepared.subject
     plan = plan_measuring(prepared, profile=profile("production"))
     asked = {mode: plan.space.canonical(RuntimeSettings(compile_mode=mode)) for mode in COMPILE_MODES}
@@ -84,23 +85,13 @@ def _compared(prepared: Prepared, store: Store, *, seconds: float, say: Callable
         status = "finished"
     finally:
         store.end_run(run_id, status)
-    price_level = float(prepared.series.close[-1])
-    return Comparison(symbol=subject.symbol, price_level=price_level, modes=_by_mode(asked, known))
-
-
-def _by_mode(
-    asked: Mapping[str, RuntimeSettings], known: Mapping[RuntimeSettings, Outcome]
-) -> tuple[ModeResult, ...]:
-    first: dict[RuntimeSettings, str] = {}
-    results = []
-    for mode, settings in asked.items():
-        alias_of = first.setdefault(settings, settings.compile_mode)
-        results.append(
-            ModeResult(
-                mode=mode,
-                settings=settings,
-                alias_of=alias_of if alias_of != mode else None,
-                outcome=known[settings],
-            )
+    modes = tuple(
+        ModeResult(
+            mode=mode,
+            settings=settings,
+            alias_of=None if settings.compile_mode == mode else settings.compile_mode,
+            outcome=known[settings],
         )
-    return tuple(results)
+        for mode, settings in asked.items()
+    )
+    return Comparison(symbol=subject.symbol, price_level=float(prepared.series.close[-1]), modes=modes)

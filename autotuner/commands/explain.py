@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from autotuner.measurement.outcome import Failed, Measured, Outcome
-from autotuner.search.pareto import Point, pareto_front
+from autotuner.search.pareto import pareto_front
 from autotuner.search.profiles import PROFILES, Limits, Profile
-from autotuner.search.scoring import Ranked, break_even_calls, rank
+from autotuner.search.scoring import Ranked, rank
 from autotuner.store import Promotion, Store
-from autotuner.tuning.document import promotion_document
+from autotuner.tuning.document import pay_offs, promotion_document
 from toto_core.settings import RuntimeSettings
 
 Document = dict[str, Any]
@@ -44,7 +44,10 @@ def explanation(promotion: Promotion, outcomes: Outcomes, profile: Profile) -> D
         "second": _second(promotion.settings, ranked),
         "ruled_out": [_ruled_out(entry) for entry in ranked if not entry.judged.feasible],
         "importance": importance(ranked),
-        "pareto": [_point(point) for point in pareto_front(ranked, workload.weights)],
+        "pareto": [
+            dataclasses.asdict(point) | {"settings": point.settings.to_dict()}
+            for point in pareto_front(ranked, workload.weights)
+        ],
         "changes": [
             *_cheaper_processes(promotion, ranked, profile),
             *_other_profiles(promotion, outcomes),
@@ -53,7 +56,7 @@ def explanation(promotion: Promotion, outcomes: Outcomes, profile: Profile) -> D
 
 
 def certificate(promotion: Promotion, outcomes: Outcomes) -> str:
-    """Whether the settings really compiled, in one line, from the compile report that was stored with them."""
+    """Whether what is promoted really compiled, in one line, from the compile report stored with it."""
     measured = outcomes.get(promotion.settings)
     report = promotion.figures.compile_report
     if report is None and isinstance(measured, Measured):
@@ -69,8 +72,8 @@ def certificate(promotion: Promotion, outcomes: Outcomes) -> str:
 def importance(ranked: Sequence[Ranked]) -> dict[str, float]:
     """Share of the variance of log score that each field's values explain alone, largest first.
 
-    The correlation ratio (Fisher 1925) over measured settings: between-group over total sum of squares. Fields
-    that never differed are left out, and so is everything when fewer than four settings have a score.
+    The correlation ratio (Fisher 1925) over what was measured: between-group over total sum of squares. Fields
+    that never differed are left out, and so is everything when fewer than four configurations have a score.
     """
     scored = [(entry.settings, entry.judged.score) for entry in ranked if entry.judged.score]
     if len(scored) < 4:
@@ -104,28 +107,19 @@ def _second(chosen: RuntimeSettings, ranked: Sequence[Ranked]) -> Document | Non
     }
 
 
-def _point(point: Point) -> Document:
-    return dataclasses.asdict(point) | {"settings": point.settings.to_dict()}
-
-
 def _ruled_out(entry: Ranked) -> Document:
     kind = entry.outcome.kind if isinstance(entry.outcome, Failed) else "limit"
     return {"settings": entry.settings.to_dict(), "kind": kind, "reasons": list(entry.judged.reasons)}
 
 
 def _cheaper_processes(promotion: Promotion, ranked: Sequence[Ranked], profile: Profile) -> list[str]:
-    """From how many calls of a process on the fastest settings once running would pay."""
+    """What would pay first if a process made more calls than the workload says."""
     workload = promotion.workload
-    waiting: list[tuple[float, RuntimeSettings]] = []
-    for entry in ranked:
-        if (
-            entry.judged.feasible
-            and isinstance(entry.outcome, Measured)
-            and entry.settings != promotion.settings
-        ):
-            calls = break_even_calls(entry.outcome, workload, profile)
-            if calls is not None and calls > workload.calls_per_process:
-                waiting.append((calls, entry.settings))
+    waiting = [
+        (calls, settings)
+        for settings, _, calls in pay_offs(ranked, workload, profile)
+        if settings != promotion.settings and calls > workload.calls_per_process
+    ]
     if not waiting:
         return []
     calls, settings = min(waiting, key=lambda each: each[0])
@@ -137,14 +131,11 @@ def _cheaper_processes(promotion: Promotion, ranked: Sequence[Ranked], profile: 
 
 def _other_profiles(promotion: Promotion, outcomes: Outcomes) -> list[str]:
     lines = []
-    for profile in PROFILES.values():
-        if profile.name == promotion.profile:
+    for name, profile in PROFILES.items():
+        if name == promotion.profile:
             continue
-        best = _best(rank(outcomes, promotion.workload, profile, Limits()))
-        if best is not None and best != promotion.settings:
-            lines.append(f"profile {profile.name} ranks {best.label} first")
+        ranked = rank(outcomes, promotion.workload, profile, Limits())
+        best = next((entry.settings for entry in ranked if entry.judged.feasible), promotion.settings)
+        if best != promotion.settings:
+            lines.append(f"profile {name} ranks {best.label} first")
     return lines
-
-
-def _best(ranked: Sequence[Ranked]) -> RuntimeSettings | None:
-    return next((entry.settings for entry in ranked if entry.judged.feasible), None)

@@ -1,13 +1,13 @@
-"""Measures whether the settings a symbol runs still keep their accuracy limits on the prices as they are now."""
+"""Measures whether what a symbol runs still keeps its accuracy limits on the prices as they are now."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from autotuner.device_lock import Say
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Outcome
 from autotuner.record_mapping import telemetry_record
@@ -27,9 +27,9 @@ def recheck(
     device: str,
     threads: int | None,
     seconds: float,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Recheck:
-    """Compare the active settings with uncompiled fp32 on today's prices, and store what comes of it.
+    """Compare what is active with uncompiled fp32 on today's prices, and store what comes of it.
 
     Raises ``AutotuneError`` when nothing is promoted for this environment or there is too little time,
     ``SeriesError``, ``CheckpointError`` and ``StorageError``, each with one line.
@@ -68,9 +68,7 @@ def judged(
     Raises ``AutotuneError`` for one that says nothing of them.
     """
     symbol, label = promotion.symbol, promotion.settings.label
-    if (
-        isinstance(outcome, Failed) and outcome.kind != "drift_exceeded"
-    ):  # a full disk is no fault of the settings
+    if isinstance(outcome, Failed) and outcome.kind != "drift_exceeded":  # a full disk is no fault of theirs
         cause = f"{outcome.kind}: {outcome.detail}".rstrip(": ")
         raise AutotuneError(
             f"{symbol}: {label} could not be rechecked: {cause}; try again with more --timeout"

@@ -7,18 +7,14 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from autotuner.measurement.recorded import ReplayTable, seed_table
 from autotuner.measurement.replay import Noise, ReplayRunner
 from autotuner.promotion.decision import Decision, decide
-from autotuner.promotion.duel import run_duel
-from autotuner.promotion.duel_plan import DuelPlan
 from autotuner.search.profiles import Limits, Profile, seed_profile
 from autotuner.search.search import Search, StudyPlan
 from autotuner.search.space import SearchSpace, likely_winners
-from autotuner.tuning.finalists import duel_arm, finalists
-from autotuner.tuning.measuring import MeasuringPlan, effective_cost
+from autotuner.tuning.finalists import duel_of_finalists
+from autotuner.tuning.measuring import MeasuringPlan
 from autotuner.tuning.request import TuneRequest, search_seconds, trial_seconds
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
@@ -69,17 +65,17 @@ def replayed_decision(
         seconds_for_trial=lambda _, left: trial_seconds(left),
     ).run()
     searched = runner.clock()
-    challengers = finalists(study, space.reference, seconds=seconds - searched)
-    result = run_duel(
+    result = duel_of_finalists(
         runner,
-        challengers=[duel_arm(settings, study, profile) for settings in challengers],
-        champion=duel_arm(champion, study, profile) if champion else None,
-        reference=duel_arm(space.reference, study, profile),
-        cost=effective_cost(workload, profile),
+        study,
+        champion=champion,
+        reference=space.reference,
+        workload=workload,
+        profile=profile,
         seconds=seconds - searched,
-        plan=DuelPlan(),
-        rng=np.random.default_rng(seed),
+        seed=seed,
         clock=runner.clock,
+        say=lambda _: None,
     )
     decision = decide(result, champion=champion, reference=space.reference)
     return Replayed(

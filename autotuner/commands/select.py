@@ -68,10 +68,11 @@ def select(store: Store, symbol: str, profile: Profile, *, at: datetime) -> Sele
 def choose(ranked: Sequence[Ranked], champion: Promotion | None, subject: Subject, profile: Profile) -> Pick:
     """The profile's champion when a duel proved it and it keeps the limits still, else the best of ``ranked``.
 
-    ``ranked`` is best first. Search figures only rank: the best of forty equal settings looks 9 % better by
-    luck, so they never overrule a duel. Raises ``AutotuneError`` when nothing keeps the limits.
+    ``ranked`` is best first. Search figures only rank: the best of forty equal configurations looks 9 % better
+    by luck, so they never overrule a duel. Raises ``AutotuneError`` when nothing keeps the limits.
     """
-    if champion and champion.figures.won_a_duel and not _ruled_out(champion.settings, ranked):
+    ruled_out = [entry.settings for entry in ranked if not entry.judged.feasible]
+    if champion and champion.figures.won_a_duel and champion.settings not in ruled_out:
         reason = f"{champion.settings.label} won its duel under {profile.name}, which search figures do not overrule."
         return Pick(settings=champion.settings, figures=champion.figures, reason=reason)
     again = f"measure again with `autotune run --symbol {subject.symbol} --profile {profile.name}`"
@@ -80,18 +81,14 @@ def choose(ranked: Sequence[Ranked], champion: Promotion | None, subject: Subjec
     best = ranked[0]
     if not best.judged.feasible or not isinstance(best.outcome, Measured):
         raise AutotuneError(
-            f"{subject.symbol}: none of {len(ranked)} stored settings keeps the limits of {profile.name}; "
+            f"{subject.symbol}: none of {len(ranked)} stored configurations keeps the limits of {profile.name}; "
             f"{best.settings.label} comes nearest ({'; '.join(best.judged.reasons)}); {again}"
         )
     reason = (
         f"{best.settings.label} scores {best.judged.score:.3f} under {profile.name} (eager fp32 1, lower is better), "
-        f"the best of {len(ranked)} stored settings; the figures are from the search, not from a duel."
+        f"the best of {len(ranked)} stored configurations; the figures are from the search, not from a duel."
     )
     return Pick(settings=best.settings, figures=trial_figures(best.outcome, subject.workload), reason=reason)
-
-
-def _ruled_out(settings: RuntimeSettings, ranked: Sequence[Ranked]) -> bool:
-    return any(entry.settings == settings and not entry.judged.feasible for entry in ranked)
 
 
 def _ranked(store: Store, subject: Subject, profile: Profile) -> Sequence[Ranked]:

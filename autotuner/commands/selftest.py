@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from autotuner.device_lock import Say
 from autotuner.errors import AutotuneError
-from autotuner.measurement.outcome import ArmLaunch, Interval
+from autotuner.measurement.outcome import ArmLaunch, Conditions, Interval
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import ArmBlocks, EffectiveCost, launch_ratio
 from autotuner.promotion.duel_plan import DuelPlan
@@ -64,7 +65,7 @@ def self_test_machine(
     seconds: float,
     launches: int,
     seed: int,
-    say: Callable[[str], None],
+    say: Say,
 ) -> dict[str, Any]:
     """Self-test this machine on a symbol's prices; what was found, with its environment, is stored and returned.
 
@@ -107,9 +108,8 @@ def self_test(
     cost: EffectiveCost,
     seconds: float,
     clock: Callable[[], float],
-    say: Callable[[str], None],
+    say: Say,
     rng: np.random.Generator,
-    plan: DuelPlan | None = None,
     launches: int = LAUNCHES,
     replays: int = REPLAYS,
 ) -> SelfTest:
@@ -117,10 +117,9 @@ def self_test(
 
     Raises ``AutotuneError`` when fewer launches than a duel's came of it.
     """
-    plan = plan or DuelPlan()
-    arms, end = equal_arms(reference), clock() + seconds
+    plan, arms, end = DuelPlan(), equal_arms(reference), clock() + seconds
     pairs: list[Pair] = []
-    blocks = disturbed = 0
+    conditions: list[Conditions] = []
     longest = 0.0
     while len(pairs) < launches and clock() + longest <= end:
         begun = clock()
@@ -129,8 +128,7 @@ def self_test(
         ours, theirs = (launch.arm(arm) for arm in arms)
         if isinstance(ours, ArmLaunch) and isinstance(theirs, ArmLaunch):
             pairs.append((ours.blocks, theirs.blocks))
-            blocks += launch.conditions.blocks
-            disturbed += launch.conditions.disturbed_blocks
+            conditions.append(launch.conditions)
         say(f"launch {len(pairs)} of {launches} of the reference against itself")
     if len(pairs) < plan.stage2_launches:
         raise AutotuneError(
@@ -144,8 +142,8 @@ def self_test(
         false_winner_bound=upper_bound(false, replays),
         smallest_detectable_gain=_smallest_gain(pairs, cost, plan, rng, replays // 4),
         launches=len(pairs),
-        blocks=blocks,
-        disturbed_blocks=disturbed,
+        blocks=sum(each.blocks for each in conditions),
+        disturbed_blocks=sum(each.disturbed_blocks for each in conditions),
     )
 
 
@@ -159,11 +157,10 @@ def upper_bound(failures: int, trials: int, confidence: float = 0.95) -> float:
 def _smallest_gain(
     pairs: Sequence[Pair], cost: EffectiveCost, plan: DuelPlan, rng: np.random.Generator, replays: int
 ) -> float | None:
-    for gain in GAINS:
-        proven = sum(_promotes(pairs, gain, cost, plan, rng) for _ in range(replays))
-        if proven >= POWER * replays:
-            return gain
-    return None
+    def proven(gain: float) -> int:
+        return sum(_promotes(pairs, gain, cost, plan, rng) for _ in range(replays))
+
+    return next((gain for gain in GAINS if proven(gain) >= POWER * replays), None)
 
 
 def _promotes(

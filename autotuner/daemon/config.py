@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -49,21 +48,6 @@ class DaemonConfig(_Section):
     run_seconds: Annotated[float, Field(gt=0)] = 300.0
     max_age_days: Annotated[float, Field(gt=0)] = 7.0
     http: str | None = "127.0.0.1:9478"
-
-    @property
-    def cool_down(self) -> timedelta:
-        """How long a symbol is left alone after a run."""
-        return timedelta(hours=self.cool_down_hours)
-
-    @property
-    def recheck_every(self) -> timedelta:
-        """How long settings are left alone before they are measured on prices they have not seen; zero: for ever."""
-        return timedelta(hours=self.recheck_hours)
-
-    @property
-    def maximum_age(self) -> timedelta:
-        """After how long a symbol is tuned again whatever else."""
-        return timedelta(days=self.max_age_days)
 
 
 class SymbolConfig(_Section):
@@ -111,9 +95,9 @@ class Config(BaseSettings):
 
 def config_path(explicit: Path | None = None) -> Path | None:
     """``explicit``, else ``AUTOTUNE_CONFIG``, else ``autotune.toml`` in this folder, else None."""
-    named = explicit or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
-    if named is not None:
-        return named
+    named = explicit or os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
     here = Path(DEFAULT_NAME)
     return here if here.exists() else None
 
@@ -159,15 +143,10 @@ def _absolute(config: Config, path: Path | None) -> Config:
         return config
     folder = path.absolute().parent
 
-    def resolved(section: SymbolConfig) -> SymbolConfig:
-        paths = {
-            name: folder / getattr(section, name) for name in ("workload", "data") if getattr(section, name)
-        }
-        return section.model_copy(update=paths)
+    def resolved(section: _Section) -> _Section:
+        given = {name: getattr(section, name, None) for name in ("watchlist", "workload", "data")}
+        return section.model_copy(update={name: folder / value for name, value in given.items() if value})
 
-    watchlist = config.daemon.watchlist
-    daemon = config.daemon.model_copy(update={"watchlist": folder / watchlist} if watchlist else {})
     symbols = {name: resolved(section) for name, section in config.symbols.items()}
-    return config.model_copy(
-        update={"daemon": daemon, "defaults": resolved(config.defaults), "symbols": symbols}
-    )
+    changed = {"daemon": resolved(config.daemon), "defaults": resolved(config.defaults), "symbols": symbols}
+    return config.model_copy(update=changed)

@@ -1,14 +1,15 @@
-"""One crontab line of ours in a marked block: made, put in, found and taken out; all else stays as it is."""
+"""The one line of autotune in a crontab, in a marked block: made, put in, found and taken out; all else stays."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +23,11 @@ DEFAULT_SCHEDULE = "17 3 * * *"
 _TASK = "run --all --due"
 _HINT = "# kept by `autotune cron`; what is changed here is lost"
 _NO_NEWLINE = "# the line above this block had no newline at its end"
+_MARK = rf"^[^\S\n]*(?:{re.escape(START)}|{re.escape(END)})[^\S\n]*$"
+_BLOCK = re.compile(
+    rf"^[^\S\n]*{re.escape(START)}[^\S\n]*\n(?:(?!{_MARK}).*\n)*[^\S\n]*{re.escape(END)}[^\S\n]*(?:\n|\Z)",
+    re.MULTILINE,
+)
 _SECONDS = 30.0  # crontab only reads and writes a small file
 
 # name, lowest and highest number: crontab(5)
@@ -87,34 +93,26 @@ def with_block(text: str, block: str) -> str:
 
     Raises ``CrontabError`` when the marks in ``text`` are damaged or lines of others stand between them.
     """
-    lines = _lines(text)
-    blocks = _blocks(lines)
+    blocks = _blocks(text)
     if not blocks:
         return text + block if text.endswith("\n") or not text else f"{text}\n{_noting(block)}"
     first = blocks[0]
-    noted = f"{_NO_NEWLINE}\n" in lines[first.start : first.stop]
-    kept = _noting(block) if noted else block
-    return "".join((*lines[: first.start], kept, *_outside(lines[first.stop :])))
+    kept = _noting(block) if _is_noted(first) else block
+    return f"{text[: first.start()]}{kept}{_BLOCK.sub('', text[first.end() :])}"
 
 
 def without_block(text: str) -> str:
     """The crontab ``text`` as it was before ``with_block``, byte for byte. Raises as that does."""
-    lines = _lines(text)
-    blocks = _blocks(lines)
-    if not blocks:
-        return text
-    rest = "".join(_outside(lines))
-    last = blocks[-1]
-    at_the_end = last.stop == len(lines)
-    if at_the_end and f"{_NO_NEWLINE}\n" in lines[last.start : last.stop]:
+    blocks = _blocks(text)
+    rest = _BLOCK.sub("", text)
+    if blocks and blocks[-1].end() == len(text) and _is_noted(blocks[-1]):
         return rest.removesuffix("\n")
     return rest
 
 
 def installed_lines(text: str) -> tuple[str, ...]:
     """The crontab lines in our block, none when there is no block. Raises as ``with_block`` does."""
-    lines = _lines(text)
-    inside = (line.strip() for block in _blocks(lines) for line in lines[block.start : block.stop])
+    inside = (line.strip() for block in _blocks(text) for line in block[0].split("\n"))
     return tuple(line for line in inside if _acts(line))
 
 
@@ -193,11 +191,10 @@ def _is_read(field: str, place: int, high: int) -> bool:
         return False
     fields = ["*"] * len(_FIELDS)
     fields[place] = field
-    try:
+    with contextlib.suppress(CronSimError):
         CronSim(" ".join(fields), _ANY_DAY)
-    except CronSimError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _quoted(name: str) -> str:
@@ -208,47 +205,36 @@ def _quoted(name: str) -> str:
     return shlex.quote(name).replace("%", r"\%")  # cron ends a command at a bare %
 
 
-def _lines(text: str) -> list[str]:
-    # Not splitlines, which also splits at characters that are part of a line for cron.
-    return [line for line in re.split(r"(?<=\n)", text) if line]
-
-
-def _blocks(lines: list[str]) -> list[range]:
-    blocks, start = [], None
-    for number, line in enumerate(lines):
-        mark = line.strip()
-        if mark == (START if start is not None else END):
-            raise _damaged(number if start is None else start, END if start is not None else START)
-        if mark == START:
-            start = number
-        elif mark == END and start is not None:
-            blocks.append(range(start, number + 1))
-            start = None
-    if start is not None:
-        raise _damaged(start, END)
-    for number in (number for block in blocks for number in block):
-        if _acts(lines[number].strip()) and f" {_TASK}" not in lines[number]:
+def _blocks(text: str) -> list[re.Match[str]]:
+    """Our blocks in a crontab. Raises ``CrontabError`` for a mark without its other, and for lines of others."""
+    blocks = list(_BLOCK.finditer(text))
+    for mark in re.finditer(_MARK, text, re.MULTILINE):
+        if not any(block.start() <= mark.start() < block.end() for block in blocks):
+            missing = END if mark[0].strip() == START else START
             raise CrontabError(
-                f"the crontab's line {number + 1} is not autotune's but stands in its block: move it out "
-                "with crontab -e"
+                f"the crontab's autotune block is damaged: line {_number(text, mark.start())} has no {missing!r} "
+                "to go with it; repair it with crontab -e"
             )
+    for block in blocks:
+        for place, line in enumerate(block[0].split("\n"), start=_number(text, block.start())):
+            if _acts(line.strip()) and f" {_TASK}" not in line:
+                raise CrontabError(
+                    f"the crontab's line {place} is not autotune's but stands in its block: move it out "
+                    "with crontab -e"
+                )
     return blocks
 
 
-def _damaged(number: int, missing: str) -> CrontabError:
-    return CrontabError(
-        f"the crontab's autotune block is damaged: line {number + 1} has no {missing!r} to go with it; "
-        "repair it with crontab -e"
-    )
-
-
-def _outside(lines: list[str]) -> Iterable[str]:
-    inside = {number for block in _blocks(lines) for number in block}
-    return (line for number, line in enumerate(lines) if number not in inside)
+def _number(text: str, place: int) -> int:
+    return text.count("\n", 0, place) + 1
 
 
 def _acts(line: str) -> bool:
     return bool(line) and not line.startswith("#")
+
+
+def _is_noted(block: re.Match[str]) -> bool:
+    return f"\n{_NO_NEWLINE}\n" in block[0]
 
 
 def _noting(block: str) -> str:

@@ -38,7 +38,8 @@ def take_in(records: Repository, spool: Path, log: Log = lambda *_, **__: None) 
     ``StorageError`` when the store fails; what was not stored stays.
     """
     counts: Counter[str] = Counter()
-    for path in _waiting(spool):
+    waiting = sorted(spool.glob("*.json"))  # none where nothing was ever left
+    for path in waiting[:MOST_FILES]:
         try:
             note = _read(path)
         except NoteError as error:
@@ -65,14 +66,6 @@ def stored_notes(records: Iterable[TelemetryRecord], log: Log) -> tuple[Note, ..
                 log, "skipped", (record.symbol, place, reason), symbol=record.symbol, row=place, reason=reason
             )
     return tuple(notes)
-
-
-def _waiting(spool: Path) -> list[Path]:
-    try:
-        found = sorted(path for path in spool.iterdir() if path.suffix == ".json")
-    except OSError:  # nothing was ever left there
-        return []
-    return found[:MOST_FILES]
 
 
 def _read(path: Path) -> Note:

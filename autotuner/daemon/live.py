@@ -1,4 +1,4 @@
-"""What production's notes say of settings: how long calls took, and which requests the workload does not name."""
+"""What production's notes say of a configuration: how long calls took, and which requests are not the workload's."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def notes_of(notes: Sequence[Note], promotion: Promotion, settings: RuntimeSetti
 
 def live_windows(notes: Sequence[Note]) -> list[LiveWindow]:
     """What the windows among ``notes`` say of calls, where there were any."""
-    return [_live(note) for note in notes if isinstance(note, Window) and note.calls]
-
-
-def _live(window: Window) -> LiveWindow:
-    return LiveWindow(
-        calls=window.calls,
-        p50_ms=window.quantile_ms(0.5),
-        p99_ms=window.quantile_ms(0.99),
-        recompiles=window.recompiles,
-        limit_hits=window.limit_hits,
-        eager_calls=window.eager_calls,
-    )
+    return [
+        LiveWindow(
+            calls=note.calls,
+            p50_ms=note.quantile_ms(0.5),
+            p99_ms=note.quantile_ms(0.99),
+            recompiles=note.recompiles,
+            limit_hits=note.limit_hits,
+            eager_calls=note.eager_calls,
+        )
+        for note in notes
+        if isinstance(note, Window) and note.calls
+    ]
 
 
 def shifted(notes: Sequence[Note], workload: Workload) -> str | None:
@@ -47,9 +47,8 @@ def shifted(notes: Sequence[Note], workload: Workload) -> str | None:
         if isinstance(note, Window):
             counts.update(note.shapes)
     total = counts.total()
-    foreign = {shape: calls for shape, calls in counts.items() if shape not in known}
-    if total < _FEWEST_CALLS or sum(foreign.values()) < FOREIGN_SHARE * total:
+    foreign = Counter({shape: calls for shape, calls in counts.items() if shape not in known})
+    if total < _FEWEST_CALLS or foreign.total() < FOREIGN_SHARE * total:
         return None
-    most = max(foreign, key=lambda shape: foreign[shape])
-    name = "/".join(map(str, most))
-    return f"{sum(foreign.values()) / total:.0%} of calls are of other shapes, most of them {name}"
+    name = "/".join(map(str, foreign.most_common(1)[0][0]))
+    return f"{foreign.total() / total:.0%} of calls are of other shapes, most of them {name}"

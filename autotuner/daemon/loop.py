@@ -1,4 +1,4 @@
-"""The daemon: ticks on schedule until it is told to stop, and looks at its files again at every tick."""
+"""The daemon: ticks on schedule until it is told to stop, and reads its files again at every tick."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import platform
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 from autotuner.daemon.config import Config, read_config
+from autotuner.daemon.intake import Log
 from autotuner.daemon.measuring_child import Tuned, run_tuner
 from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
-from autotuner.daemon.schedule import check_schedule, jitter, next_tick, parse_zone
+from autotuner.daemon.schedule import jitter, next_tick, parse_zone
 from autotuner.daemon.tick import Ticked, Ticker
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError, one_line
@@ -47,9 +48,6 @@ def watchdog_seconds() -> float | None:
         return None
 
 
-Log = Callable[..., None]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settled:
     """What the files say, checked: configuration, symbols and quiet windows."""
@@ -63,7 +61,7 @@ def settle(config: Config) -> Settled:
     """Check everything a tick will need. Raises ``UsageError`` with one line."""
     daemon = config.daemon
     zone = parse_zone(daemon.timezone)
-    check_schedule(daemon.schedule)
+    next_tick(daemon.schedule, datetime.now(UTC), zone)
     if daemon.watchlist is not None:
         symbols = read_symbols(daemon.watchlist)
     else:
@@ -112,11 +110,10 @@ class Daemon:
         while not self.stop.is_set():
             self.next_at = self._next(settled.config)
             notify(STATUS=f"next tick {self.next_at:%Y-%m-%d %H:%M:%S} UTC")
-            if self._sleep_until(self.next_at):
-                settled = self._reread(settled)
+            is_time = self._sleep_until(self.next_at)
+            settled = self._reread(settled)
+            if is_time:
                 self._tick(settled)
-            else:
-                settled = self._reread(settled)
         notify(STOPPING="1")
         self.log("stopped")
 
@@ -152,15 +149,7 @@ class Daemon:
         machine = ThisMachine(stop=self.stop, nice=daemon.nice, device=daemon.device, quiet=settled.quiet)
         try:
             with Store(self.location) as store:
-                ticker = Ticker(
-                    store=store,
-                    config=settled.config,
-                    symbols=settled.symbols,
-                    quiet=settled.quiet,
-                    machine=machine,
-                    log=self.log,
-                )
-                self.last = ticker.tick()
+                self.last = Ticker(store=store, machine=machine, log=self.log, **vars(settled)).tick()
         except (StorageError, AutotuneError) as error:
             self.healthy = False
             self.log("tick_failed", reason=str(error))

@@ -5,22 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import get_args
 
 from autotuner.daemon.triggers import Kind, Reason
 
-_RANK: dict[Kind, int] = {
-    "quarantine": 0,
-    "environment": 1,
-    "never tuned": 2,
-    "drift": 3,
-    "recompiles": 4,
-    "latency": 5,
-    "model": 6,
-    "workload": 7,
-    "series": 8,
-    "age": 9,
-}
-"""Between equal losses: what may be unsafe first, what is merely old last."""
+_KINDS: tuple[Kind, ...] = get_args(Kind)
 _LASTING: tuple[Kind, ...] = ("latency", "recompiles", "workload", "series", "age")
 """Reasons that may outlast a run that found nothing better; what is unsafe or new is never put off for them."""
 _MOST_DOUBLINGS = 4
@@ -51,14 +40,6 @@ class Due:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetRules:
-    """Device seconds a day, and how long a symbol is left alone after a run."""
-
-    seconds_per_day: float = 3600.0
-    cool_down: timedelta = timedelta(hours=6)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Skipped:
     """A symbol that is due and not tuned now, and why not."""
 
@@ -74,50 +55,30 @@ class Plan:
     skipped: tuple[Skipped, ...] = ()
 
 
-def plan(due: Sequence[Due], *, now: datetime, spent_seconds: float, rules: BudgetRules) -> Plan:
-    """Choose from ``due``; ``spent_seconds`` were measured in the last 24 hours.
+def plan(due: Sequence[Due], *, now: datetime, left_seconds: float, cool_down: timedelta) -> Plan:
+    """Choose from ``due``; ``left_seconds`` is what the day's budget still holds.
 
-    A symbol in its cool-down is left alone whatever the reason, so that nothing flaps, and twice as long after every
-    run that changed nothing: what tuning does not cure is not tried again every few hours. One that would exceed
-    the day's budget waits, and a cheaper one behind it may still be chosen.
+    A symbol is left alone for ``cool_down`` after a run whatever the reason, so that nothing flaps, and twice as
+    long after every run that changed nothing: what tuning does not cure is not tried again every few hours. One
+    that would exceed the day's budget waits, and a cheaper one behind it may still be chosen.
     """
     chosen: list[Due] = []
     skipped: list[Skipped] = []
-    left = rules.seconds_per_day - spent_seconds
     for each in sorted(due, key=_urgency):
         lasting = all(reason.kind in _LASTING for reason in each.reasons)
-        rest = rules.cool_down * (2 ** min(each.fruitless, _MOST_DOUBLINGS) if lasting else 1)
-        rests_until = None if each.last_ended is None else each.last_ended + rest
-        if rests_until is not None and now < rests_until:
-            skipped.append(
-                Skipped(symbol=each.symbol, why=f"cools down until {rests_until:%Y-%m-%d %H:%M} UTC")
-            )
-        elif each.seconds > left:
-            why = f"the day's budget has {max(0.0, left):.0f} of {each.seconds:.0f} s left"
+        rest = cool_down * (2 ** min(each.fruitless, _MOST_DOUBLINGS) if lasting else 1)
+        rests_until = now if each.last_ended is None else each.last_ended + rest
+        if now < rests_until:
+            why = f"cools down until {rests_until:%Y-%m-%d %H:%M} UTC"
+            skipped.append(Skipped(symbol=each.symbol, why=why))
+        elif each.seconds > left_seconds:
+            why = f"the day's budget has {max(0.0, left_seconds):.0f} of {each.seconds:.0f} s left"
             skipped.append(Skipped(symbol=each.symbol, why=why))
         else:
-            left -= each.seconds
+            left_seconds -= each.seconds
             chosen.append(each)
     return Plan(chosen=tuple(chosen), skipped=tuple(skipped))
 
 
 def _urgency(due: Due) -> tuple[float, int, str]:
-    return -due.expected_loss_ms, min(_RANK[reason.kind] for reason in due.reasons), due.symbol
-
-
-def why_not_recheck(
-    unseen_since: datetime | None, *, now: datetime, every: timedelta, seconds: float, left: float
-) -> str | None:
-    """Why a recheck that may take ``seconds`` is not due, None when it is.
-
-    ``unseen_since`` is when the settings last saw the prices of their day, None when they have seen those that
-    are there now; ``every`` is how long they are then left alone, zero for ever; ``left`` what the day's budget
-    still holds.
-    """
-    if unseen_since is None:
-        return "its settings have seen these prices"
-    if not every:
-        return "rechecks are switched off"
-    if now < unseen_since + every:
-        return f"rechecked or promoted less than {every} ago"
-    return f"the day's budget has {max(0.0, left):.0f} of {seconds:.0f} s left" if seconds > left else None
+    return -due.expected_loss_ms, min(_KINDS.index(reason.kind) for reason in due.reasons), due.symbol

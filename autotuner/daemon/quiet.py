@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
-from typing import Any, Protocol
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from autotuner.errors import UsageError
@@ -43,12 +43,26 @@ class QuietWindow:
         return f"{self.begin:%H:%M}-{self.end:%H:%M} {days} {self.zone.key}"
 
 
-class Quiet(Protocol):
-    """Anything that says when not to measure, and what it is called."""
+@dataclass(frozen=True, kw_only=True)
+class ExchangeHours:
+    """The hours in which an exchange (``XNYS``) is open, its holidays and half days observed."""
+
+    name: str
+    calendar: Any
 
     def holds(self, now: datetime) -> bool:
-        """Whether ``now``, an aware time, lies in it."""
-        ...
+        """Whether the exchange is open at ``now``, an aware time; a time beyond the calendar counts as open."""
+        import pandas as pd
+
+        with warnings.catch_warnings(action="ignore"), contextlib.suppress(ValueError):
+            return bool(self.calendar.is_open_on_minute(pd.Timestamp(now).floor("min"), ignore_breaks=True))
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.name} is open"
+
+
+Quiet = QuietWindow | ExchangeHours
 
 
 def parse_quiet(text: str, zone: ZoneInfo) -> QuietWindow:
@@ -70,8 +84,7 @@ def parse_quiet(text: str, zone: ZoneInfo) -> QuietWindow:
 
 def why_quiet(now: datetime, windows: Sequence[Quiet]) -> str | None:
     """The window that ``now`` lies in, in a few words, None when measuring is allowed."""
-    holding = next((window for window in windows if window.holds(now)), None)
-    return None if holding is None else f"quiet: {holding}"
+    return next((f"quiet: {window}" for window in windows if window.holds(now)), None)
 
 
 def why_busy(load: float, cpus: int, ceiling: float) -> str | None:
@@ -79,9 +92,8 @@ def why_busy(load: float, cpus: int, ceiling: float) -> str | None:
 
     ``load`` is the load average, ``ceiling`` the share of ``cpus`` from which on it is too much.
     """
-    if load <= ceiling * cpus:
-        return None
-    return f"load {load:.1f} on {cpus} CPUs is above the ceiling of {ceiling:.0%}"
+    too_much = load > ceiling * cpus
+    return f"load {load:.1f} on {cpus} CPUs is above the ceiling of {ceiling:.0%}" if too_much else None
 
 
 def _days(text: str) -> frozenset[int]:
@@ -91,28 +103,8 @@ def _days(text: str) -> frozenset[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         begin, end = DAYS.index(first), DAYS.index(last if dash else first)
-        span = range(begin, end + 1) if begin <= end else (*range(begin, len(DAYS)), *range(end + 1))
-        found.update(span)
+        found.update((begin + day) % len(DAYS) for day in range((end - begin) % len(DAYS) + 1))
     return frozenset(found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExchangeHours:
-    """The hours in which an exchange (``XNYS``) is open, its holidays and half days observed."""
-
-    name: str
-    calendar: Any
-
-    def holds(self, now: datetime) -> bool:
-        """Whether the exchange is open at ``now``, an aware time; a time beyond the calendar counts as open."""
-        import pandas as pd
-
-        with _quiet(), contextlib.suppress(ValueError):
-            return bool(self.calendar.is_open_on_minute(pd.Timestamp(now).floor("min"), ignore_breaks=True))
-        return True
-
-    def __str__(self) -> str:
-        return f"{self.name} is open"
 
 
 def exchange_hours(name: str) -> ExchangeHours:
@@ -122,15 +114,7 @@ def exchange_hours(name: str) -> ExchangeHours:
     except ImportError:
         raise UsageError("daemon.calendar needs the extra: pip install 'toto-autotune[calendar]'") from None
     try:
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"):  # it uses what pandas deprecates
             return ExchangeHours(name=name, calendar=exchange_calendars.get_calendar(name))
     except exchange_calendars.errors.InvalidCalendarName:
         raise UsageError(f"daemon.calendar {name!r}: no such exchange; XNYS is New York's") from None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The library uses what pandas deprecates; that is its affair."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

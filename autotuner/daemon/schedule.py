@@ -21,12 +21,6 @@ def parse_zone(name: str) -> ZoneInfo:
         ) from None
 
 
-def check_schedule(text: str) -> str:
-    """``text`` unchanged. Raises ``UsageError`` when it is no cron expression or never comes due."""
-    next_tick(text, datetime(2026, 1, 1, tzinfo=UTC), parse_zone("UTC"))
-    return text
-
-
 def next_tick(schedule: str, after: datetime, zone: ZoneInfo) -> datetime:
     """The first time after ``after`` (aware) that ``schedule`` names in ``zone``, in UTC.
 

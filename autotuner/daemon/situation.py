@@ -4,111 +4,122 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
+from typing import NamedTuple
 
 from autotuner.daemon.config import SymbolConfig
 from autotuner.daemon.intake import Log, stored_notes
 from autotuner.daemon.live import live_windows, notes_of, shifted
 from autotuner.daemon.plan import Due
-from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons
+from autotuner.daemon.triggers import Reason, Situation, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.serving.spool import Note, Quarantine, Recheck
 from autotuner.store import Promotion, Store
 from storage.errors import NotFound
-from storage.records import MEASURED, RunRecord
+from storage.records import MEASURED
 from toto_core.model_files import CheckpointError, digest, locate
 from toto_core.series import SeriesError, find_series
 
 DAY = timedelta(days=1)
 
 
+class _Prices(NamedTuple):
+    digest: str
+    points: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """A symbol's situation, what production calls a day, and when its last run ended.
+    """What the store, production's notes, the prices and the model say of a symbol at one moment.
 
-    ``windows_before`` are those of the settings before, where the promotion is on trial. ``fruitless`` counts the
-    runs since the promotion that changed nothing. ``unseen_since`` is
-    set when prices are there that the settings were neither measured nor rechecked on, to when they were last.
+    ``last_ended`` is when its last run ended. All else is of its active promotion: ``ours`` are the notes of the
+    promoted configuration, ``before`` those of the one before while it is a canary; ``confirmed`` is when runs
+    left it in place. ``measured`` and ``present`` are the prices it was measured on and those there are now.
     """
 
     symbol: str
-    situation: Situation
-    windows_before: Sequence[LiveWindow] = ()
-    calls_per_day: float = 0.0
-    excess_ms: float = 0.0
-    last_ended: datetime | None = None
-    fruitless: int = 0
-    unseen_since: datetime | None = None
+    promotion: Promotion | None
+    environment: Environment
+    now: datetime
+    last_ended: datetime | None
+    ours: Sequence[Note] = ()
+    before: Sequence[Note] = ()
+    confirmed: Sequence[datetime] = ()
+    measured: _Prices | None = None
+    present: _Prices | None = None
+    tried_on_present: bool = False
+    model_changed: str | None = None
+
+    @property
+    def unseen_since(self) -> datetime | None:
+        """When the configuration last saw its day's prices; None when it was measured on those that are there now."""
+        if self.promotion is None or self.tried_on_present or self._rechecks_on_present:
+            return None
+        return max((each.window_start for each in self._rechecks), default=self.promotion.promoted_at)
+
+    @cached_property
+    def situation(self) -> Situation:
+        """The same, as the triggers read it."""
+        if self.promotion is None:
+            return Situation(promotion=None, environment=self.environment, now=self.now)
+        promised_p50_ms, promised_p99_ms = self.promotion.figures.promised_ms
+        return Situation(
+            promotion=self.promotion,
+            environment=self.environment,
+            now=self.now,
+            tuned_at=max(self.confirmed, default=None),
+            promised_p50_ms=promised_p50_ms,
+            promised_p99_ms=promised_p99_ms,
+            model_changed=self.model_changed,
+            workload_shifted=shifted(self.ours, self.promotion.workload),
+            bucket=_power(self.present),
+            promoted_bucket=_power(self.measured),
+            windows=live_windows(self.ours),
+            quarantines=[note.reason for note in self.ours if isinstance(note, Quarantine)],
+            broken=self._rechecks_on_present[-1].broken if self._rechecks_on_present else (),
+        )
 
     def due(self, reasons: tuple[Reason, ...], *, seconds: float) -> Due:
-        """The symbol with its reasons, for the plan."""
+        """The symbol with its reasons, for the plan; a run of it may take ``seconds``."""
+        windows, promised_ms = self.situation.windows, self.situation.promised_p50_ms
+        days = max((self.now - self.promotion.promoted_at) / DAY, 1 / 24) if self.promotion else 1.0
         return Due(
             symbol=self.symbol,
             reasons=reasons,
-            calls_per_day=self.calls_per_day,
-            excess_ms=self.excess_ms,
+            calls_per_day=sum(window.calls for window in windows) / days,
+            excess_ms=windows[-1].p50_ms - promised_ms if windows and promised_ms else 0.0,
             last_ended=self.last_ended,
-            fruitless=self.fruitless,
+            fruitless=len(self.confirmed),
             seconds=seconds,
         )
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Facts:
-    """What the store, the notes and the prices say of a promotion, as it was read.
-
-    ``ours`` are the notes of the promoted settings, ``before`` those of the settings before, where the promotion is
-    on trial; ``confirmed`` is when runs left it in place.
-    """
-
-    promotion: Promotion
-    ours: Sequence[Note]
-    before: Sequence[Note]
-    confirmed: Sequence[datetime]
-    measured: _Prices | None
-    present: _Prices | None
-    tried_on_present: bool
-    model_changed: str | None
-
     @property
-    def windows(self) -> list[LiveWindow]:
-        """What production saw of the promoted settings."""
-        return live_windows(self.ours)
-
-    @property
-    def rechecks(self) -> list[Recheck]:
-        """The rechecks of the promoted settings, oldest first."""
+    def _rechecks(self) -> list[Recheck]:
         return [note for note in self.ours if isinstance(note, Recheck)]
 
     @property
-    def found(self) -> list[Recheck]:
-        """Those that measured something on the prices that are there now."""
+    def _rechecks_on_present(self) -> list[Recheck]:
         digest = None if self.present is None else self.present.digest
-        return [each for each in self.rechecks if each.series_digest == digest and not each.failed]
+        return [each for each in self._rechecks if each.series_digest == digest and not each.failed]
 
 
 def observe(
     store: Store, symbol: str, config: SymbolConfig, *, environment: Environment, now: datetime, log: Log
 ) -> Observed:
-    """Look at everything the triggers ask for. Raises ``StorageError`` and ``AutotuneError`` of the store."""
+    """Read everything the triggers ask for. Raises ``StorageError`` and ``AutotuneError`` of the store."""
     promotion = store.active(symbol, config.profile)
     ended = max((run.finished_at for run in store.records.runs(symbol) if run.finished_at), default=None)
+    known = Observed(symbol=symbol, promotion=promotion, environment=environment, now=now, last_ended=ended)
     if promotion is None:
-        situation = Situation(promotion=None, environment=environment, now=now)
-        return Observed(symbol=symbol, situation=situation, last_ended=ended)
-    facts = _read(store, promotion, config, log)
-    return _observed(facts, _situation(facts, environment, now), ended)
-
-
-def _read(store: Store, promotion: Promotion, config: SymbolConfig, log: Log) -> _Facts:
-    symbol = promotion.symbol
+        return known
     notes = stored_notes(store.records.telemetry(symbol, since=promotion.promoted_at), log)
     canary = promotion.figures.canary
     measured, present = _prices(store, symbol, config)
-    return _Facts(
-        promotion=promotion,
+    return replace(
+        known,
         ours=notes_of(notes, promotion, promotion.settings),
         before=() if canary is None else notes_of(notes, promotion, canary.previous),
         confirmed=confirmations(store, promotion),
@@ -117,51 +128,6 @@ def _read(store: Store, promotion: Promotion, config: SymbolConfig, log: Log) ->
         tried_on_present=_measured_on(store, promotion, present),
         model_changed=_model_changed(store, symbol, promotion),
     )
-
-
-def _situation(facts: _Facts, environment: Environment, now: datetime) -> Situation:
-    promised = facts.promotion.figures.promised_ms
-    return Situation(
-        promotion=facts.promotion,
-        environment=environment,
-        now=now,
-        tuned_at=max(facts.confirmed, default=None),
-        promised_p50_ms=promised[0],
-        promised_p99_ms=promised[1],
-        model_changed=facts.model_changed,
-        workload_shifted=shifted(facts.ours, facts.promotion.workload),
-        bucket=_power(facts.present),
-        promoted_bucket=_power(facts.measured),
-        windows=facts.windows,
-        quarantines=[note.reason for note in facts.ours if isinstance(note, Quarantine)],
-        broken=facts.found[-1].broken if facts.found else (),
-    )
-
-
-def _observed(facts: _Facts, situation: Situation, ended: datetime | None) -> Observed:
-    windows, promotion = situation.windows, facts.promotion
-    days = max((situation.now - promotion.promoted_at) / DAY, 1 / 24)
-    return Observed(
-        symbol=promotion.symbol,
-        situation=situation,
-        windows_before=live_windows(facts.before),
-        calls_per_day=sum(window.calls for window in windows) / days,
-        excess_ms=_excess_ms(windows, situation.promised_p50_ms),
-        last_ended=ended,
-        fruitless=len(facts.confirmed),
-        unseen_since=_unseen_since(facts),
-    )
-
-
-def _excess_ms(windows: Sequence[LiveWindow], promised_ms: float | None) -> float:
-    """What the newest window's median call takes beyond the promise; 0 where nothing was promised."""
-    return max(0.0, windows[-1].p50_ms - promised_ms) if windows and promised_ms else 0.0
-
-
-def _unseen_since(facts: _Facts) -> datetime | None:
-    if facts.found or facts.tried_on_present:
-        return None
-    return facts.rechecks[-1].window_start if facts.rechecks else facts.promotion.promoted_at
 
 
 def _model_changed(store: Store, symbol: str, promotion: Promotion) -> str | None:
@@ -175,12 +141,6 @@ def _model_changed(store: Store, symbol: str, promotion: Promotion) -> str | Non
     return None if now == subject.model_digest else f"weights {subject.model_digest[:8]}, now {now[:8]}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Prices:
-    digest: str
-    points: int
-
-
 def _prices(store: Store, symbol: str, config: SymbolConfig) -> tuple[_Prices | None, _Prices | None]:
     """The prices that the symbol was measured on, and those that are there now; None for what is not known."""
     try:
@@ -190,14 +150,11 @@ def _prices(store: Store, symbol: str, config: SymbolConfig) -> tuple[_Prices | 
         measured, present = store.records.series(subject.series_digest), find_series(symbol, config.data)
     except (SeriesError, AutotuneError, NotFound):
         return None, None
-    return (
-        _Prices(digest=measured.digest, points=measured.points),
-        _Prices(digest=present.digest, points=len(present)),
-    )
+    return _Prices(measured.digest, measured.points), _Prices(present.digest, len(present))
 
 
 def _measured_on(store: Store, promotion: Promotion, prices: _Prices | None) -> bool:
-    """Whether a trial measured the promoted settings on these prices; true of prices that cannot be read."""
+    """Whether a trial measured the promoted configuration on these prices; true of prices that cannot be read."""
     return prices is None or any(
         (record.series_digest, record.settings_key, record.outcome)
         == (prices.digest, promotion.settings.key, MEASURED)
@@ -223,8 +180,7 @@ def why_due(store: Store, symbol: str, *, environment: Environment, now: datetim
     promotion = store.active(symbol)
     tuned_at = None if promotion is None else max(confirmations(store, promotion), default=None)
     situation = Situation(promotion=promotion, environment=environment, now=now, tuned_at=tuned_at)
-    found = reasons(situation)
-    return found[0].text if found else None
+    return next((reason.text for reason in reasons(situation)), None)
 
 
 def confirmations(store: Store, promotion: Promotion) -> tuple[datetime, ...]:
@@ -232,11 +188,13 @@ def confirmations(store: Store, promotion: Promotion) -> tuple[datetime, ...]:
     ledger = store.records.promotions(promotion.symbol)
     rolled_back = (record.rolled_back_at for record in ledger if record.rolled_back_at is not None)
     since = max((promotion.promoted_at, *rolled_back))
-    ended = [run.finished_at for run in store.records.runs(promotion.symbol) if _confirms(run, promotion)]
-    return tuple(at for at in ended if at is not None and at > since)
-
-
-def _confirms(run: RunRecord, promotion: Promotion) -> bool:
-    ours = promotion.profile, promotion.workload.signature, promotion.environment.fingerprint
-    theirs = run.profile, run.workload_signature, run.environment_fingerprint
-    return run.status == "finished" and run.run_id != promotion.run_id and theirs == ours
+    same = promotion.profile, promotion.workload.signature, promotion.environment.fingerprint
+    return tuple(
+        run.finished_at
+        for run in store.records.runs(promotion.symbol)
+        if run.status == "finished"
+        and run.finished_at is not None
+        and run.finished_at > since
+        and run.run_id != promotion.run_id
+        and (run.profile, run.workload_signature, run.environment_fingerprint) == same
+    )

@@ -1,67 +1,60 @@
-"""What a tick confirms or takes back in the ledger: trials that are over, and settings that regressed."""
+"""What a tick confirms or takes back in the ledger: canaries that were seen enough, and what regressed."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from autotuner.daemon.intake import Log
+from autotuner.daemon.live import live_windows
 from autotuner.daemon.situation import Observed
-from autotuner.daemon.triggers import Kind, LiveWindow, Reason
+from autotuner.daemon.triggers import FEWEST_CALLS, Kind, LiveWindow, Reason
 from autotuner.store import Promotion, Store
 
 Verdict = Literal["wait", "confirm", "roll back"]
+CANARY_WINDOWS = 5
+"""A canary is judged on so many windows of each side, of ``FEWEST_CALLS`` each."""
+_P50_SLOWER, _P99_SLOWER = 1.05, 2.0
+"""Times what it was before: too slow."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CanaryRules:
-    """A trial is judged on ``windows`` of each side, of ``fewest_calls`` each; ``slower`` is what is too slow."""
-
-    windows: int = 5
-    fewest_calls: int = 20
-    slower: float = 1.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialVerdict:
+class CanaryVerdict:
     """The verdict and what it rests on, in one line."""
 
     verdict: Verdict
     text: str
 
 
-def judge(
-    new: Sequence[LiveWindow], old: Sequence[LiveWindow], rules: CanaryRules | None = None
-) -> TrialVerdict:
-    """*roll back* when calls take longer under the new settings than before, *confirm* when they do not.
+def judge(new: Sequence[LiveWindow], old: Sequence[LiveWindow]) -> CanaryVerdict:
+    """*roll back* when calls take longer under the canary than before, *confirm* when they do not.
 
     Medians over windows of each window's p50, so that a few bad minutes decide nothing; and of the p99, where
     twice as long is too slow. *wait* until both sides have been seen enough.
     """
-    rules = rules or CanaryRules()
-    ours, theirs = ([w for w in side if w.calls >= rules.fewest_calls] for side in (new, old))
-    if min(len(ours), len(theirs)) < rules.windows:
-        return TrialVerdict(
-            verdict="wait", text=f"{len(ours)} and {len(theirs)} of {rules.windows} windows each were seen"
-        )
-    p50 = _ratio([w.p50_ms for w in ours], [w.p50_ms for w in theirs])
-    p99 = _ratio([w.p99_ms for w in ours], [w.p99_ms for w in theirs])
-    text = f"p50 {p50:.2f} and p99 {p99:.2f} times that of the settings before, over {len(ours)} windows"
-    slow = p50 > rules.slower or p99 > 2.0
-    return TrialVerdict(verdict="roll back" if slow else "confirm", text=text)
+    ours, theirs = ([w for w in side if w.calls >= FEWEST_CALLS] for side in (new, old))
+    if min(len(ours), len(theirs)) < CANARY_WINDOWS:
+        seen = f"{len(ours)} and {len(theirs)} of {CANARY_WINDOWS} windows each were seen"
+        return CanaryVerdict(verdict="wait", text=seen)
+    p50, p99 = (_ratio(ours, theirs, name) for name in ("p50_ms", "p99_ms"))
+    text = f"p50 {p50:.2f} and p99 {p99:.2f} times that of the configuration before, over {len(ours)} windows"
+    slow = p50 > _P50_SLOWER or p99 > _P99_SLOWER
+    return CanaryVerdict(verdict="roll back" if slow else "confirm", text=text)
 
 
-def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    return math.exp(statistics.median(map(math.log, ours)) - statistics.median(map(math.log, theirs)))
+def _ratio(ours: Sequence[LiveWindow], theirs: Sequence[LiveWindow], name: str) -> float:
+    mine, before = (statistics.median(math.log(getattr(w, name)) for w in side) for side in (ours, theirs))
+    return math.exp(mine - before)
 
 
 PROBATION = timedelta(days=1)
-"""How long after its promotion a regression is blamed on the new settings rather than on the world."""
+"""How long after its promotion a regression is blamed on what was promoted rather than on the world."""
 UNSAFE: tuple[Kind, ...] = ("quarantine", "drift")
-"""Triggers that say the settings themselves are unsafe, whenever they were promoted."""
+"""Triggers that say that the configuration itself is unsafe, whenever it was promoted."""
 
 
 def why_roll_back(
@@ -69,54 +62,44 @@ def why_roll_back(
 ) -> str | None:
     """Why ``promotion`` is taken out of use, None when it stays.
 
-    Settings that fail in production, or whose forecasts broke a limit on fresh prices, always go: what is left is
-    the promotion before them, or the safe default.
-    Latency past the promise and recompiles take back what is still on probation and has a predecessor;
-    afterwards they are reasons to tune, because the predecessor is no better known.
+    What fails in production, or breaks an accuracy limit on fresh prices, always goes: what is left is the
+    promotion before it, or the safe default. Latency past the promise and recompiles take back what is still on
+    probation and has a predecessor; afterwards they are reasons to tune, because the predecessor is no better known.
     """
-    for reason in reasons:
-        if reason.kind in UNSAFE:
-            return reason.text
-        on_probation = now - promotion.promoted_at < PROBATION
-        if reason.kind in ("latency", "recompiles") and on_probation and has_previous:
-            return reason.text
-    return None
+    on_probation = has_previous and now - promotion.promoted_at < PROBATION
+    asking: tuple[Kind, ...] = (*UNSAFE, "latency", "recompiles") if on_probation else UNSAFE
+    return next((reason.text for reason in reasons if reason.kind in asking), None)
 
 
-Log = Callable[..., None]
-
-
-def settle_trial(store: Store, observed: Observed, now: datetime, log: Log) -> bool:
+def settle_canary(store: Store, observed: Observed, now: datetime, log: Log) -> bool:
     """Confirm or take back a promotion that only a share of the processes has; whether that was done."""
-    promotion = observed.situation.promotion
+    promotion = observed.promotion
     if promotion is None or promotion.figures.canary is None:
         return False
-    found = judge(observed.situation.windows, observed.windows_before)
+    found = judge(observed.situation.windows, live_windows(observed.before))
     if found.verdict == "wait":
         return False
     log("trial", symbol=observed.symbol, verdict=found.verdict, reason=found.text)
     if found.verdict == "roll back":
         _roll_back(store, promotion, found.text, now)
         return True
-    reason = f"stood its trial in production: {found.text}"
-    store.promote(
-        replace(
-            promotion,
-            figures=replace(promotion.figures, canary=None),
-            verdict="confirmed",
-            reason=reason,
-            promoted_at=now,
-            kind="select",
-            id=None,
-            run_id=None,
-        )
+    confirmed = replace(
+        promotion,
+        figures=replace(promotion.figures, canary=None),
+        verdict="confirmed",
+        reason=f"held as a canary in production: {found.text}",
+        promoted_at=now,
+        kind="select",
+        id=None,
+        run_id=None,
     )
+    store.promote(confirmed)
     return True
 
 
 def take_back(store: Store, observed: Observed, reasons: Sequence[Reason], now: datetime, log: Log) -> bool:
     """Take an unsafe or regressed promotion out of use, if ``reasons`` ask for it; whether that was done."""
-    promotion = observed.situation.promotion
+    promotion = observed.promotion
     if promotion is None or promotion.id is None:
         return False
     why = why_roll_back(promotion, reasons, now=now, has_previous=_has_previous(store, promotion))
@@ -128,7 +111,7 @@ def take_back(store: Store, observed: Observed, reasons: Sequence[Reason], now: 
 
 
 def _roll_back(store: Store, promotion: Promotion, why: str, now: datetime) -> None:
-    # Settings that stood a trial have two lines in the ledger: what is unsafe must not come back by the other one.
+    # A confirmed canary has two lines in the ledger: what is unsafe must not come back by the other one.
     same = True
     while same:
         _, active = store.records.roll_back(

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config
-from autotuner.daemon.intake import Intake, stored_notes, take_in
+from autotuner.daemon.intake import Intake, Log, stored_notes, take_in
 from autotuner.daemon.measuring_child import Tuned
-from autotuner.daemon.plan import BudgetRules, Due, Plan, Skipped, plan, why_not_recheck
+from autotuner.daemon.plan import Due, Plan, Skipped, plan
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
 from autotuner.daemon.situation import DAY, Observed, observe
-from autotuner.daemon.take_back import UNSAFE, settle_trial, take_back
-from autotuner.daemon.triggers import Reason, Rules, reasons
+from autotuner.daemon.take_back import UNSAFE, settle_canary, take_back
+from autotuner.daemon.triggers import Reason, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.paths import spool_folder
@@ -70,11 +70,15 @@ class Ticked:
     held: str | None = None
 
     def __str__(self) -> str:
+        waiting = tuple(each.symbol for each in self.skipped)
+        lists = {
+            "rechecked": self.rechecked,
+            "rolled back": self.rolled_back,
+            "failed": self.failed,
+            "waiting": waiting,
+        }
         parts = [f"tuned {', '.join(self.tuned) or 'nothing'}"]
-        parts += [f"rechecked {', '.join(self.rechecked)}"] if self.rechecked else []
-        parts += [f"rolled back {', '.join(self.rolled_back)}"] if self.rolled_back else []
-        parts += [f"failed {', '.join(self.failed)}"] if self.failed else []
-        parts += [f"waiting {', '.join(each.symbol for each in self.skipped)}"] if self.skipped else []
+        parts += [f"{what} {', '.join(symbols)}" for what, symbols in lists.items() if symbols]
         parts += [f"held: {self.held}"] if self.held else []
         parts.append(f"{self.intake.telemetry} windows and {self.intake.quarantines} quarantines taken in")
         return "; ".join(parts)
@@ -99,14 +103,16 @@ class Ticker:
     symbols: Sequence[str]
     quiet: Sequence[Quiet]
     machine: Machine
-    log: Callable[..., None]
+    log: Log
 
     def tick(self) -> Ticked:
         """One round over all symbols. Raises ``StorageError`` when the store fails."""
         intake = take_in(self.store.records, spool_folder(self.store.location), self.log)
         now = self.machine.now()
         visits = [visit for symbol in self.symbols if (visit := self._visit(symbol, now)) is not None]
-        chosen = self._plan([visit.due for visit in visits if visit.due is not None], now)
+        due = [visit.due for visit in visits if visit.due is not None]
+        cool_down = timedelta(hours=self.config.daemon.cool_down_hours)
+        chosen = plan(due, now=now, left_seconds=self._left(now), cool_down=cool_down)
         tuned, failed, held = self._tune(chosen)
         return Ticked(
             intake=intake,
@@ -123,16 +129,13 @@ class Ticker:
         observed = self._observe(symbol, now)
         if observed is None:
             return None
-        if settle_trial(self.store, observed, now, self.log):
+        if settle_canary(self.store, observed, now, self.log):
             observed = self._observe(symbol, now) or observed
-        unsafe = self._take_back(observed, now)
-        if unsafe:
-            observed = self._observe(symbol, now) or observed
+        observed, unsafe = self._take_back(observed, now)
         rechecked = self._recheck(observed, now)
         if rechecked:
-            observed = self._observe(symbol, now) or observed
-            unsafe = self._take_back(observed, now) or unsafe
-            observed = self._observe(symbol, now) or observed
+            observed, found = self._take_back(self._observe(symbol, now) or observed, now)
+            unsafe = found or unsafe
         due = self._due(observed, unsafe)
         return _Visit(symbol=symbol, due=due, rolled_back=bool(unsafe), rechecked=rechecked)
 
@@ -143,7 +146,7 @@ class Ticker:
         return observed.due(found, seconds=self.config.daemon.run_seconds) if found else None
 
     def _reasons(self, observed: Observed) -> tuple[Reason, ...]:
-        return reasons(observed.situation, Rules(maximum_age=self.config.daemon.maximum_age))
+        return reasons(observed.situation, timedelta(days=self.config.daemon.max_age_days))
 
     def _observe(self, symbol: str, now: datetime) -> Observed | None:
         try:
@@ -153,14 +156,16 @@ class Ticker:
             self.log("unreadable", symbol=symbol, reason=str(error))
             return None
 
-    def _take_back(self, observed: Observed, now: datetime) -> tuple[Reason, ...]:
-        """The reasons for which the promotion was taken out of use, none when it stays."""
+    def _take_back(self, observed: Observed, now: datetime) -> tuple[Observed, tuple[Reason, ...]]:
+        """What holds afterwards, and the reasons for which the promotion was taken out of use, none when it stays."""
         found = self._reasons(observed)
-        return found if take_back(self.store, observed, found, now, self.log) else ()
+        if not take_back(self.store, observed, found, now, self.log):
+            return observed, ()
+        return self._observe(observed.symbol, now) or observed, found
 
     def _recheck(self, observed: Observed, now: datetime) -> bool:
-        """Whether the settings were measured on prices they had not seen."""
-        promotion = observed.situation.promotion
+        """Whether the promoted configuration was measured on prices that it had not seen."""
+        promotion = observed.promotion
         if promotion is None or not self._may_recheck(observed, promotion, now):
             return False
         begun = self.machine.now()
@@ -175,29 +180,23 @@ class Ticker:
         return False
 
     def _may_recheck(self, observed: Observed, promotion: Promotion, now: datetime) -> bool:
-        if observed.situation.environment.differences(promotion.environment):
-            return False
-        if observed.unseen_since is None or self._held() is not None:
-            return False
         daemon = self.config.daemon
-        why_not = why_not_recheck(
-            observed.unseen_since,
-            now=now,
-            every=daemon.recheck_every,
-            seconds=RECHECK_SECONDS,
-            left=daemon.budget_seconds_per_day - daemon.run_seconds - self._spent(now),
-        )
-        return why_not is None
+        if not daemon.recheck_hours or observed.unseen_since is None:
+            return False
+        if now < observed.unseen_since + timedelta(hours=daemon.recheck_hours) or self._held() is not None:
+            return False
+        if observed.environment.differences(promotion.environment):
+            return False
+        # A recheck must leave the day's budget one run: what it finds unsafe is to be tuned.
+        return RECHECK_SECONDS + daemon.run_seconds <= self._left(now)
 
     def _recheck_arguments(self, promotion: Promotion) -> list[str]:
         data = self.config.of(promotion.symbol).data
         options = ["--timeout", str(RECHECK_SECONDS), "--profile", promotion.profile]
         return [promotion.symbol, *self._common(), *options, *(["--data", str(data)] if data else [])]
 
-    def _plan(self, due: Sequence[Due], now: datetime) -> Plan:
-        daemon = self.config.daemon
-        rules = BudgetRules(seconds_per_day=daemon.budget_seconds_per_day, cool_down=daemon.cool_down)
-        return plan(due, now=now, spent_seconds=self._spent(now), rules=rules)
+    def _left(self, now: datetime) -> float:
+        return self.config.daemon.budget_seconds_per_day - self._spent(now)
 
     def _spent(self, now: datetime) -> float:
         """Seconds that runs and rechecks took in the last day."""
@@ -217,8 +216,7 @@ class Ticker:
             if held is not None:
                 self.log("held", symbol=due.symbol, reason=held)
                 return tuned, failed, held
-            result = self._tune_one(due)
-            (tuned if result.document is not None else failed).append(due.symbol)
+            (tuned if self._tune_one(due) else failed).append(due.symbol)
         return tuned, failed, None
 
     def _held(self) -> str | None:
@@ -227,15 +225,16 @@ class Ticker:
         quiet = why_quiet(self.machine.now(), self.quiet)
         return quiet or why_busy(self.machine.load(), os.cpu_count() or 1, self.config.daemon.load_ceiling)
 
-    def _tune_one(self, due: Due) -> Tuned:
+    def _tune_one(self, due: Due) -> bool:
         why = "; ".join(reason.text for reason in due.reasons)
         self.log("tuning", symbol=due.symbol, reason=why)
         result = self.machine.tune(self.arguments(due, why), seconds=due.seconds + SPARE_SECONDS)
         if result.document is None:
             self.log("failed", symbol=due.symbol, reason=result.cause)
-        else:
-            self.log("tuned", symbol=due.symbol, **_outcome(result.document))
-        return result
+            return False
+        promoted, decision = result.document["promoted"], result.document["decision"]
+        self.log("tuned", symbol=due.symbol, promoted=promoted, **decision)
+        return True
 
     def arguments(self, due: Due, why: str) -> list[str]:
         """Options of ``autotune run`` for a symbol that is due."""
@@ -255,11 +254,3 @@ class Ticker:
         daemon = self.config.daemon
         threads = ["--threads", str(daemon.threads)] if daemon.threads else []
         return ["--db", self.store.location, "--device", daemon.device, *threads]
-
-
-def _outcome(document: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "promoted": document["promoted"],
-        "verdict": document["decision"]["verdict"],
-        "reason": document["decision"]["reason"],
-    }

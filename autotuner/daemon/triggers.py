@@ -12,18 +12,26 @@ from autotuner.environment import Environment
 from autotuner.store import Promotion
 
 Kind = Literal[
-    "never tuned",
-    "environment",
     "quarantine",
+    "environment",
+    "never tuned",
+    "drift",
     "recompiles",
     "latency",
-    "drift",
     "model",
-    "series",
     "workload",
+    "series",
     "age",
 ]
+"""Kinds of triggers: what may be unsafe first, what is merely old last."""
 MAXIMUM_AGE = timedelta(days=7)
+FEWEST_CALLS = 20
+"""A window of fewer calls does not count."""
+SLACK, EVIDENCE, MOST_OF_ONE = 1.10, 0.6, 0.2
+"""Latency has shifted when the windows' excess over ``SLACK`` times the promise sums to ``EVIDENCE``, in logarithms.
+
+One window adds ``MOST_OF_ONE`` at most, so that no single bad minute is a shift: a CUSUM (Page 1954), bounded.
+"""
 _ROUNDING = 1e-9
 
 
@@ -49,7 +57,7 @@ class LiveWindow:
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """Everything the triggers look at; None and empty for what is not known.
+    """Everything the triggers read; None and empty for what is not known.
 
     ``tuned_at`` is when a run last confirmed the promotion by finding nothing better.
     ``promised_p50_ms`` and ``promised_p99_ms`` are the upper ends of what was promoted. ``model_changed`` and
@@ -74,124 +82,92 @@ class Situation:
     broken: Sequence[str] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rules:
-    """From when on something is a reason.
-
-    A window counts from ``fewest_calls`` on. Latency has shifted when the windows' excess over ``slack`` times
-    the promise sums to ``evidence`` on the log scale; one window adds ``most_of_one`` at most, so that no
-    single bad minute is a shift (a CUSUM, Page 1954, with bounded steps).
-    """
-
-    maximum_age: timedelta = MAXIMUM_AGE
-    fewest_calls: int = 20
-    slack: float = 1.10
-    evidence: float = 0.6
-    most_of_one: float = 0.2
-
-
-def reasons(situation: Situation, rules: Rules = Rules()) -> tuple[Reason, ...]:
+def reasons(situation: Situation, maximum_age: timedelta = MAXIMUM_AGE) -> tuple[Reason, ...]:
     """Every reason to tune, the most pressing first; none when the symbol may stay as it is."""
     if situation.promotion is None:
         return (Reason(kind="never tuned", text="never tuned"),)
-    found = (check(situation, rules) for check in _CHECKS)
-    return tuple(reason for reason in found if reason is not None)
+    texts = {kind: check(situation) for kind, check in _CHECKS.items()}
+    texts["age"] = _age(situation.now, situation.promotion, situation.tuned_at, maximum_age)
+    return tuple(Reason(kind=kind, text=text) for kind, text in texts.items() if text is not None)
 
 
-def shifted(ratios: Sequence[float], rules: Rules) -> bool:
+def shifted(ratios: Sequence[float]) -> bool:
     """Whether ``ratios`` (live over promised, oldest first) amount to a shift that still lasts."""
     total = 0.0
     for ratio in ratios:
-        excess = math.log(ratio / rules.slack) if ratio > 0 else 0.0
+        excess = math.log(ratio / SLACK) if ratio > 0 else 0.0
         # Bounded above as well: what has passed is forgotten within as many windows as it took to be seen.
-        total = min(rules.evidence, max(0.0, total + min(rules.most_of_one, excess)))
-    return total >= rules.evidence - _ROUNDING
+        total = min(EVIDENCE, max(0.0, total + min(MOST_OF_ONE, excess)))
+    return total >= EVIDENCE - _ROUNDING
 
 
-def _environment(situation: Situation, _: Rules) -> Reason | None:
+def _environment(situation: Situation) -> str | None:
     if situation.promotion is None:
         return None
     differences = situation.environment.differences(situation.promotion.environment)
-    if not differences:
-        return None
-    return Reason(kind="environment", text=f"the environment changed ({'; '.join(differences)})")
+    return f"the environment changed ({'; '.join(differences)})" if differences else None
 
 
-def _quarantine(situation: Situation, _: Rules) -> Reason | None:
-    if not situation.quarantines:
-        return None
-    text = (
-        f"its settings failed in production {len(situation.quarantines)} times: {situation.quarantines[-1]}"
-    )
-    return Reason(kind="quarantine", text=text)
+def _quarantine(situation: Situation) -> str | None:
+    found = situation.quarantines
+    return f"its settings failed in production {len(found)} times: {found[-1]}" if found else None
 
 
-def _recompiles(situation: Situation, _: Rules) -> Reason | None:
+def _recompiles(situation: Situation) -> str | None:
     hits = sum(window.limit_hits for window in situation.windows)
     recompiles = sum(window.recompiles for window in situation.windows)
     eager = sum(window.eager_calls for window in situation.windows)
     if not (hits or recompiles or eager):
         return None
-    text = f"production saw {recompiles} recompiles, {hits} limit hits and {eager} eager calls"
-    return Reason(kind="recompiles", text=text)
+    return f"production saw {recompiles} recompiles, {hits} limit hits and {eager} eager calls"
 
 
-def _latency(situation: Situation, rules: Rules) -> Reason | None:
-    counted = [window for window in situation.windows if window.calls >= rules.fewest_calls]
+def _latency(situation: Situation) -> str | None:
+    counted = [window for window in situation.windows if window.calls >= FEWEST_CALLS]
     for name, promised, seen in (
         ("p50", situation.promised_p50_ms, [window.p50_ms for window in counted]),
         ("p99", situation.promised_p99_ms, [window.p99_ms for window in counted]),
     ):
-        if promised is None or not promised > 0:
-            continue
-        if shifted([each / promised for each in seen], rules):
-            text = f"live {name} of {seen[-1]:.3g} ms is past the promised {promised:.3g} ms"
-            return Reason(kind="latency", text=text)
+        if promised and promised > 0 and shifted([each / promised for each in seen]):
+            return f"live {name} of {seen[-1]:.3g} ms is past the promised {promised:.3g} ms"
     return None
 
 
-def _drift(situation: Situation, _: Rules) -> Reason | None:
-    if not situation.broken:
-        return None
-    return Reason(kind="drift", text=f"on fresh prices: {'; '.join(situation.broken)}")
+def _drift(situation: Situation) -> str | None:
+    return f"on fresh prices: {'; '.join(situation.broken)}" if situation.broken else None
 
 
-def _model(situation: Situation, _: Rules) -> Reason | None:
-    if situation.model_changed is None:
-        return None
-    return Reason(kind="model", text=f"the model changed ({situation.model_changed})")
+def _model(situation: Situation) -> str | None:
+    changed = situation.model_changed
+    return None if changed is None else f"the model changed ({changed})"
 
 
-def _series(situation: Situation, _: Rules) -> Reason | None:
+def _series(situation: Situation) -> str | None:
     before, now = situation.promoted_bucket, situation.bucket
     if before is None or now is None or now <= before:
         return None
-    return Reason(kind="series", text=f"the series grew past {now:,} points (from {before:,})")
+    return f"the series grew past {now:,} points (from {before:,})"
 
 
-def _workload(situation: Situation, _: Rules) -> Reason | None:
-    if situation.workload_shifted is None:
-        return None
-    return Reason(kind="workload", text=f"the workload shifted ({situation.workload_shifted})")
+def _workload(situation: Situation) -> str | None:
+    shift = situation.workload_shifted
+    return None if shift is None else f"the workload shifted ({shift})"
 
 
-def _age(situation: Situation, rules: Rules) -> Reason | None:
-    if situation.promotion is None:
-        return None
-    age = situation.now - max(
-        situation.promotion.promoted_at, situation.tuned_at or situation.promotion.promoted_at
-    )
-    return Reason(kind="age", text=f"last tuned {age.days} days ago") if age >= rules.maximum_age else None
+def _age(
+    now: datetime, promotion: Promotion, tuned_at: datetime | None, maximum_age: timedelta
+) -> str | None:
+    age = now - max(promotion.promoted_at, tuned_at or promotion.promoted_at)
+    return f"last tuned {age.days} days ago" if age >= maximum_age else None
 
 
-_CHECKS: tuple[Callable[[Situation, Rules], Reason | None], ...] = (
-    _environment,
-    _quarantine,
-    _recompiles,
-    _latency,
-    _drift,
-    _model,
-    _series,
-    _workload,
-    _age,
-)
+_CHECKS: dict[Kind, Callable[[Situation], str | None]] = {
+    "environment": _environment,
+    "quarantine": _quarantine,
+    "recompiles": _recompiles,
+    "latency": _latency,
+    "drift": _drift,
+    "model": _model,
+    "series": _series,
+    "workload": _workload,
+}

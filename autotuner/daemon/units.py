@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.errors import UsageError
 
 _HARDENING = """\
+TimeoutStopSec=15
 NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectSystem=full
@@ -17,68 +17,64 @@ RestrictSUIDSGID=yes
 UMask=0077
 Nice=10
 """
+_SERVICE = """\
+[Unit]
+Description=autotune: keeps the fastest safe settings of Toto forecasts
+Documentation=man:systemd.service(5)
+After=network.target
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+RestartSec=30
+WatchdogSec=120
+{hardening}
+[Install]
+WantedBy=default.target
+"""
+_TICK = """\
+[Unit]
+Description=autotune: one tick
+
+[Service]
+Type=oneshot
+ExecStart={command}
+{hardening}"""
+_TIMER = """\
+[Unit]
+Description=autotune: ticks
+
+[Timer]
+OnCalendar={calendar}
+RandomizedDelaySec=60
+Persistent=no
+
+[Install]
+WantedBy=timers.target
+"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Units:
-    """File name to text."""
-
-    files: dict[str, str]
-
-
-def service_unit(*, executable: Path, store: str | None, config: Path | None) -> Units:
-    """``autotune.service``: the daemon, started at boot, watched, restarted when it fails."""
-    return Units(
-        files={
-            "autotune.service": (
-                "[Unit]\n"
-                "Description=autotune: keeps the fastest safe settings of Toto forecasts\n"
-                "Documentation=man:systemd.service(5)\n"
-                "After=network.target\n\n"
-                "[Service]\n"
-                "Type=notify\n"
-                "NotifyAccess=main\n"
-                f"ExecStart={_command(executable, 'daemon', store, config)}\n"
-                "ExecReload=/bin/kill -HUP $MAINPID\n"
-                "Restart=on-failure\n"
-                "RestartSec=30\n"
-                "WatchdogSec=120\n"
-                "TimeoutStopSec=15\n"
-                f"{_HARDENING}\n"
-                "[Install]\n"
-                "WantedBy=default.target\n"
-            )
-        }
-    )
+def service_unit(*, executable: Path, store: str | None, config: Path | None) -> dict[str, str]:
+    """``autotune.service``, its name to its text: the daemon, started at boot, watched, restarted when it fails."""
+    command = _command(executable, "daemon", store, config)
+    return {"autotune.service": _SERVICE.format(command=command, hardening=_HARDENING)}
 
 
-def timer_units(*, executable: Path, store: str | None, config: Path | None, calendar: str) -> Units:
-    """``autotune-tick.service`` and ``autotune-tick.timer``: one tick on ``calendar`` (systemd.time(7))."""
+def timer_units(*, executable: Path, store: str | None, config: Path | None, calendar: str) -> dict[str, str]:
+    """``autotune-tick.service`` and ``autotune-tick.timer``: one tick on ``calendar`` (systemd.time(7)).
+
+    Raises ``UsageError`` for a calendar that is not one line.
+    """
     if any(not character.isprintable() for character in calendar) or not calendar.strip():
         raise UsageError(f"calendar {calendar!a}: must be one line, such as '*-*-* 03:17:00'")
-    return Units(
-        files={
-            "autotune-tick.service": (
-                "[Unit]\n"
-                "Description=autotune: one tick\n\n"
-                "[Service]\n"
-                "Type=oneshot\n"
-                f"ExecStart={_command(executable, 'daemon --once', store, config)}\n"
-                "TimeoutStopSec=15\n"
-                f"{_HARDENING}"
-            ),
-            "autotune-tick.timer": (
-                "[Unit]\n"
-                "Description=autotune: ticks\n\n"
-                "[Timer]\n"
-                f"OnCalendar={calendar.strip()}\n"
-                "RandomizedDelaySec=60\n"
-                "Persistent=no\n\n"
-                "[Install]\n"
-                "WantedBy=timers.target\n"
-            ),
-        }
-    )
+    command = _command(executable, "daemon --once", store, config)
+    return {
+        "autotune-tick.service": _TICK.format(command=command, hardening=_HARDENING),
+        "autotune-tick.timer": _TIMER.format(calendar=calendar.strip()),
+    }
 
 
 def _command(executable: Path, words: str, store: str | None, config: Path | None) -> str:

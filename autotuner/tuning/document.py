@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from autotuner.figures import Figures
 from autotuner.measurement.outcome import Measured
 from autotuner.promotion.decision import Decision
 from autotuner.search.profiles import Profile
-from autotuner.search.scoring import break_even_calls
+from autotuner.search.scoring import Ranked, break_even_calls
 from autotuner.search.search import StudyResult
 from autotuner.store import Promotion
+from autotuner.tuning.request import TuneRequest
 from autotuner.workload import Workload
+from toto_core.settings import RuntimeSettings
 
 
-def fastest_once_running(study: StudyResult, workload: Workload, profile: Profile) -> dict[str, Any] | None:
-    """The feasible settings with the least time a request once started, and from how many calls they pay.
-
-    None when nothing beats the reference once running. Search figures: they rank and promise nothing.
-    """
+def pay_offs(
+    ranked: Iterable[Ranked], workload: Workload, profile: Profile
+) -> list[tuple[RuntimeSettings, Measured, float]]:
+    """What keeps its limits and beats the reference once running, and from how many calls of a process it pays."""
     found = []
-    for entry in study.ranked:
+    for entry in ranked:
         if entry.judged.feasible and isinstance(entry.outcome, Measured):
             calls = break_even_calls(entry.outcome, workload, profile)
             if calls is not None:
-                found.append((entry, entry.outcome, calls))
+                found.append((entry.settings, entry.outcome, calls))
+    return found
+
+
+def fastest_once_running(study: StudyResult, workload: Workload, profile: Profile) -> dict[str, Any] | None:
+    """What keeps its limits with the least time a request once started, and from how many calls it pays.
+
+    None when nothing beats the reference once running. Search figures: they rank and promise nothing.
+    """
+    found = pay_offs(study.ranked, workload, profile)
     if not found:
         return None
-    entry, measured, calls = max(found, key=lambda each: each[1].ratio.low)
+    settings, measured, calls = max(found, key=lambda each: each[1].ratio.low)
     return {
-        "settings": entry.settings.to_dict(),
+        "settings": settings.to_dict(),
         "ratio": dataclasses.asdict(measured.ratio),
         "start_ms": measured.start_ms,
         "break_even_calls": round(calls),
@@ -40,9 +50,7 @@ def fastest_once_running(study: StudyResult, workload: Workload, profile: Profil
 
 def run_document(
     *,
-    symbol: str,
-    profile: Profile,
-    workload: Workload,
+    request: TuneRequest,
     decision: Decision,
     figures: Figures,
     study: StudyResult,
@@ -51,18 +59,13 @@ def run_document(
     selftest: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything a run came to, in plain values; the fields are documented in the README."""
-    failed = dict(study.failed)
+    profile, workload = request.profile, request.workload
     return {
-        "symbol": symbol,
-        "profile": profile.name,
-        "model": workload.model,
-        "workload": workload.to_dict() | {"signature": workload.signature},
-        "settings": decision.settings.to_dict(),
-        **figures.to_dict(),
+        **_what_runs(request.symbol, profile.name, workload, decision.settings, figures),
         "trials": {
             "total": study.total,
             "measured": study.measured,
-            "failed": failed,
+            "failed": dict(study.failed),
             "reused": study.reused,
             "distinct_keys": distinct_keys,
             "ended_because": study.ended_because,
@@ -78,15 +81,25 @@ def run_document(
 def promotion_document(promotion: Promotion, *, source: str) -> dict[str, Any]:
     """A stored promotion in the same form, with ``source`` and ``since``."""
     return {
-        "symbol": promotion.symbol,
-        "profile": promotion.profile,
-        "model": promotion.workload.model,
-        "workload": promotion.workload.to_dict() | {"signature": promotion.workload.signature},
-        "settings": promotion.settings.to_dict(),
-        **promotion.figures.to_dict(),
+        **_what_runs(
+            promotion.symbol, promotion.profile, promotion.workload, promotion.settings, promotion.figures
+        ),
         "decision": {"verdict": promotion.verdict, "reason": promotion.reason},
         "promoted": promotion.rolled_back_at is None,
         "run_id": promotion.run_id,
         "source": source,
         "since": promotion.promoted_at.isoformat(),
+    }
+
+
+def _what_runs(
+    symbol: str, profile: str, workload: Workload, settings: RuntimeSettings, figures: Figures
+) -> dict[str, Any]:
+    return {
+        "symbol": symbol,
+        "profile": profile,
+        "model": workload.model,
+        "workload": workload.to_dict() | {"signature": workload.signature},
+        "settings": settings.to_dict(),
+        **figures.to_dict(),
     }

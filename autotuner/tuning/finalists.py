@@ -1,15 +1,25 @@
-"""Who goes from the search into the duel, and what is known of them there."""
+"""Finalists: what goes from the search into the duel, and that duel."""
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
+from collections.abc import Callable
 
+import numpy as np
+
+from autotuner.device_lock import Say
 from autotuner.measurement.outcome import Measured
-from autotuner.promotion.duel_plan import DuelArm
+from autotuner.measurement.runner import Runner
+from autotuner.promotion.duel import run_duel
+from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult
 from autotuner.promotion.stage_one import STAGE1_SHARE
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import Ranked, drift_factor
 from autotuner.search.search import StudyResult
+from autotuner.tuning.measuring import effective_cost
+from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
 FINALISTS = 5
@@ -21,23 +31,23 @@ PROCESS_START_SECONDS = 6.0
 
 
 def finalists(study: StudyResult, reference: RuntimeSettings, *, seconds: float) -> list[RuntimeSettings]:
-    """Settings within their limits whose trials leave open that they are the best, best first.
+    """What keeps its limits and, for all its trial says, may be the best, best first.
 
     As many as the duel's first stage has time to start. A trial is one launch, so its ranking alone is luck
-    between settings whose intervals meet.
+    between configurations whose intervals meet.
     """
     feasible = [entry for entry in study.ranked if entry.judged.feasible and entry.settings != reference]
     certain = min((_score(entry, worst=True) for entry in feasible), default=0.0)
     still_open = [entry for entry in feasible[1:] if _score(entry, worst=False) <= certain]
-    challengers = [entry.settings for entry in (*feasible[:1], *still_open)][:FINALISTS]
-    spent = 0.0
-    for count, settings in enumerate(challengers):
-        measured = study.outcomes[settings]
-        start_ms = measured.start_ms if isinstance(measured, Measured) else 0.0
-        spent += LAUNCHES * (PROCESS_START_SECONDS + start_ms / 1000.0)
-        if count and spent > STAGE1_SHARE * seconds:
-            return challengers[:count]
-    return challengers
+    possible = (*feasible[:1], *still_open)[:FINALISTS]
+    spent = list(itertools.accumulate(map(_launch_seconds, possible)))
+    affordable = max(1, bisect.bisect_right(spent, STAGE1_SHARE * seconds))
+    return [entry.settings for entry in possible[:affordable]]
+
+
+def _launch_seconds(entry: Ranked) -> float:
+    start_ms = entry.outcome.start_ms if isinstance(entry.outcome, Measured) else 0.0
+    return LAUNCHES * (PROCESS_START_SECONDS + start_ms / 1000.0)
 
 
 def _score(entry: Ranked, *, worst: bool) -> float:
@@ -53,16 +63,46 @@ def why_unfit(champion: RuntimeSettings, study: StudyResult) -> str | None:
 
     Who breaks a limit on today's prices cannot stay because nothing is proven faster.
     """
-    broken = [
-        "; ".join(entry.judged.reasons)
-        for entry in study.ranked
-        if entry.settings == champion and isinstance(entry.outcome, Measured) and not entry.judged.feasible
-    ]
-    return broken[0] if broken else None
+    for entry in study.ranked:
+        if entry.settings == champion and isinstance(entry.outcome, Measured) and not entry.judged.feasible:
+            return "; ".join(entry.judged.reasons)
+    return None
 
 
-def duel_arm(settings: RuntimeSettings, study: StudyResult, profile: Profile) -> DuelArm:
-    """Settings with the start and the drift that the search measured."""
+def duel_of_finalists(
+    runner: Runner,
+    study: StudyResult,
+    *,
+    champion: RuntimeSettings | None,
+    reference: RuntimeSettings,
+    workload: Workload,
+    profile: Profile,
+    seconds: float,
+    seed: int,
+    clock: Callable[[], float],
+    say: Say,
+) -> DuelResult | None:
+    """The duel (``promotion.duel.run_duel``) of what the search left open; None when there is nothing to fight."""
+    challengers = finalists(study, reference, seconds=seconds)
+    if not challengers:
+        return None
+    say(f"duel: {', '.join(settings.label for settings in challengers)}")
+    return run_duel(
+        runner,
+        challengers=[_arm(settings, study, profile) for settings in challengers],
+        champion=_arm(champion, study, profile) if champion else None,
+        reference=_arm(reference, study, profile),
+        cost=effective_cost(workload, profile),
+        seconds=seconds,
+        plan=DuelPlan(),
+        rng=np.random.default_rng(seed),
+        clock=clock,
+        on_progress=say,
+    )
+
+
+def _arm(settings: RuntimeSettings, study: StudyResult, profile: Profile) -> DuelArm:
+    """A configuration with the start and the drift that the search measured."""
     measured = study.outcomes.get(settings)
     if not isinstance(measured, Measured):
         return DuelArm(settings=settings)

@@ -60,8 +60,8 @@ class MeasuringPlan:
     """A search space and how to get a runner over it; ``make_runner`` is given who hears what the runner does.
 
     ``device`` is what measuring needs for itself, None where answers are recorded and nothing is measured.
-    ``hand_over`` gives production what compiling promoted settings left on disk, and says where that is;
-    ``holds`` whether an earlier trial of some settings left anything there.
+    ``hand_over`` gives production what compiling a promoted configuration left on disk, and says where that is;
+    ``holds`` whether an earlier trial of a configuration left anything there.
     """
 
     space: SearchSpace

@@ -32,11 +32,11 @@ class Listener(Protocol):
 class TuneRequest:
     """What one run is asked to do; ``seconds`` covers everything, the duel included.
 
-    ``because`` says why it is tuned again, and goes into the ledger with the kinds of the daemon's
-    ``triggers``; a share ``canary`` above 0 puts what replaces a champion on trial in that share of the
-    processes. ``threads`` is the most CPU threads of a process, None for all CPUs but one. ``reuse`` takes up
-    what is known of the symbol, ``share`` what another symbol proved; the search ends early when the chance
-    of something better falls below ``chance``.
+    ``because`` says why it is tuned again, and goes into the ledger with the kinds of the daemon's ``triggers``;
+    above 0, what replaces a champion is first a ``canary`` in that share of the processes. ``threads`` is the
+    most CPU threads of a process, None for all CPUs but one. ``reuse`` takes up what is known of the symbol,
+    ``share`` what another symbol proved; the search ends early when the chance of something better falls below
+    ``chance``.
     """
 
     symbol: str

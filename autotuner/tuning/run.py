@@ -8,25 +8,24 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
 from autotuner.errors import AutotuneError
 from autotuner.figures import Figures, SharedFrom, trial_figures, with_trial
 from autotuner.measurement.outcome import Measured
 from autotuner.measurement.runner import Runner
 from autotuner.paths import studies_url
 from autotuner.promotion.decision import Decision, decide
-from autotuner.promotion.duel import run_duel
-from autotuner.promotion.duel_plan import DuelPlan, DuelResult
+from autotuner.promotion.duel_plan import DuelResult
+from autotuner.search.scoring import judge, rank
 from autotuner.search.search import Search, StudyPlan, StudyResult, TrialEvent
 from autotuner.search.space import likely_winners
 from autotuner.serving.canary import Canary
 from autotuner.store import Promotion, Store, Subject
 from autotuner.tuning.document import run_document
-from autotuner.tuning.finalists import duel_arm, finalists, why_unfit
-from autotuner.tuning.measuring import MeasuringPlan, effective_cost, measuring, plan_measuring, prepare
+from autotuner.tuning.finalists import duel_of_finalists, why_unfit
+from autotuner.tuning.measuring import MeasuringPlan, measuring, plan_measuring, prepare
 from autotuner.tuning.request import Listener, TuneRequest, search_seconds, trial_seconds
-from autotuner.tuning.takeover import proven_elsewhere, shared_decision, shared_study, spot_check
+from autotuner.tuning.takeover import objection, proven_elsewhere, shared_decision, shared_study, spot_check
+from toto_core.settings import RuntimeSettings
 
 
 def tune(
@@ -40,8 +39,7 @@ def tune(
     """
     clock = plan.clock if plan else time.monotonic
     end = clock() + request.seconds
-    workload = request.workload
-    prepared = prepare(request.symbol, workload, data=request.data, device=request.device)
+    prepared = prepare(request.symbol, request.workload, data=request.data, device=request.device)
     subject, series = prepared.subject, prepared.series
     for repair in series.repairs:
         listener.say(f"{series.source}: {repair}")
@@ -53,11 +51,10 @@ def tune(
         threads=request.threads,
     )
     store.remember(subject, series)
-    study_name = f"{subject.symbol} {workload.signature} {subject.environment.fingerprint}"
+    study = f"{subject.symbol} {request.workload.signature} {subject.environment.fingerprint}"
     run_id, _ = store.begin_run(
-        subject, profile=request.profile.name, seed=request.seed, study=study_name, resume=request.resume
+        subject, profile=request.profile.name, seed=request.seed, study=study, resume=request.resume
     )
-    status: Any = "failed"
     try:
         left = max(0.0, end - clock())
         with measuring(plan, store, seconds=left, say=listener.say) as under_way:
@@ -70,17 +67,14 @@ def tune(
                 run_id=run_id,
                 runner=under_way.runner,
                 check=under_way.check,
+                end=end,
             )
-            document = run.go(study_name, end)
+            document = run.go(study)
         store.end_run(run_id, "finished", document)
-        status = None
-        return document
-    except KeyboardInterrupt:
-        status = "interrupted"
+    except BaseException as error:
+        store.end_run(run_id, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
-    finally:
-        if status is not None:
-            store.end_run(run_id, status)
+    return document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,20 +98,24 @@ class _Run:
     run_id: str
     runner: Runner
     check: Callable[[], None]
+    end: float
 
-    def go(self, study_name: str, end: float) -> dict[str, Any]:
-        champion = self.store.champion(self.subject, self.request.profile.name)
-        found = None if champion else self._take_over(end)
-        found = found or self._find(study_name, champion, end)
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return max(0.0, self.end - self.plan.clock())
+
+    def go(self, study_name: str) -> dict[str, Any]:
         request = self.request
+        champion = self.store.champion(self.subject, request.profile.name)
+        found = None if champion else self._take_over()
+        found = found or self._find(study_name, champion)
         figures = replace(found.figures, because=request.because, triggers=request.triggers)
         if found.decision.promoted:
             canary = self._canary(found.decision, champion)
             self._promote(found.decision, replace(figures, canary=canary))
         return run_document(
-            symbol=self.request.symbol,
-            profile=self.request.profile,
-            workload=self.request.workload,
+            request=request,
             decision=found.decision,
             figures=figures,
             study=found.study,
@@ -131,7 +129,7 @@ class _Run:
             return None
         return Canary(share=self.request.canary, previous=champion.settings)
 
-    def _take_over(self, end: float) -> _Found | None:
+    def _take_over(self) -> _Found | None:
         """What another symbol proved, if it stands here too."""
         request = self.request
         proven = None
@@ -139,57 +137,41 @@ class _Run:
             proven = proven_elsewhere(self.store, self.subject, request.profile.name)
         if proven is None or proven.settings not in self.plan.space:
             return None
-        self.listener.say(
-            f"{proven.symbol} proved {proven.settings.label} for this workload: checking it here"
-        )
-        terms: dict[str, Any] = {
-            "workload": request.workload,
-            "profile": request.profile,
-            "limits": request.limits,
-        }
-        check = spot_check(
-            self.runner,
-            proven,
-            compiled=self.plan.holds(proven.settings),
-            seconds=max(0.0, end - self.plan.clock()),
-            **terms,
-        )
-        self.store.record(self.subject, self.run_id, proven.settings, check.outcome, "search")
-        if check.refused is not None or not isinstance(check.outcome, Measured):
-            self.listener.say(f"{check.refused}; searching instead")
+        settings = proven.settings
+        self.listener.say(f"{proven.symbol} proved {settings.label} for this workload: checking it here")
+        outcome = spot_check(self.runner, proven, compiled=self.plan.holds(settings), seconds=self.left)
+        self.store.record(self.subject, self.run_id, settings, outcome, "search")
+        terms = request.workload, request.profile, request.limits
+        refused = objection(proven, outcome, judge(outcome, *terms))
+        if refused is not None or not isinstance(outcome, Measured):
+            self.listener.say(f"{refused}; searching instead")
             return None
         shared_from = SharedFrom(symbol=proven.symbol, promotion=proven.promotion_id, ratio=proven.ratio)
-        figures = trial_figures(check.outcome, request.workload)
+        figures = trial_figures(outcome, request.workload)
         return _Found(
-            study=shared_study(check.outcome, proven, **terms),
-            decision=shared_decision(check.outcome, proven),
+            study=shared_study(settings, outcome, rank({settings: outcome}, *terms)),
+            decision=shared_decision(outcome, proven),
             figures=replace(figures, stage="shared", shared_from=shared_from),
         )
 
-    def _find(self, study_name: str, champion: Promotion | None, end: float) -> _Found:
+    def _find(self, study_name: str, champion: Promotion | None) -> _Found:
         """Search, duel and decide."""
-        study = self._search(study_name, champion, end)
+        study = self._search(study_name, champion)
         unfit = why_unfit(champion.settings, study) if champion else None
+        staying = champion.settings if champion and not unfit else None
         if champion and unfit:
             self.listener.say(f"the champion {champion.settings.label} breaks a limit and goes: {unfit}")
-        outgoing, champion = champion, None if unfit else champion
-        result = self._duel(study, champion, end)
-        decision = decide(
-            result,
-            champion=champion.settings if champion else None,
-            reference=self.plan.space.reference,
-        )
-        if outgoing and unfit:
-            reason = (
-                f"The champion {outgoing.settings.label} breaks a limit ({unfit}) and goes. {decision.reason}"
-            )
-            decision = replace(decision, reason=reason)
+        result = self._duel(study, staying)
+        decision = decide(result, champion=staying, reference=self.plan.space.reference)
+        if champion and unfit:
+            gone = f"The champion {champion.settings.label} breaks a limit ({unfit}) and goes."
+            decision = replace(decision, reason=f"{gone} {decision.reason}")
         return _Found(study=study, decision=decision, figures=self._figures(decision, study, result))
 
-    def _search(self, study_name: str, champion: Promotion | None, end: float) -> StudyResult:
+    def _search(self, study_name: str, champion: Promotion | None) -> StudyResult:
         request, space = self.request, self.plan.space
         known = self.store.known(self.subject, run_id=self.run_id) if request.reuse else {}
-        seconds = search_seconds(end - self.plan.clock())
+        seconds = search_seconds(self.left)
         self.listener.begin(request.symbol, request.workload, space, len(known), seconds)
         first = [space.reference, space.reference.replace(precision="bf16")]
         first += [champion.settings] if champion else []
@@ -221,26 +203,21 @@ class _Run:
         self.store.record(self.subject, self.run_id, event.settings, event.outcome, "search")
         self.listener.trial(event)
 
-    def _duel(self, study: StudyResult, champion: Promotion | None, end: float) -> DuelResult | None:
-        if not self.request.profile.searches:
+    def _duel(self, study: StudyResult, champion: RuntimeSettings | None) -> DuelResult | None:
+        request = self.request
+        if not request.profile.searches:
             return None
-        reference = self.plan.space.reference
-        challengers = finalists(study, reference, seconds=max(0.0, end - self.plan.clock()))
-        if not challengers:
-            return None
-        self.listener.say(f"duel: {', '.join(settings.label for settings in challengers)}")
-        profile = self.request.profile
-        return run_duel(
+        return duel_of_finalists(
             self.runner,
-            challengers=[duel_arm(settings, study, profile) for settings in challengers],
-            champion=duel_arm(champion.settings, study, profile) if champion else None,
-            reference=duel_arm(reference, study, profile),
-            cost=effective_cost(self.request.workload, self.request.profile),
-            seconds=max(0.0, end - self.plan.clock()),
-            plan=DuelPlan(),
-            rng=np.random.default_rng(self.request.seed),
+            study,
+            champion=champion,
+            reference=self.plan.space.reference,
+            workload=request.workload,
+            profile=request.profile,
+            seconds=self.left,
+            seed=request.seed,
             clock=self.plan.clock,
-            on_progress=self.listener.say,
+            say=self.listener.say,
         )
 
     def _figures(self, decision: Decision, study: StudyResult, result: DuelResult | None) -> Figures:

@@ -7,22 +7,19 @@ proved. Each has its own accuracy measurement, and one fresh launch here must ag
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
 from autotuner.measurement.runner import Runner
 from autotuner.promotion.decision import Decision
-from autotuner.search.profiles import Limits, Profile
-from autotuner.search.scoring import Judged, judge, rank
+from autotuner.search.scoring import Judged, Ranked
 from autotuner.search.search import StudyResult
 from autotuner.store import Store, Subject
-from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
 LAUNCHES_DIFFER = 0.03
-"""Launches of one setting differ by a percent or three; a spot check is one launch."""
+"""Launches of one configuration differ by a percent or three; a spot check is one launch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,35 +33,25 @@ class Proven:
     measured: Measured
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpotCheck:
-    """How the spot check ended: the ``outcome`` here, and why the promise does not stand, None when it does."""
-
-    outcome: Outcome
-    refused: str | None
-
-
 def proven_elsewhere(store: Store, subject: Subject, profile: str) -> Proven | None:
-    """The newest settings that a duel of another symbol proved faster than the reference, with its trial.
+    """The newest configuration that a duel of another symbol proved faster than the reference, with its trial.
 
     Of the same model, workload signature, environment and profile, and active still. Raises ``StorageError``.
     """
+    wanted = subject.workload.signature, subject.environment.fingerprint, profile
     for record in reversed(store.records.active_promotions()):
-        same = (record.workload_signature, record.environment_fingerprint, record.profile) == (
-            subject.workload.signature,
-            subject.environment.fingerprint,
-            profile,
-        )
+        same = (record.workload_signature, record.environment_fingerprint, record.profile) == wanted
         if record.symbol == subject.symbol or not same:
             continue
         try:
             promotion = store.read(record)
         except AutotuneError:  # one that cannot be read proves nothing, and hinders no other symbol
             continue
-        measured = store.tried(dataclasses.replace(subject, symbol=record.symbol)).get(promotion.settings)
         ratio = promotion.figures.ratio
-        proved = promotion.figures.stage == "duel" and ratio is not None and ratio.low > 1
-        if proved and ratio is not None and isinstance(measured, Measured):
+        if promotion.figures.stage != "duel" or ratio is None or ratio.low <= 1:
+            continue
+        measured = store.tried(dataclasses.replace(subject, symbol=record.symbol)).get(promotion.settings)
+        if isinstance(measured, Measured):
             return Proven(
                 symbol=record.symbol,
                 promotion_id=record.id,
@@ -75,26 +62,15 @@ def proven_elsewhere(store: Store, subject: Subject, profile: str) -> Proven | N
     return None
 
 
-def spot_check(
-    runner: Runner,
-    proven: Proven,
-    *,
-    workload: Workload,
-    profile: Profile,
-    limits: Limits,
-    compiled: bool,
-    seconds: float,
-) -> SpotCheck:
-    """Time the proven settings once beside the reference and check accuracy.
+def spot_check(runner: Runner, proven: Proven, *, compiled: bool, seconds: float) -> Outcome:
+    """Time what was proven once beside the reference here and measure its accuracy.
 
-    ``compiled`` says that what they compile to is at hand, so that a trial need not compile again.
+    ``compiled`` says that what it compiles to is at hand, so that a trial need not compile again.
     """
     outcome = runner.measure(proven.settings, seconds=seconds, again=compiled)
     if isinstance(outcome, Measured) and outcome.cold_start_ms is None:
-        outcome = dataclasses.replace(outcome, cold_start_ms=proven.measured.cold_start_ms)
-    return SpotCheck(
-        outcome=outcome, refused=objection(proven, outcome, judge(outcome, workload, profile, limits))
-    )
+        return dataclasses.replace(outcome, cold_start_ms=proven.measured.cold_start_ms)
+    return outcome
 
 
 def objection(proven: Proven, outcome: Outcome, judged: Judged) -> str | None:
@@ -115,19 +91,10 @@ def objection(proven: Proven, outcome: Outcome, judged: Judged) -> str | None:
     return None
 
 
-def shared_study(
-    outcome: Measured, proven: Proven, *, workload: Workload, profile: Profile, limits: Limits
-) -> StudyResult:
+def shared_study(settings: RuntimeSettings, outcome: Measured, ranked: tuple[Ranked, ...]) -> StudyResult:
     """The one trial of a spot check in the form of a search."""
-    outcomes: Mapping[RuntimeSettings, Outcome] = {proven.settings: outcome}
-    return StudyResult(
-        outcomes=outcomes,
-        ranked=rank(outcomes, workload, profile, limits),
-        measured=1,
-        failed={},
-        reused=0,
-        ended_because="shared",
-    )
+    known = {settings: outcome}
+    return StudyResult(outcomes=known, ranked=ranked, measured=1, failed={}, reused=0, ended_because="shared")
 
 
 def shared_decision(outcome: Measured, proven: Proven) -> Decision:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from autotuner.daemon.take_back import CanaryRules, judge
+from autotuner.daemon.take_back import CANARY_WINDOWS, judge
 from autotuner.daemon.triggers import LiveWindow
 from autotuner.figures import Figures, figures_from_json
 from autotuner.serving.canary import Canary, previous_of
@@ -18,7 +18,7 @@ def promised(share: float) -> str:
     return Figures(p50_ms=2.0, canary=Canary(share=share, previous=OLD)).to_json()
 
 
-def test_about_the_share_of_processes_gets_what_is_on_trial() -> None:
+def test_about_the_share_of_processes_gets_the_canary() -> None:
     staying = [previous_of(promised(0.25), "AMD", f"process {number}") for number in range(2000)]
 
     assert set(staying) == {None, OLD}
@@ -45,7 +45,7 @@ def test_a_process_always_gets_the_same_and_another_symbol_its_own_lot() -> None
         '"canary"',
     ],
 )
-def test_what_cannot_be_read_is_no_trial(text: str) -> None:
+def test_what_cannot_be_read_is_no_canary(text: str) -> None:
     assert previous_of(text, "AMD") is None
 
 
@@ -54,8 +54,8 @@ def test_the_ledger_says_what_ran_before() -> None:
     assert figures_from_json("{}").canary is None
 
 
-def test_a_trial_waits_until_both_sides_were_seen_enough() -> None:
-    few = [WINDOW] * (CanaryRules().windows - 1)
+def test_a_canary_waits_until_both_sides_were_seen_enough() -> None:
+    few = [WINDOW] * (CANARY_WINDOWS - 1)
 
     assert judge(few, [WINDOW] * 9).verdict == "wait"
     assert judge([WINDOW] * 9, few).verdict == "wait"
@@ -66,7 +66,7 @@ def test_a_trial_waits_until_both_sides_were_seen_enough() -> None:
     ("p50_ms", "p99_ms", "verdict"),
     [(5.0, 20.0, "confirm"), (10.4, 20.0, "confirm"), (10.6, 20.0, "roll back"), (5.0, 41.0, "roll back")],
 )
-def test_a_trial_is_confirmed_unless_calls_take_longer_than_before(
+def test_a_canary_is_confirmed_unless_calls_take_longer_than_before(
     p50_ms: float, p99_ms: float, verdict: str
 ) -> None:
     found = judge([LiveWindow(calls=100, p50_ms=p50_ms, p99_ms=p99_ms)] * 5, [WINDOW] * 5)

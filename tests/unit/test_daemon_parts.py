@@ -7,13 +7,14 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from autotuner.daemon.config import Config, read_config
-from autotuner.daemon.plan import BudgetRules, Due, plan
+from autotuner.daemon.plan import Due, plan
 from autotuner.daemon.quiet import exchange_hours, parse_quiet, why_busy, why_quiet
 from autotuner.daemon.schedule import jitter, next_tick
 from autotuner.daemon.triggers import Kind, Reason
 from autotuner.errors import UsageError
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)  # a Monday
+COOL_DOWN = timedelta(hours=6)
 NEW_YORK = ZoneInfo("America/New_York")
 
 
@@ -30,17 +31,16 @@ def test_the_largest_expected_loss_is_tuned_first_then_what_may_be_unsafe() -> N
             due("RARE", "latency", calls_per_day=1.0, excess_ms=3.0),
         ],
         now=NOW,
-        spent_seconds=0.0,
-        rules=BudgetRules(),
+        left_seconds=3600.0,
+        cool_down=COOL_DOWN,
     )
 
     assert [each.symbol for each in found.chosen] == ["SLOW", "RARE", "BROKEN", "OLD"]
 
 
 def test_the_days_budget_holds_and_a_cheaper_symbol_may_still_go() -> None:
-    rules = BudgetRules(seconds_per_day=1000.0)
     asked = [due("A", seconds=600.0), due("B", seconds=500.0), due("C", seconds=100.0)]
-    found = plan(asked, now=NOW, spent_seconds=200.0, rules=rules)
+    found = plan(asked, now=NOW, left_seconds=800.0, cool_down=COOL_DOWN)
 
     assert [each.symbol for each in found.chosen] == ["A", "C"]
     assert [(each.symbol, each.why) for each in found.skipped] == [
@@ -49,30 +49,29 @@ def test_the_days_budget_holds_and_a_cheaper_symbol_may_still_go() -> None:
 
 
 def test_a_symbol_rests_twice_as_long_after_every_run_that_changed_nothing() -> None:
-    rules = BudgetRules(cool_down=timedelta(hours=6))
 
     def rests(fruitless: int) -> list[float]:
         hours = [6 * 2**power for power in range(6)]
         asked = {h: due("A", last_ended=NOW - timedelta(hours=h), fruitless=fruitless) for h in hours}
         return [
-            h for h, each in asked.items() if plan([each], now=NOW, spent_seconds=0.0, rules=rules).chosen
+            h
+            for h, each in asked.items()
+            if plan([each], now=NOW, left_seconds=3600.0, cool_down=COOL_DOWN).chosen
         ]
 
     assert [min(rests(fruitless)) for fruitless in range(6)] == [6, 12, 24, 48, 96, 96]
 
 
 def test_what_is_unsafe_or_new_is_not_put_off_by_runs_that_changed_nothing() -> None:
-    rules = BudgetRules(cool_down=timedelta(hours=6))
     for kind in ("environment", "quarantine", "drift", "model"):
         asked = due("A", kind, last_ended=NOW - timedelta(hours=6), fruitless=4)
-        assert plan([asked], now=NOW, spent_seconds=0.0, rules=rules).chosen == (asked,)
+        assert plan([asked], now=NOW, left_seconds=3600.0, cool_down=COOL_DOWN).chosen == (asked,)
 
 
 def test_a_symbol_rests_after_a_run_whatever_the_reason() -> None:
-    rules = BudgetRules(cool_down=timedelta(hours=6))
     just = due("A", "quarantine", last_ended=NOW - timedelta(hours=5, minutes=59))
     rested = due("B", last_ended=NOW - timedelta(hours=6))
-    found = plan([just, rested], now=NOW, spent_seconds=0.0, rules=rules)
+    found = plan([just, rested], now=NOW, left_seconds=3600.0, cool_down=COOL_DOWN)
 
     assert [each.symbol for each in found.chosen] == ["B"]
     assert "cools down until 2026-05-04 12:01" in found.skipped[0].why

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.daemon.take_back import PROBATION, why_roll_back
-from autotuner.daemon.triggers import LiveWindow, Reason, Rules, Situation, reasons, shifted
+from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons, shifted
 from autotuner.environment import current_environment
 from autotuner.figures import Figures
 from autotuner.store import Promotion
@@ -16,7 +16,6 @@ from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
-RULES = Rules()
 PROMOTION = Promotion(
     symbol="AMD",
     profile="production",
@@ -42,7 +41,7 @@ QUIET = Situation(
 
 
 def kinds(situation: Situation) -> list[str]:
-    return [reason.kind for reason in reasons(situation, RULES)]
+    return [reason.kind for reason in reasons(situation)]
 
 
 def test_a_symbol_about_which_nothing_changed_is_left_alone() -> None:
@@ -70,7 +69,7 @@ def test_a_symbol_about_which_nothing_changed_is_left_alone() -> None:
 def test_every_trigger_fires_for_its_reason_and_no_other(
     changes: dict[str, object], kind: str, text: str
 ) -> None:
-    found = reasons(replace(QUIET, **changes), RULES)  # type: ignore[arg-type]
+    found = reasons(replace(QUIET, **changes))  # type: ignore[arg-type]
 
     assert [reason.kind for reason in found] == [kind]
     assert text in found[0].text
@@ -98,18 +97,18 @@ def test_a_shorter_series_is_no_reason() -> None:
 
 @given(st.lists(st.floats(0.5, 1.1), max_size=200))
 def test_live_times_within_the_slack_are_never_a_shift(ratios: list[float]) -> None:
-    assert not shifted(ratios, RULES)
+    assert not shifted(ratios)
 
 
 @given(st.floats(1.4, 100.0), st.lists(st.floats(0.8, 1.1), max_size=50))
 def test_a_lasting_shift_is_seen_within_a_few_windows(factor: float, before: list[float]) -> None:
-    assert shifted([*before, *[factor] * 5], RULES)
-    assert not shifted([*before, factor], RULES)
+    assert shifted([*before, *[factor] * 5])
+    assert not shifted([*before, factor])
 
 
 @given(st.floats(1.4, 100.0), st.integers(1, 100))
 def test_a_shift_that_has_passed_is_forgotten(factor: float, windows: int) -> None:
-    assert not shifted([*[factor] * windows, 1.0, 1.0], RULES)
+    assert not shifted([*[factor] * windows, 1.0, 1.0])
 
 
 LATENCY, QUARANTINE = Reason(kind="latency", text="slow"), Reason(kind="quarantine", text="no g++")

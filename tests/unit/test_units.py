@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.daemon.units import Units, service_unit, timer_units
+from autotuner.daemon.units import service_unit, timer_units
 from autotuner.errors import UsageError
 
 VERIFY = shutil.which("systemd-analyze")
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
-def verify(units: Units, folder: Path) -> str:
+def verify(units: dict[str, str], folder: Path) -> str:
     """What ``systemd-analyze verify`` objects to."""
     if VERIFY is None:
         pytest.skip("needs systemd-analyze")
-    for name, text in units.files.items():
+    for name, text in units.items():
         (folder / name).write_text(text)
     done = subprocess.run(
-        [VERIFY, "verify", "--man=no", *(str(folder / name) for name in units.files)],
+        [VERIFY, "verify", "--man=no", *(str(folder / name) for name in units)],
         capture_output=True,
         check=False,
         text=True,
@@ -36,7 +36,7 @@ def test_systemd_finds_nothing_wrong_with_the_service(tmp_path: Path) -> None:
     )
 
     assert verify(units, tmp_path) == ""
-    text = units.files["autotune.service"]
+    text = units["autotune.service"]
     assert '--config "/etc/a b.toml" --db "/srv/100%%/a$$b.db"' in text
     assert "WatchdogSec" in text
 
@@ -45,13 +45,13 @@ def test_systemd_finds_nothing_wrong_with_the_timer(tmp_path: Path) -> None:
     units = timer_units(executable=Path(sys.executable), store=None, config=None, calendar="Mon..Fri 22:00")
 
     assert verify(units, tmp_path) == ""
-    assert set(units.files) == {"autotune-tick.service", "autotune-tick.timer"}
+    assert set(units) == {"autotune-tick.service", "autotune-tick.timer"}
 
 
 def test_systemd_finds_nothing_wrong_with_the_unit_that_is_shipped(tmp_path: Path) -> None:
     shipped = (DEPLOY / "autotune.service").read_text()
 
-    assert verify(Units(files={"autotune.service": shipped}), tmp_path) == ""
+    assert verify({"autotune.service": shipped}, tmp_path) == ""
 
 
 @pytest.mark.parametrize("text", ["", "  ", "daily\nExecStart=/bin/evil"])
