@@ -20,9 +20,9 @@ from autotuner.measurement.accuracy import WINDOWS, ShapeForecasts, merge_accura
 from autotuner.measurement.child.handle import Child, ChildError, StartedArm, not_compiled
 from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.outcome import ArmLaunch, Failed, Launch, Measured, Outcome
-from autotuner.measurement.rounds import Taken, Turns
+from autotuner.measurement.rounds import Rounds, TimedRounds
 from autotuner.measurement.statistics import EffectiveCost, paired_ratio, shape_timing
-from autotuner.measurement.stopping import AsLongAsStarting, Enough
+from autotuner.measurement.stopping import StopAfterStartingTime, StopWhenPrecise
 from autotuner.paths import trial_artifacts
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
@@ -125,7 +125,7 @@ class ProcessRunner:
             started = [self._start_or_fail(settings, children, deadline) for settings in arms]
             running = [arm for arm in started if isinstance(arm, StartedArm)]
             self._say(f"timing {len(running)} settings side by side")
-            longer = AsLongAsStarting(blocks=blocks, began=began)
+            longer = StopAfterStartingTime(blocks=blocks, began=began)
             taken = self._turns(running, deadline).take(longer.most, longer, least=blocks)
             ended = {id(arm): _launched(arm, index, taken, deadline) for index, arm in enumerate(running)}
             results = tuple(arm if isinstance(arm, Failed) else ended[id(arm)] for arm in started)
@@ -146,8 +146,8 @@ class ProcessRunner:
         reserve = _FORECASTS_MAY_TAKE * self._forecast_seconds
         turns = self._turns((arm, reference), deadline - reserve)
         blocks, width, cost = self._limits.blocks, self._limits.enough_width, self._cost.time_alone
-        enough = Enough(blocks=blocks, width=width, cost=cost, rng=self._rng, beat=beat)
-        longer = AsLongAsStarting(blocks=blocks, began=time.monotonic() - _STARTING_SECONDS)
+        enough = StopWhenPrecise(blocks=blocks, width=width, cost=cost, rng=self._rng, beat=beat)
+        longer = StopAfterStartingTime(blocks=blocks, began=time.monotonic() - _STARTING_SECONDS)
         taken = turns.take(longer.most, lambda *so_far: enough(*so_far) or longer(*so_far), least=blocks)
         if 0 in taken.failed:
             return taken.failed[0]
@@ -187,10 +187,10 @@ class ProcessRunner:
         except ChildError:
             return None
 
-    def _turns(self, arms: Sequence[StartedArm], deadline: float) -> Turns:
+    def _turns(self, arms: Sequence[StartedArm], deadline: float) -> Rounds:
         shapes = len(self._workload.shapes)
         width = max((arm.settings.num_threads or 0 for arm in arms), default=0)
-        return Turns(
+        return Rounds(
             arms, shapes=shapes, order=self._order, deadline=deadline, device=self._device, width=width
         )
 
@@ -273,7 +273,7 @@ class ProcessRunner:
         return folder
 
 
-def _launched(arm: StartedArm, index: int, taken: Taken, deadline: float) -> ArmLaunch | Failed:
+def _launched(arm: StartedArm, index: int, taken: TimedRounds, deadline: float) -> ArmLaunch | Failed:
     if index in taken.failed:
         return taken.failed[index]
     try:

@@ -37,7 +37,7 @@ Milliseconds = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
+class TimingNoise:
     """How timings scatter around what is recorded; all shares of the latency.
 
     ``per_call`` is log-normal, added to the recorded sigma, and each call remembers ``autocorrelation`` of
@@ -59,7 +59,7 @@ class Noise:
             raise ValueError("noise: autocorrelation must be 0 to below 1, disturbed 0 to 1")
 
     @classmethod
-    def none(cls) -> Noise:
+    def none(cls) -> TimingNoise:
         """Exactly what is recorded."""
         return cls(exact=True)
 
@@ -71,9 +71,9 @@ class ReplayRunner:
     other settings in between.
     """
 
-    def __init__(self, table: ReplayTable, noise: Noise | None = None) -> None:
+    def __init__(self, table: ReplayTable, noise: TimingNoise | None = None) -> None:
         self._table = table
-        self._noise = noise or Noise()
+        self._noise = noise or TimingNoise()
         self._asked: Counter[RuntimeSettings] = Counter()
         self.seconds_spent = 0.0
 

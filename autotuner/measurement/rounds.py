@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from autotuner.measurement.child.handle import ChildError
-from autotuner.measurement.disturbance import Watch, read
+from autotuner.measurement.disturbance import DisturbanceWatch, read_hardware
 from autotuner.measurement.outcome import Block, Conditions, Failed
 from autotuner.measurement.placement import Placement
 
@@ -22,7 +22,7 @@ FEWEST_ROUNDS = 4
 """Rounds without which there is no interval worth the name; after them the deadline ends the turns in time."""
 
 
-class Timed(Protocol):
+class TimedArm(Protocol):
     """An arm that gives timed blocks."""
 
     def block(self, shape: int, deadline: float) -> Block:
@@ -39,7 +39,7 @@ class Timed(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class TimedRounds:
     """Blocks of each arm in the order they were given; an arm that failed stands in ``failed`` by its index."""
 
     blocks: tuple[ArmBlocks, ...]
@@ -47,12 +47,12 @@ class Taken:
     conditions: Conditions
 
 
-class Turns:
+class Rounds:
     """One stretch of turns between ``arms``; block ``i`` of all arms that did not fail was taken side by side."""
 
     def __init__(
         self,
-        arms: Sequence[Timed],
+        arms: Sequence[TimedArm],
         *,
         shapes: int,
         order: random.Random,
@@ -66,13 +66,15 @@ class Turns:
         self._deadline = deadline
         self._blocks: list[list[list[Block]]] = [[[] for _ in self._shapes] for _ in arms]
         self._failed: dict[int, Failed] = {}
-        self._watch = Watch(lambda: sum(arm.cpu_seconds() for arm in arms), lambda: read(device))
+        self._watch = DisturbanceWatch(
+            lambda: sum(arm.cpu_seconds() for arm in arms), lambda: read_hardware(device)
+        )
         self._placement = Placement(width)
         self._longest_round = 0.0
 
     def take(
         self, rounds: int, enough: Callable[[int, Sequence[ArmBlocks]], bool], *, least: int | None = None
-    ) -> Taken:
+    ) -> TimedRounds:
         """Up to ``rounds`` rounds, fewer when ``enough(rounds so far, blocks)`` or when the time is up.
 
         A disturbed round is taken again while the time still holds ``least`` rounds (all of them by default).
@@ -81,7 +83,7 @@ class Turns:
             done = self._take(rounds, enough, rounds if least is None else least)
         finally:
             self._place(self._placement.everywhere)
-        return Taken(
+        return TimedRounds(
             blocks=self._frozen(), failed=dict(self._failed), conditions=self._watch.conditions(done)
         )
 

@@ -88,7 +88,7 @@ _MOST_TIMES = 8
 
 
 @dataclass(kw_only=True)
-class AsLongAsStarting:
+class StopAfterStartingTime:
     """Asked after every round of a launch: at least ``blocks`` rounds, and until timing took as long as starting.
 
     Launches vary in themselves and between each other, and starting one costs seconds where a round of short
@@ -113,7 +113,7 @@ class AsLongAsStarting:
 
 
 @dataclass(kw_only=True)
-class Enough:
+class StopWhenPrecise:
     """Asked after every round whether a trial of ``blocks`` rounds may end; arm 1 is the reference.
 
     It may at a third and at two thirds of the way: when the interval of the ratio is narrower than ``width``

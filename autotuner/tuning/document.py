@@ -11,12 +11,12 @@ from autotuner.measurement.outcome import Measured
 from autotuner.promotion.decision import Decision
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import break_even_calls
-from autotuner.search.search import StudyResult
+from autotuner.search.search import SearchResult
 from autotuner.store import Promotion
 from autotuner.workload import Workload
 
 
-def fastest_once_running(study: StudyResult, workload: Workload, profile: Profile) -> dict[str, Any] | None:
+def fastest_once_running(study: SearchResult, workload: Workload, profile: Profile) -> dict[str, Any] | None:
     """The feasible settings with the least time a request once started, and from how many calls they pay.
 
     None when nothing beats the reference once running. Search figures: they rank and promise nothing.
@@ -45,7 +45,7 @@ def run_document(
     workload: Workload,
     decision: Decision,
     figures: Figures,
-    study: StudyResult,
+    study: SearchResult,
     distinct_keys: int,
     run_id: str,
     selftest: Mapping[str, Any] | None = None,

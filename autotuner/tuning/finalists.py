@@ -9,7 +9,7 @@ from autotuner.promotion.duel_plan import DuelArm
 from autotuner.promotion.stage_one import STAGE1_SHARE
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import Ranked, drift_factor
-from autotuner.search.search import StudyResult
+from autotuner.search.search import SearchResult
 from toto_core.settings import RuntimeSettings
 
 FINALISTS = 5
@@ -20,7 +20,7 @@ PROCESS_START_SECONDS = 6.0
 """Until a child process has imported torch and warmed up, beside its own start; measured here, 4 to 8."""
 
 
-def finalists(study: StudyResult, reference: RuntimeSettings, *, seconds: float) -> list[RuntimeSettings]:
+def finalists(study: SearchResult, reference: RuntimeSettings, *, seconds: float) -> list[RuntimeSettings]:
     """Settings within their limits whose trials leave open that they are the best, best first.
 
     As many as the duel's first stage has time to start. A trial is one launch, so its ranking alone is luck
@@ -48,7 +48,7 @@ def _score(entry: Ranked, *, worst: bool) -> float:
     return entry.judged.score * ratio.estimate / (ratio.low if worst else ratio.high)
 
 
-def why_unfit(champion: RuntimeSettings, study: StudyResult) -> str | None:
+def why_unfit(champion: RuntimeSettings, study: SearchResult) -> str | None:
     """The limits that the search saw the champion break, None when it keeps them or was not measured.
 
     Who breaks a limit on today's prices cannot stay because nothing is proven faster.
@@ -61,7 +61,7 @@ def why_unfit(champion: RuntimeSettings, study: StudyResult) -> str | None:
     return broken[0] if broken else None
 
 
-def duel_arm(settings: RuntimeSettings, study: StudyResult, profile: Profile) -> DuelArm:
+def duel_arm(settings: RuntimeSettings, study: SearchResult, profile: Profile) -> DuelArm:
     """Settings with the start and the drift that the search measured."""
     measured = study.outcomes.get(settings)
     if not isinstance(measured, Measured):

@@ -16,7 +16,7 @@ from autotuner.measurement.runner import Runner
 from autotuner.promotion.decision import Decision
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.scoring import Judged, judge, rank
-from autotuner.search.search import StudyResult
+from autotuner.search.search import SearchResult
 from autotuner.store import Store, Subject
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
@@ -117,10 +117,10 @@ def objection(proven: Proven, outcome: Outcome, judged: Judged) -> str | None:
 
 def shared_study(
     outcome: Measured, proven: Proven, *, workload: Workload, profile: Profile, limits: Limits
-) -> StudyResult:
+) -> SearchResult:
     """The one trial of a spot check in the form of a search."""
     outcomes: Mapping[RuntimeSettings, Outcome] = {proven.settings: outcome}
-    return StudyResult(
+    return SearchResult(
         outcomes=outcomes,
         ranked=rank(outcomes, workload, profile, limits),
         measured=1,

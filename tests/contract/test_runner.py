@@ -18,7 +18,7 @@ from autotuner.measurement.outcome import (
     measured_to_json,
 )
 from autotuner.measurement.recorded import Recorded, ReplayTable
-from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.measurement.runner import Runner
 from tests.support.benches import EAGER, process_runner
 from tests.support.faulty_children import SEGFAULT, children_that
@@ -56,7 +56,7 @@ def processes() -> Case:
     )
 
 
-def replay(noise: Noise) -> Case:
+def replay(noise: TimingNoise) -> Case:
     reference = RuntimeSettings()
     working = RuntimeSettings(compile_mode="default")
     entries = {
@@ -74,8 +74,8 @@ def replay(noise: Noise) -> Case:
 
 
 CASES: dict[str, Callable[[], Case]] = {
-    "replay": lambda: replay(Noise(seed=1)),
-    "replay without noise": lambda: replay(Noise.none()),
+    "replay": lambda: replay(TimingNoise(seed=1)),
+    "replay without noise": lambda: replay(TimingNoise.none()),
     "processes": processes,
 }
 

@@ -4,12 +4,12 @@ import random
 import time
 
 from autotuner.measurement.outcome import Failed
-from autotuner.measurement.rounds import FEWEST_ROUNDS, Turns
+from autotuner.measurement.rounds import FEWEST_ROUNDS, Rounds
 from tests.support.answering_arms import Answering, never
 
 
-def _turns(arms: list[Answering], *, shapes: int = 1, seconds: float = 60.0) -> Turns:
-    return Turns(arms, shapes=shapes, order=random.Random(0), deadline=time.monotonic() + seconds)
+def _turns(arms: list[Answering], *, shapes: int = 1, seconds: float = 60.0) -> Rounds:
+    return Rounds(arms, shapes=shapes, order=random.Random(0), deadline=time.monotonic() + seconds)
 
 
 def test_every_round_gives_one_block_of_every_shape_of_every_arm() -> None:

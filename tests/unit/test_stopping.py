@@ -7,7 +7,7 @@ import pytest
 
 from autotuner.measurement.rounds import ArmBlocks
 from autotuner.measurement.statistics import EffectiveCost
-from autotuner.measurement.stopping import AsLongAsStarting, Enough
+from autotuner.measurement.stopping import StopAfterStartingTime, StopWhenPrecise
 
 BLOCKS = 24
 
@@ -19,7 +19,7 @@ def arm(ms: float, spread: float, rounds: int, seed: int) -> ArmBlocks:
 
 def asked(spread: float, ms: float = 10.0, beat: float | None = None) -> list[int]:
     """The rounds after which it was enough, of one trial whose reference takes 10 ms."""
-    enough = Enough(
+    enough = StopWhenPrecise(
         blocks=BLOCKS, width=0.04, cost=EffectiveCost(weights=(1.0,)), rng=np.random.default_rng(0), beat=beat
     )
     found = []
@@ -49,7 +49,7 @@ def test_a_trial_that_may_still_win_goes_on() -> None:
 
 @pytest.mark.parametrize(("second", "ends"), [(0.2, True), (0.05, False)])
 def test_an_interval_that_stops_narrowing_is_enough(second: float, ends: bool) -> None:
-    enough = Enough(
+    enough = StopWhenPrecise(
         blocks=BLOCKS, width=0.001, cost=EffectiveCost(weights=(1.0,)), rng=np.random.default_rng(0)
     )
     first_look, second_look = BLOCKS // 3, 2 * BLOCKS // 3
@@ -59,7 +59,7 @@ def test_an_interval_that_stops_narrowing_is_enough(second: float, ends: bool) -
 
 
 def test_a_launch_that_took_long_to_start_is_timed_for_as_long() -> None:
-    enough = AsLongAsStarting(blocks=3, began=time.monotonic() - 0.2)
+    enough = StopAfterStartingTime(blocks=3, began=time.monotonic() - 0.2)
 
     assert not enough(3, [])
     time.sleep(0.25)
@@ -68,4 +68,4 @@ def test_a_launch_that_took_long_to_start_is_timed_for_as_long() -> None:
 
 
 def test_a_launch_has_a_most_of_blocks() -> None:
-    assert AsLongAsStarting(blocks=3, began=time.monotonic() - 1000.0).most == 24
+    assert StopAfterStartingTime(blocks=3, began=time.monotonic() - 1000.0).most == 24
