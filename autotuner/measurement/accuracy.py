@@ -1,7 +1,8 @@
-"""Rolling forecast origins, errors against realised prices, and how far numerics moved a forecast."""
+"""Compares forecasts with realised prices and with each other: errors, and how far numerics moved a forecast."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -238,21 +239,14 @@ def merge_accuracy(
 ) -> Accuracy:
     """Accuracy over all shapes: errors are weighted means, drift and quantile shift those of the worst shape."""
     parts = [
-        compare(ours.forecasts, theirs.forecasts, ours.targets, rng, truth.forecasts)
+        dataclasses.asdict(compare(ours.forecasts, theirs.forecasts, ours.targets, rng, truth.forecasts))
         for ours, theirs, truth in zip(candidate, reference, exact, strict=True)
     ]
+    means = ("mae", "mae_reference", "sigma_mae")
+    worst = ("drift", "quantile_shift", "drift_exact", "quantile_shift_exact")
     return Accuracy(
-        mae=_mean([p.mae for p in parts], weights),
-        mae_reference=_mean([p.mae_reference for p in parts], weights),
-        sigma_mae=_mean([p.sigma_mae for p in parts], weights),
-        drift=max(p.drift for p in parts),
-        quantile_shift=max(p.quantile_shift for p in parts),
-        windows=sum(p.windows for p in parts),
-        seeds=min(p.seeds for p in parts),
-        drift_exact=max(p.drift_exact or 0.0 for p in parts),
-        quantile_shift_exact=max(p.quantile_shift_exact or 0.0 for p in parts),
+        windows=sum(part["windows"] for part in parts),
+        seeds=min(part["seeds"] for part in parts),
+        **{name: float(np.average([part[name] for part in parts], weights=weights)) for name in means},
+        **{name: max(part[name] for part in parts) for name in worst},
     )
-
-
-def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
-    return float(np.average(values, weights=weights))

@@ -10,8 +10,8 @@ import pytest
 
 from autotuner.measurement.outcome import (
     FAILURE_KINDS,
+    ArmBlocks,
     ArmLaunch,
-    Block,
     Failed,
     Measured,
     measured_from_json,
@@ -102,7 +102,7 @@ def measure(runner: Runner, case: Case, settings: RuntimeSettings) -> Measured:
     return outcome
 
 
-def check_blocks(shapes: tuple[tuple[Block, ...], ...], case: Case, blocks: int = 1) -> None:
+def check_blocks(shapes: ArmBlocks, case: Case, blocks: int = 1) -> None:
     assert len(shapes) == case.shapes
     assert len({len(shape) for shape in shapes}) == 1
     assert len(shapes[0]) >= blocks

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from autotuner.measurement.rounds import ArmBlocks
+from autotuner.measurement.outcome import ArmBlocks
 from autotuner.measurement.statistics import EffectiveCost
 from autotuner.measurement.stopping import StopAfterStartingTime, StopWhenPrecise
 
@@ -30,11 +30,11 @@ def asked(spread: float, ms: float = 10.0, beat: float | None = None) -> list[in
     return found
 
 
-def test_a_narrow_interval_is_enough_at_the_first_planned_look() -> None:
+def test_a_narrow_interval_is_enough_at_the_first_planned_check() -> None:
     assert asked(0.001)[0] == BLOCKS // 3
 
 
-def test_nothing_is_looked_at_between_the_planned_looks() -> None:
+def test_nothing_is_checked_between_the_planned_checks() -> None:
     assert set(asked(0.0001)) == {BLOCKS // 3, 2 * BLOCKS // 3}
 
 
@@ -52,10 +52,12 @@ def test_an_interval_that_stops_narrowing_is_enough(second: float, ends: bool) -
     enough = StopWhenPrecise(
         blocks=BLOCKS, width=0.001, cost=EffectiveCost(weights=(1.0,)), rng=np.random.default_rng(0)
     )
-    first_look, second_look = BLOCKS // 3, 2 * BLOCKS // 3
-    assert not enough(first_look, [arm(10.0, 0.1, first_look, 1), arm(10.0, 0.1, first_look, 2)])
+    first_check, second_check = BLOCKS // 3, 2 * BLOCKS // 3
+    assert not enough(first_check, [arm(10.0, 0.1, first_check, 1), arm(10.0, 0.1, first_check, 2)])
 
-    assert enough(second_look, [arm(10.0, second, second_look, 1), arm(10.0, second, second_look, 2)]) is ends
+    assert (
+        enough(second_check, [arm(10.0, second, second_check, 1), arm(10.0, second, second_check, 2)]) is ends
+    )
 
 
 def test_a_launch_that_took_long_to_start_is_timed_for_as_long() -> None:
