@@ -136,11 +136,10 @@ def compare(
 
 def _volatility(close: Floats, first: int, last: int, prediction: int) -> Floats:
     # One value per origin from first to last; a series may be shorter than the usual stretch.
-    returns = np.diff(np.log(close))
     steps = min(max(prediction, _VOLATILITY_STEPS), first + prediction - 1)
     if steps < 2:
         return np.zeros(last - first + 1)
-    stretches = np.lib.stride_tricks.sliding_window_view(returns, steps)
+    stretches = np.lib.stride_tricks.sliding_window_view(np.diff(np.log(close)), steps)
     # Return j leads to price j + 1, so the last return of origin o is o + prediction - 2.
     begin = first + prediction - 1 - steps
     return np.asarray(stretches[begin : begin + last - first + 1].std(axis=1), dtype=np.float64)
@@ -156,8 +155,7 @@ def _with_extremes(even: Indices, calmest: int, wildest: int) -> Indices:
 
 
 def _check_shapes(ours: Floats, theirs: Floats, targets: Floats) -> None:
-    expected = (ours.shape[1], ours.shape[3])
-    if ours.shape != theirs.shape or targets.shape != expected:
+    if ours.shape != theirs.shape or targets.shape != (ours.shape[1], ours.shape[3]):
         raise ValueError(
             f"accuracy: forecasts {ours.shape}, reference {theirs.shape}, targets {targets.shape} do not fit"
         )

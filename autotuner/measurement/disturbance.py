@@ -1,4 +1,4 @@
-"""Notices what disturbs timing: work of other processes, clocks that drop, others on a GPU."""
+"""Notices what disturbs timing: work of other processes, a clock that drops, other processes on a GPU."""
 
 from __future__ import annotations
 
@@ -77,18 +77,16 @@ def own_processes() -> frozenset[int]:
 
 
 def _read_gpu() -> HardwareReading:
-    with contextlib.suppress(ImportError):
+    try:
         nvml: Any = importlib.import_module("pynvml")
-        try:
-            nvml.nvmlInit()
-            handle = nvml.nvmlDeviceGetHandleByIndex(0)
-            running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-            clock = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
-            return HardwareReading(
-                clock_mhz=float(clock), gpu_processes=frozenset(each.pid for each in running)
-            )
-        except nvml.NVMLError:
-            return HardwareReading()
+    except ImportError:
+        return HardwareReading()
+    with contextlib.suppress(nvml.NVMLError):
+        nvml.nvmlInit()
+        handle = nvml.nvmlDeviceGetHandleByIndex(0)
+        running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        clock = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
+        return HardwareReading(clock_mhz=float(clock), gpu_processes=frozenset(each.pid for each in running))
     return HardwareReading()
 
 
