@@ -102,17 +102,13 @@ class ProcessRunner:
                 arm = self._start(settings, children, deadline, empty=not again)
                 failed = not_compiled(settings, arm.report)
                 outcome = failed or self._measure_beside(reference, arm, deadline, beat)
-                if (
-                    not settings.compiled
-                    or isinstance(outcome, Failed)
-                    or outcome.ratio.estimate < 1.0
-                    or outcome.was_warm
-                ):
+                if isinstance(outcome, Failed) or outcome.was_warm or not settings.compiled:
+                    return outcome
+                if outcome.ratio.estimate < 1.0:  # it will not win, so nobody needs its warm start
                     return outcome
                 arm.close()
-                return dataclasses.replace(
-                    outcome, warm_start_ms=self._warm_start(settings, children, deadline)
-                )
+                warm_ms = self._warm_start(settings, children, deadline)
+                return dataclasses.replace(outcome, warm_start_ms=warm_ms)
             except ChildError as error:
                 if error.failed.kind == "timeout":
                     return Failed(kind="timeout", detail=f"not done within {seconds:.0f} s")
@@ -184,10 +180,13 @@ class ProcessRunner:
             return None
 
     def _rounds(self, arms: Sequence[Child], deadline: float) -> Rounds:
-        shapes = len(self._workload.shapes)
-        width = max((arm.settings.num_threads or 0 for arm in arms), default=0)
         return Rounds(
-            arms, shapes=shapes, order=self._order, deadline=deadline, device=self._device, width=width
+            arms,
+            shapes=len(self._workload.shapes),
+            order=self._order,
+            deadline=deadline,
+            device=self._device,
+            width=max((arm.settings.num_threads or 0 for arm in arms), default=0),
         )
 
     def _ensure_reference(self, deadline: float) -> Child:

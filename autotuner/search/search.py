@@ -1,4 +1,4 @@
-"""Runs one search: asks for the next configuration, has it measured and tells the result, until an end is reached."""
+"""Runs one search: picks the next configuration, has it measured and tells the study, until an end is reached."""
 
 from __future__ import annotations
 
