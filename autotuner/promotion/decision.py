@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autotuner.measurement.outcome import Interval
 from autotuner.promotion.duel_plan import DuelResult
 from toto_core.settings import RuntimeSettings
 
@@ -72,12 +73,16 @@ def _finding(result: DuelResult) -> str:
         return f"{ours} {result.reason}"
     if result.reason or gain is None:
         return f"{ours} is not proven faster than {theirs}: {result.reason or 'no figures'}"
-    low, middle, high = (f"{100 * share:.3g}" for share in (gain.low, gain.estimate, gain.high))
-    few = "only " if result.launches < FULL_LAUNCHES or result.short_of_launches else ""
-    numbers = f"(gain {middle} %, 95 % interval {low} to {high} %, {few}{result.launches} launches each)"
+    numbers = _numbers(result, gain)
     if result.verdict == "same":
         return f"{ours} and {theirs} take about the same time {numbers}"
     if result.verdict == "ambiguous":
         return f"{ours} is not proven faster than {theirs} {numbers}"
     more_or_less = "less" if gain.estimate > 0 else "more"
     return f"{ours} takes {100 * abs(gain.estimate):.0f} % {more_or_less} time than {theirs} {numbers}"
+
+
+def _numbers(result: DuelResult, gain: Interval) -> str:
+    low, middle, high = (f"{100 * share:.3g}" for share in (gain.low, gain.estimate, gain.high))
+    few = "only " if result.launches < FULL_LAUNCHES or result.short_of_launches else ""
+    return f"(gain {middle} %, 95 % interval {low} to {high} %, {few}{result.launches} launches each)"
