@@ -21,7 +21,7 @@ from autotuner.commands.replay import Replayed, replayed_decision
 from autotuner.commands.selftest import upper_bound
 from autotuner.measurement.outcome import Failed
 from autotuner.measurement.recorded import Recorded, ReplayTable
-from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.search.profiles import Limits, profile
 from autotuner.search.scoring import drift_factor, judge
 from autotuner.search.space import SearchSpace, search_space
@@ -74,7 +74,7 @@ class Grid:
         """One run with noise of its own."""
         return replayed_decision(
             self.table,
-            Noise(seed=seed),
+            TimingNoise(seed=seed),
             space=self.space,
             workload=self.workload,
             profile=PRODUCTION,
@@ -217,7 +217,7 @@ def tpe_seconds(grid: Grid, seed: int) -> float:
     """Of Optuna's TPE with its default settings; a repeated key costs nothing."""
     sampler = optuna.samplers.TPESampler(seed=seed)
     study = optuna.create_study(sampler=sampler)
-    runner = ReplayRunner(grid.table, Noise(seed=seed))
+    runner = ReplayRunner(grid.table, TimingNoise(seed=seed))
 
     def keys() -> Iterator[RuntimeSettings]:
         scores: dict[RuntimeSettings, float] = {}

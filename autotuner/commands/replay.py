@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.measurement.recorded import ReplayTable, seed_table
-from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.promotion.decision import Decision, decide
 from autotuner.search.profiles import Limits, Profile, seed_profile
-from autotuner.search.search import Search, StudyPlan
+from autotuner.search.search import Search, SearchPlan
 from autotuner.search.space import SearchSpace, likely_winners
 from autotuner.tuning.finalists import duel_of_finalists
 from autotuner.tuning.measuring import MeasuringPlan
@@ -36,7 +36,7 @@ class Replayed:
 
 def replayed_decision(
     table: ReplayTable,
-    noise: Noise,
+    noise: TimingNoise,
     *,
     space: SearchSpace,
     workload: Workload,
@@ -57,7 +57,7 @@ def replayed_decision(
         limits=Limits(),
         known={},
         first=[settings for settings in (*first, *likely_winners(space)) if settings in space],
-        plan=StudyPlan(trials=len(space.keys), seconds=search_seconds(seconds), seed=seed),
+        plan=SearchPlan(trials=len(space.keys), seconds=search_seconds(seconds), seed=seed),
         storage_url=None,
         study_name="replay",
         on_outcome=lambda event: tried.append((event.settings, runner.clock())),
@@ -89,7 +89,7 @@ def replay_plan(request: TuneRequest, table: Path) -> tuple[TuneRequest, Measuri
     Raises ``AutotuneError`` when the table cannot be read or has no row of the symbol.
     """
     recorded = seed_table(table, request.symbol)
-    runner = ReplayRunner(recorded, Noise.none())
+    runner = ReplayRunner(recorded, TimingNoise.none())
     ticks = itertools.count()
     plan = MeasuringPlan(
         space=SearchSpace.of(recorded.entries),

@@ -19,9 +19,9 @@ import numpy as np
 
 from autotuner.device_lock import Say
 from autotuner.errors import AutotuneError
-from autotuner.measurement.outcome import ArmLaunch, Conditions, Interval
+from autotuner.measurement.outcome import ArmBlocks, ArmLaunch, Conditions, Interval
 from autotuner.measurement.runner import Runner
-from autotuner.measurement.statistics import ArmBlocks, EffectiveCost, launch_ratio
+from autotuner.measurement.statistics import EffectiveCost, launch_ratio
 from autotuner.promotion.duel_plan import DuelPlan
 from autotuner.search.profiles import profile
 from autotuner.store import Store
@@ -172,7 +172,7 @@ def _promotes(
     labelled = [pairs[i] if flip else pairs[i][::-1] for i, flip in zip(chosen, flips, strict=True)]
     challenger = [_scaled(ours, 1 - gain) for ours, _ in labelled]
     opponent = [theirs for _, theirs in labelled]
-    for launches in plan.looks_at:
+    for launches in plan.checked_after:
         ratio = launch_ratio(
             opponent[:launches],
             challenger[:launches],

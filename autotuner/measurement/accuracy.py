@@ -1,7 +1,8 @@
-"""Rolling forecast origins, errors against realised prices, and how far numerics moved a forecast."""
+"""Compares forecasts with realised prices and with each other: errors, and how far numerics moved a forecast."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,11 +136,10 @@ def compare(
 
 def _volatility(close: Floats, first: int, last: int, prediction: int) -> Floats:
     # One value per origin from first to last; a series may be shorter than the usual stretch.
-    returns = np.diff(np.log(close))
     steps = min(max(prediction, _VOLATILITY_STEPS), first + prediction - 1)
     if steps < 2:
         return np.zeros(last - first + 1)
-    stretches = np.lib.stride_tricks.sliding_window_view(returns, steps)
+    stretches = np.lib.stride_tricks.sliding_window_view(np.diff(np.log(close)), steps)
     # Return j leads to price j + 1, so the last return of origin o is o + prediction - 2.
     begin = first + prediction - 1 - steps
     return np.asarray(stretches[begin : begin + last - first + 1].std(axis=1), dtype=np.float64)
@@ -155,8 +155,7 @@ def _with_extremes(even: Indices, calmest: int, wildest: int) -> Indices:
 
 
 def _check_shapes(ours: Floats, theirs: Floats, targets: Floats) -> None:
-    expected = (ours.shape[1], ours.shape[3])
-    if ours.shape != theirs.shape or targets.shape != expected:
+    if ours.shape != theirs.shape or targets.shape != (ours.shape[1], ours.shape[3]):
         raise ValueError(
             f"accuracy: forecasts {ours.shape}, reference {theirs.shape}, targets {targets.shape} do not fit"
         )
@@ -238,21 +237,14 @@ def merge_accuracy(
 ) -> Accuracy:
     """Accuracy over all shapes: errors are weighted means, drift and quantile shift those of the worst shape."""
     parts = [
-        compare(ours.forecasts, theirs.forecasts, ours.targets, rng, truth.forecasts)
+        dataclasses.asdict(compare(ours.forecasts, theirs.forecasts, ours.targets, rng, truth.forecasts))
         for ours, theirs, truth in zip(candidate, reference, exact, strict=True)
     ]
+    means = ("mae", "mae_reference", "sigma_mae")
+    worst = ("drift", "quantile_shift", "drift_exact", "quantile_shift_exact")
     return Accuracy(
-        mae=_mean([p.mae for p in parts], weights),
-        mae_reference=_mean([p.mae_reference for p in parts], weights),
-        sigma_mae=_mean([p.sigma_mae for p in parts], weights),
-        drift=max(p.drift for p in parts),
-        quantile_shift=max(p.quantile_shift for p in parts),
-        windows=sum(p.windows for p in parts),
-        seeds=min(p.seeds for p in parts),
-        drift_exact=max(p.drift_exact or 0.0 for p in parts),
-        quantile_shift_exact=max(p.quantile_shift_exact or 0.0 for p in parts),
+        windows=sum(part["windows"] for part in parts),
+        seeds=min(part["seeds"] for part in parts),
+        **{name: float(np.average([part[name] for part in parts], weights=weights)) for name in means},
+        **{name: max(part[name] for part in parts) for name in worst},
     )
-
-
-def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
-    return float(np.average(values, weights=weights))

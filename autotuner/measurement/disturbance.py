@@ -1,4 +1,4 @@
-"""Notices what disturbs timing: work of other processes, clocks that drop, others on a GPU."""
+"""Notices what disturbs timing: work of other processes, a clock that drops, other processes on a GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLOCK_DROP = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class HardwareReading:
     """Clock rate in MHz (None where none can be read) and ids of the processes that compute on the GPU."""
 
     clock_mhz: float | None = None
@@ -28,7 +28,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class ReadingsSoFar:
     """All readings so far: fastest and slowest clock in MHz, most foreign GPU processes at once."""
 
     fastest_mhz: float = 0.0
@@ -41,14 +41,16 @@ class Seen:
         return self.slowest_mhz / self.fastest_mhz if self.fastest_mhz else 1.0
 
 
-def judge(seen: Seen, reading: Reading, own: frozenset[int]) -> tuple[Seen, bool]:
+def add_reading(
+    seen: ReadingsSoFar, reading: HardwareReading, own: frozenset[int]
+) -> tuple[ReadingsSoFar, bool]:
     """What is seen now, and whether ``reading`` disturbs: another's GPU process, or a clock that dropped.
 
     ``own`` are the ids of this process and its children.
     """
     foreign = len(reading.gpu_processes - own)
     clock = reading.clock_mhz
-    now = Seen(
+    now = ReadingsSoFar(
         fastest_mhz=max(seen.fastest_mhz, clock or 0.0),
         slowest_mhz=min(seen.slowest_mhz, clock or float("inf")),
         foreign_gpu_processes=max(seen.foreign_gpu_processes, foreign),
@@ -57,15 +59,15 @@ def judge(seen: Seen, reading: Reading, own: frozenset[int]) -> tuple[Seen, bool
     return now, foreign > 0 or dropped
 
 
-def read(device: str) -> Reading:
+def read_hardware(device: str) -> HardwareReading:
     """The present state of ``device`` (``cpu`` or ``cuda``); what cannot be read is left out."""
     if device == "cuda":
         return _read_gpu()
     with contextlib.suppress(OSError, NotImplementedError, AttributeError):
         frequency = psutil.cpu_freq()
         if frequency is not None and frequency.current > 0:
-            return Reading(clock_mhz=float(frequency.current))
-    return Reading()
+            return HardwareReading(clock_mhz=float(frequency.current))
+    return HardwareReading()
 
 
 def own_processes() -> frozenset[int]:
@@ -74,18 +76,18 @@ def own_processes() -> frozenset[int]:
     return frozenset((process.pid, *(child.pid for child in process.children(recursive=True))))
 
 
-def _read_gpu() -> Reading:
-    with contextlib.suppress(ImportError):
+def _read_gpu() -> HardwareReading:
+    try:
         nvml: Any = importlib.import_module("pynvml")
-        try:
-            nvml.nvmlInit()
-            handle = nvml.nvmlDeviceGetHandleByIndex(0)
-            running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-            clock = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
-            return Reading(clock_mhz=float(clock), gpu_processes=frozenset(each.pid for each in running))
-        except nvml.NVMLError:
-            return Reading()
-    return Reading()
+    except ImportError:
+        return HardwareReading()
+    with contextlib.suppress(nvml.NVMLError):
+        nvml.nvmlInit()
+        handle = nvml.nvmlDeviceGetHandleByIndex(0)
+        running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        clock = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
+        return HardwareReading(clock_mhz=float(clock), gpu_processes=frozenset(each.pid for each in running))
+    return HardwareReading()
 
 
 FOREIGN_SHARE = 0.15
@@ -95,7 +97,7 @@ _TICK = 0.01
 _HOPELESS = 3
 
 
-class Watch:
+class DisturbanceWatch:
     """Compares busy time with that of our own processes; ``own`` gives their CPU seconds.
 
     A round that was kept on some CPUs is disturbed by what others do on those, or on siblings that share their
@@ -104,11 +106,11 @@ class Watch:
     """
 
     def __init__(
-        self, own: Callable[[], float], reading: Callable[[], Reading] = lambda: read("cpu")
+        self, own: Callable[[], float], reading: Callable[[], HardwareReading] = lambda: read_hardware("cpu")
     ) -> None:
         self._own = own
         self._reading = reading
-        self._seen = Seen()
+        self._seen = ReadingsSoFar()
         self._foreign_total = 0.0
         self._flagged = 0
         self._quiet = 0
@@ -133,7 +135,7 @@ class Watch:
         spent = [late - early for early, late in zip(self._busy, busy_seconds(), strict=True)]
         self._foreign_total += max(0.0, sum(spent) - mine)
         foreign = sum(spent[cpu] for cpu in self._cpus if cpu < len(spent)) if self._cpus else sum(spent)
-        self._seen, slowed = judge(self._seen, self._reading(), own_processes())
+        self._seen, slowed = add_reading(self._seen, self._reading(), own_processes())
         seen = slowed or foreign - mine > max(2 * _TICK, FOREIGN_SHARE * wall)
         self._quiet += not seen
         return seen

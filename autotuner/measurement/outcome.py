@@ -1,10 +1,10 @@
-"""What a trial asks and what comes of it: ``Measured | Failed``, and their JSON."""
+"""What comes of a trial (``Measured | Failed``) or of a launch, and the JSON of a measurement."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ FAILURE_KINDS = (
 
 Block = tuple[float, ...]
 """Milliseconds of the calls of one timed block, its first call already discarded."""
+ArmBlocks = Sequence[Sequence[Block]]
+"""Raw blocks of one arm of one launch or trial, indexed [shape][block]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +131,11 @@ def together(conditions: Sequence[Conditions]) -> Conditions:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One settings, measured beside the reference in the same stretch of time.
+    """One configuration, measured beside the reference in the same stretch of time.
 
-    ``timings`` and ``reference_timings`` hold one entry per request shape of the workload, ``ratio`` is
-    reference time over settings time (above 1 is faster), ``blocks`` and ``reference_blocks`` are raw,
-    indexed [shape][block], block ``i`` of both taken side by side. ``cold_start_ms`` began with an empty
+    ``timings`` and ``reference_timings`` hold one entry per request shape of the workload, ``ratio`` is the
+    reference's time over the configuration's (above 1 is faster), block ``i`` of ``blocks`` and of
+    ``reference_blocks`` were taken side by side. ``cold_start_ms`` began with an empty
     compile cache, ``warm_start_ms`` with a filled one; None is what was not measured. Raises ``ValueError``
     when both are.
     """
@@ -147,8 +149,8 @@ class Measured:
     accuracy: Accuracy
     report: CompileReport
     conditions: Conditions = Conditions()
-    blocks: tuple[tuple[Block, ...], ...] = ()
-    reference_blocks: tuple[tuple[Block, ...], ...] = ()
+    blocks: ArmBlocks = ()
+    reference_blocks: ArmBlocks = ()
     warm_start_ms: float | None = None
 
     def __post_init__(self) -> None:
@@ -180,27 +182,27 @@ class Failed:
             raise ValueError(f"failure kind must be one of {', '.join(FAILURE_KINDS)}, not {self.kind!r}")
         object.__setattr__(self, "detail", " ".join(self.detail.split())[:500])
 
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}" if self.detail else self.kind
+
 
 Outcome = Measured | Failed
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmLaunch:
-    """One arm of one launch: its start in milliseconds and raw blocks, indexed [shape][block].
-
-    ``was_warm`` says that the start found a filled compile cache.
-    """
+    """One arm of one launch; ``was_warm`` says that its start found a filled compile cache."""
 
     start_ms: float
     was_warm: bool = False
-    blocks: tuple[tuple[Block, ...], ...]
+    blocks: ArmBlocks
     peak_bytes: int = 0
     report: CompileReport = CompileReport()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """Fresh processes of several arms whose blocks took turns; ``arms`` is in the order they were asked for.
+    """Fresh processes of several arms, in the order they were asked for.
 
     Block ``i`` of every measured arm was taken side by side with block ``i`` of the others.
     """
@@ -217,6 +219,9 @@ class Launch:
         raise KeyError(settings.label)
 
 
+_NUMBERS = ("cold_start_ms", "reference_cold_start_ms", "warm_start_ms", "peak_bytes")
+
+
 def measured_to_json(measured: Measured) -> str:
     """One line of JSON with every raw block."""
     return json.dumps(dataclasses.asdict(measured), separators=(",", ":"))
@@ -225,26 +230,20 @@ def measured_to_json(measured: Measured) -> str:
 def measured_from_json(text: str) -> Measured:
     """The inverse of ``measured_to_json``. Raises ``ValueError`` when the text is no measurement."""
     try:
-        return _measured_from_dict(json.loads(text))
+        values: dict[str, Any] = json.loads(text)
+        return Measured(
+            timings=tuple(ShapeTiming(**t) for t in values["timings"]),
+            reference_timings=tuple(ShapeTiming(**t) for t in values["reference_timings"]),
+            ratio=Interval(**values["ratio"]),
+            accuracy=Accuracy(**values["accuracy"]),
+            report=CompileReport.from_dict(values["report"]),
+            conditions=Conditions(**values["conditions"]),
+            blocks=_blocks(values["blocks"]),
+            reference_blocks=_blocks(values["reference_blocks"]),
+            **{name: values[name] for name in _NUMBERS},
+        )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"not a measurement: {error!r}") from None
-
-
-def _measured_from_dict(values: Mapping[str, Any]) -> Measured:
-    return Measured(
-        timings=tuple(ShapeTiming(**t) for t in values["timings"]),
-        reference_timings=tuple(ShapeTiming(**t) for t in values["reference_timings"]),
-        ratio=Interval(**values["ratio"]),
-        cold_start_ms=values["cold_start_ms"],
-        reference_cold_start_ms=values["reference_cold_start_ms"],
-        warm_start_ms=values["warm_start_ms"],
-        peak_bytes=values["peak_bytes"],
-        accuracy=Accuracy(**values["accuracy"]),
-        report=CompileReport.from_dict(values["report"]),
-        conditions=Conditions(**values["conditions"]),
-        blocks=_blocks(values["blocks"]),
-        reference_blocks=_blocks(values["reference_blocks"]),
-    )
 
 
 def _blocks(raw: list[list[list[float]]]) -> tuple[tuple[Block, ...], ...]:

@@ -1,8 +1,8 @@
 """Which CPUs a round runs on: those that were least busy before it, the same ones for every arm.
 
 Left to the scheduler, an arm stays for a whole launch on the CPU it woke up on, and CPUs differ: one serves
-interrupts, one has a busy sibling. On two CPUs that made launches of one settings differ by 7 to 8 %; by 4 to 6 %
-with all arms of a round on the same CPU (docs/decisions/0012-one-place-a-round.md).
+interrupts, one has a busy sibling. On two CPUs that made launches of one configuration differ by 7 to 8 %; with all
+arms of a round on the same CPU by 4 to 6 % (docs/decisions/0012-one-place-a-round.md).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Placement:
 def least_busy(cpus: Sequence[int], spent: Sequence[float], width: int) -> frozenset[int]:
     """The ``width`` of ``cpus`` with the least of ``spent`` (busy seconds by CPU number); low numbers last.
 
-    Our own last round made its CPUs busy, so on a quiet machine the rounds take turns over the CPUs.
+    Our own last round made its CPUs busy, so on a quiet machine the rounds go round the CPUs.
     """
     order = sorted(cpus, key=lambda cpu: (spent[cpu] if cpu < len(spent) else 0.0, -cpu))
     return frozenset(order[:width])

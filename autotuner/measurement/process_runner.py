@@ -1,4 +1,4 @@
-"""``ProcessRunner``: outcomes from child processes that take turns, one running at any time."""
+"""``ProcessRunner``: outcomes from child processes, of which only one computes at any time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from autotuner.errors import AutotuneError
 from autotuner.measurement.accuracy import WINDOWS, ShapeForecasts, merge_accuracy, read_forecasts
-from autotuner.measurement.child.handle import Child, ChildError, StartedArm, not_compiled
+from autotuner.measurement.child.handle import Child, ChildError, not_compiled
 from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.outcome import ArmLaunch, Failed, Launch, Measured, Outcome
-from autotuner.measurement.rounds import Taken, Turns
+from autotuner.measurement.rounds import Rounds, TimedRounds
 from autotuner.measurement.statistics import EffectiveCost, paired_ratio, shape_timing
-from autotuner.measurement.stopping import AsLongAsStarting, Enough
+from autotuner.measurement.stopping import StopAfterStartingTime, StopWhenPrecise
 from autotuner.paths import trial_artifacts
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
@@ -48,10 +49,10 @@ class RunnerLimits:
 
 
 class ProcessRunner:
-    """Measures settings of one symbol and workload on one device, each arm in a process of its own.
+    """Measures configurations of one symbol and workload on one device, each arm in a process of its own.
 
-    ``close`` (price history) is float64 (time,). ``caches`` is a folder for compile caches, one per settings:
-    a trial starts with an empty one, because it measures the cold start; later launches find it filled.
+    ``close`` (price history) is float64 (time,). ``caches`` is a folder for compile caches, one for each
+    configuration: a trial starts with an empty one, to measure the cold start; later launches find it filled.
     ``say`` hears what goes on, one line at a time. Raises ``AutotuneError`` when the reference itself cannot
     be measured.
     """
@@ -76,14 +77,14 @@ class ProcessRunner:
         self._cost = cost
         self._limits = limits
         self._caches = caches
-        self._order = random.Random(seed)  # noqa: S311 - the order of turns, not a secret
+        self._order = random.Random(seed)  # noqa: S311 - the order of arms, not a secret
         self._rng = np.random.default_rng(seed)
         self._say = say
         self._folder = tempfile.TemporaryDirectory(prefix="autotune-")
         self._series_file = Path(self._folder.name) / "close.npy"
         self._last_fifth_start = last_fifth_start
         np.save(self._series_file, close)
-        self._reference: StartedArm | None = None
+        self._reference: Child | None = None
         self._theirs: Sequence[ShapeForecasts] = ()
         self._exact: Sequence[ShapeForecasts] = ()
         self._forecast_seconds = 0.0
@@ -101,32 +102,28 @@ class ProcessRunner:
                 arm = self._start(settings, children, deadline, empty=not again)
                 failed = not_compiled(settings, arm.report)
                 outcome = failed or self._measure_beside(reference, arm, deadline, beat)
-                if (
-                    not settings.compiled
-                    or isinstance(outcome, Failed)
-                    or outcome.ratio.estimate < 1.0
-                    or outcome.was_warm
-                ):
+                if isinstance(outcome, Failed) or outcome.was_warm or not settings.compiled:
                     return outcome
-                arm.child.close()
-                return dataclasses.replace(
-                    outcome, warm_start_ms=self._warm_start(settings, children, deadline)
-                )
+                if outcome.ratio.estimate < 1.0:  # it will not win, so nobody needs its warm start
+                    return outcome
+                arm.close()
+                warm_ms = self._warm_start(settings, children, deadline)
+                return dataclasses.replace(outcome, warm_start_ms=warm_ms)
             except ChildError as error:
                 if error.failed.kind == "timeout":
                     return Failed(kind="timeout", detail=f"not done within {seconds:.0f} s")
                 return error.failed
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
-        """Fresh processes of all arms, timed in turns; see ``Runner``."""
+        """Fresh processes of all arms, timed in rounds; see ``Runner``."""
         began = time.monotonic()
         deadline = began + seconds
         with self._only_one_more() as children:
             started = [self._start_or_fail(settings, children, deadline) for settings in arms]
-            running = [arm for arm in started if isinstance(arm, StartedArm)]
-            self._say(f"timing {len(running)} settings side by side")
-            longer = AsLongAsStarting(blocks=blocks, began=began)
-            taken = self._turns(running, deadline).take(longer.most, longer, least=blocks)
+            running = [arm for arm in started if isinstance(arm, Child)]
+            self._say(f"timing {len(running)} configurations side by side")
+            longer = StopAfterStartingTime(blocks=blocks, began=began)
+            taken = self._rounds(running, deadline).take(longer.most, longer, least=blocks)
             ended = {id(arm): _launched(arm, index, taken, deadline) for index, arm in enumerate(running)}
             results = tuple(arm if isinstance(arm, Failed) else ended[id(arm)] for arm in started)
         return Launch(settings=tuple(arms), arms=results, conditions=taken.conditions)
@@ -139,24 +136,21 @@ class ProcessRunner:
         self._reference = None
         self._folder.cleanup()
 
-    def _measure_beside(
-        self, reference: StartedArm, arm: StartedArm, deadline: float, beat: float | None
-    ) -> Outcome:
+    def _measure_beside(self, reference: Child, arm: Child, deadline: float, beat: float | None) -> Outcome:
         self._say("timing it beside the reference")
         reserve = _FORECASTS_MAY_TAKE * self._forecast_seconds
-        turns = self._turns((arm, reference), deadline - reserve)
+        rounds = self._rounds((arm, reference), deadline - reserve)
         blocks, width, cost = self._limits.blocks, self._limits.enough_width, self._cost.time_alone
-        enough = Enough(blocks=blocks, width=width, cost=cost, rng=self._rng, beat=beat)
-        longer = AsLongAsStarting(blocks=blocks, began=time.monotonic() - _STARTING_SECONDS)
-        taken = turns.take(longer.most, lambda *so_far: enough(*so_far) or longer(*so_far), least=blocks)
+        enough = StopWhenPrecise(blocks=blocks, width=width, cost=cost, rng=self._rng, beat=beat)
+        longer = StopAfterStartingTime(blocks=blocks, began=time.monotonic() - _STARTING_SECONDS)
+        taken = rounds.take(longer.most, lambda *so_far: enough(*so_far) or longer(*so_far), least=blocks)
         if 0 in taken.failed:
             return taken.failed[0]
         if taken.failed:  # the next trial starts another reference
             return Failed(kind="unstable", detail=f"the reference beside it failed: {taken.failed[1].kind}")
         own_blocks, reference_blocks = taken.blocks
-        forecasts = arm.child.ask({"ask": "forecasts"}, event="forecasts", deadline=deadline)["shapes"]
+        ours = read_forecasts(arm.forecasts(deadline))
         arm.refresh(deadline)
-        ours = read_forecasts(forecasts)
         if isinstance(ours, Failed):
             return ours
         return Measured(
@@ -180,30 +174,31 @@ class ProcessRunner:
         """Start once more with the compile cache filled; None when time or the process fails it."""
         self._say("starting it again with its compile cache filled")
         try:
-            child = Child(self._job(settings, empty=False))
-            children.append(child)
-            started = child.expect("started", deadline=deadline)
-            return float(started["start_ms"]) if started["was_warm"] else None
+            child = self._begin(settings, children, deadline, empty=False)
+            return child.start_ms if child.was_warm else None
         except ChildError:
             return None
 
-    def _turns(self, arms: Sequence[StartedArm], deadline: float) -> Turns:
-        shapes = len(self._workload.shapes)
-        width = max((arm.settings.num_threads or 0 for arm in arms), default=0)
-        return Turns(
-            arms, shapes=shapes, order=self._order, deadline=deadline, device=self._device, width=width
+    def _rounds(self, arms: Sequence[Child], deadline: float) -> Rounds:
+        return Rounds(
+            arms,
+            shapes=len(self._workload.shapes),
+            order=self._order,
+            deadline=deadline,
+            device=self._device,
+            width=max((arm.settings.num_threads or 0 for arm in arms), default=0),
         )
 
-    def _ensure_reference(self, deadline: float) -> StartedArm:
-        if self._reference is not None and self._reference.child.alive:
+    def _ensure_reference(self, deadline: float) -> Child:
+        if self._reference is not None and self._reference.alive:
             return self._reference
         self._say(f"starting the reference, {self._reference_settings.label}")
         try:
             arm = self._start(self._reference_settings, self._children, deadline, empty=True)
             asked = time.monotonic()
-            self._theirs = self._standard(arm, "forecasts", deadline)
+            self._theirs = _standard(arm.forecasts(deadline))
             self._forecast_seconds = time.monotonic() - asked
-            self._exact = self._standard(arm, "exact", deadline)
+            self._exact = _standard(arm.forecasts(deadline, exact=True))
         except ChildError as error:
             if error.failed.kind == "timeout":
                 raise  # too little time for a trial says nothing of the reference
@@ -211,26 +206,24 @@ class ProcessRunner:
         self._reference = arm
         return arm
 
-    def _standard(self, arm: StartedArm, what: str, deadline: float) -> Sequence[ShapeForecasts]:
-        """Forecasts that every other is compared with."""
-        found = read_forecasts(arm.child.ask({"ask": what}, event=what, deadline=deadline)["shapes"])
-        if isinstance(found, Failed):
-            raise AutotuneError(f"the reference's forecasts cannot be used: {found.detail}")
-        return found
-
     def _start(
         self, settings: RuntimeSettings, children: list[Child], deadline: float, *, empty: bool
-    ) -> StartedArm:
+    ) -> Child:
+        arm = self._begin(settings, children, deadline, empty=empty)
+        arm.wait_ready(deadline)
+        return arm
+
+    def _begin(
+        self, settings: RuntimeSettings, children: list[Child], deadline: float, *, empty: bool
+    ) -> Child:
         child = Child(self._job(settings, empty=empty))
         children.append(child)
-        started = child.expect("started", deadline=deadline)
-        arm = StartedArm(child, settings, start_ms=started["start_ms"], was_warm=started["was_warm"])
-        arm.note(child.expect("ready", deadline=deadline))
-        return arm
+        child.wait_started(deadline)
+        return child
 
     def _start_or_fail(
         self, settings: RuntimeSettings, children: list[Child], deadline: float
-    ) -> StartedArm | Failed:
+    ) -> Child | Failed:
         self._say(f"launching {settings.label}")
         try:
             arm = self._start(settings, children, deadline, empty=False)
@@ -238,7 +231,7 @@ class ProcessRunner:
             return error.failed
         failed = not_compiled(settings, arm.report)
         if failed is not None:
-            arm.child.close()
+            arm.close()
         return failed or arm
 
     @contextlib.contextmanager
@@ -252,11 +245,15 @@ class ProcessRunner:
                 child.close()
 
     def _job(self, settings: RuntimeSettings, *, empty: bool) -> ArmJob:
+        folder = trial_artifacts(self._caches, settings)
+        if empty:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return ArmJob(
             settings=settings,
             workload=self._workload,
             device=self._device,
-            artifacts=str(self._artifacts(settings, empty=empty)),
+            artifacts=str(folder),
             series_file=str(self._series_file),
             last_fifth_start=self._last_fifth_start,
             seeds=SEEDS,
@@ -265,15 +262,16 @@ class ProcessRunner:
             warm_up_seconds=self._limits.warm_up_seconds,
         )
 
-    def _artifacts(self, settings: RuntimeSettings, *, empty: bool) -> Path:
-        folder = trial_artifacts(self._caches, settings)
-        if empty:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder
+
+def _standard(forecasts: list[dict[str, Any]]) -> Sequence[ShapeForecasts]:
+    """Forecasts that every other is compared with."""
+    found = read_forecasts(forecasts)
+    if isinstance(found, Failed):
+        raise AutotuneError(f"the reference's forecasts cannot be used: {found.detail}")
+    return found
 
 
-def _launched(arm: StartedArm, index: int, taken: Taken, deadline: float) -> ArmLaunch | Failed:
+def _launched(arm: Child, index: int, taken: TimedRounds, deadline: float) -> ArmLaunch | Failed:
     if index in taken.failed:
         return taken.failed[index]
     try:

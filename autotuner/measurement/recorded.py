@@ -1,4 +1,4 @@
-"""Recorded answers by settings, and a hand-made table read as such."""
+"""What is recorded of each configuration, and how a table made by hand is read as such."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NORMAL_95 = 1.96
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What is known of one settings; latency and sigma in milliseconds, one entry per request shape.
+    """What is known of one configuration; latency and sigma in milliseconds, one entry per request shape.
 
     ``start_ms`` is what a production process pays, ``was_warm`` says that a filled compile cache was found.
     ``cost_s`` is what a trial of it takes, ``again_s`` a launch or a trial that finds everything compiled (the
@@ -74,7 +74,7 @@ class ReplayTable:
         if recorded is None or recorded.failure is not None:
             raise ValueError(f"recorded table: the reference ({self.reference.label}) has no measurement")
         if any(len(entry.latency_ms) != len(recorded.latency_ms) for entry in self.entries.values()):
-            raise ValueError("recorded table: every settings needs the same number of request shapes")
+            raise ValueError("recorded table: every configuration needs the same number of request shapes")
 
     def find(self, settings: RuntimeSettings) -> Recorded | Failed:
         """The entry of ``settings``, or the failure that a trial of them ends with."""

@@ -1,18 +1,18 @@
-"""``ReplayRunner``: recorded answers, with or without noise; needs no model and no device."""
+"""``ReplayRunner``: answers from a table of recorded measurements, with or without noise, without any model."""
 
 from __future__ import annotations
 
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from autotuner.measurement.outcome import (
     Accuracy,
+    ArmBlocks,
     ArmLaunch,
     Conditions,
     Failed,
@@ -23,6 +23,7 @@ from autotuner.measurement.outcome import (
     ShapeTiming,
 )
 from autotuner.measurement.recorded import Recorded, ReplayTable
+from autotuner.measurement.statistics import shape_timing
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 
@@ -31,13 +32,11 @@ CALLS = 4
 BLOCKS = 20
 """Blocks per arm of a trial."""
 
-Shapes = tuple[tuple[tuple[float, ...], ...], ...]
-"""Raw milliseconds, indexed [shape][block][call]."""
 Milliseconds = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
+class TimingNoise:
     """How timings scatter around what is recorded; all shares of the latency.
 
     ``per_call`` is log-normal, added to the recorded sigma, and each call remembers ``autocorrelation`` of
@@ -59,7 +58,7 @@ class Noise:
             raise ValueError("noise: autocorrelation must be 0 to below 1, disturbed 0 to 1")
 
     @classmethod
-    def none(cls) -> Noise:
+    def none(cls) -> TimingNoise:
         """Exactly what is recorded."""
         return cls(exact=True)
 
@@ -67,13 +66,13 @@ class Noise:
 class ReplayRunner:
     """A ``Runner`` whose ``clock`` moves by the recorded cost of what it is asked.
 
-    Answers depend on the noise's seed, the settings, and how often they were asked; not on what was asked of
-    other settings in between.
+    Answers depend on the noise's seed, the configuration, and how often it was asked for; not on what was asked of
+    other configurations in between.
     """
 
-    def __init__(self, table: ReplayTable, noise: Noise | None = None) -> None:
+    def __init__(self, table: ReplayTable, noise: TimingNoise | None = None) -> None:
         self._table = table
-        self._noise = noise or Noise()
+        self._noise = noise or TimingNoise()
         self._asked: Counter[RuntimeSettings] = Counter()
         self.seconds_spent = 0.0
 
@@ -156,7 +155,7 @@ class ReplayRunner:
             (self._noise.seed, zlib.crc32(settings.key.encode()), self._asked[settings])
         )
 
-    def _blocks(self, rng: np.random.Generator, entry: Recorded, blocks: int) -> tuple[Shapes, int]:
+    def _blocks(self, rng: np.random.Generator, entry: Recorded, blocks: int) -> tuple[ArmBlocks, int]:
         """Raw blocks of every shape, and how many of the blocks were disturbed."""
         recorded = tuple(zip(entry.latency_ms, entry.sigma_ms, strict=True))
         if self._noise.exact:
@@ -178,9 +177,12 @@ class ReplayRunner:
         times: Milliseconds = latency * np.exp(np.sqrt(np.log1p(variation)) * steps)
         return times.reshape(blocks, CALLS)
 
-    def _timings(self, entry: Recorded, shapes: Shapes) -> tuple[ShapeTiming, ...]:
-        timing = partial(_timing, exact=self._noise.exact)
-        return tuple(map(timing, entry.latency_ms, entry.sigma_ms, shapes))
+    def _timings(self, entry: Recorded, shapes: ArmBlocks) -> tuple[ShapeTiming, ...]:
+        timings = [replace(shape_timing(blocks), p99_ms=None) for blocks in shapes]
+        if not self._noise.exact:
+            return tuple(timings)
+        recorded = zip(timings, entry.latency_ms, entry.sigma_ms, strict=True)
+        return tuple(replace(timing, p50_ms=p50, sigma_ms=sigma) for timing, p50, sigma in recorded)
 
 
 def _exact_blocks(latency: float, sigma: float, blocks: int) -> Milliseconds:
@@ -196,19 +198,7 @@ def _exact_blocks(latency: float, sigma: float, blocks: int) -> Milliseconds:
     return times
 
 
-def _timing(
-    latency: float, sigma: float, blocks: tuple[tuple[float, ...], ...], *, exact: bool
-) -> ShapeTiming:
-    calls = np.asarray(blocks).ravel()
-    return ShapeTiming(
-        p50_ms=latency if exact else float(np.median(calls)),
-        p95_ms=float(np.percentile(calls, 95)),
-        sigma_ms=sigma if exact else float(np.std(calls, ddof=1)),
-        calls=calls.size,
-    )
-
-
-def _ratio(own: Shapes, reference: Shapes) -> Interval:
+def _ratio(own: ArmBlocks, reference: ArmBlocks) -> Interval:
     """Reference time over own time: geometric mean over paired blocks, with its 95 % interval."""
     logs = np.log(np.median(reference, axis=2)) - np.log(np.median(own, axis=2))
     half = 1.96 * float(logs.std(ddof=1)) / np.sqrt(logs.size)

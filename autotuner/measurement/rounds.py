@@ -1,4 +1,4 @@
-"""Arms take turns: rounds of timed blocks in random order, repeated when someone else used the machine."""
+"""Times arms in rounds: a block of each in random order, again when someone else used the machine meanwhile."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from autotuner.measurement.child.handle import ChildError
-from autotuner.measurement.disturbance import Watch, read
-from autotuner.measurement.outcome import Block, Conditions, Failed
+from autotuner.measurement.disturbance import DisturbanceWatch, read_hardware
+from autotuner.measurement.outcome import ArmBlocks, Block, Conditions, Failed
 from autotuner.measurement.placement import Placement
 
-ArmBlocks = tuple[tuple[Block, ...], ...]
-"""Raw blocks of one arm, indexed [shape][block]."""
+IsEnough = Callable[[int, Sequence[ArmBlocks]], bool]
+"""Told the number of rounds so far and the blocks of each arm, says whether they are enough."""
 
 REPEATS = 3
 """A round that someone else's work disturbed is taken again this often before it is kept and flagged."""
 FEWEST_ROUNDS = 4
-"""Rounds without which there is no interval worth the name; after them the deadline ends the turns in time."""
+"""Rounds without which there is no interval worth the name; after them no round begins that ends too late."""
 
 
-class Timed(Protocol):
+class TimedArm(Protocol):
     """An arm that gives timed blocks."""
 
     def block(self, shape: int, deadline: float) -> Block:
@@ -39,7 +39,7 @@ class Timed(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class TimedRounds:
     """Blocks of each arm in the order they were given; an arm that failed stands in ``failed`` by its index."""
 
     blocks: tuple[ArmBlocks, ...]
@@ -47,12 +47,15 @@ class Taken:
     conditions: Conditions
 
 
-class Turns:
-    """One stretch of turns between ``arms``; block ``i`` of all arms that did not fail was taken side by side."""
+class Rounds:
+    """Rounds of ``arms``; block ``i`` of all arms that did not fail was taken side by side.
+
+    ``deadline`` is on ``time.monotonic``'s clock; ``width`` how many CPUs a round is kept on, 0 for all.
+    """
 
     def __init__(
         self,
-        arms: Sequence[Timed],
+        arms: Sequence[TimedArm],
         *,
         shapes: int,
         order: random.Random,
@@ -66,14 +69,14 @@ class Turns:
         self._deadline = deadline
         self._blocks: list[list[list[Block]]] = [[[] for _ in self._shapes] for _ in arms]
         self._failed: dict[int, Failed] = {}
-        self._watch = Watch(lambda: sum(arm.cpu_seconds() for arm in arms), lambda: read(device))
+        self._watch = DisturbanceWatch(
+            lambda: sum(arm.cpu_seconds() for arm in arms), lambda: read_hardware(device)
+        )
         self._placement = Placement(width)
         self._longest_round = 0.0
 
-    def take(
-        self, rounds: int, enough: Callable[[int, Sequence[ArmBlocks]], bool], *, least: int | None = None
-    ) -> Taken:
-        """Up to ``rounds`` rounds, fewer when ``enough(rounds so far, blocks)`` or when the time is up.
+    def take(self, rounds: int, enough: IsEnough, *, least: int | None = None) -> TimedRounds:
+        """Up to ``rounds`` rounds, fewer when they are ``enough`` or the time is up.
 
         A disturbed round is taken again while the time still holds ``least`` rounds (all of them by default).
         """
@@ -81,18 +84,17 @@ class Turns:
             done = self._take(rounds, enough, rounds if least is None else least)
         finally:
             self._place(self._placement.everywhere)
-        return Taken(
+        return TimedRounds(
             blocks=self._frozen(), failed=dict(self._failed), conditions=self._watch.conditions(done)
         )
 
-    def _take(self, rounds: int, enough: Callable[[int, Sequence[ArmBlocks]], bool], least: int) -> int:
+    def _take(self, rounds: int, enough: IsEnough, least: int) -> int:
         done = 0
         while done < rounds and len(self._failed) < len(self._arms):
             left = self._deadline - time.monotonic()
             if done >= FEWEST_ROUNDS and (left < self._longest_round or enough(done, self._frozen())):
                 break
-            turn = self._quiet_round(max(0, least - done))
-            for index, blocks in turn.items():
+            for index, blocks in self._quiet_round(max(0, least - done)).items():
                 for shape in self._shapes:
                     self._blocks[index][shape].append(blocks[shape])
             done += 1
@@ -105,26 +107,26 @@ class Turns:
             self._place(cpus)
             self._watch.start(cpus)
             started = time.monotonic()
-            turn = self._round()
+            blocks = self._round()
             self._longest_round = max(self._longest_round, time.monotonic() - started)
             if not self._watch.disturbed():
-                return turn
+                return blocks
             needed = (still_wanted + 1) * self._longest_round
             if attempt == REPEATS or self._watch.never_quiet or time.monotonic() + needed > self._deadline:
                 break
         self._watch.flag()
-        return turn
+        return blocks
 
     def _round(self) -> dict[int, list[Block]]:
-        turn: dict[int, list[Block]] = {i: [] for i in range(len(self._arms)) if i not in self._failed}
+        blocks: dict[int, list[Block]] = {i: [] for i in range(len(self._arms)) if i not in self._failed}
         for shape in self._shapes:
-            for index in self._order.sample(list(turn), len(turn)):
+            for index in self._order.sample(list(blocks), len(blocks)):
                 try:
-                    turn[index].append(self._arms[index].block(shape, self._deadline))
+                    blocks[index].append(self._arms[index].block(shape, self._deadline))
                 except ChildError as error:
                     self._failed[index] = error.failed
-                    del turn[index]
-        return turn
+                    del blocks[index]
+        return blocks
 
     def _place(self, cpus: frozenset[int] | None) -> None:
         if cpus:

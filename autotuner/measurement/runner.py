@@ -10,16 +10,16 @@ from toto_core.settings import RuntimeSettings
 
 
 class Runner(Protocol):
-    """Measures settings for one symbol, workload and environment; used by one caller at a time."""
+    """Measures configurations for one symbol, workload and environment; used by one caller at a time."""
 
     def measure(
         self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None, again: bool = False
     ) -> Outcome:
         """One trial beside the reference within ``seconds`` of wall time; a failure is an outcome, not raised.
 
-        ``beat`` is a ratio to the reference that other settings have reached for certain: timing may end as
-        soon as these settings are known, at a planned look, to stay below it. ``again`` begins with what an
-        earlier trial of the same settings compiled: the start is a warm one, and no cold one is measured.
+        ``beat`` is a ratio to the reference that another configuration is sure to reach: timing may end at an
+        interim look once this one is known to stay below it. ``again`` begins with what an earlier trial of
+        the same configuration compiled: the start is a warm one, and no cold one is measured.
         """
         ...
 

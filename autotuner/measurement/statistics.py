@@ -11,12 +11,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from autotuner.measurement.outcome import Block, Interval, ShapeTiming
+from autotuner.measurement.outcome import ArmBlocks, Block, Interval, ShapeTiming
 
 Floats = npt.NDArray[np.float64]
-
-ArmBlocks = Sequence[Sequence[Block]]
-"""Raw blocks of one arm of one launch or trial, indexed [shape][block], milliseconds."""
 
 _NORMAL = NormalDist()
 
@@ -110,7 +107,7 @@ def launch_ratio(
     """The same ratio over several launches: entry ``i`` of both arms is launch ``i``.
 
     ``start_ms`` of reference and candidate is spread over the calls of a process. The estimate is the
-    geometric mean of the launches' ratios. Launches of one setting differ by more than their blocks tell, so
+    geometric mean of the launches' ratios. Launches of one configuration differ by more than their blocks tell, so
     the launch is the unit: Student-t on the log ratios of the launches, the closed form of resampling whole
     launches without that bootstrap's (n - 1)/n shrinkage and without counting blocks twice (Davison and
     Hinkley 1997, section 3.8). Few launches may agree by luck, so the interval is never narrower than their
@@ -149,7 +146,10 @@ def _log_ratios(
 ) -> Floats:
     # (1 + resamples,): the blocks as they are first, then each resample, the same blocks of both arms.
     for arm in arms:
-        _same_shapes(len(cost.weights), arm)
+        if len(arm) != len(cost.weights):
+            raise ValueError(
+                f"timing: blocks of {len(arm)} request shapes where {len(cost.weights)} have a weight"
+            )
     counts = _resampled_counts(_common_blocks(*arms), resamples, rng)
     times_ms = [
         _effective_resampled(arm, counts, cost) + start / cost.calls_per_process
@@ -211,13 +211,6 @@ def _common_blocks(*arms: ArmBlocks) -> int:
 def _run_length(count: int) -> int:
     # At most half of the blocks: one run of all of them would give every resample the same blocks.
     return max(1, min(math.ceil(math.pow(count, 1 / 3) - 1e-9), count // 2))
-
-
-def _same_shapes(expected: int, blocks_by_shape: ArmBlocks) -> None:
-    if len(blocks_by_shape) != expected:
-        raise ValueError(
-            f"timing: blocks of {len(blocks_by_shape)} request shapes where {expected} have a weight"
-        )
 
 
 def _interval(log_estimate: float, below: float, above: float) -> Interval:

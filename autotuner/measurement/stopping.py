@@ -1,4 +1,4 @@
-"""When something has been timed enough: at planned checks, or after as long as starting took."""
+"""Says when timing may stop: at planned checks of the interval, or after as long as starting took."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from autotuner.measurement.rounds import ArmBlocks
+from autotuner.measurement.outcome import ArmBlocks
 from autotuner.measurement.statistics import EffectiveCost, paired_ratio
 
 Floats = npt.NDArray[np.float64]
@@ -39,16 +39,15 @@ def spending_confidences(
     if checks < 1 or not 0 < alpha < 1:
         raise ValueError(f"checks: needs at least one check and 0 < alpha < 1, not {checks} and {alpha}")
     shares = fractions or tuple((check + 1) / checks for check in range(checks))
-    rising = all(early < late for early, late in zip((0.0, *shares), shares, strict=False))
-    if len(shares) != checks or not rising or shares[-1] != 1:
+    if len(shares) != checks or np.any(np.diff([0.0, *shares]) <= 0) or shares[-1] != 1:
         raise ValueError(f"checks: {checks} fractions must rise from above 0 to 1, not {shares}")
     z = _NORMAL.inv_cdf(1 - alpha / 4)
     spent = [4 * _NORMAL.cdf(-z / math.sqrt(share)) for share in shares]
-    boundaries = _boundaries(
-        shares, [late - early for early, late in zip([0.0, *spent], spent, strict=False)]
+    boundaries = _boundaries(shares, np.diff([0.0, *spent]).tolist())
+    return tuple(
+        min(2 * _NORMAL.cdf(boundary / math.sqrt(share)) - 1, _SUREST)
+        for boundary, share in zip(boundaries, shares, strict=True)
     )
-    levels = (2 * _NORMAL.cdf(b / math.sqrt(s)) - 1 for b, s in zip(boundaries, shares, strict=True))
-    return tuple(min(level, _SUREST) for level in levels)
 
 
 def _boundaries(shares: Sequence[float], increments: Sequence[float]) -> list[float]:
@@ -81,14 +80,12 @@ _CHECKS = 3
 """Times a trial is checked, evenly spread, the last one being its end."""
 _PLATEAU = 0.95
 """An interval that is still this share of the last check's tells that more blocks tell no more."""
-
-
 _MOST_TIMES = 8
 """A launch takes at most this many times the blocks asked for: raw blocks are stored."""
 
 
 @dataclass(kw_only=True)
-class AsLongAsStarting:
+class StopAfterStartingTime:
     """Asked after every round of a launch: at least ``blocks`` rounds, and until timing took as long as starting.
 
     Launches vary in themselves and between each other, and starting one costs seconds where a round of short
@@ -113,7 +110,7 @@ class AsLongAsStarting:
 
 
 @dataclass(kw_only=True)
-class Enough:
+class StopWhenPrecise:
     """Asked after every round whether a trial of ``blocks`` rounds may end; arm 1 is the reference.
 
     It may at a third and at two thirds of the way: when the interval of the ratio is narrower than ``width``

@@ -1,14 +1,15 @@
-"""The verdict of a duel turned into what a symbol runs from now on, with the reason in one sentence."""
+"""Turns the verdict of a duel into what a symbol runs from now on, with the reason in one sentence."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autotuner.measurement.outcome import Interval
 from autotuner.promotion.duel_plan import DuelResult
 from toto_core.settings import RuntimeSettings
 
 FULL_LAUNCHES = 5
-"""Launches of one setting differ by a percent or three; fewer than these are named in the reason."""
+"""Launches of one configuration differ by one to three percent; fewer than these are named in the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,8 @@ def decide(
         reason = f"No challenger differs from the champion {champion.label}, which stays."
         return Decision(verdict="same", promoted=False, settings=champion, reason=reason)
     if result.verdict == "better":
-        return Decision(
-            verdict="better", promoted=True, settings=result.challenger, reason=f"{_finding(result)}."
-        )
+        reason = f"{_finding(result)}."
+        return Decision(verdict="better", promoted=True, settings=result.challenger, reason=reason)
     reason = f"{_finding(result)}; the champion stays."
     return Decision(verdict=result.verdict, promoted=False, settings=champion, reason=reason)
 
@@ -62,10 +62,8 @@ def _first(result: DuelResult | None, reference: RuntimeSettings) -> Decision:
         reason = f"{_finding(result)}; of equals the simpler, {settings.label}, is the first promoted."
     else:
         settings = reference
-        reason = (
-            f"Nothing was proven faster than the reference {reference.label}, which is the first promoted"
-        )
-        reason = f"{reason}: {_finding(result)}."
+        nothing = f"Nothing was proven faster than the reference {reference.label}"
+        reason = f"{nothing}, which is the first promoted: {_finding(result)}."
     return Decision(verdict="first", promoted=True, settings=settings, reason=reason)
 
 
@@ -75,10 +73,7 @@ def _finding(result: DuelResult) -> str:
         return f"{ours} {result.reason}"
     if result.reason or gain is None:
         return f"{ours} is not proven faster than {theirs}: {result.reason or 'no figures'}"
-    numbers = (
-        f"(gain {_percent(gain.estimate)} %, 95 % interval {_percent(gain.low)} to {_percent(gain.high)} %, "
-        f"{_launches(result)})"
-    )
+    numbers = _numbers(result, gain)
     if result.verdict == "same":
         return f"{ours} and {theirs} take about the same time {numbers}"
     if result.verdict == "ambiguous":
@@ -87,10 +82,7 @@ def _finding(result: DuelResult) -> str:
     return f"{ours} takes {100 * abs(gain.estimate):.0f} % {more_or_less} time than {theirs} {numbers}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g}"
-
-
-def _launches(result: DuelResult) -> str:
-    few = result.launches < FULL_LAUNCHES or result.short_of_launches
-    return f"{'only ' if few else ''}{result.launches} launches each"
+def _numbers(result: DuelResult, gain: Interval) -> str:
+    low, middle, high = (f"{100 * share:.3g}" for share in (gain.low, gain.estimate, gain.high))
+    few = "only " if result.launches < FULL_LAUNCHES or result.short_of_launches else ""
+    return f"(gain {middle} %, 95 % interval {low} to {high} %, {few}{result.launches} launches each)"

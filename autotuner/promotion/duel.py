@@ -1,7 +1,8 @@
-"""The duel: fresh launches of challenger, champion and reference side by side, until the gain is settled."""
+"""Fights a duel: fresh launches of challenger, champion and reference side by side, until the gain is clear."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -11,26 +12,26 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from autotuner.figures import Figures, times
-from autotuner.measurement.outcome import ArmLaunch, Block, Failed, Interval, Launch, effective_ms, together
-from autotuner.measurement.runner import Runner
-from autotuner.measurement.statistics import (
+from autotuner.measurement.outcome import (
     ArmBlocks,
-    EffectiveCost,
-    launch_ratio,
-    shape_timing,
+    ArmLaunch,
+    Block,
+    Failed,
+    Interval,
+    Launch,
+    effective_ms,
+    together,
 )
+from autotuner.measurement.runner import Runner
+from autotuner.measurement.statistics import EffectiveCost, launch_ratio, shape_timing
 from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult
-from autotuner.promotion.stage_one import STAGE1_SHARE, decided, simplest_of_equals, still_possible
+from autotuner.promotion.stage_one import STAGE1_SHARE, Scores, decided, simplest_of_equals, still_possible
 from toto_core.settings import RuntimeSettings
 
 ENOUGH_OF_LONGEST = 0.8
 """Share of the longest launch so far that must be left for another one."""
 SPARE_LAUNCHES = 2
 """Launches that may be lost to a failing champion or reference before the duel gives up."""
-
-
-def _quiet(_: str) -> None:
-    pass
 
 
 def run_duel(
@@ -44,14 +45,14 @@ def run_duel(
     plan: DuelPlan,
     rng: np.random.Generator,
     clock: Callable[[], float] = time.monotonic,
-    on_progress: Callable[[str], None] = _quiet,
+    on_progress: Callable[[str], None] = lambda _: None,
 ) -> DuelResult | None:
     """Fight the best of ``challengers`` against the champion, or against the reference when there is none.
 
     Stage 1 picks one challenger from launches of all of them; stage 2 launches it beside its opponent and the
     reference. A challenger that fails has lost; a launch in which another arm fails, or every arm, is
     dropped. Takes about ``seconds``; a failure is a verdict, never raised. None when no challenger differs
-    from the opponent, so that there is nothing to fight.
+    from the opponent.
     """
     opponent = champion or reference
     contenders = [arm for arm in _distinct(challengers) if arm.settings != opponent.settings]
@@ -97,31 +98,44 @@ class _Duel:
         launch = replace(launch, arms=tuple(_checked(arm, len(self.cost.weights)) for arm in launch.arms))
         for failed_settings, arm in zip(launch.settings, launch.arms, strict=True):
             if isinstance(arm, Failed):
-                self.say(f"{name}: {failed_settings.label} failed: {_cause(arm)}")
+                self.say(f"{name}: {failed_settings.label} failed: {arm}")
         return launch
 
     def pick(self, contenders: list[DuelArm]) -> DuelArm:
         # Stage 1: launches of the challengers alone, until more of them would change nothing.
         left, scores = contenders, {arm.settings: list[float]() for arm in contenders}
         end, longest = self.clock() + STAGE1_SHARE * (self.end - self.clock()), 0.0
-        for number in range(1, self.plan.stage1_launches + 1):
+        launches, standing = 0, ""
+        while launches < self.plan.stage1_launches and not decided(left, scores):
             begin = self.clock()
-            if decided(left, scores) or end - begin < longest or end <= begin:
+            if end - begin < longest or end <= begin:
                 break
-            launch = self.launch("stage 1", left, blocks=self.plan.finalists_blocks, seconds=end - begin)
+            ran = self.compare(left, scores, end - begin)
             longest = max(longest, self.clock() - begin)
-            ran = [arm for arm in left if isinstance(launch.arm(arm.settings), ArmLaunch)]
             if not ran:  # it may be the machine's fault: stage 2 will tell
                 break
-            for arm in ran:
-                scores[arm.settings].append(math.log(self.score(launch, arm)))
+            launches += 1
             left = still_possible(ran, scores)
-            best = simplest_of_equals(left, scores).settings.label
-            self.say(f"stage 1: {best} leads {len(left)} challengers after launch {number}")
-        return simplest_of_equals(left, scores)
+            before, standing = standing, _standing(left, scores)
+            if standing != before:
+                self.say(f"stage 1: {standing} after launch {launches}")
+        challenger = simplest_of_equals(left, scores)
+        if launches:
+            self.say(f"stage 1: {challenger.settings.label} goes on to stage 2, launches taken: {launches}")
+        return challenger
+
+    def compare(
+        self, left: list[DuelArm], scores: dict[RuntimeSettings, list[float]], seconds: float
+    ) -> list[DuelArm]:
+        # One launch of stage 1: adds its log scores and returns the arms that ran.
+        launch = self.launch("stage 1", left, blocks=self.plan.finalists_blocks, seconds=seconds)
+        ran = [arm for arm in left if isinstance(launch.arm(arm.settings), ArmLaunch)]
+        for arm in ran:
+            scores[arm.settings].append(math.log(self.score(launch, arm)))
+        return ran
 
     def fight(self, challenger: DuelArm) -> Failed | None:
-        # Stage 2: launches until a look settles it, the time is up, or the challenger fails.
+        # Stage 2: launches until a check settles it, the time is up, or the challenger fails.
         arms = (challenger, self.opponent, self.reference)
         longest, dropped = 0.0, 0
         while dropped <= SPARE_LAUNCHES:
@@ -133,9 +147,8 @@ class _Duel:
                 self.say(f"stage 2: the time was up after {len(self.counted)} launches")
                 return None
             launch = self.launch("stage 2", arms, blocks=self.plan.blocks, seconds=limit)
-            lost = _failed(launch, challenger)
-            # A time-out of the challenger tells nothing when the launch itself had hardly enough time.
-            if lost and not _all_failed(launch) and not (lost.kind == "timeout" and limit < 2 * longest):
+            lost = launch.arm(challenger.settings)
+            if isinstance(lost, Failed) and _counts(lost, launch, had_time=limit >= 2 * longest):
                 return lost
             longest = max(longest, self.clock() - begin)
             if any(isinstance(arm, Failed) for arm in launch.arms):
@@ -157,7 +170,7 @@ class _Duel:
         )
         if launches >= self.plan.stage2_launches:
             return True
-        return launches in self.plan.looks_at and verdict in self.plan.early
+        return launches in self.plan.checked_after and verdict in self.plan.early
 
     def gained(self, challenger: DuelArm) -> Interval:
         ratio = launch_ratio(
@@ -183,7 +196,7 @@ class _Duel:
         gain, wanted = self.gain, self.plan.minimum_launches
         verdict, reason = "ambiguous", ""
         if lost is not None:
-            verdict, reason = "worse", f"failed in the duel: {_cause(lost)}"
+            verdict, reason = "worse", f"failed in the duel: {lost}"
         elif gain is None or launches < wanted:
             reason = f"{launches} of at least {wanted} launches came of the duel; {self.detail[-1]}"
         else:
@@ -223,24 +236,32 @@ def launch_figures(
     more launches do not change a forecast.
     """
     ran = [arm for launch in launches if isinstance(arm := launch.arm(settings), ArmLaunch)]
-    if settings == reference:
-        ratio = Interval(estimate=1.0, low=1.0, high=1.0)
-    else:
-        theirs = [_blocks(launch, reference) for launch in launches]
-        ratio = launch_ratio(theirs, [arm.blocks for arm in ran], cost=cost.time_alone, rng=rng)
     warm_ms = [arm.start_ms for arm in ran if arm.was_warm]
     by_shape = zip(*(arm.blocks for arm in ran), strict=True)
-    timings = [shape_timing([block for blocks in shape for block in blocks]) for shape in by_shape]
+    timings = [shape_timing([*itertools.chain.from_iterable(shape)]) for shape in by_shape]
     return replace(
         times(timings, cost.weights),
         stage="duel",
         launches=len(ran),
-        ratio=ratio,
+        ratio=_ratio(launches, settings, reference, cost, rng),
         warm_start_ms=statistics.median(warm_ms) if warm_ms else None,
         peak_bytes=max(arm.peak_bytes for arm in ran),
         compile_report=ran[-1].report,
         conditions=together([launch.conditions for launch in launches]),
     )
+
+
+def _ratio(
+    launches: Sequence[Launch],
+    settings: RuntimeSettings,
+    reference: RuntimeSettings,
+    cost: EffectiveCost,
+    rng: np.random.Generator,
+) -> Interval:
+    if settings == reference:
+        return Interval(estimate=1.0, low=1.0, high=1.0)
+    theirs, ours = ([_blocks(launch, arm) for launch in launches] for arm in (reference, settings))
+    return launch_ratio(theirs, ours, cost=cost.time_alone, rng=rng)
 
 
 def _distinct(arms: Iterable[DuelArm]) -> list[DuelArm]:
@@ -263,17 +284,14 @@ def _sound(block: Block) -> bool:
     return bool(block) and all(0 < ms < math.inf for ms in block)
 
 
-def _failed(launch: Launch, arm: DuelArm) -> Failed | None:
-    found = launch.arm(arm.settings)
-    return found if isinstance(found, Failed) else None
+def _standing(left: Sequence[DuelArm], scores: Scores) -> str:
+    best = simplest_of_equals(left, scores).settings.label
+    return f"{best} leads {len(left)} challengers" if len(left) > 1 else f"{best} is the only challenger left"
 
 
-def _all_failed(launch: Launch) -> bool:
-    return all(isinstance(arm, Failed) for arm in launch.arms)
-
-
-def _cause(failed: Failed) -> str:
-    return f"{failed.kind}: {failed.detail}" if failed.detail else failed.kind
+def _counts(lost: Failed, launch: Launch, *, had_time: bool) -> bool:
+    # A time-out tells nothing when the launch itself had hardly enough time; nor does a failure of every arm.
+    return (had_time or lost.kind != "timeout") and any(isinstance(arm, ArmLaunch) for arm in launch.arms)
 
 
 def _blocks(launch: Launch, settings: RuntimeSettings) -> ArmBlocks:

@@ -1,4 +1,4 @@
-"""What a duel is asked and what comes of it: plan, arms, result, verdict."""
+"""The plan of a duel, its arms, its result and its verdict."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class DuelPlan:
     launch of stage 1 and 2: where a pair of calls differs by 14 % and launches by 1.5 %, five launches of
     24 blocks see a gain of 10 % nineteen times in twenty, of 12 blocks seventeen times (simulated). Stage 2
     takes ``stage2_launches`` where the time allows, and settles nothing on fewer than ``minimum_launches``.
-    It is looked at ``looks`` times, evenly spread between the two, all looks together wrong at most ``alpha``
-    of the time. An early look ends the duel when its verdict is in ``early``: by default what is promoted has
-    had every launch there was time for. ``gain`` is the least lower bound of *better*, ``equal`` the
+    The gain is checked ``checks`` times, evenly spread between the two, all checks together wrong at most
+    ``alpha`` of the time. An early check ends the duel when its verdict is in ``early``: by default what is
+    promoted has had every launch there was time for. ``gain`` is the least lower bound of *better*, ``equal`` the
     half-width of *same*. Raises ``ValueError``.
     """
 
@@ -34,15 +34,15 @@ class DuelPlan:
     blocks: int = 24
     stage2_launches: int = 5
     minimum_launches: int = 3
-    looks: int = 3
+    checks: int = 3
     gain: float = 0.03
     equal: float = 0.03
     alpha: float = 0.05
     early: tuple[str, ...] = ("same", "worse")
 
     def __post_init__(self) -> None:
-        if min(self.stage1_launches, self.finalists_blocks, self.blocks, self.looks) < 1:
-            raise ValueError("duel: launches, blocks and looks must be at least 1")
+        if min(self.stage1_launches, self.finalists_blocks, self.blocks, self.checks) < 1:
+            raise ValueError("duel: launches, blocks and checks must be at least 1")
         if not 2 <= self.minimum_launches <= self.stage2_launches:
             raise ValueError(
                 f"duel: needs 2 <= minimum_launches <= stage2_launches, not {self.minimum_launches} "
@@ -54,18 +54,18 @@ class DuelPlan:
             raise ValueError(f"duel: early must name verdicts of {', '.join(VERDICTS)}, not {self.early}")
 
     @property
-    def looks_at(self) -> tuple[int, ...]:
-        """Numbers of launches after which the duel is looked at, rising to ``stage2_launches``."""
+    def checked_after(self) -> tuple[int, ...]:
+        """Numbers of launches after which the gain is checked, rising to ``stage2_launches``."""
         first, last = self.minimum_launches, self.stage2_launches
-        # From the last one back, so that a single look is at all launches.
-        spread = np.linspace(last, first, min(self.looks, last - first + 1)).round()
+        # From the last one back, so that a single check is of all launches.
+        spread = np.linspace(last, first, min(self.checks, last - first + 1)).round()
         return tuple(sorted(int(launches) for launches in spread))
 
     def confidence(self, launches: int) -> float:
-        """Confidence level of the interval after ``launches``: that of the first look not before it."""
-        looks = self.looks_at
-        levels = spending_confidences(len(looks), self.alpha, tuple(look / looks[-1] for look in looks))
-        return levels[sum(look < min(launches, looks[-1]) for look in looks)]
+        """Confidence level of the interval after ``launches``: that of the first check not before it."""
+        checks = self.checked_after
+        levels = spending_confidences(len(checks), self.alpha, tuple(check / checks[-1] for check in checks))
+        return levels[sum(check < min(launches, checks[-1]) for check in checks)]
 
     def verdict(self, gain: Interval, launches: int) -> str:
         """One of ``VERDICTS``; *ambiguous* on fewer than ``minimum_launches``."""
@@ -76,7 +76,7 @@ class DuelPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class DuelArm:
-    """Settings with what the search knows of them: start in milliseconds, and the factor for MAE drift."""
+    """A configuration with what the search knows of it: start in milliseconds, and the factor for MAE drift."""
 
     settings: RuntimeSettings
     start_ms: float = 0.0
@@ -94,8 +94,8 @@ class DuelArm:
 class DuelResult:
     """How a duel ended.
 
-    ``gain`` is 1 - score(challenger) / score(opponent), its interval at the confidence of the look that ended
-    the duel, so that all looks together keep 95 %; None on fewer than two launches. ``figures`` are what the
+    ``gain`` is 1 - score(challenger) / score(opponent), its interval at the confidence of the check that ended
+    the duel, so that all checks together keep 95 %; None on fewer than two launches. ``figures`` are what the
     launches that counted measured of challenger, opponent and reference, empty on fewer than two; their ratio
     leaves sigma and start out. ``reason`` says what settled the verdict when the gain did not, empty otherwise.
     """

@@ -1,4 +1,4 @@
-"""Which of several challengers goes into the duel proper: pure decisions over the scores of stage 1."""
+"""Decides from the scores of stage 1 which challengers to launch again and which one goes on to stage 2."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Scores = Mapping[RuntimeSettings, Sequence[float]]
 """Log scores of each launch so far, of whoever took part in all of them the same number."""
 
 STAGE1_SHARE = 1 / 2
-"""Of the duel's time: which of several close settings is best takes as many launches as how much better it is."""
+"""Of the duel's time: to pick the best of several close ones takes as many launches as to tell how much it gains."""
 STAGE1_EQUAL = 0.015
-"""Log scores that are certainly closer than this are equal, and the simpler settings go on.
+"""Log scores that are certainly closer than this are equal, and the simpler configuration goes on.
 
 Half of what the duel itself calls the same, so that what luck decides here is the same there.
 """

@@ -90,9 +90,9 @@ def outlooks(
 
     A configuration whose artifacts are ``compiled`` already takes as long as an eager one.
     """
-    known = [settings for settings, each in tried.items() if each.score is not None and each.score > 0]
-    scores = np.array([math.log(tried[settings].score or 1.0) for settings in known])
-    best = min((log for s, log in zip(known, scores, strict=True) if tried[s].feasible), default=0.0)
+    logs = _log_scores(tried)
+    known, scores = list(logs), np.array([*logs.values()], dtype=np.float64)
+    best = min((log for settings, log in logs.items() if tried[settings].feasible), default=0.0)
     mean, sigma = _posterior(untried, known, scores - _usual(known), spread=_SCORE_SPREAD, noise=_SCORE_NOISE)
     ahead = best - (mean + _usual(untried))
     feasible = _feasible(untried, tried)
@@ -119,6 +119,11 @@ def most_promising(outlooks: Sequence[Outlook], seconds_left: float) -> RuntimeS
 def settled(outlooks: Sequence[Outlook], chance: float) -> bool:
     """Whether it is less likely than ``chance`` that any untried configuration is worth its trial."""
     return sum(outlook.chance for outlook in outlooks) < chance
+
+
+def _log_scores(tried: Mapping[RuntimeSettings, Tried]) -> dict[RuntimeSettings, float]:
+    scores = {settings: each.score or 0.0 for settings, each in tried.items()}
+    return {settings: math.log(score) for settings, score in scores.items() if score > 0}
 
 
 def _seconds(

@@ -27,9 +27,9 @@ class Point:
 
 
 def pareto_front(ranked: Sequence[Ranked], weights: Sequence[float]) -> tuple[Point, ...]:
-    """The measured settings within their limits that no others equal or beat in all four, fastest first.
+    """The measured configurations within their limits that no other equals or beats in all four, fastest first.
 
-    ``weights`` are those of the request shapes. Of settings that are equal in all four the better ranked stays.
+    ``weights`` are those of the request shapes. Of those equal in all four the better ranked stays.
     """
     points = [
         _point(entry.settings, entry.outcome, weights)

@@ -12,7 +12,7 @@ from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
 TIE = 1e-9
-"""Scores closer than this are equal, and the simpler settings come first."""
+"""Scores closer than this are equal, and the simpler configuration comes first."""
 DRIFT_SHARE = 0.05
 """What drifting by the whole budget costs: five percent of the score."""
 
@@ -84,9 +84,9 @@ def drift_factor(drift: float, profile: Profile) -> float:
 
 
 def break_even_calls(measured: Measured, workload: Workload, profile: Profile) -> float | None:
-    """Calls a process must make before these settings cost less than the reference, start included.
+    """Calls a process must make before this configuration costs less than the reference, start included.
 
-    None when they are not faster once running. The drift factor is left out.
+    None when it is not faster once running. The drift factor is left out.
     """
     weights, sigma = workload.weights, profile.sigma_weight
     own = effective_ms(measured.timings, weights, sigma)
@@ -130,7 +130,7 @@ def miss_probability(measured: Measured, workload: Workload, deadline_ms: float)
 def judge(outcome: Outcome, workload: Workload, profile: Profile, limits: Limits) -> Judged:
     """What ``outcome`` is worth; a failed trial and a measurement that is not finite have no score."""
     if isinstance(outcome, Failed):
-        return Judged(feasible=False, score=None, reasons=(f"{outcome.kind}: {outcome.detail}".rstrip(": "),))
+        return Judged(feasible=False, score=None, reasons=(str(outcome),))
     value = score(outcome, workload, profile)
     kept = constraints(outcome, workload, profile, limits)
     if not all(map(math.isfinite, (value, *(constraint.amount for constraint in kept)))):
@@ -184,10 +184,9 @@ def _order(entry: Ranked) -> tuple[int, float, tuple[int, int, int], str]:
 def _simpler_first_among_equals(ranked: Sequence[Ranked]) -> tuple[Ranked, ...]:
     groups: list[list[Ranked]] = []
     for entry in ranked:
-        if groups and _equal(groups[-1][0], entry):
-            groups[-1].append(entry)
-        else:
-            groups.append([entry])
+        if not groups or not _equal(groups[-1][0], entry):
+            groups.append([])
+        groups[-1].append(entry)
     return tuple(entry for group in groups for entry in sorted(group, key=_simplicity))
 
 

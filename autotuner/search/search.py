@@ -1,4 +1,4 @@
-"""Runs one search: asks for the next configuration, has it measured and tells the result, until an end is reached."""
+"""Runs one search: picks the next configuration, has it measured and tells the study, until an end is reached."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ symbol's duel had settled it before."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyPlan:
+class SearchPlan:
     """What a search may cost: new measurements, and seconds by the study's clock.
 
     ``repeats`` is how many known keys in a row TPE may propose. The search ends early when the chance that any
@@ -43,13 +43,13 @@ class StudyPlan:
 
     def __post_init__(self) -> None:
         if self.trials < 0:
-            raise UsageError(f"study: trials must be 0 or more, not {self.trials}")
+            raise UsageError(f"search: trials must be 0 or more, not {self.trials}")
         if not self.seconds >= 0:
-            raise UsageError(f"study: seconds must be 0 or more, not {self.seconds}")
+            raise UsageError(f"search: seconds must be 0 or more, not {self.seconds}")
         if self.repeats < 1:
-            raise UsageError(f"study: repeats must be 1 or more, not {self.repeats}")
+            raise UsageError(f"search: repeats must be 1 or more, not {self.repeats}")
         if not 0 <= self.chance < 1:
-            raise UsageError(f"study: chance must be from 0 to below 1, not {self.chance}")
+            raise UsageError(f"search: chance must be from 0 to below 1, not {self.chance}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class TrialEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyResult:
+class SearchResult:
     """What a search found.
 
     ``outcomes`` holds what was known before, too, and ``ranked`` the same, best first. ``measured`` and
@@ -107,7 +107,7 @@ class Search:
     limits: Limits
     known: Mapping[RuntimeSettings, Outcome]
     first: Sequence[RuntimeSettings]
-    plan: StudyPlan
+    plan: SearchPlan
     storage_url: str | None
     study_name: str
     on_outcome: Callable[[TrialEvent], None]
@@ -122,7 +122,7 @@ class Search:
         self._fresh: list[Outcome] = []
         self._until = math.inf
 
-    def run(self) -> StudyResult:
+    def run(self) -> SearchResult:
         """Measure until an end is reached and return everything that is known by then.
 
         A profile that does not search measures the reference alone. An exception out of ``runner.measure`` is
@@ -142,7 +142,7 @@ class Search:
         ) as study:
             ended = self._until_ended(study)
         failed = Counter(outcome.kind for outcome in self._fresh if isinstance(outcome, Failed))
-        return StudyResult(
+        return SearchResult(
             outcomes=self._outcomes,
             ranked=rank(
                 self._outcomes, self.workload, self.profile, self.limits, reference=self.space.reference

@@ -1,4 +1,4 @@
-"""Which runtime settings a search may try for a workload, and which combinations of them are the same thing."""
+"""Lists the configurations a search may try for a workload; combinations that come to the same are one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FIELDS = tuple(field.name for field in fields(RuntimeSettings))
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
-    """Fields of the settings that are turned together.
+    """Fields of ``RuntimeSettings`` that depend on each other.
 
     ``candidates`` maps each combination of canonical values to a raw combination that comes to it (itself
     where that is one), both in the order of ``names``.
@@ -56,9 +56,9 @@ class Knob:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """Candidate values per field, and the distinct canonical settings (``keys``) they come to.
+    """Candidate values per field, and the distinct canonical configurations (``keys``) they come to.
 
-    ``facts`` is None for a space made of explicit settings, where every setting is its own canonical form.
+    ``facts`` is None for a space made of given configurations, each of which is its own canonical form.
     """
 
     choices: Mapping[str, tuple[Value, ...]]
@@ -68,7 +68,7 @@ class SearchSpace:
 
     @classmethod
     def of(cls, keys: Iterable[RuntimeSettings]) -> SearchSpace:
-        """The space of exactly these settings. Raises ``ValueError`` when there are none."""
+        """The space of exactly these configurations. Raises ``ValueError`` when there are none."""
         given = tuple(dict.fromkeys(keys))
         if not given:
             raise ValueError("a search space needs at least one configuration")
@@ -86,7 +86,7 @@ class SearchSpace:
 
     @property
     def reference(self) -> RuntimeSettings:
-        """Canonical form of uncompiled fp32; in a space of explicit settings the first such one."""
+        """Canonical form of uncompiled fp32; in a space of given configurations the first such one."""
         if self.facts is None:
             return next((k for k in self.keys if not k.compiled and k.precision == "fp32"), RuntimeSettings())
         return self.canonical(RuntimeSettings())
@@ -112,7 +112,7 @@ class SearchSpace:
         return settings in self._members
 
     def canonical(self, settings: RuntimeSettings) -> RuntimeSettings:
-        """The key that ``settings`` come to; the settings themselves in a space of explicit settings."""
+        """The key that ``settings`` come to; ``settings`` themselves in a space of given configurations."""
         return settings if self.facts is None else canonical(settings, self.facts)
 
     def key_of(self, values: Mapping[str, Value]) -> RuntimeSettings | None:
@@ -130,7 +130,7 @@ class SearchSpace:
     def describe(self) -> str:
         """One line for people."""
         if self.facts is None:
-            return f"{len(self.keys):,} given settings"
+            return f"{len(self.keys):,} given configurations"
         return (
             f"{self.raw_size:,} combinations, {len(self.keys):,} distinct keys on {self.facts.device} "
             f"for this workload"

@@ -1,4 +1,4 @@
-"""Wraps the Optuna study of one search: opens it, ends what dead processes left, asks and tells it."""
+"""Keeps the Optuna study of one search: opens it, ends what dead processes left, asks it and tells it results."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def open_study(
     with _quiet(), contextlib.ExitStack() as stack:
         with _storage_errors(name):
             storage = _open_storage(url, stack)
-            _reap(storage, group)
+            _end_abandoned(storage, group)
             study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
             so_far = len(study.get_trials(deepcopy=False))
             for trial in _untold(study, space, known):
@@ -129,7 +129,7 @@ def _open_storage(url: str | None, stack: contextlib.ExitStack) -> BaseStorage:
     return storage
 
 
-def _reap(storage: BaseStorage, group: str) -> None:
+def _end_abandoned(storage: BaseStorage, group: str) -> None:
     for name in optuna.get_all_study_names(storage):
         if not name.startswith(group):
             continue

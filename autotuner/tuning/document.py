@@ -11,7 +11,7 @@ from autotuner.measurement.outcome import Measured
 from autotuner.promotion.decision import Decision
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import Ranked, break_even_calls
-from autotuner.search.search import StudyResult
+from autotuner.search.search import SearchResult
 from autotuner.store import Promotion
 from autotuner.tuning.request import TuneRequest
 from autotuner.workload import Workload
@@ -31,7 +31,7 @@ def pay_offs(
     return found
 
 
-def fastest_once_running(study: StudyResult, workload: Workload, profile: Profile) -> dict[str, Any] | None:
+def fastest_once_running(study: SearchResult, workload: Workload, profile: Profile) -> dict[str, Any] | None:
     """What keeps its limits with the least time a request once started, and from how many calls it pays.
 
     None when nothing beats the reference once running. Search figures: they rank and promise nothing.
@@ -53,7 +53,7 @@ def run_document(
     request: TuneRequest,
     decision: Decision,
     figures: Figures,
-    study: StudyResult,
+    study: SearchResult,
     distinct_keys: int,
     run_id: str,
     selftest: Mapping[str, Any] | None = None,

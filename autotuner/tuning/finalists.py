@@ -17,7 +17,7 @@ from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult
 from autotuner.promotion.stage_one import STAGE1_SHARE
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import Ranked, drift_factor
-from autotuner.search.search import StudyResult
+from autotuner.search.search import SearchResult
 from autotuner.tuning.measuring import effective_cost
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
@@ -30,7 +30,7 @@ PROCESS_START_SECONDS = 6.0
 """Until a child process has imported torch and warmed up, beside its own start; measured here, 4 to 8."""
 
 
-def finalists(study: StudyResult, reference: RuntimeSettings, *, seconds: float) -> list[RuntimeSettings]:
+def finalists(study: SearchResult, reference: RuntimeSettings, *, seconds: float) -> list[RuntimeSettings]:
     """What keeps its limits and, for all its trial says, may be the best, best first.
 
     As many as the duel's first stage has time to start. A trial is one launch, so its ranking alone is luck
@@ -58,7 +58,7 @@ def _score(entry: Ranked, *, worst: bool) -> float:
     return entry.judged.score * ratio.estimate / (ratio.low if worst else ratio.high)
 
 
-def why_unfit(champion: RuntimeSettings, study: StudyResult) -> str | None:
+def why_unfit(champion: RuntimeSettings, study: SearchResult) -> str | None:
     """The limits that the search saw the champion break, None when it keeps them or was not measured.
 
     Who breaks a limit on today's prices cannot stay because nothing is proven faster.
@@ -71,7 +71,7 @@ def why_unfit(champion: RuntimeSettings, study: StudyResult) -> str | None:
 
 def duel_of_finalists(
     runner: Runner,
-    study: StudyResult,
+    study: SearchResult,
     *,
     champion: RuntimeSettings | None,
     reference: RuntimeSettings,
@@ -101,7 +101,7 @@ def duel_of_finalists(
     )
 
 
-def _arm(settings: RuntimeSettings, study: StudyResult, profile: Profile) -> DuelArm:
+def _arm(settings: RuntimeSettings, study: SearchResult, profile: Profile) -> DuelArm:
     """A configuration with the start and the drift that the search measured."""
     measured = study.outcomes.get(settings)
     if not isinstance(measured, Measured):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from autotuner.search.profiles import Limits, Profile
-from autotuner.search.search import StudyPlan, TrialEvent
+from autotuner.search.search import SearchPlan, TrialEvent
 from autotuner.search.space import SearchSpace
 from autotuner.workload import Workload
 
@@ -55,7 +55,7 @@ class TuneRequest:
     resume: bool = True
     reuse: bool = True
     share: bool = True
-    chance: float = StudyPlan.chance
+    chance: float = SearchPlan.chance
 
 
 DUEL_SHARE = 0.4

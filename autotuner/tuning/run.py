@@ -16,7 +16,7 @@ from autotuner.paths import studies_url
 from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.duel_plan import DuelResult
 from autotuner.search.scoring import judge, rank
-from autotuner.search.search import Search, StudyPlan, StudyResult, TrialEvent
+from autotuner.search.search import Search, SearchPlan, SearchResult, TrialEvent
 from autotuner.search.space import likely_winners
 from autotuner.serving.canary import Canary
 from autotuner.store import Promotion, Store, Subject
@@ -81,7 +81,7 @@ def tune(
 class _Found:
     """What was measured, what was decided, and the figures of what the symbol runs."""
 
-    study: StudyResult
+    study: SearchResult
     decision: Decision
     figures: Figures
 
@@ -168,7 +168,7 @@ class _Run:
             decision = replace(decision, reason=f"{gone} {decision.reason}")
         return _Found(study=study, decision=decision, figures=self._figures(decision, study, result))
 
-    def _search(self, study_name: str, champion: Promotion | None) -> StudyResult:
+    def _search(self, study_name: str, champion: Promotion | None) -> SearchResult:
         request, space = self.request, self.plan.space
         known = self.store.known(self.subject, run_id=self.run_id) if request.reuse else {}
         seconds = search_seconds(self.left)
@@ -185,7 +185,7 @@ class _Run:
             limits=request.limits,
             known=known,
             first=[settings for settings in first if space.canonical(settings) in space],
-            plan=StudyPlan(trials=request.trials, seconds=seconds, seed=request.seed, chance=request.chance),
+            plan=SearchPlan(trials=request.trials, seconds=seconds, seed=request.seed, chance=request.chance),
             storage_url=studies_url(self.store.location),
             study_name=study_name,
             on_outcome=self._keep,
@@ -203,7 +203,7 @@ class _Run:
         self.store.record(self.subject, self.run_id, event.settings, event.outcome, "search")
         self.listener.trial(event)
 
-    def _duel(self, study: StudyResult, champion: RuntimeSettings | None) -> DuelResult | None:
+    def _duel(self, study: SearchResult, champion: RuntimeSettings | None) -> DuelResult | None:
         request = self.request
         if not request.profile.searches:
             return None
@@ -220,7 +220,7 @@ class _Run:
             say=self.listener.say,
         )
 
-    def _figures(self, decision: Decision, study: StudyResult, result: DuelResult | None) -> Figures:
+    def _figures(self, decision: Decision, study: SearchResult, result: DuelResult | None) -> Figures:
         measured = study.outcomes.get(decision.settings)
         duelled = result.figures.get(decision.settings) if result else None
         if isinstance(measured, Measured):

@@ -14,7 +14,7 @@ from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
 from autotuner.measurement.runner import Runner
 from autotuner.promotion.decision import Decision
 from autotuner.search.scoring import Judged, Ranked
-from autotuner.search.search import StudyResult
+from autotuner.search.search import SearchResult
 from autotuner.store import Store, Subject
 from toto_core.settings import RuntimeSettings
 
@@ -91,10 +91,12 @@ def objection(proven: Proven, outcome: Outcome, judged: Judged) -> str | None:
     return None
 
 
-def shared_study(settings: RuntimeSettings, outcome: Measured, ranked: tuple[Ranked, ...]) -> StudyResult:
+def shared_study(settings: RuntimeSettings, outcome: Measured, ranked: tuple[Ranked, ...]) -> SearchResult:
     """The one trial of a spot check in the form of a search."""
     known = {settings: outcome}
-    return StudyResult(outcomes=known, ranked=ranked, measured=1, failed={}, reused=0, ended_because="shared")
+    return SearchResult(
+        outcomes=known, ranked=ranked, measured=1, failed={}, reused=0, ended_because="shared"
+    )
 
 
 def shared_decision(outcome: Measured, proven: Proven) -> Decision:

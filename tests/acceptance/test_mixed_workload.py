@@ -10,7 +10,7 @@ import numpy as np
 from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.search.profiles import Limits, profile
-from autotuner.search.search import Search, StudyPlan
+from autotuner.search.search import Search, SearchPlan
 from autotuner.search.space import SearchSpace, search_space
 from autotuner.tuning.measuring import effective_cost
 from autotuner.workload import Workload, read_workload
@@ -72,7 +72,7 @@ def test_recompile_limit_and_bucket_change_the_outcome_and_the_study_finds_it(tm
             limits=Limits(),
             known={},
             first=[],
-            plan=StudyPlan(trials=4, seconds=280.0, seed=0),
+            plan=SearchPlan(trials=4, seconds=280.0, seed=0),
             storage_url=None,
             study_name="mixed",
             on_outcome=lambda _: None,

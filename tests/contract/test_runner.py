@@ -10,15 +10,15 @@ import pytest
 
 from autotuner.measurement.outcome import (
     FAILURE_KINDS,
+    ArmBlocks,
     ArmLaunch,
-    Block,
     Failed,
     Measured,
     measured_from_json,
     measured_to_json,
 )
 from autotuner.measurement.recorded import Recorded, ReplayTable
-from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.measurement.runner import Runner
 from tests.support.benches import EAGER, process_runner
 from tests.support.faulty_children import SEGFAULT, children_that
@@ -56,7 +56,7 @@ def processes() -> Case:
     )
 
 
-def replay(noise: Noise) -> Case:
+def replay(noise: TimingNoise) -> Case:
     reference = RuntimeSettings()
     working = RuntimeSettings(compile_mode="default")
     entries = {
@@ -74,8 +74,8 @@ def replay(noise: Noise) -> Case:
 
 
 CASES: dict[str, Callable[[], Case]] = {
-    "replay": lambda: replay(Noise(seed=1)),
-    "replay without noise": lambda: replay(Noise.none()),
+    "replay": lambda: replay(TimingNoise(seed=1)),
+    "replay without noise": lambda: replay(TimingNoise.none()),
     "processes": processes,
 }
 
@@ -102,7 +102,7 @@ def measure(runner: Runner, case: Case, settings: RuntimeSettings) -> Measured:
     return outcome
 
 
-def check_blocks(shapes: tuple[tuple[Block, ...], ...], case: Case, blocks: int = 1) -> None:
+def check_blocks(shapes: ArmBlocks, case: Case, blocks: int = 1) -> None:
     assert len(shapes) == case.shapes
     assert len({len(shape) for shape in shapes}) == 1
     assert len(shapes[0]) >= blocks

@@ -15,7 +15,7 @@ from autotuner.commands.selftest import self_test_machine
 from autotuner.environment import current_environment
 from autotuner.measurement.outcome import Measured
 from autotuner.measurement.recorded import Recorded, ReplayTable
-from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.search.space import SearchSpace
 from autotuner.store import Store
 from autotuner.tuning.measuring import MeasuringPlan
@@ -34,7 +34,9 @@ class Noted(ReplayRunner):
 
     def __init__(self, keys: Sequence[RuntimeSettings], then: BaseException | None = None) -> None:
         entry = Recorded(latency_ms=(10.0,), sigma_ms=(0.5,), cost_s=0.01)
-        super().__init__(ReplayTable(entries=dict.fromkeys(keys, entry), reference=EAGER), Noise(seed=1))
+        super().__init__(
+            ReplayTable(entries=dict.fromkeys(keys, entry), reference=EAGER), TimingNoise(seed=1)
+        )
         self.then = then
         self.asked: list[RuntimeSettings] = []
         self.closed = 0

@@ -13,7 +13,7 @@ from autotuner.commands.explain import explain
 from autotuner.measurement.outcome import FAILURE_KINDS, Failed
 from autotuner.measurement.process_runner import ProcessRunner
 from autotuner.measurement.recorded import Recorded, ReplayTable
-from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.measurement.runner import Runner
 from autotuner.search.profiles import profile
 from autotuner.search.space import SearchSpace
@@ -81,7 +81,7 @@ def test_recorded_failures_never_end_a_run_never_win_and_are_named(symbol: str, 
     for number, kind in enumerate(FAILURE_KINDS):
         failing = RuntimeSettings(compile_mode="default", recompile_limit=20 + number)
         entries[failing] = replace(fast, failure=Failed(kind=kind, detail=f"injected {kind}"))
-    runner = ReplayRunner(ReplayTable(entries=entries, reference=EAGER), Noise.none())
+    runner = ReplayRunner(ReplayTable(entries=entries, reference=EAGER), TimingNoise.none())
     chosen, ruled_out = run_and_explain(symbol, tuple(entries), runner, tmp_path, seconds=300.0)
 
     assert chosen == BF16

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from autotuner.commands.replay import Replayed, replayed_decision
 from autotuner.measurement.recorded import ReplayTable
-from autotuner.measurement.replay import Noise
+from autotuner.measurement.replay import TimingNoise
 from autotuner.search.profiles import profile
 from autotuner.workload import Workload
 from tests.support.study_tables import SPACE, WORKLOAD, replay_table
@@ -25,7 +25,7 @@ def replayed(
 ) -> Replayed:
     return replayed_decision(
         table,
-        Noise(seed=seed),
+        TimingNoise(seed=seed),
         space=SPACE,
         workload=workload,
         profile=profile("production"),

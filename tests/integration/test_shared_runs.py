@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from autotuner.measurement.recorded import Recorded, ReplayTable
-from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.report.run_view import run_lines
 from autotuner.search.profiles import profile
 from autotuner.store import Store
@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def run(store: Store, symbol: str, recorded: ReplayTable, **changes: Any) -> tuple[dict[str, Any], float]:
     """The document of one run, and the simulated seconds it took."""
-    runner = ReplayRunner(recorded, Noise(seed=len(symbol)))
+    runner = ReplayRunner(recorded, TimingNoise(seed=len(symbol)))
     plan = MeasuringPlan(
         space=SPACE,
         make_runner=lambda _: runner,

@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 
 from autotuner.measurement.child.handle import ChildError
-from autotuner.measurement.outcome import Block, Failed
-from autotuner.measurement.rounds import ArmBlocks
+from autotuner.measurement.outcome import ArmBlocks, Block, Failed
 
 
 class Answering:

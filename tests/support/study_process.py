@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from autotuner.measurement.outcome import Measured, Outcome, measured_from_json, measured_to_json
-from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.search.profiles import PROFILES, Limits
-from autotuner.search.search import Search, StudyPlan, StudyResult, TrialEvent
+from autotuner.search.search import Search, SearchPlan, SearchResult, TrialEvent
 from tests.support.study_tables import SPACE, WORKLOAD, replay_table
 from toto_core.settings import RuntimeSettings
 
@@ -23,7 +23,7 @@ NAME = "AMD · workload · environment"
 
 class StuckRunner(ReplayRunner):
     def __init__(self, folder: Path, stuck_at: int) -> None:
-        super().__init__(replay_table(), Noise.none())
+        super().__init__(replay_table(), TimingNoise.none())
         self._folder = folder
         self._left = stuck_at
 
@@ -44,7 +44,7 @@ def stored(folder: Path) -> dict[RuntimeSettings, Outcome]:
     return {RuntimeSettings.from_json(settings): measured_from_json(outcome) for settings, outcome in pairs}
 
 
-def run(folder: Path, runner: ReplayRunner) -> StudyResult:
+def run(folder: Path, runner: ReplayRunner) -> SearchResult:
     def store(event: TrialEvent) -> None:
         assert isinstance(event.outcome, Measured)
         with (folder / "outcomes").open("a", encoding="utf-8") as file:
@@ -60,7 +60,7 @@ def run(folder: Path, runner: ReplayRunner) -> StudyResult:
         limits=Limits(),
         known=stored(folder),
         first=[SPACE.reference],
-        plan=StudyPlan(trials=4, seconds=1e6, seed=3),
+        plan=SearchPlan(trials=4, seconds=1e6, seed=3),
         storage_url=f"sqlite:///{folder / 'studies.db'}",
         study_name=NAME,
         on_outcome=store,

@@ -55,7 +55,7 @@ class SimulatedMachine:
             settings=tuple(arms),
             arms=tuple(
                 self.failures.get((number, settings))
-                or ArmLaunch(start_ms=1000.0 + number, blocks=(arm,), peak_bytes=number)
+                or ArmLaunch(start_ms=1000.0 + number, was_warm=True, blocks=(arm,), peak_bytes=number)
                 for settings, arm in zip(arms, timed, strict=True)
             ),
         )
@@ -153,7 +153,7 @@ def test_an_equal_of_the_reference_is_hardly_ever_the_first_promoted() -> None:
     assert times_promoted({CHALLENGER: 50.0}, champion=None, duels=100) <= 1
 
 
-def test_an_equal_challenger_is_hardly_ever_promoted_even_if_early_looks_may_promote() -> None:
+def test_an_equal_challenger_is_hardly_ever_promoted_even_if_early_checks_may_promote() -> None:
     plan = replace(PLAN, early=("better", "same", "worse"))
 
     assert times_promoted({CHALLENGER: 20.0}, plan=plan, duels=100) <= 1
@@ -204,6 +204,18 @@ def test_of_equals_in_stage_one_the_simplest_goes_on() -> None:
 
     assert RUNNER_UP.complexity < CHALLENGER.complexity
     assert result.challenger == RUNNER_UP
+
+
+def test_stage_one_says_who_leads_when_that_changes_and_how_many_launches_it_took() -> None:
+    name = CHALLENGER.label
+
+    result = fight(machine(15.0), challengers=(RUNNER_UP, CHALLENGER, THIRD))
+
+    assert [line for line in result.detail if line.startswith("stage 1")] == [
+        f"stage 1: {name} leads 3 challengers after launch 1",
+        f"stage 1: {name} is the only challenger left after launch 3",
+        f"stage 1: {name} goes on to stage 2, launches taken: 3",
+    ]
 
 
 def test_stage_one_ends_in_time_for_stage_two() -> None:
@@ -267,7 +279,7 @@ def test_what_cannot_be_promoted_ends_early_and_what_can_takes_every_launch(
     assert result.short_of_launches == (launches < 5)
 
 
-def test_a_plan_may_let_an_early_look_promote() -> None:
+def test_a_plan_may_let_an_early_check_promote() -> None:
     result = fight(machine(10.0), plan=DuelPlan(early=("better", "same", "worse")))
 
     assert (result.verdict, result.launches) == ("better", 3)
@@ -290,7 +302,12 @@ def test_figures_weigh_request_shapes_and_add_up_what_disturbed_the_launches() -
             settings=(REFERENCE, CHALLENGER),
             arms=(
                 ArmLaunch(start_ms=10.0, blocks=(((4.0, 4.0),) * 4, ((8.0, 8.0),) * 4)),
-                ArmLaunch(start_ms=start_ms, blocks=(((1.0, 3.0),) * 4, ((4.0, 4.0),) * 4), peak_bytes=peak),
+                ArmLaunch(
+                    start_ms=start_ms,
+                    was_warm=True,
+                    blocks=(((1.0, 3.0),) * 4, ((4.0, 4.0),) * 4),
+                    peak_bytes=peak,
+                ),
             ),
             conditions=Conditions(load_average=load, disturbed_blocks=1, blocks=8),
         )
@@ -508,22 +525,22 @@ def test_a_higher_gain_never_has_a_lower_verdict(bounds: tuple[float, float], sh
     assert not (after == "worse" and before in {"better", "ambiguous"})
 
 
-def test_looks_lie_between_the_fewest_and_the_most_launches() -> None:
-    assert PLAN.looks_at == (3, 4, 5)
-    assert DuelPlan(minimum_launches=3, stage2_launches=9).looks_at == (3, 6, 9)
-    assert DuelPlan(looks=1).looks_at == (5,)
-    assert DuelPlan(minimum_launches=5, stage2_launches=5).looks_at == (5,)
+def test_checks_lie_between_the_fewest_and_the_most_launches() -> None:
+    assert PLAN.checked_after == (3, 4, 5)
+    assert DuelPlan(minimum_launches=3, stage2_launches=9).checked_after == (3, 6, 9)
+    assert DuelPlan(checks=1).checked_after == (5,)
+    assert DuelPlan(minimum_launches=5, stage2_launches=5).checked_after == (5,)
 
 
-def test_early_looks_ask_for_more_confidence() -> None:
+def test_early_checks_ask_for_more_confidence() -> None:
     levels = [PLAN.confidence(launches) for launches in (2, 3, 4, 5, 6)]
 
     assert levels == pytest.approx([0.9924, 0.9924, 0.9779, 0.9577, 0.9577], abs=1e-4)
 
 
-@given(launches=st.integers(2, 12), most=st.integers(2, 9), looks=st.integers(1, 5))
-def test_more_launches_never_ask_for_more_confidence(launches: int, most: int, looks: int) -> None:
-    plan = DuelPlan(minimum_launches=2, stage2_launches=most, looks=looks)
+@given(launches=st.integers(2, 12), most=st.integers(2, 9), checks=st.integers(1, 5))
+def test_more_launches_never_ask_for_more_confidence(launches: int, most: int, checks: int) -> None:
+    plan = DuelPlan(minimum_launches=2, stage2_launches=most, checks=checks)
     levels = [plan.confidence(count) for count in range(1, launches + 1)]
 
     assert all(late <= early for early, late in itertools.pairwise(levels))
@@ -534,7 +551,7 @@ def test_more_launches_never_ask_for_more_confidence(launches: int, most: int, l
     "fields",
     [
         {"blocks": 0},
-        {"looks": 0},
+        {"checks": 0},
         {"minimum_launches": 1},
         {"minimum_launches": 6},
         {"gain": 0.0},

@@ -6,7 +6,7 @@ from dataclasses import replace
 from autotuner.measurement.outcome import Failed, Interval, Outcome
 from autotuner.search.profiles import Limits, profile
 from autotuner.search.scoring import rank
-from autotuner.search.search import StudyResult
+from autotuner.search.search import SearchResult
 from autotuner.tuning.finalists import FINALISTS, finalists, why_unfit
 from autotuner.workload import Workload
 from tests.support.outcomes import measured, timing
@@ -25,8 +25,8 @@ def seen(ratio: float, spread: float = 0.05, *, drift: float = 0.0, start_ms: fl
     return replace(found, ratio=Interval(estimate=ratio, low=ratio * (1 - spread), high=ratio * (1 + spread)))
 
 
-def study(outcomes: Mapping[RuntimeSettings, Outcome]) -> StudyResult:
-    return StudyResult(
+def study(outcomes: Mapping[RuntimeSettings, Outcome]) -> SearchResult:
+    return SearchResult(
         outcomes=outcomes,
         ranked=rank(outcomes, Workload(), profile("production"), Limits(), reference=REFERENCE),
         measured=len(outcomes),

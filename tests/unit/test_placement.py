@@ -9,9 +9,9 @@ import time
 import psutil
 import pytest
 
-from autotuner.measurement.disturbance import Reading, Watch
+from autotuner.measurement.disturbance import DisturbanceWatch, HardwareReading
 from autotuner.measurement.placement import Placement, busy_seconds, least_busy, place, with_siblings
-from autotuner.measurement.rounds import Turns
+from autotuner.measurement.rounds import Rounds
 from tests.support.answering_arms import Answering, never
 
 CPUS = sorted(os.sched_getaffinity(0))
@@ -49,7 +49,7 @@ def test_a_neighbour_disturbs_the_rounds_on_its_own_cpu() -> None:
     try:
         place(neighbour.pid, frozenset(CPUS[:1]))
         time.sleep(0.2)
-        watch = Watch(lambda: 0.0)
+        watch = DisturbanceWatch(lambda: 0.0)
         watch.start(frozenset(CPUS[:1]))
         time.sleep(0.5)
         disturbed = watch.disturbed()
@@ -69,7 +69,7 @@ def test_a_neighbour_elsewhere_is_reported_and_disturbs_no_round_that_has_its_pl
     spun = [100.0, *idle[1:]]
     readings = iter([idle, idle, spun, idle, spun])
     monkeypatch.setattr("autotuner.measurement.disturbance.busy_seconds", lambda: next(readings))
-    watch = Watch(lambda: 0.0, Reading)
+    watch = DisturbanceWatch(lambda: 0.0, HardwareReading)
     found = []
     for cpus in (frozenset({far}), None):
         watch.start(cpus)
@@ -116,7 +116,7 @@ def test_a_process_that_is_gone_cannot_be_placed_and_that_is_no_error() -> None:
 def test_all_arms_of_a_round_share_a_place_and_are_free_again_afterwards() -> None:
     calls: list[str] = []
     arms = [Answering("a", calls), Answering("b", calls)]
-    Turns(arms, shapes=1, order=random.Random(0), deadline=time.monotonic() + 60, width=1).take(3, never)
+    Rounds(arms, shapes=1, order=random.Random(0), deadline=time.monotonic() + 60, width=1).take(3, never)
     placed = [call.partition("@") for call in calls if "@" in call]
 
     assert {name for name, _, _ in placed} == {"a", "b"}

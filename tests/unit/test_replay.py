@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import ArmLaunch, Failed, Measured
 from autotuner.measurement.recorded import Recorded, ReplayTable, seed_table
-from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from toto_core.settings import RuntimeSettings
 
 SEED_RESULTS = Path(__file__).parents[1] / "data" / "seed" / "results.csv"
@@ -59,7 +59,7 @@ def test_without_noise_the_recorded_numbers_come_back_exactly() -> None:
     )
     reference = Recorded(latency_ms=(100.0, 10.0), sigma_ms=(1.0, 1.0), start_ms=5.0)
     both = ReplayTable(entries={EAGER: reference, TUNED: entry}, reference=EAGER)
-    outcome = measure(ReplayRunner(both, Noise.none()), TUNED)
+    outcome = measure(ReplayRunner(both, TimingNoise.none()), TUNED)
 
     assert [(t.p50_ms, t.sigma_ms) for t in outcome.timings] == [(52.5, 282.8), (7.0, 0.0)]
     assert [(t.p50_ms, t.sigma_ms) for t in outcome.reference_timings] == [(100.0, 1.0), (10.0, 1.0)]
@@ -72,7 +72,7 @@ def test_without_noise_the_recorded_numbers_come_back_exactly() -> None:
 
 def test_a_start_says_whether_it_was_warm_and_only_an_empty_cache_gives_a_cold_one() -> None:
     entry = replace(recorded(50.0), start_ms=900.0)
-    runner = ReplayRunner(table(default=entry, tuned=replace(entry, was_warm=True)), Noise.none())
+    runner = ReplayRunner(table(default=entry, tuned=replace(entry, was_warm=True)), TimingNoise.none())
     first, again, recorded_warm, eager = (
         runner.measure(settings, seconds=1e9, again=again)
         for settings, again in ((DEFAULT, False), (DEFAULT, True), (TUNED, False), (EAGER, True))
@@ -91,7 +91,7 @@ def test_a_start_says_whether_it_was_warm_and_only_an_empty_cache_gives_a_cold_o
 def test_raw_blocks_without_noise_have_the_recorded_median_and_deviation(
     latency: float, sigma: float, blocks: int
 ) -> None:
-    runner = ReplayRunner(table(default=recorded(latency, sigma)), Noise.none())
+    runner = ReplayRunner(table(default=recorded(latency, sigma)), TimingNoise.none())
     calls = np.asarray(arm(runner, DEFAULT, blocks).blocks)
 
     assert calls.shape == (1, blocks, 4)
@@ -101,20 +101,22 @@ def test_raw_blocks_without_noise_have_the_recorded_median_and_deviation(
 
 
 def test_a_huge_deviation_leaves_every_call_positive() -> None:
-    calls = np.asarray(arm(ReplayRunner(table(tuned=recorded(52.5, 282.8)), Noise.none()), TUNED).blocks)
+    calls = np.asarray(
+        arm(ReplayRunner(table(tuned=recorded(52.5, 282.8)), TimingNoise.none()), TUNED).blocks
+    )
 
     assert calls.min() == 52.5
     assert np.std(calls, ddof=1) == pytest.approx(282.8)
 
 
 def test_without_noise_the_ratio_is_certain() -> None:
-    ratio = measure(ReplayRunner(table(default=recorded(50.0, 3.0)), Noise.none()), DEFAULT).ratio
+    ratio = measure(ReplayRunner(table(default=recorded(50.0, 3.0)), TimingNoise.none()), DEFAULT).ratio
 
     assert (ratio.low, ratio.estimate, ratio.high) == pytest.approx((2.0, 2.0, 2.0))
 
 
 def test_noise_scatters_calls_around_the_recorded_latency() -> None:
-    runner = ReplayRunner(table(default=recorded(50.0)), Noise(seed=1, launch=0.0, disturbed=0.0))
+    runner = ReplayRunner(table(default=recorded(50.0)), TimingNoise(seed=1, launch=0.0, disturbed=0.0))
     calls = np.asarray(arm(runner, DEFAULT, blocks=2_000).blocks).ravel()
     logs = np.log(calls / 50.0)
 
@@ -124,7 +126,9 @@ def test_noise_scatters_calls_around_the_recorded_latency() -> None:
 
 
 def test_a_recorded_deviation_adds_to_the_noise() -> None:
-    runner = ReplayRunner(table(default=recorded(50.0, 10.0)), Noise(per_call=0.0, launch=0.0, disturbed=0.0))
+    runner = ReplayRunner(
+        table(default=recorded(50.0, 10.0)), TimingNoise(per_call=0.0, launch=0.0, disturbed=0.0)
+    )
     calls = np.asarray(arm(runner, DEFAULT, blocks=2_000).blocks)
 
     assert np.std(np.log(calls)) == pytest.approx(np.sqrt(np.log1p(0.04)), rel=0.05)
@@ -132,7 +136,7 @@ def test_a_recorded_deviation_adds_to_the_noise() -> None:
 
 def test_launches_of_one_settings_differ_by_the_launch_effect() -> None:
     quiet = ReplayTable(entries={EAGER: recorded(100.0)}, reference=EAGER)
-    runner = ReplayRunner(quiet, Noise(per_call=0.0, disturbed=0.0, launch=0.02))
+    runner = ReplayRunner(quiet, TimingNoise(per_call=0.0, disturbed=0.0, launch=0.02))
     medians = [float(np.median(arm(runner, EAGER, blocks=2).blocks)) for _ in range(400)]
 
     assert np.std(np.log(medians)) == pytest.approx(0.02, rel=0.15)
@@ -140,7 +144,7 @@ def test_launches_of_one_settings_differ_by_the_launch_effect() -> None:
 
 def test_disturbed_blocks_are_slower_and_counted() -> None:
     quiet = ReplayTable(entries={EAGER: recorded(100.0)}, reference=EAGER)
-    runner = ReplayRunner(quiet, Noise(per_call=0.0, launch=0.0, disturbed=0.05, seed=3))
+    runner = ReplayRunner(quiet, TimingNoise(per_call=0.0, launch=0.0, disturbed=0.05, seed=3))
     launch = runner.launch([EAGER], blocks=1_000, seconds=1e9)
     found = launch.arms[0]
     assert isinstance(found, ArmLaunch)
@@ -155,11 +159,11 @@ def test_disturbed_blocks_are_slower_and_counted() -> None:
 
 def test_the_same_seed_gives_the_same_answers_whatever_else_was_asked() -> None:
     entries = table(default=recorded(50.0), tuned=recorded(40.0))
-    first, second = ReplayRunner(entries, Noise(seed=5)), ReplayRunner(entries, Noise(seed=5))
+    first, second = ReplayRunner(entries, TimingNoise(seed=5)), ReplayRunner(entries, TimingNoise(seed=5))
     second.measure(TUNED, seconds=1e9)
 
     assert first.measure(DEFAULT, seconds=1e9) == second.measure(DEFAULT, seconds=1e9)
-    assert first.measure(DEFAULT, seconds=1e9) != ReplayRunner(entries, Noise(seed=6)).measure(
+    assert first.measure(DEFAULT, seconds=1e9) != ReplayRunner(entries, TimingNoise(seed=6)).measure(
         DEFAULT, seconds=1e9
     )
 
@@ -223,7 +227,7 @@ def test_a_table_without_its_reference_or_of_uneven_shapes_is_refused() -> None:
 )
 def test_impossible_noise_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="noise:"):
-        Noise(**wrong)  # type: ignore[arg-type]
+        TimingNoise(**wrong)  # type: ignore[arg-type]
 
 
 def test_the_seed_table_takes_drift_beyond_sampling_noise_over_price() -> None:

@@ -179,7 +179,7 @@ def test_a_space_of_given_settings_holds_exactly_those() -> None:
     assert set(found.sampled) == {"compile_mode", "precision"}
     assert [found.key_of(found.values_of(key)) for key in given_settings] == list(given_settings)
     assert found.key_of({"compile_mode": "default", "precision": "bf16"}) is None
-    assert found.describe() == "3 given settings"
+    assert found.describe() == "3 given configurations"
 
 
 def test_a_space_of_nothing_is_refused() -> None:

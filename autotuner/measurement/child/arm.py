@@ -27,14 +27,14 @@ _TIMED_CONTEXTS = 8
 class Arm:
     """A pipeline that has answered every request shape once; ``start_ms`` is its load plus those calls.
 
-    ``was_warm`` says that the start found what an earlier process of the same settings compiled.
+    ``was_warm`` says that the start found what an earlier process of the same configuration compiled.
     """
 
     def __init__(self, job: ArmJob) -> None:
         self.job = job
         self._close: Floats = np.load(job.series_file)
         self._contexts = [self._timed_contexts(shape) for shape in job.workload.shapes]
-        self._turn = 0
+        self._calls = 0
         self.was_warm = job.settings.compiled and holds_artifacts(Path(job.artifacts))
         started = time.perf_counter()
         self._pipeline = TotoPipeline.from_pretrained(
@@ -51,9 +51,9 @@ class Arm:
     def call(self, shape: int) -> None:
         """One request of a shape, as production makes it: arrays in, forecast out."""
         ask = self.job.workload.shapes[shape]
-        self._turn += 1
-        context = self._contexts[shape][self._turn % _TIMED_CONTEXTS]
-        self._pipeline.predict(context, ask.prediction_length, ask.num_samples, seed=self._turn)
+        self._calls += 1
+        context = self._contexts[shape][self._calls % _TIMED_CONTEXTS]
+        self._pipeline.predict(context, ask.prediction_length, ask.num_samples, seed=self._calls)
 
     def warm_up(self) -> bool:
         """Whether the arm reached a steady state within its time."""
@@ -89,7 +89,14 @@ class Arm:
         return peak_bytes(self._pipeline.device)
 
     def _forecasts(self, pipeline: TotoPipeline, shape: RequestShape, seeds: Sequence[int]) -> dict[str, Any]:
-        origins = self._origins(shape)
+        origins = rolling_origins(
+            len(self._close),
+            last_fifth_start=self.job.last_fifth_start,
+            context=shape.context_length,
+            prediction=shape.prediction_length,
+            windows=self.job.windows,
+            close=self._close,
+        )
         targets = np.stack([self._close[o : o + shape.prediction_length] for o in origins])
         quantiles = [[self._quantiles(pipeline, shape, int(o), seed) for o in origins] for seed in seeds]
         return {"quantiles": quantiles, "targets": targets.tolist()}
@@ -109,7 +116,8 @@ class Arm:
         return quantiles
 
     def _timed_contexts(self, shape: RequestShape) -> list[npt.NDArray[np.float32]]:
-        origins = np.linspace(self._first(shape), len(self._close), _TIMED_CONTEXTS).astype(int)
+        first = max(self.job.last_fifth_start, shape.context_length)
+        origins = np.linspace(first, len(self._close), _TIMED_CONTEXTS).astype(int)
         return [self._context(shape, int(origin)) for origin in origins]
 
     def _context(self, shape: RequestShape, origin: int) -> npt.NDArray[np.float32]:
@@ -119,23 +127,7 @@ class Arm:
         its history reaches.
         """
         series, variates = self.job.workload.series_per_call, shape.variates
-        lags = np.arange(series * variates) % (self._spare(shape, origin) + 1)
-        starts = origin - shape.context_length - lags
+        newest = origin - shape.context_length
+        starts = newest - np.arange(series * variates) % (newest + 1)
         windows = np.stack([self._close[s : s + shape.context_length] for s in starts])
         return windows.reshape(series, variates, shape.context_length).astype(np.float32)
-
-    def _spare(self, shape: RequestShape, origin: int) -> int:
-        return origin - shape.context_length
-
-    def _first(self, shape: RequestShape) -> int:
-        return max(self.job.last_fifth_start, shape.context_length)
-
-    def _origins(self, shape: RequestShape) -> npt.NDArray[np.int64]:
-        return rolling_origins(
-            len(self._close),
-            last_fifth_start=self.job.last_fifth_start,
-            context=shape.context_length,
-            prediction=shape.prediction_length,
-            windows=self.job.windows,
-            close=self._close,
-        )

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +43,25 @@ class ChildError(Exception):
     """The child is of no more use; ``failed`` says why."""
 
     def __init__(self, failed: Failed) -> None:
-        super().__init__(f"{failed.kind}: {failed.detail}")
+        super().__init__(str(failed))
         self.failed = failed
 
 
 class Child:
-    """One arm in its own process group. Every method but ``close`` raises ``ChildError`` and then is dead."""
+    """One arm in its own process group.
+
+    Every method that asks it something raises ``ChildError`` when that fails, and then the process is gone.
+    """
 
     def __init__(self, job: ArmJob) -> None:
         self._job = job
+        self.start_ms = 0.0
+        self.was_warm = False
+        self.report = CompileReport()
+        self.peak_bytes = 0
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
-        answers, theirs = os.pipe()
+        self._answers, theirs = os.pipe()
         lifeline, self._lifeline = os.pipe()
-        self._answers = answers
         self._buffer = b""
         try:
             self._process = subprocess.Popen(
@@ -74,21 +79,70 @@ class Child:
         self._write(job.to_json())
 
     @property
-    def pid(self) -> int:
-        """Process id, which is also the id of its process group."""
-        return self._process.pid
+    def settings(self) -> RuntimeSettings:
+        """What the arm runs."""
+        return self._job.settings
 
     @property
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def ask(self, fields: Mapping[str, Any], *, event: str, deadline: float) -> dict[str, Any]:
-        """Send a request and wait for its answer until ``deadline`` (``time.monotonic``)."""
-        self._write(json.dumps(fields))
-        return self.expect(event, deadline=deadline)
+    def wait_started(self, deadline: float) -> None:
+        """Wait until the model has answered once; sets ``start_ms`` and whether a filled cache was found."""
+        answer = self._expect("started", deadline)
+        self.start_ms, self.was_warm = float(answer["start_ms"]), bool(answer["was_warm"])
 
-    def expect(self, event: str, *, deadline: float) -> dict[str, Any]:
+    def wait_ready(self, deadline: float) -> None:
+        """Wait until the arm has reached a steady state."""
+        self._note(self._expect("ready", deadline))
+
+    def block(self, shape: int, deadline: float) -> Block:
+        """Milliseconds of one block of calls of a request shape."""
+        milliseconds = self._ask("block", deadline, shape=shape, calls=WINDOW)["ms"]
+        return tuple(milliseconds[1:])  # the first call pays for the other arm's cache
+
+    def forecasts(self, deadline: float, *, exact: bool = False) -> list[dict[str, Any]]:
+        """Its forecasts of every request shape, or the float64 ones, as ``read_forecasts`` takes them."""
+        shapes: list[dict[str, Any]] = self._ask("exact" if exact else "forecasts", deadline)["shapes"]
+        return shapes
+
+    def refresh(self, deadline: float) -> None:
+        """Ask again what compiling did and how much memory was used."""
+        self._note(self._ask("report", deadline))
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the process and its children so far."""
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system + times.children_user + times.children_system)
+
+    def place(self, cpus: frozenset[int]) -> None:
+        """Run on these CPUs alone from now on."""
+        place(self._process.pid, cpus)
+
+    def close(self) -> None:
+        """Kill the whole group and release every handle; safe to call twice."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            os.close(self._answers)
+            self._lifeline = self._answers = -1
+            with contextlib.suppress(OSError):
+                if self._process.stdin:
+                    self._process.stdin.close()
+            self._log.close()
+        self._process.wait()
+
+    def _ask(self, what: str, deadline: float, **fields: int) -> dict[str, Any]:
+        """Send a request and wait for its answer until ``deadline`` (``time.monotonic``)."""
+        self._write(json.dumps({"ask": what, **fields}))
+        return self._expect(what, deadline)
+
+    def _expect(self, event: str, deadline: float) -> dict[str, Any]:
         """Wait for the next answer, which must be ``event``."""
         line = self._read_line(deadline)
         try:
@@ -101,27 +155,9 @@ class Child:
             raise self._end("crashed", f"answered {answer.get('event')!r} instead of {event!r}")
         return answer
 
-    def cpu_seconds(self) -> float:
-        """CPU time of the process and its children so far."""
-        try:
-            times = psutil.Process(self.pid).cpu_times()
-        except psutil.Error:
-            return 0.0
-        return float(times.user + times.system + times.children_user + times.children_system)
-
-    def close(self) -> None:
-        """Kill the whole group and release every handle; safe to call twice."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            os.close(self._answers)
-            self._lifeline = self._answers = -1
-            with contextlib.suppress(OSError):
-                if self._process.stdin:
-                    self._process.stdin.close()
-            self._log.close()
-        self._process.wait()
+    def _note(self, answer: dict[str, Any]) -> None:
+        self.report = CompileReport.from_dict(answer["report"])
+        self.peak_bytes = answer.get("peak_bytes", self.peak_bytes)
 
     def _write(self, line: str) -> None:
         try:
@@ -152,7 +188,7 @@ class Child:
         """A compiler is a process of its own: what the group holds together is bounded here."""
         total = 0
         with contextlib.suppress(psutil.Error):
-            process = psutil.Process(self.pid)
+            process = psutil.Process(self._process.pid)
             for member in (process, *process.children(recursive=True)):
                 with contextlib.suppress(psutil.Error):
                     total += member.memory_info().rss
@@ -195,43 +231,8 @@ def _environment(job: ArmJob) -> dict[str, str]:
     }
 
 
-class StartedArm:
-    """A started child with its answers so far; ``was_warm`` says that it found a filled compile cache."""
-
-    def __init__(self, child: Child, settings: RuntimeSettings, *, start_ms: float, was_warm: bool) -> None:
-        self.child = child
-        self.settings = settings
-        self.start_ms = start_ms
-        self.was_warm = was_warm
-        self.report = CompileReport()
-        self.peak_bytes = 0
-
-    def block(self, shape: int, deadline: float) -> Block:
-        """Milliseconds of one block of calls. Raises ``ChildError``, as the other requests do."""
-        request = {"ask": "block", "shape": shape, "calls": WINDOW}
-        milliseconds = self.child.ask(request, event="block", deadline=deadline)["ms"]
-        return tuple(milliseconds[1:])  # the first call pays for the other arm's cache
-
-    def cpu_seconds(self) -> float:
-        """CPU time of the process so far."""
-        return self.child.cpu_seconds()
-
-    def place(self, cpus: frozenset[int]) -> None:
-        """Run on these CPUs alone from now on."""
-        place(self.child.pid, cpus)
-
-    def note(self, answer: dict[str, Any]) -> None:
-        """Keep what an answer says of compilation and memory."""
-        self.report = CompileReport.from_dict(answer["report"])
-        self.peak_bytes = answer.get("peak_bytes", self.peak_bytes)
-
-    def refresh(self, deadline: float) -> None:
-        """Ask for that again."""
-        self.note(self.child.ask({"ask": "report"}, event="report", deadline=deadline))
-
-
 def not_compiled(settings: RuntimeSettings, report: CompileReport) -> Failed | None:
-    """The failure of settings that ask for compilation and did not get it, None for all others."""
+    """The failure of a configuration that asks for compilation and did not get it, None for all others."""
     if not settings.compiled or report.really_compiled:
         return None
     if report.recompile_limit_hit:

@@ -11,7 +11,7 @@ from toto_core.settings import RuntimeSettings
 
 @dataclass(frozen=True, kw_only=True)
 class ArmJob:
-    """One arm: a model under one settings, fed from one series.
+    """One arm: a model in one configuration, fed from one series.
 
     ``artifacts`` is the folder for what it compiles; ``series_file`` a ``.npy`` of float64 closing prices,
     oldest first; ``last_fifth_start`` where its held-out part begins; ``memory_bytes`` bounds what the process

@@ -2,47 +2,55 @@ from __future__ import annotations
 
 import os
 
-from autotuner.measurement.disturbance import CLOCK_DROP, Reading, Seen, Watch, judge, own_processes, read
+from autotuner.measurement.disturbance import (
+    CLOCK_DROP,
+    DisturbanceWatch,
+    HardwareReading,
+    ReadingsSoFar,
+    add_reading,
+    own_processes,
+    read_hardware,
+)
 from autotuner.measurement.outcome import Conditions, together
 
 OWN = frozenset({1, 2})
 
 
 def test_a_gpu_process_that_is_not_ours_disturbs_a_round() -> None:
-    seen, disturbed = judge(Seen(), Reading(gpu_processes=frozenset({1, 2, 77})), OWN)
+    seen, disturbed = add_reading(ReadingsSoFar(), HardwareReading(gpu_processes=frozenset({1, 2, 77})), OWN)
 
     assert disturbed
     assert seen.foreign_gpu_processes == 1
-    assert judge(Seen(), Reading(gpu_processes=OWN), OWN) == (Seen(), False)
+    assert add_reading(ReadingsSoFar(), HardwareReading(gpu_processes=OWN), OWN) == (ReadingsSoFar(), False)
 
 
 def test_a_clock_that_drops_disturbs_a_round_and_is_reported() -> None:
-    seen, steady = judge(Seen(), Reading(clock_mhz=2000.0), OWN)
-    seen, dropped = judge(seen, Reading(clock_mhz=2000.0 * CLOCK_DROP - 1), OWN)
-    later, back = judge(seen, Reading(clock_mhz=2000.0), OWN)
+    seen, steady = add_reading(ReadingsSoFar(), HardwareReading(clock_mhz=2000.0), OWN)
+    seen, dropped = add_reading(seen, HardwareReading(clock_mhz=2000.0 * CLOCK_DROP - 1), OWN)
+    later, back = add_reading(seen, HardwareReading(clock_mhz=2000.0), OWN)
 
     assert (steady, dropped, back) == (False, True, False)
     assert later.clock_share == (2000.0 * CLOCK_DROP - 1) / 2000.0
 
 
 def test_where_no_clock_can_be_read_none_is_reported() -> None:
-    seen, disturbed = judge(Seen(), Reading(), OWN)
+    seen, disturbed = add_reading(ReadingsSoFar(), HardwareReading(), OWN)
 
     assert not disturbed
     assert seen.clock_share == 1.0
 
 
 def test_what_this_machine_says_can_be_read() -> None:
-    reading = read("cpu")
+    reading = read_hardware("cpu")
 
     assert reading.clock_mhz is None or reading.clock_mhz > 0
-    assert read("cuda").gpu_processes == frozenset()
+    assert read_hardware("cuda").gpu_processes == frozenset()
     assert os.getpid() in own_processes()
 
 
 def test_a_watch_marks_a_round_whose_clock_dropped_and_says_by_how_much() -> None:
     clocks = iter((2000.0, 1000.0))
-    watch = Watch(lambda: 0.0, lambda: Reading(clock_mhz=next(clocks)))
+    watch = DisturbanceWatch(lambda: 0.0, lambda: HardwareReading(clock_mhz=next(clocks)))
     watch.disturbed()
     watch.start()
 

@@ -11,9 +11,8 @@ import scipy.optimize  # noqa: F401 - so that no property's deadline is spent on
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.measurement.outcome import Block, effective_ms
+from autotuner.measurement.outcome import ArmBlocks, Block, effective_ms
 from autotuner.measurement.statistics import (
-    ArmBlocks,
     EffectiveCost,
     launch_ratio,
     paired_ratio,
@@ -309,7 +308,7 @@ def z_of(confidence: float) -> float:
 
 # O'Brien-Fleming-type spending, two-sided 5 %: Reboussin, DeMets, Kim and Lan (2000), program ld98.
 @pytest.mark.parametrize(
-    ("looks", "published"),
+    ("checks", "published"),
     [
         (1, (1.960,)),
         (2, (2.963, 1.969)),
@@ -317,11 +316,11 @@ def z_of(confidence: float) -> float:
         (5, (4.877, 3.357, 2.680, 2.290, 2.031)),
     ],
 )
-def test_the_looks_have_the_published_boundaries(looks: int, published: tuple[float, ...]) -> None:
-    assert [z_of(c) for c in spending_confidences(looks)] == pytest.approx(published, abs=1e-3)
+def test_the_checks_have_the_published_boundaries(checks: int, published: tuple[float, ...]) -> None:
+    assert [z_of(c) for c in spending_confidences(checks)] == pytest.approx(published, abs=1e-3)
 
 
-def test_all_looks_together_err_no_more_than_promised() -> None:
+def test_all_checks_together_err_no_more_than_promised() -> None:
     fractions = (0.6, 0.8, 1.0)
     boundaries = np.array([z_of(c) for c in spending_confidences(3, 0.05, fractions)])
     steps = np.sqrt(np.diff((0.0, *fractions)))
@@ -330,24 +329,24 @@ def test_all_looks_together_err_no_more_than_promised() -> None:
     assert np.any(np.abs(walk) > boundaries, axis=1).mean() == pytest.approx(0.05, abs=0.0015)
 
 
-def test_a_very_early_look_still_has_an_interval() -> None:
+def test_a_very_early_check_still_has_an_interval() -> None:
     (first, *_) = spending_confidences(3, 0.05, (0.05, 0.5, 1.0))
 
     assert 0.999999 < first < 1
     assert math.isfinite(student_quantile((1 + first) / 2, 2))
 
 
-@given(looks=st.integers(1, 6), alpha=st.sampled_from([0.01, 0.05, 0.1]))
-def test_every_look_is_at_least_as_sure_as_a_single_one(looks: int, alpha: float) -> None:
-    confidences = spending_confidences(looks, alpha)
+@given(checks=st.integers(1, 6), alpha=st.sampled_from([0.01, 0.05, 0.1]))
+def test_every_check_is_at_least_as_sure_as_a_single_one(checks: int, alpha: float) -> None:
+    confidences = spending_confidences(checks, alpha)
 
-    assert len(confidences) == looks
+    assert len(confidences) == checks
     assert all(confidence >= 1 - alpha - 1e-9 for confidence in confidences)
     assert list(confidences) == sorted(confidences, reverse=True)
 
 
 @pytest.mark.parametrize(
-    ("looks", "alpha", "fractions"),
+    ("checks", "alpha", "fractions"),
     [
         (0, 0.05, None),
         (3, 0.0, None),
@@ -357,8 +356,8 @@ def test_every_look_is_at_least_as_sure_as_a_single_one(looks: int, alpha: float
         (3, 0.05, (0.5, 0.5, 1.0)),
     ],
 )
-def test_looks_that_make_no_plan_are_refused(
-    looks: int, alpha: float, fractions: tuple[float, ...] | None
+def test_checks_that_make_no_plan_are_refused(
+    checks: int, alpha: float, fractions: tuple[float, ...] | None
 ) -> None:
     with pytest.raises(ValueError, match=r"^checks: "):
-        spending_confidences(looks, alpha, fractions)
+        spending_confidences(checks, alpha, fractions)

@@ -17,10 +17,10 @@ import pytest
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.measurement.recorded import ReplayTable, seed_table
-from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.process import Owner
 from autotuner.search.profiles import PROFILES, Limits, Profile, seed_profile
-from autotuner.search.search import Search, StudyPlan, StudyResult, TrialEvent
+from autotuner.search.search import Search, SearchPlan, SearchResult, TrialEvent
 from autotuner.search.space import SearchSpace
 from autotuner.workload import Workload
 from tests.support import study_process
@@ -38,7 +38,7 @@ class Recorder:
     """Runs studies over the recorded table and keeps what was measured, in order."""
 
     def __init__(self, table: ReplayTable | None = None) -> None:
-        self.runner = ReplayRunner(table or replay_table(), Noise.none())
+        self.runner = ReplayRunner(table or replay_table(), TimingNoise.none())
         self.events: list[TrialEvent] = []
 
     @property
@@ -60,7 +60,7 @@ class Recorder:
         on_outcome: Callable[[TrialEvent], None] | None = None,
         seconds_for_trial: Callable[[RuntimeSettings, float], float] = lambda _, left: left,
         chance: float = 0.0,
-    ) -> StudyResult:
+    ) -> SearchResult:
         return Search(
             runner=self.runner,
             space=space,
@@ -69,7 +69,7 @@ class Recorder:
             limits=Limits(),
             known=known or {},
             first=first,
-            plan=StudyPlan(trials=trials, seconds=seconds, seed=seed, chance=chance),
+            plan=SearchPlan(trials=trials, seconds=seconds, seed=seed, chance=chance),
             storage_url=url,
             study_name="AMD",
             on_outcome=on_outcome or self.events.append,
@@ -177,7 +177,7 @@ def test_a_trial_gets_the_seconds_it_is_allotted_and_no_more_than_are_left() -> 
         return 80.0
 
     recorder = Recorder()
-    recorder.runner = Watching(replay_table(), Noise.none())
+    recorder.runner = Watching(replay_table(), TimingNoise.none())
     recorder.run(seconds=95.0, trials=3, seconds_for_trial=allot)
 
     assert [left for _, left in asked] == [95.0, 85.0, 75.0]
@@ -310,7 +310,7 @@ def test_a_runner_that_raises_costs_one_trial_and_not_the_study() -> None:
             return super().measure(settings, seconds=seconds)
 
     recorder = Recorder()
-    recorder.runner = Faulty(replay_table(), Noise.none())
+    recorder.runner = Faulty(replay_table(), TimingNoise.none())
     result = recorder.run(first=[SPACE.reference, BF16], trials=5)
 
     assert result.failed == {"crashed": 1}
@@ -336,7 +336,7 @@ def test_an_interrupted_study_is_left_resumable(url: str) -> None:
             return super().measure(settings, seconds=seconds)
 
     recorder = Recorder()
-    recorder.runner = Interrupted(replay_table(), Noise.none())
+    recorder.runner = Interrupted(replay_table(), TimingNoise.none())
     with pytest.raises(KeyboardInterrupt):
         recorder.run(first=[SPACE.reference, BF16], url=url)
     complete, failed = trials(url)
@@ -409,7 +409,7 @@ def test_a_killed_study_loses_nothing_that_was_handed_over(tmp_path: Path) -> No
     assert len(before) == 3
     assert [trial.state.name for trial in trials(url)].count("RUNNING") == 1
 
-    result = study_process.run(tmp_path, ReplayRunner(replay_table(), Noise.none()))
+    result = study_process.run(tmp_path, ReplayRunner(replay_table(), TimingNoise.none()))
 
     assert result.reused == 3
     assert result.measured == 4
@@ -526,8 +526,8 @@ def test_the_search_leaves_the_verbosity_of_optuna_as_it_was(capfd: pytest.Captu
     "wrong", [{"trials": -1}, {"seconds": -1.0}, {"seconds": float("nan")}, {"repeats": 0}]
 )
 def test_an_impossible_plan_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="study: "):
-        dataclasses.replace(StudyPlan(trials=1, seconds=1.0, seed=1), **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="search: "):
+        dataclasses.replace(SearchPlan(trials=1, seconds=1.0, seed=1), **wrong)  # type: ignore[arg-type]
 
 
 SEED_CHOICES = [

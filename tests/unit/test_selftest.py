@@ -8,7 +8,7 @@ import pytest
 from autotuner.commands.selftest import SelfTest, equal_arms, self_test, upper_bound
 from autotuner.errors import AutotuneError
 from autotuner.measurement.recorded import Recorded, ReplayTable
-from autotuner.measurement.replay import Noise, ReplayRunner
+from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.measurement.statistics import EffectiveCost
 from toto_core.settings import RuntimeSettings
 
@@ -16,7 +16,7 @@ REFERENCE = RuntimeSettings(num_threads=2)
 COST = EffectiveCost(weights=(1.0,), sigma_weight=0.05)
 
 
-def outcome(noise: Noise, *, seconds: float = 1000.0, second_is_slower: float = 1.0) -> SelfTest:
+def outcome(noise: TimingNoise, *, seconds: float = 1000.0, second_is_slower: float = 1.0) -> SelfTest:
     first, second = equal_arms(REFERENCE)
     table = ReplayTable(
         entries={
@@ -47,7 +47,7 @@ def test_the_arms_have_distinct_keys_and_are_the_same_thing() -> None:
 
 
 def test_a_quiet_machine_crowns_no_false_winner_and_proves_small_gains() -> None:
-    found = outcome(Noise(per_call=0.05, launch=0.005, disturbed=0.0))
+    found = outcome(TimingNoise(per_call=0.05, launch=0.005, disturbed=0.0))
 
     assert found.false_winner_rate == 0.0
     assert found.false_winner_bound < 0.03
@@ -57,8 +57,8 @@ def test_a_quiet_machine_crowns_no_false_winner_and_proves_small_gains() -> None
 
 
 def test_a_noisy_machine_crowns_hardly_any_and_says_that_it_sees_less() -> None:
-    quiet = outcome(Noise(per_call=0.05, launch=0.005, disturbed=0.0))
-    noisy = outcome(Noise(per_call=0.3, launch=0.08, disturbed=0.3, seed=3))
+    quiet = outcome(TimingNoise(per_call=0.05, launch=0.005, disturbed=0.0))
+    noisy = outcome(TimingNoise(per_call=0.3, launch=0.08, disturbed=0.3, seed=3))
 
     assert noisy.false_winner_rate <= 0.05
     assert noisy.disturbed_blocks > quiet.disturbed_blocks
@@ -67,14 +67,14 @@ def test_a_noisy_machine_crowns_hardly_any_and_says_that_it_sees_less() -> None:
 
 def test_arms_that_differ_after_all_show_as_false_winners() -> None:
     # where the relabelling happens to agree with the truth in every launch, the faster arm wins
-    found = outcome(Noise(per_call=0.01, launch=0.001, disturbed=0.0), second_is_slower=1.5)
+    found = outcome(TimingNoise(per_call=0.01, launch=0.001, disturbed=0.0), second_is_slower=1.5)
 
     assert found.false_winner_rate > 0.0
 
 
 def test_too_little_time_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(AutotuneError, match="--timeout"):
-        outcome(Noise(), seconds=15.0)
+        outcome(TimingNoise(), seconds=15.0)
 
 
 @pytest.mark.parametrize(
