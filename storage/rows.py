@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from sqlalchemy import inspect
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import Session
 
 from storage.errors import InvalidRecord, StoreCorrupt
@@ -38,8 +38,9 @@ def columns(record: Record, *, leave_out: tuple[str, ...] = ()) -> dict[str, obj
 
 def insert_if_absent(session: Session, table: type[Base], record: Record) -> bool:
     """Store the record unless its primary key is there already; True when it was new."""
-    dialect = session.get_bind().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    insert = sqlite.insert
+    if session.get_bind().dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert  # it brings asyncio and ssl, which a file needs not
     key = inspect(table).primary_key[0]
     new = insert(table).values(**columns(record)).on_conflict_do_nothing().returning(key)
     return session.execute(new).first() is not None

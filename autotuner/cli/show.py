@@ -41,7 +41,6 @@ def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None
     autotune show --symbol AMD --profile accuracy --json
     """
     from autotuner.report.documents import active_document, differs, lookup_document
-    from autotuner.report.tables import card
     from autotuner.search.profiles import profile as known_profile
     from autotuner.serving.lookup import lookup
     from autotuner.store import Store
@@ -59,8 +58,10 @@ def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None
     document = active_document(promotion, pin) | {"lookup": here}
     if as_json:
         print_json(document)
-    else:
-        print_table(card(document))
+        return
+    from autotuner.report.tables import card
+
+    print_table(card(document))
 
 
 @click.command()
@@ -73,7 +74,6 @@ def list_command(as_json: bool, db: str | None) -> None:
     autotune list
     autotune list --json
     """
-    from autotuner.report.tables import listing
     from autotuner.store import Store
 
     with Store(location(db), create=False) as store:
@@ -84,6 +84,8 @@ def list_command(as_json: bool, db: str | None) -> None:
     if as_json:
         print_json({"symbols": documents})
     elif documents:
+        from autotuner.report.tables import listing
+
         print_table(listing(documents))
     else:
         click.echo("no symbol has active settings yet: `autotune run --symbol AMD` tunes one")
@@ -101,7 +103,6 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
     autotune history AMD --json
     """
     from autotuner.report.documents import history
-    from autotuner.report.tables import timeline
     from autotuner.store import Store
 
     with Store(location(db), create=False) as store:
@@ -111,6 +112,8 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
     if as_json:
         print_json({"symbol": symbol, "history": events})
     elif events:
+        from autotuner.report.tables import timeline
+
         print_table(timeline(events))
     else:
         click.echo(f"nothing has happened to {symbol or 'any symbol'} yet: {_run(symbol or 'AMD')} begins")

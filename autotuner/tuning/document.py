@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotuner.figures import Figures
 from autotuner.measurement.outcome import Measured
-from autotuner.promotion.decision import Decision
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import break_even_calls
-from autotuner.search.search import StudyResult
 from autotuner.store import Promotion
 from autotuner.workload import Workload
+
+if TYPE_CHECKING:  # these need optuna and scipy, which a listing of the store does not
+    from autotuner.promotion.decision import Decision
+    from autotuner.search.search import StudyResult
 
 
 def fastest_once_running(study: StudyResult, workload: Workload, profile: Profile) -> dict[str, Any] | None:
