@@ -6,7 +6,17 @@ from pathlib import Path
 
 import click
 
-from autotuner.cli.options import SYMBOL, data_option, db_option, json_option, location, note, print_json
+from autotuner.cli.options import (
+    SYMBOL,
+    data_option,
+    db_option,
+    device_option,
+    json_option,
+    location,
+    note,
+    print_json,
+    timeout_option,
+)
 
 
 @click.command()
@@ -19,14 +29,8 @@ from autotuner.cli.options import SYMBOL, data_option, db_option, json_option, l
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="TOML file with a mix of request shapes.",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    show_default=True,
-    help="Seconds for each symbol.",
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@timeout_option(300.0, "Seconds for each symbol.")
+@device_option
 @json_option
 @db_option
 def compare_command(

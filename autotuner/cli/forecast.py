@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import data_option, db_option, json_option, note, print_json, symbol_option
+from autotuner.cli.options import (
+    data_option,
+    db_option,
+    device_option,
+    json_option,
+    note,
+    print_json,
+    symbol_option,
+)
 from autotuner.errors import AutotuneError
 from autotuner.record_mapping import moment
 from autotuner.workload import LONGEST, RequestShape, Workload
@@ -54,7 +62,7 @@ _TELLING = ("snapshot", "symbol", "promotion", "workload winner")
 @click.option(
     "--model", help="toto-mini, a folder, or a hub id [default: as the symbol was tuned, else toto-mini]."
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @click.option("--eager", is_flag=True, help="Run uncompiled in fp32, whatever is stored.")
 @db_option
 @json_option

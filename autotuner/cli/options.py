@@ -65,6 +65,19 @@ def maybe_symbol(command: Command) -> Command:
     return _symbol_either_way(command, required=False)
 
 
+def device_option(command: Command) -> Command:
+    """``--device``: ``cpu`` unless given."""
+    return click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)(
+        command
+    )
+
+
+def timeout_option(seconds: float, what: str) -> Callable[[Command], Command]:
+    """``--timeout``: ``seconds`` unless given."""
+    above_zero = click.FloatRange(min=0, min_open=True)
+    return click.option("--timeout", type=above_zero, default=seconds, show_default=True, help=what)
+
+
 def data_option(command: Command) -> Command:
     """``--data``: a folder or one file of prices."""
     return click.option(

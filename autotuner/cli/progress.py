@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
-from types import TracebackType
-from typing import Self
+from contextlib import AbstractContextManager
+from typing import Any, Self
 
 import click
 from rich.console import Console, Group
@@ -17,16 +18,17 @@ from autotuner.search.search import TrialEvent
 from autotuner.search.space import SearchSpace
 from autotuner.workload import Workload
 
+_COUNT = re.compile(r" after launch \d+$")
+"""All that differs between lines of stage 1 while the same challenger leads as many others."""
 
-class PlainProgress:
-    """One line on standard error for each thing that happens; what a log or a pipe gets."""
 
-    def __enter__(self) -> Self:
-        return self
+class PlainProgress(AbstractContextManager["PlainProgress"]):
+    """One line on standard error for each thing that changes; what a log or a pipe gets."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def __exit__(self, *_exception: object) -> None:
         return None
 
     def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
@@ -35,11 +37,16 @@ class PlainProgress:
             click.echo(line, err=True)
 
     def say(self, line: str) -> None:
-        """What is being done now."""
-        click.echo(f"  {line}", err=True)
+        """What is being done now, unless it is what was last said of that topic since the last trial."""
+        said = _COUNT.sub("", line)
+        topic = said.partition(":")[0]
+        if said != self._said.get(topic):
+            click.echo(f"  {line}", err=True)
+        self._said[topic] = said
 
     def trial(self, event: TrialEvent) -> None:
         """A trial has an outcome."""
+        self._said.clear()
         what, score, detail = _cells(event)
         click.echo(
             f"  trial {event.number}: {event.settings.label}: {what} {score} {detail}".rstrip(), err=True
@@ -60,11 +67,9 @@ class LiveProgress:
         self._live.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self._now = ""
-        self._live.__exit__(kind, error, trace)
+        self._live.__exit__(*exception)
 
     def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
         """The search of a symbol begins."""
@@ -81,10 +86,10 @@ class LiveProgress:
 
     def _draw(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name, justify in (("#", "right"), ("settings", "left"), ("p50", "right"), ("speed-up", "left")):
-            table.add_column(
-                name, justify="right" if justify == "right" else "left", no_wrap=name != "settings"
-            )
+        table.add_column("#", justify="right", no_wrap=True)
+        table.add_column("settings")
+        table.add_column("p50", justify="right", no_wrap=True)
+        table.add_column("speed-up", no_wrap=True)
         table.add_column("drift, start or cause", overflow="fold")
         best = _best(self._events)
         for event in self._events:

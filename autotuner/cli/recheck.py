@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import data_option, db_option, json_option, location, note, one_symbol, print_json
+from autotuner.cli.options import (
+    data_option,
+    db_option,
+    device_option,
+    json_option,
+    location,
+    note,
+    one_symbol,
+    print_json,
+    timeout_option,
+)
 
 if TYPE_CHECKING:
     from autotuner.serving.spool import Recheck
@@ -29,15 +39,9 @@ _SHOWN = (
 @one_symbol
 @data_option
 @click.option("--profile", help="Profile whose settings are meant [default: the one promoted last].")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @click.option("--threads", type=click.IntRange(min=1), help="Most CPU threads [default: all CPUs but one].")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Seconds in all.",
-)
+@timeout_option(120.0, "Seconds in all.")
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when a limit is broken.")
 @json_option
 @db_option

@@ -16,11 +16,13 @@ from autotuner.cli.options import (
     SYMBOL,
     data_option,
     db_option,
+    device_option,
     is_terminal,
     json_option,
     location,
     note,
     print_json,
+    timeout_option,
 )
 from autotuner.cli.run_options import Asked, request_of
 from autotuner.errors import AutotuneError, UsageError
@@ -80,14 +82,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Most new measurements of a symbol.",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    show_default=True,
-    help="Seconds for each symbol, proof included.",
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@timeout_option(300.0, "Seconds for each symbol, proof included.")
+@device_option
 @click.option("--because", metavar="TEXT", help="Why it is tuned again, for the ledger.")
 @click.option(
     "--trigger",
@@ -108,7 +104,7 @@ if TYPE_CHECKING:
     help="Most CPU threads of a process [default: all CPUs but one].",
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Seed of the search and of the order of turns."
+    "--seed", type=int, default=0, show_default=True, help="Seed of the search and of the order of rounds."
 )
 @click.option(
     "--resume/--no-resume",
@@ -158,6 +154,10 @@ def run_command(
     if as_json:
         single = len(wanted) == 1 and not everything and documents
         print_json(documents[0] if single else {"symbols": documents, "failed": failures})
+    _end(documents, failures, exit_code=exit_code)
+
+
+def _end(documents: list[dict[str, Any]], failures: list[dict[str, str]], *, exit_code: bool) -> None:
     if failures:
         raise AutotuneError("; ".join(f"{f['symbol']}: {f['reason']}" for f in failures))
     if exit_code and not any(document["promoted"] for document in documents):

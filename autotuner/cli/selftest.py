@@ -7,19 +7,22 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import SYMBOL, db_option, json_option, location, note, print_json
+from autotuner.cli.options import (
+    SYMBOL,
+    db_option,
+    device_option,
+    json_option,
+    location,
+    note,
+    print_json,
+    timeout_option,
+)
 
 
 @click.command()
 @click.option("--symbol", type=SYMBOL, default="AMD", show_default=True, help="Whose prices to forecast.")
 @click.option("--model", default="toto-mini", show_default=True, help="toto-mini, a folder, or a hub id.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    show_default=True,
-    help="Seconds for everything.",
-)
+@timeout_option(300.0, "Seconds for everything.")
 @click.option(
     "--launches",
     type=click.IntRange(min=5),
@@ -27,7 +30,7 @@ from autotuner.cli.options import SYMBOL, db_option, json_option, location, note
     show_default=True,
     help="Fresh starts of both arms; more tell more.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the relabelling.")
 @json_option
 @db_option
