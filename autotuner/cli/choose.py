@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import db_option, json_option, location, one_symbol, print_json
+from autotuner.cli.options import location, one_symbol, print_json, store_options
 from autotuner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--profile", required=True, metavar="NAME", help="production, accuracy, throughput or research."
 )
-@json_option
-@db_option
+@store_options
 def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> None:
     """Score the stored measurements of SYMBOL under another profile and promote the best; nothing is measured.
 
@@ -67,8 +66,7 @@ def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> 
 @click.command()
 @one_symbol
 @click.option("--reason", default="by hand", show_default=True, help="Kept in the history.")
-@json_option
-@db_option
+@store_options
 def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) -> None:
     """Take back the newest promotion of SYMBOL; what was active before it is active again.
 
@@ -103,8 +101,7 @@ def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) ->
 @click.option("--mode", metavar="MODE", help="Compile mode alone, instead of --settings.")
 @click.option("--precision", metavar="NAME", help="fp32 or bf16, with --mode [default: fp32].")
 @click.option("--reason", default="by hand", show_default=True, help="Kept in the history.")
-@json_option
-@db_option
+@store_options
 def pin_command(
     symbol: str,
     settings: str | None,
@@ -136,8 +133,7 @@ def pin_command(
 @click.command()
 @one_symbol
 @click.option("--reason", default="by hand", show_default=True, help="Kept in the history.")
-@json_option
-@db_option
+@store_options
 def unpin_command(symbol: str, reason: str, as_json: bool, db: str | None) -> None:
     """Let go of SYMBOL's pin: its promotion decides again.
 

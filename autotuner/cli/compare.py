@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from autotuner.cli.options import (
     SYMBOL,
     data_option,
-    db_option,
     device_option,
-    json_option,
     location,
     note,
     print_json,
+    store_options,
     timeout_option,
 )
 
@@ -31,17 +31,14 @@ from autotuner.cli.options import (
 )
 @timeout_option(300.0, "Seconds for each symbol.")
 @device_option
-@json_option
-@db_option
+@store_options
 def compare_command(
     symbols: tuple[str, ...],
-    data: Path | None,
     model: str,
     workload_file: Path | None,
-    timeout: float,
-    device: str,
     as_json: bool,
     db: str | None,
+    **options: Any,
 ) -> None:
     """Measure every compile mode of SYMBOLS in fp32 beside eager, and print four tables.
 
@@ -62,13 +59,7 @@ def compare_command(
     workload = dataclasses.replace(workload, model=model)
     with Store(location(db)) as store:
         comparisons = compare(
-            symbols,
-            workload,
-            store,
-            data=data,
-            device=device,
-            seconds=timeout,
-            say=lambda symbol, line: note(f"{symbol}: {line}"),
+            symbols, workload, store, say=lambda symbol, line: note(f"{symbol}: {line}"), **options
         )
     if as_json:
         print_json(comparison_document(comparisons, workload))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import db_option, json_option, location, print_json, refuse_own_files
+from autotuner.cli.options import location, print_json, refuse_own_files, store_options
 from autotuner.errors import AutotuneError
 from autotuner.paths import snapshot_path
 
@@ -28,8 +28,7 @@ def db_command() -> None:
 
 
 @db_command.command()
-@json_option
-@db_option
+@store_options
 def upgrade(as_json: bool, db: str | None) -> None:
     """Make the store if there is none, update its tables, and publish the snapshot again.
 
@@ -54,8 +53,7 @@ def upgrade(as_json: bool, db: str | None) -> None:
 @db_command.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace PATH when it exists.")
-@json_option
-@db_option
+@store_options
 def backup(path: Path, force: bool, as_json: bool, db: str | None) -> None:
     """Copy the store to PATH, whole or not at all, while others go on using it.
 
@@ -82,12 +80,11 @@ def backup(path: Path, force: bool, as_json: bool, db: str | None) -> None:
 
 
 @db_command.command()
-@json_option
-@db_option
+@store_options
 def check(as_json: bool, db: str | None) -> None:
     """Look for damage in the store, for settings nobody can read, and for a snapshot that is out of step.
 
-    Exits with 1 when anything is found; each line says what mends it.
+    Exits with 1 when anything is found; each line says what fixes it.
 
     \b
     autotune db check
@@ -137,13 +134,13 @@ def _snapshot_problems(store: Store, place: str) -> list[str]:
     from storage.snapshot import read_snapshot
 
     entries, pins = store.records.snapshot_contents()
-    mend = "`autotune db upgrade` publishes it again"
+    fix = "`autotune db upgrade` publishes it again"
     try:
         snapshot = read_snapshot(snapshot_path(place))
     except SnapshotError as error:
         if error.reason == "missing" and not entries and not pins:
             return []
-        return [f"the snapshot {snapshot_path(place)} cannot be used ({error.reason}); {mend}"]
+        return [f"the snapshot {snapshot_path(place)} cannot be used ({error.reason}); {fix}"]
     if (snapshot.entries, snapshot.pins) != (entries, pins):
-        return [f"the snapshot {snapshot_path(place)} says something else than the ledger; {mend}"]
+        return [f"the snapshot {snapshot_path(place)} says something else than the ledger; {fix}"]
     return []

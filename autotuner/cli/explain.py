@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from autotuner.cli.options import db_option, json_option, location, one_symbol, print_json, print_table
+from autotuner.cli.options import location, one_symbol, print_json, print_table, store_options
 from autotuner.errors import AutotuneError
 
 
@@ -13,8 +13,7 @@ from autotuner.errors import AutotuneError
 @click.option(
     "--profile", metavar="NAME", help="Profile to explain [default: what the symbol was last promoted for]."
 )
-@json_option
-@db_option
+@store_options
 def explain_command(symbol: str, profile: str | None, as_json: bool, db: str | None) -> None:
     """Say why SYMBOL runs what it runs: how sure that is, what came second, what was ruled out and why.
 

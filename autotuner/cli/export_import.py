@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import db_option, json_option, location, note, print_json, refuse_own_files
+from autotuner.cli.options import db_option, location, note, print_json, refuse_own_files, store_options
 from autotuner.errors import AutotuneError, UsageError
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def export_command(output: str, db: str | None) -> None:
 
 @click.command()
 @click.argument("file", metavar="FILE")
-@json_option
-@db_option
+@store_options
 def import_command(file: str, as_json: bool, db: str | None) -> None:
     """Take in FILE, which `autotune export` wrote (- for standard input): all of it or nothing.
 

@@ -50,6 +50,11 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
 
 
+def store_options(command: Command) -> Command:
+    """``--json`` and ``--db``."""
+    return json_option(db_option(command))
+
+
 def symbol_option(command: Command) -> Command:
     """``--symbol``, required, once."""
     return click.option("--symbol", type=SYMBOL, required=True, help="Trading symbol, such as AMD.")(command)
@@ -73,9 +78,11 @@ def device_option(command: Command) -> Command:
 
 
 def timeout_option(seconds: float, what: str) -> Callable[[Command], Command]:
-    """``--timeout``: ``seconds`` unless given."""
+    """``--timeout``: ``seconds`` unless given, under which name the command gets it."""
     above_zero = click.FloatRange(min=0, min_open=True)
-    return click.option("--timeout", type=above_zero, default=seconds, show_default=True, help=what)
+    return click.option(
+        "--timeout", "seconds", type=above_zero, default=seconds, show_default=True, help=what
+    )
 
 
 def data_option(command: Command) -> Command:

@@ -15,13 +15,12 @@ import click
 from autotuner.cli.options import (
     SYMBOL,
     data_option,
-    db_option,
     device_option,
     is_terminal,
-    json_option,
     location,
     note,
     print_json,
+    store_options,
     timeout_option,
 )
 from autotuner.cli.run_options import Asked, request_of
@@ -99,9 +98,7 @@ if TYPE_CHECKING:
     help="Share of the processes that gets what replaces a champion first; the daemon judges the trial.",
 )
 @click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="Most CPU threads of a process [default: all CPUs but one].",
+    "--threads", type=click.IntRange(min=1), help="Most CPU threads of a process [default: all CPUs but one]."
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the search and of the order of rounds."
@@ -119,8 +116,7 @@ if TYPE_CHECKING:
     help="Answer trials from a table of recorded measurements; needs --db.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when nothing new was promoted.")
-@json_option
-@db_option
+@store_options
 def run_command(
     symbols: tuple[str, ...],
     everything: bool,

@@ -9,12 +9,11 @@ import click
 
 from autotuner.cli.options import (
     SYMBOL,
-    db_option,
     device_option,
-    json_option,
     location,
     note,
     print_json,
+    store_options,
     timeout_option,
 )
 
@@ -32,18 +31,8 @@ from autotuner.cli.options import (
 )
 @device_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the relabelling.")
-@json_option
-@db_option
-def selftest_command(
-    symbol: str,
-    model: str,
-    timeout: float,
-    launches: int,
-    device: str,
-    seed: int,
-    as_json: bool,
-    db: str | None,
-) -> None:
+@store_options
+def selftest_command(symbol: str, model: str, as_json: bool, db: str | None, **options: Any) -> None:
     """Pit the reference against itself and say how far this machine's verdicts can be trusted.
 
     Two arms that are the same thing under distinct names are really launched and timed. Reports how often a
@@ -57,21 +46,11 @@ def selftest_command(
     from autotuner.commands.selftest import self_test_machine
     from autotuner.workload import Workload
 
-    document = self_test_machine(
-        symbol,
-        Workload(model=model),
-        location(db),
-        device=device,
-        seconds=timeout,
-        launches=launches,
-        seed=seed,
-        say=note,
-    )
+    document = self_test_machine(symbol, Workload(model=model), location(db), say=note, **options)
     if as_json:
         print_json(document)
         return
-    for line in _lines(document):
-        click.echo(line)
+    click.echo("\n".join(_lines(document)))
 
 
 def _lines(found: Mapping[str, Any]) -> list[str]:

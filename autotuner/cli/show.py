@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.cli.options import (
-    db_option,
-    json_option,
     location,
     maybe_symbol,
     note,
     one_symbol,
     print_json,
     print_table,
+    store_options,
 )
 from autotuner.errors import AutotuneError
 
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--profile", metavar="NAME", help="Profile to show [default: what the symbol was last promoted for]."
 )
-@json_option
-@db_option
+@store_options
 def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None) -> None:
     """Show what SYMBOL runs, the figures it was promoted for, and the reason.
 
@@ -65,8 +63,7 @@ def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None
 
 
 @click.command()
-@json_option
-@db_option
+@store_options
 def list_command(as_json: bool, db: str | None) -> None:
     """List every symbol that has active settings or a pin.
 
@@ -93,8 +90,7 @@ def list_command(as_json: bool, db: str | None) -> None:
 
 @click.command()
 @maybe_symbol
-@json_option
-@db_option
+@store_options
 def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
     """List promotions, pins and runs that promoted nothing, oldest first, of SYMBOL or of all.
 

@@ -19,7 +19,7 @@ from toto_core.settings import RuntimeSettings
 Document = Mapping[str, Any]
 
 _UNKNOWN = "-"
-_MENDS = {
+_FIXES = {
     "kill switch": "unset TOTO_DISABLE_COMPILE to let {symbol} compile again",
     "environment variable": "unset TOTO_COMPILE_MODE to let the store decide again",
     "pin": "autotune unpin {symbol} lets the promotion decide again",
@@ -185,7 +185,7 @@ def _next(document: Document, found: Document) -> str:
     symbol = document["symbol"]
     if not found.get("differs"):
         return f"autotune forecast --symbol {symbol}; autotune rollback {symbol} takes the promotion back"
-    return _MENDS.get(found["source"], "autotune run --symbol {symbol} tunes it here").format(symbol=symbol)
+    return _FIXES.get(found["source"], "autotune run --symbol {symbol} tunes it here").format(symbol=symbol)
 
 
 def _what(event: Document) -> str:
