@@ -11,12 +11,12 @@ from autotuner.cli.options import (
     SYMBOL,
     data_option,
     device_option,
-    location,
     note,
     print_json,
     store_options,
     timeout_option,
 )
+from autotuner.paths import store_location
 
 
 @click.command()
@@ -57,7 +57,7 @@ def compare_command(
 
     workload = read_workload(workload_file) if workload_file else Workload()
     workload = dataclasses.replace(workload, model=model)
-    with Store(location(db)) as store:
+    with Store(store_location(db)) as store:
         comparisons = compare(
             symbols, workload, store, say=lambda symbol, line: note(f"{symbol}: {line}"), **options
         )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import location, print_json, refuse_own_files, store_options
+from autotuner.cli.options import print_json, refuse_own_files, store_options
 from autotuner.errors import AutotuneError
-from autotuner.paths import snapshot_path
+from autotuner.paths import snapshot_path, store_location
 
 if TYPE_CHECKING:
     from autotuner.store import Store
@@ -40,7 +40,7 @@ def upgrade(as_json: bool, db: str | None) -> None:
     from storage.database import open_database
     from storage.repository import Repository
 
-    place = location(db)
+    place = store_location(db)
     with open_database(place) as database:
         Repository(database).publish_snapshot(snapshot_path(place), datetime.now(UTC))
         label, revision = database.label, database.revision()
@@ -63,7 +63,7 @@ def backup(path: Path, force: bool, as_json: bool, db: str | None) -> None:
     from storage.backup import back_up
     from storage.database import open_database
 
-    place = location(db)
+    place = store_location(db)
     refuse_own_files(path, place)
     if path.exists() and not force:
         raise AutotuneError(f"{path} exists already: name another file, or replace it with --force")
@@ -92,7 +92,7 @@ def check(as_json: bool, db: str | None) -> None:
     from autotuner.store import Store
     from storage.database import open_database
 
-    place = location(db)
+    place = store_location(db)
     with open_database(place, create=False) as database:
         label, problems = database.label, database.check()
     if problems:
@@ -112,7 +112,8 @@ def check(as_json: bool, db: str | None) -> None:
 
 def _unreadable(store: Store) -> list[str]:
     """Active promotions and pins that this version cannot read."""
-    from autotuner.report.documents import active_document, readable_settings
+    from autotuner.record_mapping import read_settings
+    from autotuner.report.documents import active_document
 
     problems = []
     for record in store.records.active_promotions():
@@ -123,7 +124,7 @@ def _unreadable(store: Store) -> list[str]:
     problems += [
         f"the pin of {pin.symbol} cannot be read; `autotune unpin {pin.symbol}` lets go of it"
         for pin in store.records.pins()
-        if readable_settings(pin.settings_json) is None
+        if read_settings(pin.settings_json) is None
     ]
     return problems
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import db_option, json_option, location, print_json
-from autotuner.paths import cache_folder
+from autotuner.cli.options import db_option, json_option, print_json
+from autotuner.paths import cache_folder, store_location
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +42,7 @@ def doctor_command(ctx: click.Context, model: str, db: str | None, as_json: bool
     from autotuner.doctor.probes import machine_checks
     from autotuner.doctor.store_checks import store_checks
 
-    checks = (*machine_checks(os.environ), *store_checks(location(db), cache_folder(), model))
+    checks = (*machine_checks(os.environ), *store_checks(store_location(db), cache_folder(), model))
     failed = essential_missing(checks)
     if as_json:
         print_json({"ok": not failed, "checks": [check.to_dict() for check in checks]})

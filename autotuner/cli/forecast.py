@@ -118,9 +118,11 @@ class _Made:
         return moment(self.series.timestamps[-1]).isoformat()
 
     def document(self) -> dict[str, Any]:
+        from autotuner.report.documents import lookup_document
+
         sampled = self.shape.num_samples is not None
         quantiles = {str(q): self._quantile(q) for q in _QUANTILES} if sampled else {}
-        return {
+        return lookup_document(self.found) | {
             "symbol": self.found.symbol,
             "as_of": self.as_of,
             "last_price": float(self.series.close[-1]),
@@ -134,8 +136,6 @@ class _Made:
             "quantiles": quantiles,
             "settings": self.pipeline.settings.to_dict(),
             "source": self.source,
-            "since": self.found.since,
-            "reasons": list(self.found.reasons),
             "ready_ms": self.ready_ms,
             "latency_ms": self.metadata["latency_ms"],
             "first_call_ms": self.metadata["cold_start_ms"],
@@ -146,9 +146,8 @@ class _Made:
         from autotuner.report.forecast_view import ForecastView
 
         sampled = self.shape.num_samples is not None
-        since = (
-            f" since {self.found.since[:10]}" if self.found.since and self.source == self.found.source else ""
-        )
+        stored = self.found.since if self.source == self.found.source else None
+        since = f" since {stored[:10]}" if stored else ""
         first_ms, latency_ms = self.metadata["cold_start_ms"], self.metadata["latency_ms"]
         return ForecastView(
             title=f"{self.found.symbol} as of {self.as_of}, {self.found.model}",

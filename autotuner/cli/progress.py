@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from autotuner.measurement.outcome import Failed, Interval, Measured
+from autotuner.measurement.outcome import Failed, Measured
 from autotuner.search.search import TrialEvent
 from autotuner.search.space import SearchSpace
 from autotuner.workload import Workload
@@ -125,15 +125,10 @@ def _cells(event: TrialEvent) -> tuple[str, str, str]:
     outcome = event.outcome
     if isinstance(outcome, Failed):
         return outcome.kind, "", outcome.detail
-    return _latency(outcome), _speed_up(outcome.ratio), _remarks(event, outcome)
-
-
-def _latency(measured: Measured) -> str:
-    return " / ".join(f"{timing.p50_ms:.2f}" for timing in measured.timings) + " ms"
-
-
-def _speed_up(ratio: Interval) -> str:
-    return f"{ratio.estimate:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+    latency = " / ".join(f"{timing.p50_ms:.2f}" for timing in outcome.timings) + " ms"
+    ratio = outcome.ratio
+    speed_up = f"{ratio.estimate:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return latency, speed_up, _remarks(event, outcome)
 
 
 def _remarks(event: TrialEvent, measured: Measured) -> str:

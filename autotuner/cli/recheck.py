@@ -9,13 +9,13 @@ import click
 from autotuner.cli.options import (
     data_option,
     device_option,
-    location,
     note,
     one_symbol,
     print_json,
     store_options,
     timeout_option,
 )
+from autotuner.paths import store_location
 
 if TYPE_CHECKING:
     from autotuner.serving.spool import Recheck
@@ -47,7 +47,7 @@ def recheck_command(symbol: str, exit_code: bool, as_json: bool, db: str | None,
     from autotuner.commands.recheck import recheck
     from autotuner.store import Store
 
-    with Store(location(db), create=False) as store:
+    with Store(store_location(db), create=False) as store:
         found = recheck(symbol, store, say=note, **options)
     if as_json:
         print_json({name: getattr(found, name) for name in _SHOWN + _LIMITS})

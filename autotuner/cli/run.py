@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -16,8 +17,6 @@ from autotuner.cli.options import (
     SYMBOL,
     data_option,
     device_option,
-    is_terminal,
-    location,
     note,
     print_json,
     store_options,
@@ -26,6 +25,7 @@ from autotuner.cli.options import (
 from autotuner.cli.run_options import Asked, request_of
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.files import read_symbols
+from autotuner.paths import store_location
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def run_command(
         raise UsageError("--replay writes recorded answers: name a store of their own with --db")
     wanted = _symbols(symbols, everything, symbols_file, asked.data)
     signal.signal(signal.SIGTERM, _as_interrupt)
-    with Store(location(db)) as store:
+    with Store(store_location(db)) as store:
         if due:
             wanted = _due(wanted, store, asked.device)
         documents, failures = _tune_all(wanted, asked, store, quiet=as_json)
@@ -237,7 +237,7 @@ def _progress(*, quiet: bool) -> AbstractContextManager[LiveProgress | PlainProg
 
     from autotuner.cli.progress import LiveProgress, PlainProgress
 
-    if quiet or not is_terminal():
+    if quiet or not sys.stderr.isatty():
         return PlainProgress()
     return LiveProgress(Console(stderr=True))
 

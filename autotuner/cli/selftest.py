@@ -7,15 +7,8 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import (
-    SYMBOL,
-    device_option,
-    location,
-    note,
-    print_json,
-    store_options,
-    timeout_option,
-)
+from autotuner.cli.options import SYMBOL, device_option, note, print_json, store_options, timeout_option
+from autotuner.paths import store_location
 
 
 @click.command()
@@ -46,7 +39,7 @@ def selftest_command(symbol: str, model: str, as_json: bool, db: str | None, **o
     from autotuner.commands.selftest import self_test_machine
     from autotuner.workload import Workload
 
-    document = self_test_machine(symbol, Workload(model=model), location(db), say=note, **options)
+    document = self_test_machine(symbol, Workload(model=model), store_location(db), say=note, **options)
     if as_json:
         print_json(document)
         return

@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import (
-    location,
-    maybe_symbol,
-    note,
-    one_symbol,
-    print_json,
-    print_table,
-    store_options,
-)
+from autotuner.cli.options import maybe_symbol, note, one_symbol, print_json, print_table, store_options
 from autotuner.errors import AutotuneError
+from autotuner.paths import store_location
 
 if TYPE_CHECKING:
     from autotuner.store import Store
@@ -45,7 +38,7 @@ def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None
 
     if profile is not None:
         known_profile(profile)
-    place = location(db)
+    place = store_location(db)
     with Store(place, create=False) as store:
         promotion = store.active(symbol, profile)
         pin = next((pin for pin in store.records.pins() if pin.symbol == symbol), None)
@@ -73,7 +66,7 @@ def list_command(as_json: bool, db: str | None) -> None:
     """
     from autotuner.store import Store
 
-    with Store(location(db), create=False) as store:
+    with Store(store_location(db), create=False) as store:
         documents = _listed(store)
     for document in documents:
         if "error" in document:
@@ -101,7 +94,7 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
     from autotuner.report.documents import history
     from autotuner.store import Store
 
-    with Store(location(db), create=False) as store:
+    with Store(store_location(db), create=False) as store:
         events = history(
             store.records.promotions(symbol), store.records.pin_history(symbol), store.records.runs(symbol)
         )

@@ -6,14 +6,15 @@ import dataclasses
 import json
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotuner.figures import FiguresError, figures_from_json
 from autotuner.serving.lookup import Resolution
-from autotuner.store import Promotion
 from autotuner.tuning.document import promotion_document
 from storage.records import PinRecord, PromotionRecord, RunRecord, UnpinRecord
-from toto_core.settings import RuntimeSettings, SettingsError
+
+if TYPE_CHECKING:
+    from autotuner.store import Promotion
 
 _AS_STORED = ("id", "run_id", "symbol", "profile", "kind", "verdict", "reason", "rolled_back_reason")
 
@@ -79,14 +80,6 @@ def promotion_event(promotion: PromotionRecord) -> dict[str, Any]:
         "environment": promotion.environment_fingerprint,
         "rolled_back_at": promotion.rolled_back_at and promotion.rolled_back_at.isoformat(),
     }
-
-
-def readable_settings(text: str) -> RuntimeSettings | None:
-    """Stored settings, None when this version cannot read them."""
-    try:
-        return RuntimeSettings.from_json(text)
-    except SettingsError:
-        return None
 
 
 def _ratio(evidence_json: str) -> dict[str, float] | None:

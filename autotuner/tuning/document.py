@@ -10,12 +10,12 @@ from autotuner.figures import Figures
 from autotuner.measurement.outcome import Measured
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import break_even_calls
-from autotuner.store import Promotion
 from autotuner.workload import Workload
 
-if TYPE_CHECKING:  # these need optuna and scipy, which a listing of the store does not
+if TYPE_CHECKING:  # these need optuna, scipy and SQLAlchemy, which most commands do not
     from autotuner.promotion.decision import Decision
     from autotuner.search.search import StudyResult
+    from autotuner.store import Promotion
 
 
 def fastest_once_running(study: StudyResult, workload: Workload, profile: Profile) -> dict[str, Any] | None:

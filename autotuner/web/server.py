@@ -176,12 +176,10 @@ def _live(store: Store, log: Log, calls: Gauge) -> None:
 
 
 def _store_opens(store: str) -> bool:
-    try:
-        with Store(store) as opened:
-            opened.records.pins()
-    except StorageError:
-        return False
-    return True
+    with contextlib.suppress(StorageError), Store(store) as opened:
+        opened.records.pins()
+        return True
+    return False
 
 
 def _json(document: dict[str, Any]) -> bytes:
