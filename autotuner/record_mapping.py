@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import pandas as pd
-
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.figures import Figures, figures_from_json
@@ -207,5 +205,5 @@ def owner_runs_still(run: RunRecord) -> bool:
 
 def moment(stamp: Any) -> datetime:
     """A numpy time stamp, which is UTC here, as an aware ``datetime``."""
-    converted: datetime = pd.Timestamp(stamp).tz_localize("UTC").to_pydatetime()
-    return converted
+    converted: datetime = stamp.astype("datetime64[us]").item()
+    return converted.replace(tzinfo=UTC)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from json import dumps, loads
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
@@ -44,8 +44,10 @@ from storage.records import (
     WorkloadRecord,
 )
 from storage.repository import Repository
-from toto_core.series import PriceSeries
 from toto_core.settings import RuntimeSettings
+
+if TYPE_CHECKING:  # it needs numpy, which takes as long to import as a listing takes to print
+    from toto_core.series import PriceSeries
 
 __all__ = ["Promotion", "Store", "Subject"]
 

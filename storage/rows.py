@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from importlib import import_module
 from typing import Any, TypeVar
 
 from sqlalchemy import inspect
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from storage.errors import InvalidRecord, StoreCorrupt
@@ -38,8 +38,8 @@ def columns(record: Record, *, leave_out: tuple[str, ...] = ()) -> dict[str, obj
 
 def insert_if_absent(session: Session, table: type[Base], record: Record) -> bool:
     """Store the record unless its primary key is there already; True when it was new."""
-    dialect = session.get_bind().dialect.name
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    # Only the dialect in use: PostgreSQL's brings asyncio and ssl, which take long to import.
+    dialect = import_module(f"sqlalchemy.dialects.{session.get_bind().dialect.name}")
     key = inspect(table).primary_key[0]
-    new = insert(table).values(**columns(record)).on_conflict_do_nothing().returning(key)
+    new = dialect.insert(table).values(**columns(record)).on_conflict_do_nothing().returning(key)
     return session.execute(new).first() is not None

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import db_option, json_option, location, one_symbol, print_json
+from autotuner.cli.options import one_symbol, print_json, store_options
 from autotuner.errors import UsageError
+from autotuner.paths import store_location
+from autotuner.serving.lookup import Resolution, lookup
 
 if TYPE_CHECKING:
-    from autotuner.serving.lookup import Resolution
     from storage.records import PromotionRecord
     from toto_core.settings import RuntimeSettings
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--profile", required=True, metavar="NAME", help="production, accuracy, throughput or research."
 )
-@json_option
-@db_option
+@store_options
 def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> None:
     """Score the stored measurements of SYMBOL under another profile and promote the best; nothing is measured.
 
@@ -37,11 +37,11 @@ def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> 
     from autotuner.search.profiles import profile as known_profile
     from autotuner.store import Store
 
-    wanted, place = known_profile(profile), location(db)
+    wanted, place = known_profile(profile), store_location(db)
     with Store(place, create=False) as store:
         selection = select(store, symbol, wanted, at=datetime.now(UTC))
     now, before = selection.now, selection.before
-    served = _served(symbol, place, now.environment.device)
+    served = lookup(symbol, db=place, device=now.environment.device)
     if as_json:
         document = active_document(now, None) | {"promoted": selection.changed}
         previous = (
@@ -67,8 +67,7 @@ def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> 
 @click.command()
 @one_symbol
 @click.option("--reason", default="by hand", show_default=True, help="Kept in the history.")
-@json_option
-@db_option
+@store_options
 def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) -> None:
     """Take back the newest promotion of SYMBOL; what was active before it is active again.
 
@@ -78,12 +77,12 @@ def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) ->
     from autotuner.report.documents import lookup_document, promotion_event
     from autotuner.store import Store
 
-    place = location(db)
+    place = store_location(db)
     with Store(place, create=False) as store:
         # By the records, so that a promotion nobody can read can be taken back as well.
         taken, active = store.records.roll_back(symbol, reason, datetime.now(UTC))
         store.publish()
-    served = _served(symbol, place)
+    served = lookup(symbol, db=place)
     if as_json:
         now = None if active is None else promotion_event(active)
         document = {"symbol": symbol, "rolled_back": promotion_event(taken), "active": now}
@@ -103,8 +102,7 @@ def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) ->
 @click.option("--mode", metavar="MODE", help="Compile mode alone, instead of --settings.")
 @click.option("--precision", metavar="NAME", help="fp32 or bf16, with --mode [default: fp32].")
 @click.option("--reason", default="by hand", show_default=True, help="Kept in the history.")
-@json_option
-@db_option
+@store_options
 def pin_command(
     symbol: str,
     settings: str | None,
@@ -123,10 +121,10 @@ def pin_command(
     from autotuner.report.documents import lookup_document
     from autotuner.store import Store
 
-    wanted, place = _wanted(settings, mode, precision), location(db)
+    wanted, place = _wanted(settings, mode, precision), store_location(db)
     with Store(place) as store:
         store.pin(symbol, wanted, reason)
-    served = _served(symbol, place)
+    served = lookup(symbol, db=place)
     if as_json:
         print_json({"symbol": symbol, "pinned": wanted.to_dict(), "lookup": lookup_document(served)})
         return
@@ -136,8 +134,7 @@ def pin_command(
 @click.command()
 @one_symbol
 @click.option("--reason", default="by hand", show_default=True, help="Kept in the history.")
-@json_option
-@db_option
+@store_options
 def unpin_command(symbol: str, reason: str, as_json: bool, db: str | None) -> None:
     """Let go of SYMBOL's pin: its promotion decides again.
 
@@ -147,12 +144,12 @@ def unpin_command(symbol: str, reason: str, as_json: bool, db: str | None) -> No
     from autotuner.report.documents import lookup_document
     from autotuner.store import Store
 
-    place = location(db)
+    place = store_location(db)
     with Store(place, create=False) as store:
         # By the records, so that a pin nobody can read can be let go of as well.
         pin = store.records.unpin(symbol, reason, datetime.now(UTC))
         store.publish()
-    served = _served(symbol, place)
+    served = lookup(symbol, db=place)
     if as_json:
         print_json({"symbol": symbol, "pinned": None, "lookup": lookup_document(served)})
         return
@@ -173,12 +170,6 @@ def _wanted(settings: str | None, mode: str | None, precision: str | None) -> Ru
     return RuntimeSettings.from_dict({name: value for name, value in fields.items() if value is not None})
 
 
-def _served(symbol: str, place: str, device: str = "cpu") -> Resolution:
-    from autotuner.serving.lookup import lookup
-
-    return lookup(symbol, db=place, device=device)
-
-
 def _served_line(served: Resolution) -> str:
     return f"served here now: {served.settings.label} (from: {served.source})"
 
@@ -190,9 +181,9 @@ def _promoted(record: PromotionRecord) -> str:
 
 
 def _label(settings_json: str) -> str:
-    from autotuner.report.documents import readable_settings
+    from autotuner.record_mapping import read_settings
 
-    settings = readable_settings(settings_json)
+    settings = read_settings(settings_json)
     return settings.label if settings else "unreadable settings"
 
 

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from autotuner.cli.options import SYMBOL, data_option, db_option, json_option, location, note, print_json
+from autotuner.cli.options import (
+    SYMBOL,
+    data_option,
+    device_option,
+    note,
+    print_json,
+    store_options,
+    timeout_option,
+)
+from autotuner.paths import store_location
 
 
 @click.command()
@@ -19,25 +29,16 @@ from autotuner.cli.options import SYMBOL, data_option, db_option, json_option, l
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="TOML file with a mix of request shapes.",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    show_default=True,
-    help="Seconds for each symbol.",
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@json_option
-@db_option
+@timeout_option(300.0, "Seconds for each symbol.")
+@device_option
+@store_options
 def compare_command(
     symbols: tuple[str, ...],
-    data: Path | None,
     model: str,
     workload_file: Path | None,
-    timeout: float,
-    device: str,
     as_json: bool,
     db: str | None,
+    **options: Any,
 ) -> None:
     """Measure every compile mode of SYMBOLS in fp32 beside eager, and print four tables.
 
@@ -56,15 +57,9 @@ def compare_command(
 
     workload = read_workload(workload_file) if workload_file else Workload()
     workload = dataclasses.replace(workload, model=model)
-    with Store(location(db)) as store:
+    with Store(store_location(db)) as store:
         comparisons = compare(
-            symbols,
-            workload,
-            store,
-            data=data,
-            device=device,
-            seconds=timeout,
-            say=lambda symbol, line: note(f"{symbol}: {line}"),
+            symbols, workload, store, say=lambda symbol, line: note(f"{symbol}: {line}"), **options
         )
     if as_json:
         print_json(comparison_document(comparisons, workload))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from autotuner.cli.options import Command, db_option, json_option, print_json
+from autotuner.cli.options import db_option, json_option, print_json
 from autotuner.daemon.crontab import (
     DEFAULT_SCHEDULE,
     CrontabError,
@@ -25,15 +25,13 @@ from autotuner.daemon.crontab import (
 from autotuner.daemon.units import service_unit, timer_units
 from autotuner.paths import data_folder
 
-
-def _schedule_option(command: Command) -> Command:
-    return click.option(
-        "--schedule",
-        metavar="FIELDS",
-        default=DEFAULT_SCHEDULE,
-        show_default=True,
-        help="Minute, hour, day of month, month, day of week.",
-    )(command)
+_schedule_option = click.option(
+    "--schedule",
+    metavar="FIELDS",
+    default=DEFAULT_SCHEDULE,
+    show_default=True,
+    help="Minute, hour, day of month, month, day of week.",
+)
 
 
 @click.group()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from autotuner.cli.options import db_option, json_option, location, print_json
+from autotuner.cli.options import db_option, json_option, print_json
+from autotuner.paths import store_location
 
 _EXAMPLE = """\
 # autotune.toml: what `autotune daemon` keeps, when, and within what limits
@@ -60,7 +59,7 @@ def daemon_command(config_file: Path | None, once: bool, db: str | None) -> None
     from autotuner.web.server import serving
 
     path = config_path(config_file)
-    daemon = Daemon(location=location(db), config_file=path, log=_logger())
+    daemon = Daemon(location=store_location(db), config_file=path, log=_log)
     daemon.handle_signals()
     if once:
         daemon.run(once=True)
@@ -123,9 +122,6 @@ def check_command(config_file: Path | None, as_json: bool) -> None:
         click.echo(f"quiet: {window}")
 
 
-def _logger() -> Callable[..., None]:
-    def log(event: str, **fields: Any) -> None:
-        line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **fields}
-        click.echo(json.dumps(line, default=str), file=sys.stderr)
-
-    return log
+def _log(event: str, **fields: Any) -> None:
+    line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **fields}
+    click.echo(json.dumps(line, default=str), err=True)

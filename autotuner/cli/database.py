@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import db_option, json_option, location, print_json, refuse_own_files
+from autotuner.cli.options import print_json, refuse_own_files, store_options
 from autotuner.errors import AutotuneError
-from autotuner.paths import snapshot_path
+from autotuner.paths import snapshot_path, store_location
 
 if TYPE_CHECKING:
     from autotuner.store import Store
@@ -28,8 +28,7 @@ def db_command() -> None:
 
 
 @db_command.command()
-@json_option
-@db_option
+@store_options
 def upgrade(as_json: bool, db: str | None) -> None:
     """Make the store if there is none, update its tables, and publish the snapshot again.
 
@@ -41,7 +40,7 @@ def upgrade(as_json: bool, db: str | None) -> None:
     from storage.database import open_database
     from storage.repository import Repository
 
-    place = location(db)
+    place = store_location(db)
     with open_database(place) as database:
         Repository(database).publish_snapshot(snapshot_path(place), datetime.now(UTC))
         label, revision = database.label, database.revision()
@@ -54,8 +53,7 @@ def upgrade(as_json: bool, db: str | None) -> None:
 @db_command.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace PATH when it exists.")
-@json_option
-@db_option
+@store_options
 def backup(path: Path, force: bool, as_json: bool, db: str | None) -> None:
     """Copy the store to PATH, whole or not at all, while others go on using it.
 
@@ -65,7 +63,7 @@ def backup(path: Path, force: bool, as_json: bool, db: str | None) -> None:
     from storage.backup import back_up
     from storage.database import open_database
 
-    place = location(db)
+    place = store_location(db)
     refuse_own_files(path, place)
     if path.exists() and not force:
         raise AutotuneError(f"{path} exists already: name another file, or replace it with --force")
@@ -82,12 +80,11 @@ def backup(path: Path, force: bool, as_json: bool, db: str | None) -> None:
 
 
 @db_command.command()
-@json_option
-@db_option
+@store_options
 def check(as_json: bool, db: str | None) -> None:
     """Look for damage in the store, for settings nobody can read, and for a snapshot that is out of step.
 
-    Exits with 1 when anything is found; each line says what mends it.
+    Exits with 1 when anything is found; each line says what fixes it.
 
     \b
     autotune db check
@@ -95,7 +92,7 @@ def check(as_json: bool, db: str | None) -> None:
     from autotuner.store import Store
     from storage.database import open_database
 
-    place = location(db)
+    place = store_location(db)
     with open_database(place, create=False) as database:
         label, problems = database.label, database.check()
     if problems:
@@ -115,7 +112,8 @@ def check(as_json: bool, db: str | None) -> None:
 
 def _unreadable(store: Store) -> list[str]:
     """Active promotions and pins that this version cannot read."""
-    from autotuner.report.documents import active_document, readable_settings
+    from autotuner.record_mapping import read_settings
+    from autotuner.report.documents import active_document
 
     problems = []
     for record in store.records.active_promotions():
@@ -126,7 +124,7 @@ def _unreadable(store: Store) -> list[str]:
     problems += [
         f"the pin of {pin.symbol} cannot be read; `autotune unpin {pin.symbol}` lets go of it"
         for pin in store.records.pins()
-        if readable_settings(pin.settings_json) is None
+        if read_settings(pin.settings_json) is None
     ]
     return problems
 
@@ -137,13 +135,13 @@ def _snapshot_problems(store: Store, place: str) -> list[str]:
     from storage.snapshot import read_snapshot
 
     entries, pins = store.records.snapshot_contents()
-    mend = "`autotune db upgrade` publishes it again"
+    fix = "`autotune db upgrade` publishes it again"
     try:
         snapshot = read_snapshot(snapshot_path(place))
     except SnapshotError as error:
         if error.reason == "missing" and not entries and not pins:
             return []
-        return [f"the snapshot {snapshot_path(place)} cannot be used ({error.reason}); {mend}"]
+        return [f"the snapshot {snapshot_path(place)} cannot be used ({error.reason}); {fix}"]
     if (snapshot.entries, snapshot.pins) != (entries, pins):
-        return [f"the snapshot {snapshot_path(place)} says something else than the ledger; {mend}"]
+        return [f"the snapshot {snapshot_path(place)} says something else than the ledger; {fix}"]
     return []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import db_option, json_option, location, print_json
-from autotuner.paths import cache_folder
+from autotuner.cli.options import db_option, json_option, print_json
+from autotuner.paths import cache_folder, store_location
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def doctor_command(ctx: click.Context, model: str, db: str | None, as_json: bool) -> None:
-    """Look at what tuning needs; say what is missing and the command that mends it.
+    """Check what tuning needs; say what is missing and the command that fixes it.
 
     Changes, downloads and upgrades nothing. Exits with 1 when something essential is missing: torch, a C++
     compiler with OpenMP and Python's headers (without them nothing but eager mode can run), the model, a place
@@ -43,10 +42,10 @@ def doctor_command(ctx: click.Context, model: str, db: str | None, as_json: bool
     from autotuner.doctor.probes import machine_checks
     from autotuner.doctor.store_checks import store_checks
 
-    checks = (*machine_checks(os.environ), *store_checks(location(db), cache_folder(), model))
+    checks = (*machine_checks(os.environ), *store_checks(store_location(db), cache_folder(), model))
     failed = essential_missing(checks)
     if as_json:
-        print_json({"ok": not failed, "checks": [dataclasses.asdict(check) for check in checks]})
+        print_json({"ok": not failed, "checks": [check.to_dict() for check in checks]})
     else:
         _draw(checks)
     if failed:
@@ -58,11 +57,9 @@ def _draw(checks: Sequence[Check]) -> None:
 
     console = Console()
     console.print(_table(checks, ascii_only=console.options.ascii_only))
-    missing = sum(not check.ok and check.severity == "essential" for check in checks)
-    warned = sum(not check.ok and check.severity == "warning" for check in checks)
-    console.print(
-        f"{missing} essential missing, {warned} worth a look" if missing or warned else "nothing is missing"
-    )
+    wrong = [check.severity for check in checks if not check.ok]
+    counted = f"{wrong.count('essential')} essential missing, {wrong.count('warning')} warnings"
+    console.print(counted if wrong else "nothing is missing")
 
 
 def _table(checks: Sequence[Check], *, ascii_only: bool) -> Table:
@@ -70,12 +67,12 @@ def _table(checks: Sequence[Check], *, ascii_only: bool) -> Table:
 
     table = Table("", "what", show_edge=False, pad_edge=False)
     table.add_column("found", overflow="fold")  # a path that is cut cannot be used
-    good, bad, mend = ("ok", "X", "->") if ascii_only else ("✓", "✗", "→")
+    good, bad, fix = ("ok", "X", "->") if ascii_only else ("✓", "✗", "→")
     for check in checks:
         wrong = f"[red]{bad}[/]" if check.severity == "essential" else "[yellow]![/]"
         found = _cell(check.found, ascii_only)
-        if check.mend:
-            found += f"\n[bold]{mend} {_cell(check.mend, ascii_only)}[/]"
+        if check.fix:
+            found += f"\n[bold]{fix} {_cell(check.fix, ascii_only)}[/]"
         table.add_row(f"[green]{good}[/]" if check.ok else wrong, check.name, found)
     return table
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from autotuner.cli.options import db_option, json_option, location, one_symbol, print_json, print_table
+from autotuner.cli.options import one_symbol, print_json, print_table, store_options
 from autotuner.errors import AutotuneError
+from autotuner.paths import store_location
 
 
 @click.command()
@@ -13,8 +14,7 @@ from autotuner.errors import AutotuneError
 @click.option(
     "--profile", metavar="NAME", help="Profile to explain [default: what the symbol was last promoted for]."
 )
-@json_option
-@db_option
+@store_options
 def explain_command(symbol: str, profile: str | None, as_json: bool, db: str | None) -> None:
     """Say why SYMBOL runs what it runs: how sure that is, what came second, what was ruled out and why.
 
@@ -31,13 +31,12 @@ def explain_command(symbol: str, profile: str | None, as_json: bool, db: str | N
 
     if profile is not None:
         known_profile(profile)
-    with Store(location(db), create=False) as store:
+    with Store(store_location(db), create=False) as store:
         promotion = store.active(symbol, profile)
         if promotion is None:
-            raise AutotuneError(
-                f"{symbol} was never promoted{f' for {profile}' if profile else ''}: "
-                f"`autotune run --symbol {symbol}` finds out what it should run"
-            )
+            under = f" for {profile}" if profile else ""
+            remedy = f"`autotune run --symbol {symbol}` finds out what it should run"
+            raise AutotuneError(f"{symbol} was never promoted{under}: {remedy}")
         document = explain(store, promotion, known_profile(promotion.profile))
     if as_json:
         print_json(document)

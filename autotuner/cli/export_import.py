@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import db_option, json_option, location, note, print_json, refuse_own_files
+from autotuner.cli.options import db_option, note, print_json, refuse_own_files, store_options
 from autotuner.errors import AutotuneError, UsageError
+from autotuner.paths import store_location
 
 if TYPE_CHECKING:
     from storage.exchange import Exchange
@@ -31,7 +32,7 @@ def export_command(output: str, db: str | None) -> None:
     from autotuner.store import Store
     from storage.snapshot import written_aside
 
-    place = location(db)
+    place = store_location(db)
     if output != "-":
         refuse_own_files(Path(output), place)
     with Store(place, create=False) as store:
@@ -47,8 +48,7 @@ def export_command(output: str, db: str | None) -> None:
 
 @click.command()
 @click.argument("file", metavar="FILE")
-@json_option
-@db_option
+@store_options
 def import_command(file: str, as_json: bool, db: str | None) -> None:
     """Take in FILE, which `autotune export` wrote (- for standard input): all of it or nothing.
 
@@ -70,7 +70,7 @@ def import_command(file: str, as_json: bool, db: str | None) -> None:
         _check(exchange)
     except (InvalidDocument, AutotuneError) as error:
         raise AutotuneError(f"{file}: {error}; nothing was imported") from None
-    place = location(db)
+    place = store_location(db)
     with Store(place) as store:
         counts = store.records.import_document(
             document, validate_settings=settings_key, validate_workload=_signature

@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import data_option, db_option, json_option, note, print_json, symbol_option
+from autotuner.cli.options import (
+    data_option,
+    db_option,
+    device_option,
+    json_option,
+    note,
+    print_json,
+    symbol_option,
+)
 from autotuner.errors import AutotuneError
+from autotuner.record_mapping import moment
 from autotuner.workload import LONGEST, RequestShape, Workload
 from toto_core.settings import RuntimeSettings
 
@@ -53,23 +62,11 @@ _TELLING = ("snapshot", "symbol", "promotion", "workload winner")
 @click.option(
     "--model", help="toto-mini, a folder, or a hub id [default: as the symbol was tuned, else toto-mini]."
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @click.option("--eager", is_flag=True, help="Run uncompiled in fp32, whatever is stored.")
 @db_option
 @json_option
-def forecast_command(
-    symbol: str,
-    horizon: int | None,
-    num_samples: int | None,
-    context_length: int | None,
-    seed: int,
-    data: Path | None,
-    model: str | None,
-    device: str,
-    eager: bool,
-    db: str | None,
-    as_json: bool,
-) -> None:
+def forecast_command(symbol: str, data: Path | None, eager: bool, as_json: bool, **options: Any) -> None:
     """Forecast the next prices of SYMBOL and say with which settings, and why with these.
 
     Settings hold for the workload they were measured for: another horizon, context or number of samples than
@@ -79,34 +76,11 @@ def forecast_command(
     autotune forecast --symbol AMD
     autotune forecast --symbol BTCUSD --horizon 24 --eager --json
     """
-    from autotuner.serving.lookup import lookup
-    from autotuner.serving.pipeline import load_pipeline
     from toto_core.series import find_series
 
-    series = find_series(symbol, data)
-    asked: dict[str, Any] = {"model": model, "device": device, "db": db}
+    asked = {name: options.pop(name) for name in ("model", "device", "db")}
     asked["settings"] = RuntimeSettings() if eager else None
-    shape, asked["workload"] = _request(lookup(symbol, **asked), horizon, num_samples, context_length)
-    if len(series) < shape.context_length:
-        raise AutotuneError(
-            f"{symbol}: {series.source} holds {len(series)} prices and the context needs {shape.context_length}; "
-            "give a longer history or a smaller --context-length"
-        )
-    with _warnings_as_notes():
-        started = time.perf_counter()
-        pipeline = load_pipeline(symbol, **asked)
-        ready_ms = (time.perf_counter() - started) * 1000.0
-        context = series.close[-shape.context_length :]
-        forecast = pipeline.predict(context, shape.prediction_length, shape.num_samples, seed)
-    made = _Made(
-        found=lookup(symbol, **asked),
-        series=series,
-        shape=shape,
-        seed=seed,
-        pipeline=pipeline,
-        forecast=forecast,
-        ready_ms=ready_ms,
-    )
+    made = _make(symbol, find_series(symbol, data), asked, **options)
     if as_json:
         print_json(made.document())
         return
@@ -141,15 +115,14 @@ class _Made:
 
     @property
     def as_of(self) -> str:
-        import pandas as pd
-
-        stamp: str = pd.Timestamp(self.series.timestamps[-1]).tz_localize("UTC").isoformat()
-        return stamp
+        return moment(self.series.timestamps[-1]).isoformat()
 
     def document(self) -> dict[str, Any]:
+        from autotuner.report.documents import lookup_document
+
         sampled = self.shape.num_samples is not None
         quantiles = {str(q): self._quantile(q) for q in _QUANTILES} if sampled else {}
-        return {
+        return lookup_document(self.found) | {
             "symbol": self.found.symbol,
             "as_of": self.as_of,
             "last_price": float(self.series.close[-1]),
@@ -163,8 +136,6 @@ class _Made:
             "quantiles": quantiles,
             "settings": self.pipeline.settings.to_dict(),
             "source": self.source,
-            "since": self.found.since,
-            "reasons": list(self.found.reasons),
             "ready_ms": self.ready_ms,
             "latency_ms": self.metadata["latency_ms"],
             "first_call_ms": self.metadata["cold_start_ms"],
@@ -175,9 +146,8 @@ class _Made:
         from autotuner.report.forecast_view import ForecastView
 
         sampled = self.shape.num_samples is not None
-        since = (
-            f" since {self.found.since[:10]}" if self.found.since and self.source == self.found.source else ""
-        )
+        stored = self.found.since if self.source == self.found.source else None
+        since = f" since {stored[:10]}" if stored else ""
         first_ms, latency_ms = self.metadata["cold_start_ms"], self.metadata["latency_ms"]
         return ForecastView(
             title=f"{self.found.symbol} as of {self.as_of}, {self.found.model}",
@@ -201,6 +171,43 @@ class _Made:
 
     def _quantile(self, q: float) -> list[float]:
         return _values(self.forecast.quantile(q))
+
+
+def _make(
+    symbol: str,
+    series: PriceSeries,
+    asked: dict[str, Any],
+    *,
+    horizon: int | None,
+    num_samples: int | None,
+    context_length: int | None,
+    seed: int,
+) -> _Made:
+    """Forecast with what the store says of ``asked``, which is what ``lookup`` and ``load_pipeline`` take."""
+    from autotuner.serving.lookup import lookup
+    from autotuner.serving.pipeline import load_pipeline
+
+    shape, workload = _request(lookup(symbol, **asked), horizon, num_samples, context_length)
+    if len(series) < shape.context_length:
+        raise AutotuneError(
+            f"{symbol}: {series.source} holds {len(series)} prices and the context needs {shape.context_length}; "
+            "give a longer history or a smaller --context-length"
+        )
+    with _warnings_as_notes():
+        started = time.perf_counter()
+        pipeline = load_pipeline(symbol, workload=workload, **asked)
+        ready_ms = (time.perf_counter() - started) * 1000.0
+        context = series.close[-shape.context_length :]
+        forecast = pipeline.predict(context, shape.prediction_length, shape.num_samples, seed)
+    return _Made(
+        found=lookup(symbol, workload=workload, **asked),
+        series=series,
+        shape=shape,
+        seed=seed,
+        pipeline=pipeline,
+        forecast=forecast,
+        ready_ms=ready_ms,
+    )
 
 
 def _request(

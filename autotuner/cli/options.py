@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from autotuner.errors import UsageError
-from autotuner.paths import is_file, snapshot_path, store_location, store_path, studies_url
+from autotuner.paths import is_file, snapshot_path, store_path, studies_url
 from toto_core.symbols import parse_symbol
 
 if TYPE_CHECKING:
@@ -38,21 +38,22 @@ class Symbol(click.ParamType[str]):
 SYMBOL = Symbol()
 
 
-def db_option(command: Command) -> Command:
-    """``--db``: the store; ``AUTOTUNE_DB`` or the user data folder without it."""
-    return click.option(
-        "--db", metavar="PATH|URL", help="Store to use [default: AUTOTUNE_DB, else the user data folder]."
-    )(command)
+db_option = click.option(
+    "--db", metavar="PATH|URL", help="Store to use [default: AUTOTUNE_DB, else the user data folder]."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+symbol_option = click.option("--symbol", type=SYMBOL, required=True, help="Trading symbol, such as AMD.")
+device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+data_option = click.option(
+    "--data",
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder with <SYMBOL>.csv[.gz] or .parquet, or one file [default: the embedded samples].",
+)
 
 
-def json_option(command: Command) -> Command:
-    """``--json``: one document on standard output, everything else on standard error."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(command)
-
-
-def symbol_option(command: Command) -> Command:
-    """``--symbol``, required, once."""
-    return click.option("--symbol", type=SYMBOL, required=True, help="Trading symbol, such as AMD.")(command)
+def store_options(command: Command) -> Command:
+    """``--json`` and ``--db``."""
+    return json_option(db_option(command))
 
 
 def one_symbol(command: Command) -> Command:
@@ -65,18 +66,12 @@ def maybe_symbol(command: Command) -> Command:
     return _symbol_either_way(command, required=False)
 
 
-def data_option(command: Command) -> Command:
-    """``--data``: a folder or one file of prices."""
+def timeout_option(seconds: float, what: str) -> Callable[[Command], Command]:
+    """``--timeout``: ``seconds`` unless given, under which name the command gets it."""
+    above_zero = click.FloatRange(min=0, min_open=True)
     return click.option(
-        "--data",
-        type=click.Path(exists=True, path_type=Path),
-        help="Folder with <SYMBOL>.csv[.gz] or .parquet, or one file [default: the embedded samples].",
-    )(command)
-
-
-def location(db: str | None) -> str:
-    """The store that ``--db`` or the environment names."""
-    return store_location(db)
+        "--timeout", "seconds", type=above_zero, default=seconds, show_default=True, help=what
+    )
 
 
 def refuse_own_files(target: Path, place: str) -> None:
@@ -96,11 +91,6 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
 def note(line: str) -> None:
     """A line for people, on standard error."""
     click.echo(line, err=True)
-
-
-def is_terminal() -> bool:
-    """Whether standard error is a terminal."""
-    return sys.stderr.isatty()
 
 
 def print_table(table: RenderableType) -> None:

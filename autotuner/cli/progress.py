@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
-from types import TracebackType
-from typing import Self
+from contextlib import AbstractContextManager
+from typing import Any, Self
 
 import click
 from rich.console import Console, Group
@@ -12,21 +13,22 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from autotuner.measurement.outcome import Failed, Interval, Measured
+from autotuner.measurement.outcome import Failed, Measured
 from autotuner.search.search import TrialEvent
 from autotuner.search.space import SearchSpace
 from autotuner.workload import Workload
 
+_COUNT = re.compile(r" after launch \d+$")
+"""All that differs between lines of stage 1 while the same challenger leads as many others."""
 
-class PlainProgress:
-    """One line on standard error for each thing that happens; what a log or a pipe gets."""
 
-    def __enter__(self) -> Self:
-        return self
+class PlainProgress(AbstractContextManager["PlainProgress"]):
+    """One line on standard error for each thing that changes; what a log or a pipe gets."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def __exit__(self, *_exception: object) -> None:
         return None
 
     def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
@@ -35,11 +37,16 @@ class PlainProgress:
             click.echo(line, err=True)
 
     def say(self, line: str) -> None:
-        """What is being done now."""
-        click.echo(f"  {line}", err=True)
+        """What is being done now, unless it is what was last said of that topic since the last trial."""
+        said = _COUNT.sub("", line)
+        topic = said.partition(":")[0]
+        if said != self._said.get(topic):
+            click.echo(f"  {line}", err=True)
+        self._said[topic] = said
 
     def trial(self, event: TrialEvent) -> None:
         """A trial has an outcome."""
+        self._said.clear()
         what, score, detail = _cells(event)
         click.echo(
             f"  trial {event.number}: {event.settings.label}: {what} {score} {detail}".rstrip(), err=True
@@ -60,11 +67,9 @@ class LiveProgress:
         self._live.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self._now = ""
-        self._live.__exit__(kind, error, trace)
+        self._live.__exit__(*exception)
 
     def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
         """The search of a symbol begins."""
@@ -81,10 +86,10 @@ class LiveProgress:
 
     def _draw(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name, justify in (("#", "right"), ("settings", "left"), ("p50", "right"), ("speed-up", "left")):
-            table.add_column(
-                name, justify="right" if justify == "right" else "left", no_wrap=name != "settings"
-            )
+        table.add_column("#", justify="right", no_wrap=True)
+        table.add_column("settings")
+        table.add_column("p50", justify="right", no_wrap=True)
+        table.add_column("speed-up", no_wrap=True)
         table.add_column("drift, start or cause", overflow="fold")
         best = _best(self._events)
         for event in self._events:
@@ -120,15 +125,10 @@ def _cells(event: TrialEvent) -> tuple[str, str, str]:
     outcome = event.outcome
     if isinstance(outcome, Failed):
         return outcome.kind, "", outcome.detail
-    return _latency(outcome), _speed_up(outcome.ratio), _remarks(event, outcome)
-
-
-def _latency(measured: Measured) -> str:
-    return " / ".join(f"{timing.p50_ms:.2f}" for timing in measured.timings) + " ms"
-
-
-def _speed_up(ratio: Interval) -> str:
-    return f"{ratio.estimate:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+    latency = " / ".join(f"{timing.p50_ms:.2f}" for timing in outcome.timings) + " ms"
+    ratio = outcome.ratio
+    speed_up = f"{ratio.estimate:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return latency, speed_up, _remarks(event, outcome)
 
 
 def _remarks(event: TrialEvent, measured: Measured) -> str:

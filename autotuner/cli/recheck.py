@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import data_option, db_option, json_option, location, note, one_symbol, print_json
+from autotuner.cli.options import (
+    data_option,
+    device_option,
+    note,
+    one_symbol,
+    print_json,
+    store_options,
+    timeout_option,
+)
+from autotuner.paths import store_location
 
 if TYPE_CHECKING:
     from autotuner.serving.spool import Recheck
 
-_SHOWN = (
-    "symbol",
-    "settings",
-    "series_digest",
-    "broken",
-    "drift",
-    "quantile_shift",
-    "drift_budget",
-    "failed",
-    "kept",
-)
+_SHOWN = ("symbol", "settings", "series_digest", "failed", "kept")
+_LIMITS = ("broken", "drift", "quantile_shift", "drift_budget")
 
 
 @click.command()
 @one_symbol
 @data_option
-@click.option("--profile", help="Profile whose settings are meant [default: the one promoted last].")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="Most CPU threads [default: all CPUs but one].")
 @click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Seconds in all.",
+    "--profile", "profile_name", help="Profile whose settings are meant [default: the one promoted last]."
 )
+@device_option
+@click.option("--threads", type=click.IntRange(min=1), help="Most CPU threads [default: all CPUs but one].")
+@timeout_option(120.0, "Seconds in all.")
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when a limit is broken.")
-@json_option
-@db_option
-def recheck_command(
-    symbol: str,
-    data: Path | None,
-    profile: str | None,
-    device: str,
-    threads: int | None,
-    timeout: float,
-    exit_code: bool,
-    as_json: bool,
-    db: str | None,
-) -> None:
+@store_options
+def recheck_command(symbol: str, exit_code: bool, as_json: bool, db: str | None, **options: Any) -> None:
     """Compare a symbol's settings with uncompiled fp32 on the prices as they are now.
 
     The daemon does this by itself when prices change, and takes back what breaks a limit.
@@ -63,19 +47,10 @@ def recheck_command(
     from autotuner.commands.recheck import recheck
     from autotuner.store import Store
 
-    with Store(location(db), create=False) as store:
-        found = recheck(
-            symbol,
-            store,
-            profile_name=profile,
-            data=data,
-            device=device,
-            threads=threads,
-            seconds=timeout,
-            say=note,
-        )
+    with Store(store_location(db), create=False) as store:
+        found = recheck(symbol, store, say=note, **options)
     if as_json:
-        print_json({name: getattr(found, name) for name in _SHOWN})
+        print_json({name: getattr(found, name) for name in _SHOWN + _LIMITS})
     else:
         click.echo(_line(found))
     if exit_code and not found.kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -15,16 +16,16 @@ import click
 from autotuner.cli.options import (
     SYMBOL,
     data_option,
-    db_option,
-    is_terminal,
-    json_option,
-    location,
+    device_option,
     note,
     print_json,
+    store_options,
+    timeout_option,
 )
 from autotuner.cli.run_options import Asked, request_of
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.files import read_symbols
+from autotuner.paths import store_location
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
@@ -80,14 +81,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Most new measurements of a symbol.",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    show_default=True,
-    help="Seconds for each symbol, proof included.",
-)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@timeout_option(300.0, "Seconds for each symbol, proof included.")
+@device_option
 @click.option("--because", metavar="TEXT", help="Why it is tuned again, for the ledger.")
 @click.option(
     "--trigger",
@@ -103,12 +98,10 @@ if TYPE_CHECKING:
     help="Share of the processes that gets what replaces a champion first; the daemon judges the trial.",
 )
 @click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="Most CPU threads of a process [default: all CPUs but one].",
+    "--threads", type=click.IntRange(min=1), help="Most CPU threads of a process [default: all CPUs but one]."
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Seed of the search and of the order of turns."
+    "--seed", type=int, default=0, show_default=True, help="Seed of the search and of the order of rounds."
 )
 @click.option(
     "--resume/--no-resume",
@@ -123,8 +116,7 @@ if TYPE_CHECKING:
     help="Answer trials from a table of recorded measurements; needs --db.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when nothing new was promoted.")
-@json_option
-@db_option
+@store_options
 def run_command(
     symbols: tuple[str, ...],
     everything: bool,
@@ -151,13 +143,17 @@ def run_command(
         raise UsageError("--replay writes recorded answers: name a store of their own with --db")
     wanted = _symbols(symbols, everything, symbols_file, asked.data)
     signal.signal(signal.SIGTERM, _as_interrupt)
-    with Store(location(db)) as store:
+    with Store(store_location(db)) as store:
         if due:
             wanted = _due(wanted, store, asked.device)
         documents, failures = _tune_all(wanted, asked, store, quiet=as_json)
     if as_json:
         single = len(wanted) == 1 and not everything and documents
         print_json(documents[0] if single else {"symbols": documents, "failed": failures})
+    _end(documents, failures, exit_code=exit_code)
+
+
+def _end(documents: list[dict[str, Any]], failures: list[dict[str, str]], *, exit_code: bool) -> None:
     if failures:
         raise AutotuneError("; ".join(f"{f['symbol']}: {f['reason']}" for f in failures))
     if exit_code and not any(document["promoted"] for document in documents):
@@ -241,7 +237,7 @@ def _progress(*, quiet: bool) -> AbstractContextManager[LiveProgress | PlainProg
 
     from autotuner.cli.progress import LiveProgress, PlainProgress
 
-    if quiet or not is_terminal():
+    if quiet or not sys.stderr.isatty():
         return PlainProgress()
     return LiveProgress(Console(stderr=True))
 

@@ -29,7 +29,7 @@ class Asked:
     deadline_ms: float | None
     memory_limit_mb: int | None
     trials: int
-    timeout: float
+    seconds: float
     device: str
     because: str | None
     triggers: tuple[str, ...]
@@ -55,7 +55,7 @@ def request_of(symbol: str, asked: Asked) -> TuneRequest:
         data=asked.data,
         device=asked.device,
         trials=asked.trials,
-        seconds=asked.timeout,
+        seconds=asked.seconds,
         seed=asked.seed,
         threads=asked.threads,
         because=asked.because,

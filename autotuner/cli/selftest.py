@@ -7,19 +7,14 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import SYMBOL, db_option, json_option, location, note, print_json
+from autotuner.cli.options import SYMBOL, device_option, note, print_json, store_options, timeout_option
+from autotuner.paths import store_location
 
 
 @click.command()
 @click.option("--symbol", type=SYMBOL, default="AMD", show_default=True, help="Whose prices to forecast.")
 @click.option("--model", default="toto-mini", show_default=True, help="toto-mini, a folder, or a hub id.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    show_default=True,
-    help="Seconds for everything.",
-)
+@timeout_option(300.0, "Seconds for everything.")
 @click.option(
     "--launches",
     type=click.IntRange(min=5),
@@ -27,20 +22,10 @@ from autotuner.cli.options import SYMBOL, db_option, json_option, location, note
     show_default=True,
     help="Fresh starts of both arms; more tell more.",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the relabelling.")
-@json_option
-@db_option
-def selftest_command(
-    symbol: str,
-    model: str,
-    timeout: float,
-    launches: int,
-    device: str,
-    seed: int,
-    as_json: bool,
-    db: str | None,
-) -> None:
+@store_options
+def selftest_command(symbol: str, model: str, as_json: bool, db: str | None, **options: Any) -> None:
     """Pit the reference against itself and say how far this machine's verdicts can be trusted.
 
     Two arms that are the same thing under distinct names are really launched and timed. Reports how often a
@@ -54,21 +39,11 @@ def selftest_command(
     from autotuner.commands.selftest import self_test_machine
     from autotuner.workload import Workload
 
-    document = self_test_machine(
-        symbol,
-        Workload(model=model),
-        location(db),
-        device=device,
-        seconds=timeout,
-        launches=launches,
-        seed=seed,
-        say=note,
-    )
+    document = self_test_machine(symbol, Workload(model=model), store_location(db), say=note, **options)
     if as_json:
         print_json(document)
         return
-    for line in _lines(document):
-        click.echo(line)
+    click.echo("\n".join(_lines(document)))
 
 
 def _lines(found: Mapping[str, Any]) -> list[str]:

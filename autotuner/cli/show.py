@@ -6,17 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import (
-    db_option,
-    json_option,
-    location,
-    maybe_symbol,
-    note,
-    one_symbol,
-    print_json,
-    print_table,
-)
+from autotuner.cli.options import maybe_symbol, note, one_symbol, print_json, print_table, store_options
 from autotuner.errors import AutotuneError
+from autotuner.paths import store_location
 
 if TYPE_CHECKING:
     from autotuner.store import Store
@@ -28,8 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--profile", metavar="NAME", help="Profile to show [default: what the symbol was last promoted for]."
 )
-@json_option
-@db_option
+@store_options
 def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None) -> None:
     """Show what SYMBOL runs, the figures it was promoted for, and the reason.
 
@@ -41,14 +32,13 @@ def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None
     autotune show --symbol AMD --profile accuracy --json
     """
     from autotuner.report.documents import active_document, differs, lookup_document
-    from autotuner.report.tables import card
     from autotuner.search.profiles import profile as known_profile
     from autotuner.serving.lookup import lookup
     from autotuner.store import Store
 
     if profile is not None:
         known_profile(profile)
-    place = location(db)
+    place = store_location(db)
     with Store(place, create=False) as store:
         promotion = store.active(symbol, profile)
         pin = next((pin for pin in store.records.pins() if pin.symbol == symbol), None)
@@ -59,13 +49,14 @@ def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None
     document = active_document(promotion, pin) | {"lookup": here}
     if as_json:
         print_json(document)
-    else:
-        print_table(card(document))
+        return
+    from autotuner.report.tables import card
+
+    print_table(card(document))
 
 
 @click.command()
-@json_option
-@db_option
+@store_options
 def list_command(as_json: bool, db: str | None) -> None:
     """List every symbol that has active settings or a pin.
 
@@ -73,10 +64,9 @@ def list_command(as_json: bool, db: str | None) -> None:
     autotune list
     autotune list --json
     """
-    from autotuner.report.tables import listing
     from autotuner.store import Store
 
-    with Store(location(db), create=False) as store:
+    with Store(store_location(db), create=False) as store:
         documents = _listed(store)
     for document in documents:
         if "error" in document:
@@ -84,6 +74,8 @@ def list_command(as_json: bool, db: str | None) -> None:
     if as_json:
         print_json({"symbols": documents})
     elif documents:
+        from autotuner.report.tables import listing
+
         print_table(listing(documents))
     else:
         click.echo("no symbol has active settings yet: `autotune run --symbol AMD` tunes one")
@@ -91,8 +83,7 @@ def list_command(as_json: bool, db: str | None) -> None:
 
 @click.command()
 @maybe_symbol
-@json_option
-@db_option
+@store_options
 def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
     """List promotions, pins and runs that promoted nothing, oldest first, of SYMBOL or of all.
 
@@ -101,16 +92,17 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
     autotune history AMD --json
     """
     from autotuner.report.documents import history
-    from autotuner.report.tables import timeline
     from autotuner.store import Store
 
-    with Store(location(db), create=False) as store:
+    with Store(store_location(db), create=False) as store:
         events = history(
             store.records.promotions(symbol), store.records.pin_history(symbol), store.records.runs(symbol)
         )
     if as_json:
         print_json({"symbol": symbol, "history": events})
     elif events:
+        from autotuner.report.tables import timeline
+
         print_table(timeline(events))
     else:
         click.echo(f"nothing has happened to {symbol or 'any symbol'} yet: {_run(symbol or 'AMD')} begins")

@@ -1,1 +1,1 @@
-"""What tuning needs of a machine, whether it is there, and the command that mends what is not."""
+"""What tuning needs of a machine, whether it is there, and the command that fixes what is missing."""

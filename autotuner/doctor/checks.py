@@ -1,12 +1,13 @@
-"""Judges whether a machine has what tuning needs: pure checks, each with what was found and its mend."""
+"""Judges whether a machine has what tuning needs: pure checks, each with what was found and how to fix it."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Severity = Literal["essential", "warning"]
 Part = Literal["compiler", "headers", "openmp"]
@@ -28,20 +29,25 @@ _PACKAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What one check found; ``mend`` is the command or step that puts it right, empty when ``ok``.
+    """What one check found; ``fix`` is the command or step that puts it right, empty when nothing is wrong.
 
-    Without what is ``essential`` a machine cannot tune; a ``warning`` is worth a look.
+    Without what is ``essential`` a machine cannot tune; a ``warning`` should be read.
     """
 
     name: str
-    ok: bool
     severity: Severity = "essential"
     found: str
-    mend: str = ""
+    fix: str = ""
 
-    def __post_init__(self) -> None:
-        if self.ok == bool(self.mend):
-            raise ValueError(f"check {self.name}: what is not ok needs a mend, and nothing else does")
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.fix
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, where the fix has its older name."""
+        fields = dataclasses.asdict(self)
+        return {"name": fields.pop("name"), "ok": self.ok, "mend": fields.pop("fix")} | fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,80 +89,78 @@ def check_python(version: Sequence[int]) -> Check:
     """Whether Python is new enough."""
     found, wanted = (".".join(map(str, numbers)) for numbers in (version, PYTHON))
     if tuple(version[:2]) >= PYTHON:
-        return Check(name="Python", ok=True, found=found)
-    return Check(name="Python", ok=False, found=found, mend=f"install Python {wanted} or newer")
+        return Check(name="Python", found=found)
+    return Check(name="Python", found=found, fix=f"install Python {wanted} or newer")
 
 
 def check_torch(installed: str, torch: Torch) -> Check:
     """Whether torch is ``installed`` (its version) and a process could import it."""
     install = f"pip install 'torch=={TORCH}.*'"
     if installed == "not installed":
-        return Check(name="torch", ok=False, found=installed, mend=install)
+        return Check(name="torch", found=installed, fix=install)
     if torch.problem:
         again = install.replace("install", "install --force-reinstall", 1)
-        return Check(
-            name="torch", ok=False, found=f"{installed} cannot be imported: {torch.problem}", mend=again
-        )
+        return Check(name="torch", found=f"{installed} cannot be imported: {torch.problem}", fix=again)
     found = f"{torch.version}, {f'built for CUDA {torch.cuda}' if torch.cuda else 'built for CPUs'}"
     if not torch.version.startswith(f"{TORCH}."):
-        return Check(name="torch", ok=False, severity="warning", found=f"{found}; not {TORCH}", mend=install)
-    return Check(name="torch", ok=True, found=found)
+        return Check(name="torch", severity="warning", found=f"{found}; not {TORCH}", fix=install)
+    return Check(name="torch", found=found)
 
 
 def check_compiler(compiler: Compiler, release: Mapping[str, str], platform: str) -> Check:
     """Whether the compiler that torch calls (CXX, else g++, on macOS clang++) compiled a small file."""
     name = "C++ compiler"
     if not compiler.problem:
-        return Check(name=name, ok=True, found=f"{compiler.command} compiles C++20")
-    mend = package_mend(release, platform, "compiler")
+        return Check(name=name, found=f"{compiler.command} compiles C++20")
+    fix = package_fix(release, platform, "compiler")
     if compiler.from_variable:
-        mend = "unset CXX, or name one compiler's path in it"
+        fix = "unset CXX, or name one compiler's path in it"
     elif compiler.others:
-        mend += f", or export CXX={compiler.others[0]}"
-    return Check(name=name, ok=False, found=f"{compiler.command}: {compiler.problem}; {_FAILS}", mend=mend)
+        fix += f", or export CXX={compiler.others[0]}"
+    return Check(name=name, found=f"{compiler.command}: {compiler.problem}; {_FAILS}", fix=fix)
 
 
 def check_openmp(compiler: Compiler, release: Mapping[str, str], platform: str) -> Check:
     """Whether the compiler has OpenMP, with which torch compiles every kernel for a CPU."""
     if compiler.problem:
-        mend = "mend the C++ compiler first"
-        return Check(name="OpenMP", ok=False, found="not tried: no C++ compiler", mend=mend)
+        fix = "fix the C++ compiler first"
+        return Check(name="OpenMP", found="not tried: no C++ compiler", fix=fix)
     if compiler.openmp_problem:
-        mend = package_mend(release, platform, "openmp")
-        return Check(name="OpenMP", ok=False, found=f"{compiler.openmp_problem}; {_FAILS}", mend=mend)
-    return Check(name="OpenMP", ok=True, found="headers and library")
+        fix = package_fix(release, platform, "openmp")
+        return Check(name="OpenMP", found=f"{compiler.openmp_problem}; {_FAILS}", fix=fix)
+    return Check(name="OpenMP", found="headers and library")
 
 
 def check_headers(folder: Path, release: Mapping[str, str], platform: str) -> Check:
     """Whether Python's headers are in ``folder``: every kernel that torch compiles for a CPU includes them."""
     name, header = "Python headers", folder / "Python.h"
     if header.is_file():
-        return Check(name=name, ok=True, found=str(folder))
-    mend = package_mend(release, platform, "headers")
-    return Check(name=name, ok=False, found=f"{header} is missing; {_FAILS}", mend=mend)
+        return Check(name=name, found=str(folder))
+    fix = package_fix(release, platform, "headers")
+    return Check(name=name, found=f"{header} is missing; {_FAILS}", fix=fix)
 
 
 def check_device(cpu: str, gpu: str, torch: Torch) -> Check:
     """The CPU, and the GPU as the driver's files name it (``none`` without one) and as torch sees it."""
     if gpu == "none":
-        return Check(name="device", ok=True, found=f"{cpu}; no NVIDIA driver")
+        return Check(name="device", found=f"{cpu}; no NVIDIA driver")
     if torch.gpu:
-        return Check(name="device", ok=True, found=f"{cpu}; {torch.gpu} with CUDA {torch.cuda}")
-    mend = "see what nvidia-smi says; after a driver update reboot"
+        return Check(name="device", found=f"{cpu}; {torch.gpu} with CUDA {torch.cuda}")
+    fix = "see what nvidia-smi says; after a driver update reboot"
     if not torch.cuda:
-        mend = "install a CUDA build of torch: https://pytorch.org/get-started/locally"
+        fix = "install a CUDA build of torch: https://pytorch.org/get-started/locally"
     found = f"{cpu}; {gpu}, which torch does not see"
-    return Check(name="device", ok=False, severity="warning", found=found, mend=mend)
+    return Check(name="device", severity="warning", found=found, fix=fix)
 
 
 def check_threads(threads: int, quota: float | None) -> Check:
     """The CPUs this process may run on, and a container's quota in CPUs (None for no limit)."""
     found = f"{threads} available"
     if quota is None or quota >= threads:
-        return Check(name="threads", ok=True, found=found)
+        return Check(name="threads", found=found)
     found += f", but a quota of {quota:g} CPUs, at which all of them stall"
-    mend = "give the container whole CPUs (--cpuset-cpus) in place of a quota"
-    return Check(name="threads", ok=False, severity="warning", found=found, mend=mend)
+    fix = "give the container whole CPUs (--cpuset-cpus) in place of a quota"
+    return Check(name="threads", severity="warning", found=found, fix=fix)
 
 
 def check_load(load: float, threads: int, neighbour: Neighbour | None) -> Check:
@@ -166,9 +170,9 @@ def check_load(load: float, threads: int, neighbour: Neighbour | None) -> Check:
     if neighbour is not None and busy:
         found += f"; {neighbour.name} (process {neighbour.pid}) takes {neighbour.cpus:.0%} of a CPU"
     if not busy and load <= max(1.0, threads / 2):
-        return Check(name="load", ok=True, found=found)
-    mend = "tune while the machine is quiet; timings of a busy one are noisy"
-    return Check(name="load", ok=False, severity="warning", found=found, mend=mend)
+        return Check(name="load", found=found)
+    fix = "tune while the machine is quiet; timings of a busy one are noisy"
+    return Check(name="load", severity="warning", found=found, fix=fix)
 
 
 def check_sqlite(version: Sequence[int], journal: str) -> Check:
@@ -176,10 +180,10 @@ def check_sqlite(version: Sequence[int], journal: str) -> Check:
     found = f"{'.'.join(map(str, version))}, journal mode {journal}"
     if journal != "WAL":
         found += ": this release can corrupt a write-ahead log, 3.51.3 and newer cannot"
-    return Check(name="SQLite", ok=True, found=found)
+    return Check(name="SQLite", found=found)
 
 
-def package_mend(release: Mapping[str, str], platform: str, part: Part) -> str:
+def package_fix(release: Mapping[str, str], platform: str, part: Part) -> str:
     """The command that installs ``part`` here; ``release`` are the fields of os-release."""
     if platform == "darwin":
         return "brew install libomp" if part == "openmp" else "xcode-select --install"

@@ -1,4 +1,4 @@
-"""Looks at this machine for the doctor: torch and the compiler in child processes, the rest in /proc."""
+"""Examines this machine for the doctor: torch and the compiler in child processes, the rest in /proc."""
 
 from __future__ import annotations
 

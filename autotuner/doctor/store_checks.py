@@ -1,4 +1,4 @@
-"""Looks at the store, its snapshot, the compile cache and the model for the doctor, and changes none of them."""
+"""Examines the store, its snapshot, the compile cache and the model for the doctor, and changes none of them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_database(store: str) -> Check:
     except StorageError as error:
         if path is not None and path.with_name(f"{path.name}-journal").exists():
             found = f"{path} was left in mid-write; the next opening restores it"
-            return Check(name=name, ok=False, severity="warning", found=found, mend="autotune db check")
+            return Check(name=name, severity="warning", found=found, fix="autotune db check")
         return _broken(name, error)
 
 
@@ -67,15 +67,15 @@ def check_snapshot(store: str) -> Check:
         snapshot = read_snapshot(path)
     except SnapshotError as error:
         if error.reason == "missing" and not any(contents or ()):
-            return Check(name=name, ok=True, found="none yet: nothing is promoted or pinned")
+            return Check(name=name, found="none yet: nothing is promoted or pinned")
         found = f"{path}: {error.reason}; production runs eager fp32"
-        return Check(name=name, ok=False, severity="warning", found=found, mend=_PUBLISH)
+        return Check(name=name, severity="warning", found=found, fix=_PUBLISH)
     if contents is not None and contents != (snapshot.entries, snapshot.pins):
         found = f"{path}: says something else than the store"
-        return Check(name=name, ok=False, severity="warning", found=found, mend=_PUBLISH)
+        return Check(name=name, severity="warning", found=found, fix=_PUBLISH)
     symbols = len({entry.symbol for entry in snapshot.entries} | {pin.symbol for pin in snapshot.pins})
     found = f"{path}: {symbols} symbols, written {snapshot.written_at:%Y-%m-%d %H:%M} UTC"
-    return Check(name=name, ok=True, found=found)
+    return Check(name=name, found=found)
 
 
 def check_cache(folder: Path) -> Check:
@@ -86,12 +86,10 @@ def check_cache(folder: Path) -> Check:
     except FileNotFoundError:
         return _not_yet(name, folder, "made when it is needed")
     except OSError as error:
-        return Check(
-            name=name, ok=False, found=f"{folder}: {error.strerror}", mend=_elsewhere("AUTOTUNE_CACHE")
-        )
-    fault, mend = _fault(folder, state)
+        return Check(name=name, found=f"{folder}: {error.strerror}", fix=_elsewhere("AUTOTUNE_CACHE"))
+    fault, fix = _fault(folder, state)
     if fault:
-        return Check(name=name, ok=False, found=f"{folder} {fault}", mend=mend)
+        return Check(name=name, found=f"{folder} {fault}", fix=fix)
     return _with_space(name, folder, f"{folder}, private")
 
 
@@ -104,15 +102,15 @@ def check_model(model: str) -> Check:
         _refuse_cut_weights(folder / WEIGHTS_FILE)
         identity = digest(folder)[:12]
     except CheckpointError as error:
-        mend = "give a folder with both files, or use toto-mini"
+        fix = "give a folder with both files, or use toto-mini"
         if model == EMBEDDED:
-            mend = "pip install --force-reinstall toto-autotune"
+            fix = "pip install --force-reinstall toto-autotune"
         elif "hub cache" in str(error):
-            mend = f"hf download {model} {CONFIG_FILE} {WEIGHTS_FILE}"
-        return Check(name=name, ok=False, found=str(error), mend=mend)
+            fix = f"hf download {model} {CONFIG_FILE} {WEIGHTS_FILE}"
+        return Check(name=name, found=str(error), fix=fix)
     size = (folder / WEIGHTS_FILE).stat().st_size / 2**20
     shape = f"{config.num_layers} layers, {config.embed_dim} wide, patch {config.patch_size}"
-    return Check(name=name, ok=True, found=f"{model}: {shape}, {size:.0f} MB, digest {identity}")
+    return Check(name=name, found=f"{model}: {shape}, {size:.0f} MB, digest {identity}")
 
 
 def _read_only(store: str) -> Database:
@@ -156,25 +154,25 @@ def _judged(database: Database) -> Check:
         return _without_tables(database)
     if revision not in known_revisions():
         found += f", this version knows {HEAD_REVISION} at most"
-        return Check(name=name, ok=False, found=found, mend="pip install --upgrade toto-autotune")
+        return Check(name=name, found=found, fix="pip install --upgrade toto-autotune")
     if revision != HEAD_REVISION:
         found += f", this version's is {HEAD_REVISION}"
-        return Check(name=name, ok=False, severity="warning", found=found, mend="autotune db upgrade")
+        return Check(name=name, severity="warning", found=found, fix="autotune db upgrade")
     size = 0 if database.path is None else database.path.stat().st_size
     problems = database.check() if size <= _READ_WHOLE_BYTES else []
     if problems:
         more = f" and {len(problems) - 1} more" if problems[1:] else ""
-        return Check(name=name, ok=False, found=f"{label}: {problems[0]}{more}", mend="restore a backup")
+        return Check(name=name, found=f"{label}: {problems[0]}{more}", fix="restore a backup")
     extent = "whole" if size <= _READ_WHOLE_BYTES else "too large to be read to the end here"
-    return Check(name=name, ok=True, found=f"{found}, {size / 2**20:.1f} MB, {extent}")
+    return Check(name=name, found=f"{found}, {size / 2**20:.1f} MB, {extent}")
 
 
 def _without_tables(database: Database) -> Check:
     if database.path is None:
         found = f"{database.label}: no store yet; the first `autotune run` makes it"
-        return Check(name="database", ok=True, found=found)
-    mend = "name another file with --db or AUTOTUNE_DB"
-    return Check(name="database", ok=False, found=f"{database.path} is no store of autotune", mend=mend)
+        return Check(name="database", found=found)
+    fix = "name another file with --db or AUTOTUNE_DB"
+    return Check(name="database", found=f"{database.path} is no store of autotune", fix=fix)
 
 
 def _contents(store: str) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin, ...]] | None:
@@ -190,9 +188,9 @@ def _contents(store: str) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin,
 
 def _broken(name: str, error: StorageError) -> Check:
     found, _, advice = str(error).rpartition(": ")
-    if not found or not isinstance(error, StoreCorrupt | StoreUnavailable):
+    if not (found and advice) or not isinstance(error, StoreCorrupt | StoreUnavailable):
         found, advice = str(error), "autotune db check, then restore a backup"
-    return Check(name=name, ok=False, found=found, mend=advice)
+    return Check(name=name, found=found, fix=advice)
 
 
 def _holds_something(path: Path) -> bool:
@@ -210,7 +208,7 @@ def _not_yet(name: str, path: Path, when: str) -> Check:
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         variable = "AUTOTUNE_CACHE" if name == "compile cache" else "AUTOTUNE_DB"
         found = f"{path} is not there and {above} cannot be written"
-        return Check(name=name, ok=False, found=found, mend=_elsewhere(variable))
+        return Check(name=name, found=found, fix=_elsewhere(variable))
     return _with_space(name, above, f"none yet at {path}; {when}")
 
 
@@ -218,16 +216,16 @@ def _with_space(name: str, folder: Path, found: str) -> Check:
     free = shutil.disk_usage(folder).free
     found += f", {free / 2**30:.1f} GB free"
     if free >= _LOW_SPACE_BYTES:
-        return Check(name=name, ok=True, found=found)
-    return Check(name=name, ok=False, severity="warning", found=found, mend=f"free some space under {folder}")
+        return Check(name=name, found=found)
+    return Check(name=name, severity="warning", found=found, fix=f"free some space under {folder}")
 
 
 def _fault(folder: Path, state: os.stat_result) -> tuple[str, str]:
-    """Why no compiled code can be kept in ``folder``, and the mend; empty when it can."""
+    """Why no compiled code can be kept in ``folder``, and the fix; empty when it can."""
     elsewhere, private = _elsewhere("AUTOTUNE_CACHE"), f"chmod 700 {shlex.quote(str(folder))}"
-    mends = {"is a link": "set AUTOTUNE_CACHE to the real folder", "is writable by others": private}
+    fixes = {"is a link": "set AUTOTUNE_CACHE to the real folder", "is writable by others": private}
     if fault := unsafe(state, folder=True):
-        return fault, mends.get(fault, elsewhere)
+        return fault, fixes.get(fault, elsewhere)
     if not os.access(folder, os.W_OK | os.X_OK):
         return "cannot be written", private
     if _noexec(folder):

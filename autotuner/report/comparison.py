@@ -25,16 +25,15 @@ def comparison_tables(comparisons: Sequence[Comparison], workload: Workload) -> 
             f"{_p50(measured, workload):.2f} ms\n{ratio.estimate:.2f}x\n[{ratio.low:.2f}, {ratio.high:.2f}]"
         )
 
+    def sigma_mae(measured: Measured, _: Comparison) -> str:
+        return f"{measured.accuracy.sigma_mae:.4g}"
+
     def sigma_time(measured: Measured, _: Comparison) -> str:
         return f"{_weighted([t.sigma_ms for t in measured.timings], workload):.3f} ms"
 
     return [
         _table("p50 latency and speed-up over eager fp32 (95 % interval)", comparisons, latency),
-        _table(
-            "sigma(MAE) over noise seeds, price units",
-            comparisons,
-            lambda m, _: f"{m.accuracy.sigma_mae:.4g}",
-        ),
+        _table("sigma(MAE) over noise seeds, price units", comparisons, sigma_mae),
         _table("sigma(time) in steady state", comparisons, sigma_time),
         _table(
             "MAE difference from eager fp32 on the same noise, and its share of price",

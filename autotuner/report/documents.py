@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotuner.figures import FiguresError, figures_from_json
 from autotuner.serving.lookup import Resolution
-from autotuner.store import Promotion
 from autotuner.tuning.document import promotion_document
 from storage.records import PinRecord, PromotionRecord, RunRecord, UnpinRecord
-from toto_core.settings import RuntimeSettings, SettingsError
+
+if TYPE_CHECKING:
+    from autotuner.store import Promotion
+
+_AS_STORED = ("id", "run_id", "symbol", "profile", "kind", "verdict", "reason", "rolled_back_reason")
 
 
 def active_document(promotion: Promotion, pin: PinRecord | None) -> dict[str, Any]:
@@ -63,37 +66,20 @@ def history(
     events = [(promotion.promoted_at, promotion_event(promotion)) for promotion in promotions]
     events += [(pin.pinned_at, _pin_event(pin)) for pin in pins]
     events += [(run.started_at, _run_event(run)) for run in runs if run.run_id not in promoted]
-    return [event for _, event in sorted(events, key=_moment)]
+    return [event for _, event in sorted(events, key=operator.itemgetter(0))]
 
 
 def promotion_event(promotion: PromotionRecord) -> dict[str, Any]:
     """One line of the ledger; its settings are as they are stored, readable or not."""
-    back = promotion.rolled_back_at
-    return {
+    return {name: getattr(promotion, name) for name in _AS_STORED} | {
         "event": "promotion",
         "at": promotion.promoted_at.isoformat(),
-        "symbol": promotion.symbol,
-        "profile": promotion.profile,
-        "kind": promotion.kind,
-        "verdict": promotion.verdict,
-        "reason": promotion.reason,
         "settings": json.loads(promotion.settings_json),
         "ratio": _ratio(promotion.evidence_json),
         "workload": promotion.workload_signature,
         "environment": promotion.environment_fingerprint,
-        "run_id": promotion.run_id,
-        "id": promotion.id,
-        "rolled_back_at": None if back is None else back.isoformat(),
-        "rolled_back_reason": promotion.rolled_back_reason,
+        "rolled_back_at": promotion.rolled_back_at and promotion.rolled_back_at.isoformat(),
     }
-
-
-def readable_settings(text: str) -> RuntimeSettings | None:
-    """Stored settings, None when this version cannot read them."""
-    try:
-        return RuntimeSettings.from_json(text)
-    except SettingsError:
-        return None
 
 
 def _ratio(evidence_json: str) -> dict[str, float] | None:
@@ -105,14 +91,9 @@ def _ratio(evidence_json: str) -> dict[str, float] | None:
     return None if ratio is None else dataclasses.asdict(ratio)
 
 
-def _moment(event: tuple[datetime, dict[str, Any]]) -> datetime:
-    return event[0]
-
-
 def _pin_event(pin: PinRecord | UnpinRecord) -> dict[str, Any]:
-    held = isinstance(pin, PinRecord)
     return {
-        "event": "pinned" if held else "unpinned",
+        "event": "pinned" if isinstance(pin, PinRecord) else "unpinned",
         "at": pin.pinned_at.isoformat(),
         "symbol": pin.symbol,
         "reason": pin.reason,

@@ -30,9 +30,9 @@ def run_lines(document: Mapping[str, Any]) -> list[str]:
             f"{document['drift']:.3%}, quantile shift at most {document['quantile_shift']:.3%}"
         )
         lines.append(f"  {_start(document)}")
-    lines += _certificate(document)
-    lines += _fastest_line(document)
     lines += [
+        *_certificate(document),
+        *_fastest_line(document),
         f"  trials: {trials['measured']} measured, {failed} failed{reused}, of {trials['distinct_keys']} "
         f"distinct settings ({trials['ended_because']})",
         f"  {document['decision']['verdict']}: {document['decision']['reason']}",

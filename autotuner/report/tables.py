@@ -19,7 +19,7 @@ from toto_core.settings import RuntimeSettings
 Document = Mapping[str, Any]
 
 _UNKNOWN = "-"
-_MENDS = {
+_FIXES = {
     "kill switch": "unset TOTO_DISABLE_COMPILE to let {symbol} compile again",
     "environment variable": "unset TOTO_COMPILE_MODE to let the store decide again",
     "pin": "autotune unpin {symbol} lets the promotion decide again",
@@ -119,10 +119,7 @@ def _card_rows(document: Document) -> Iterable[tuple[str, str]]:
     yield "figures", _figures(document)
     yield "latency", _joined(document, p50=("p50_ms", _ms), p95=("p95_ms", _ms), sigma=("sigma_time_ms", _ms))
     yield "accuracy", _accuracy(document)
-    yield (
-        "start",
-        _joined(document, cold=("cold_start_ms", _seconds), warm=("warm_start_ms", _seconds)),
-    )
+    yield "start", _joined(document, cold=("cold_start_ms", _seconds), warm=("warm_start_ms", _seconds))
     yield "memory", _memory(document)
     yield "compile", _compile(document)
     yield "workload", _workload(document)
@@ -145,8 +142,8 @@ def _figures(document: Document) -> str:
 
 
 def _accuracy(document: Document) -> str:
-    mae, reference = _number(document, "mae"), _number(document, "mae_reference")
-    drift, shift = _number(document, "drift"), _number(document, "quantile_shift")
+    names = ("mae", "mae_reference", "drift", "quantile_shift")
+    mae, reference, drift, shift = (_number(document, name) for name in names)
     beside = "" if reference is None else f" beside {reference:.4g} of the reference"
     parts = (
         None if mae is None else f"MAE {mae:.4g}{beside}",
@@ -185,7 +182,7 @@ def _next(document: Document, found: Document) -> str:
     symbol = document["symbol"]
     if not found.get("differs"):
         return f"autotune forecast --symbol {symbol}; autotune rollback {symbol} takes the promotion back"
-    return _MENDS.get(found["source"], "autotune run --symbol {symbol} tunes it here").format(symbol=symbol)
+    return _FIXES.get(found["source"], "autotune run --symbol {symbol} tunes it here").format(symbol=symbol)
 
 
 def _what(event: Document) -> str:

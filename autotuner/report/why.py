@@ -20,7 +20,7 @@ def why(document: Document) -> RenderableType:
     """Every question with its answer; one that has none is left out."""
     parts: list[Text] = [Text(f"{document['symbol']} runs {label(document)}", style="bold")]
     questions = (
-        ("why", _why(document)),
+        ("why", [document["decision"]["reason"]]),
         ("how sure", _how_sure(document)),
         ("did it compile", [document["certificate"]]),
         ("what came second", _second(document)),
@@ -34,17 +34,8 @@ def why(document: Document) -> RenderableType:
         if lines:
             parts.append(Text(question, style="dim"))
             parts += [Text(f"  {line}") for line in lines]
-    parts.append(Text("next", style="dim"))
-    parts.append(
-        Text(
-            f"  autotune run --symbol {document['symbol']} measures again; autotune history shows the ledger"
-        )
-    )
-    return Group(*parts)
-
-
-def _why(document: Document) -> Iterable[str]:
-    yield document["decision"]["reason"]
+    again = f"autotune run --symbol {document['symbol']} measures again"
+    return Group(*parts, Text("next", style="dim"), Text(f"  {again}; autotune history shows the ledger"))
 
 
 def _how_sure(document: Document) -> Iterable[str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotuner.figures import Figures
 from autotuner.measurement.outcome import Measured
-from autotuner.promotion.decision import Decision
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import Ranked, break_even_calls
 from autotuner.search.search import SearchResult
@@ -16,6 +15,10 @@ from autotuner.store import Promotion
 from autotuner.tuning.request import TuneRequest
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
+
+if TYPE_CHECKING:  # these need optuna, scipy and SQLAlchemy, which most commands do not
+    from autotuner.promotion.decision import Decision
+    from autotuner.store import Promotion
 
 
 def pay_offs(

@@ -19,6 +19,7 @@ from autotuner.daemon.config import read_config
 from autotuner.daemon.intake import Log, stored_notes
 from autotuner.errors import UsageError
 from autotuner.figures import FiguresError, figures_from_json
+from autotuner.report.documents import lookup_document
 from autotuner.serving.lookup import lookup
 from autotuner.serving.spool import Window
 from autotuner.store import Store
@@ -126,22 +127,8 @@ def settings(daemon: Daemon, symbol: str) -> tuple[int, str, bytes]:
     except SymbolError as error:
         return 400, _JSON, _json({"error": str(error)})
     found = lookup(known, db=daemon.location)
-    return (
-        200,
-        _JSON,
-        _json(
-            {
-                "symbol": found.symbol,
-                "settings": found.settings.to_dict(),
-                "settings_key": found.settings_key,
-                "source": found.source,
-                "since": found.since,
-                "model": found.model,
-                "profile": found.profile,
-                "reasons": list(found.reasons),
-            }
-        ),
-    )
+    more = {name: getattr(found, name) for name in ("symbol", "settings_key", "model", "profile")}
+    return 200, _JSON, _json(lookup_document(found) | more)
 
 
 def metrics(daemon: Daemon) -> bytes:
@@ -189,12 +176,10 @@ def _live(store: Store, log: Log, calls: Gauge) -> None:
 
 
 def _store_opens(store: str) -> bool:
-    try:
-        with Store(store) as opened:
-            opened.records.pins()
-    except StorageError:
-        return False
-    return True
+    with contextlib.suppress(StorageError), Store(store) as opened:
+        opened.records.pins()
+        return True
+    return False
 
 
 def _json(document: dict[str, Any]) -> bytes:

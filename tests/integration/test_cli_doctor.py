@@ -63,7 +63,7 @@ def test_a_machine_with_a_compiler_passes(tmp_path: Path) -> None:
     assert "✗" not in result.stdout
 
 
-def test_what_is_missing_is_named_with_its_mend_and_the_exit_code_is_1(tmp_path: Path) -> None:
+def test_what_is_missing_is_named_with_its_fix_and_the_exit_code_is_1(tmp_path: Path) -> None:
     store, cache = tmp_path / "[red]store.db", tmp_path / "cache"
     store.write_text("not a database, but long enough to be one? " * 20)
     cache.mkdir(mode=0o777)

@@ -31,6 +31,28 @@ COMMANDS = (
     "export",
     "import",
 )
+HEAVY = {
+    "alembic",
+    "numpy",
+    "optuna",
+    "pandas",
+    "psutil",
+    "pyarrow",
+    "pydantic",
+    "rich",
+    "scipy",
+    "sqlalchemy",
+    "sqlalchemy.dialects.postgresql",
+    "torch",
+    "torch._dynamo",
+    "torch._inductor",
+}
+LOADED_BY = """
+import atexit, sys
+atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+from autotuner.cli import main
+main(sys.argv[1:])
+"""
 
 
 class TestHelp:
@@ -72,6 +94,32 @@ class TestProcess:
         taken = _process(["import", "-"], other, stdin=out.stdout)
         assert taken.returncode == 0, taken.stderr
         assert lookup("AMD", db=other["AUTOTUNE_DB"]).settings == FAST
+
+
+class TestStart:
+    """What a command loads is most of the time that it takes: one that only reads loads no more than it needs."""
+
+    @pytest.mark.parametrize("arguments", [["show", "AMD"], ["list"], ["history"]])
+    def test_a_listing_loads_the_store_and_what_draws_tables(self, place: Path, arguments: list[str]) -> None:
+        assert _loaded_by([*arguments, "--db", str(place)]) == {"rich", "sqlalchemy"}
+        assert _loaded_by([*arguments, "--db", str(place), "--json"]) == {"sqlalchemy"}
+
+    def test_a_forecast_loads_the_model_and_no_store(self, place: Path) -> None:
+        loaded = _loaded_by(["forecast", "--symbol", "AMD", "--eager", "--json", "--db", str(place)])
+        assert loaded - {"pandas", "pyarrow"} == {"numpy", "torch"}  # pandas reads the times of a price file
+
+
+def _loaded_by(arguments: list[str]) -> set[str]:
+    """Which of the packages that take long to import a command loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED_BY, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return HEAVY & set(done.stderr.split())
 
 
 def _process(

@@ -28,7 +28,7 @@ from autotuner.doctor.checks import (
     check_threads,
     check_torch,
     essential_missing,
-    package_mend,
+    package_fix,
 )
 from autotuner.doctor.probes import busiest_neighbour, cpu_quota, probe_compiler, probe_torch
 from autotuner.doctor.store_checks import check_cache, check_database, check_model, check_snapshot
@@ -67,17 +67,22 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def test_a_check_that_fails_must_say_how_to_mend_it() -> None:
-    with pytest.raises(ValueError, match="needs a mend"):
-        Check(name="torch", ok=False, found="not installed")
-    with pytest.raises(ValueError, match="needs a mend"):
-        Check(name="torch", ok=True, found="2.13.0", mend="pip install torch")
+def test_a_check_fails_exactly_when_it_says_how_to_fix_it() -> None:
+    assert Check(name="torch", found="2.13.0").ok
+    wrong = Check(name="torch", found="not installed", fix="pip install torch")
+    assert wrong.to_dict() == {
+        "name": "torch",
+        "ok": False,
+        "severity": "essential",
+        "found": "not installed",
+        "mend": "pip install torch",
+    }
 
 
 def test_only_what_is_essential_counts_as_missing() -> None:
-    good = Check(name="a", ok=True, found="there")
-    warning = Check(name="b", ok=False, severity="warning", found="busy", mend="wait")
-    essential = Check(name="c", ok=False, found="missing", mend="install it")
+    good = Check(name="a", found="there")
+    warning = Check(name="b", severity="warning", found="busy", fix="wait")
+    essential = Check(name="c", found="missing", fix="install it")
     assert not essential_missing((good, warning))
     assert essential_missing((good, essential))
 
@@ -103,7 +108,7 @@ def test_torch_must_be_there_and_importable(
 ) -> None:
     check = check_torch(installed, torch)
     assert bad(check) == verdict
-    assert says in check.mend
+    assert says in check.fix
 
 
 def test_torch_is_imported_by_a_child_that_tells_its_version() -> None:
@@ -143,7 +148,7 @@ def test_the_variable_cxx_decides_even_when_it_names_nothing(tmp_path: Path) -> 
     assert found.problem == "no such command"
     check = check_compiler(found, DEBIAN, "linux")
     assert bad(check) == ESSENTIAL
-    assert check.mend == "unset CXX, or name one compiler's path in it"
+    assert check.fix == "unset CXX, or name one compiler's path in it"
     assert (
         probe_compiler({"CXX": "ccache g++"}).problem == "no such command"
     )  # torch does not split it either
@@ -160,7 +165,7 @@ def test_a_compiler_without_openmp_is_told_from_one_that_fails(tmp_path: Path) -
     assert failing.problem == "cc1plus: cannot be found"
     assert check_compiler(without_openmp, DEBIAN, "linux").ok
     assert bad(check_openmp(without_openmp, DEBIAN, "linux")) == ESSENTIAL
-    assert check_openmp(without_openmp, DEBIAN, "darwin").mend == "brew install libomp"
+    assert check_openmp(without_openmp, DEBIAN, "darwin").fix == "brew install libomp"
     assert bad(check_compiler(failing, DEBIAN, "linux")) == ESSENTIAL
     assert check_openmp(failing, DEBIAN, "linux").found == "not tried: no C++ compiler"
     assert check_openmp(WORKING, DEBIAN, "linux").ok
@@ -169,10 +174,10 @@ def test_a_compiler_without_openmp_is_told_from_one_that_fails(tmp_path: Path) -
 def test_a_missing_compiler_names_the_package_and_another_compiler_that_is_there() -> None:
     missing = Compiler(command="g++", problem="no such command", openmp_problem="no such command")
     check = check_compiler(missing, DEBIAN, "linux")
-    assert check.mend == "apt-get install g++"
+    assert check.fix == "apt-get install g++"
     assert "compiled settings will fail" in check.found
     other = Compiler(command="g++", problem="no such command", others=("clang++",))
-    assert check_compiler(other, DEBIAN, "linux").mend == "apt-get install g++, or export CXX=clang++"
+    assert check_compiler(other, DEBIAN, "linux").fix == "apt-get install g++, or export CXX=clang++"
 
 
 @pytest.mark.parametrize(
@@ -189,11 +194,11 @@ def test_a_missing_compiler_names_the_package_and_another_compiler_that_is_there
         ({}, "darwin", "xcode-select --install", "xcode-select --install"),
     ],
 )
-def test_the_mend_is_that_of_the_system(
+def test_the_fix_is_that_of_the_system(
     release: dict[str, str], platform: str, compiler: str, headers: str
 ) -> None:
-    assert package_mend(release, platform, "compiler") == compiler
-    assert package_mend(release, platform, "headers").startswith(headers)
+    assert package_fix(release, platform, "compiler") == compiler
+    assert package_fix(release, platform, "headers").startswith(headers)
 
 
 def test_pythons_headers_are_looked_for(tmp_path: Path) -> None:
@@ -202,13 +207,13 @@ def test_pythons_headers_are_looked_for(tmp_path: Path) -> None:
     assert check_headers(tmp_path, DEBIAN, "linux").ok
 
 
-def test_a_gpu_that_torch_does_not_see_is_a_warning_with_the_right_mend() -> None:
+def test_a_gpu_that_torch_does_not_see_is_a_warning_with_the_right_fix() -> None:
     assert check_device("EPYC", "none", Torch(version="2.13.0")).ok
     assert check_device("EPYC", "H200 / 10de:2335", Torch(version="2.13.0", cuda="13.0", gpu="H200")).ok
     cpu_build = check_device("EPYC", "H200 / 10de:2335", Torch(version="2.13.0"))
     assert bad(cpu_build) == WARNING
-    assert "CUDA build of torch" in cpu_build.mend
-    assert "nvidia-smi" in check_device("EPYC", "H200", Torch(version="2.13.0", cuda="13.0")).mend
+    assert "CUDA build of torch" in cpu_build.fix
+    assert "nvidia-smi" in check_device("EPYC", "H200", Torch(version="2.13.0", cuda="13.0")).fix
 
 
 @pytest.mark.parametrize(
@@ -279,7 +284,7 @@ def test_a_store_that_could_not_be_made_is_essential(tmp_path: Path) -> None:
     assert bad(check_database(str(tmp_path / "file" / "store.db"))) == ESSENTIAL
     check = check_cache(tmp_path / "file" / "cache")
     assert bad(check) == ESSENTIAL
-    assert "AUTOTUNE_CACHE" in check.mend
+    assert "AUTOTUNE_CACHE" in check.fix
 
 
 def test_a_whole_store_and_its_snapshot_are_read_without_touching_them(store: Path) -> None:
@@ -307,7 +312,7 @@ def test_a_damaged_store_is_essential_and_reported_not_raised(store: Path, damag
     check = check_database(str(store))
     assert bad(check) == ESSENTIAL
     assert says in check.found
-    assert "restore a backup" in check.mend
+    assert "restore a backup" in check.fix
     assert digests(store.parent) == before
 
 
@@ -318,7 +323,7 @@ def test_somebody_elses_database_is_no_store(tmp_path: Path) -> None:
     check = check_database(str(path))
     assert bad(check) == ESSENTIAL
     assert "is no store of autotune" in check.found
-    assert "--db" in check.mend
+    assert "--db" in check.fix
 
 
 def test_a_store_of_a_newer_version_is_essential_and_stays_as_it_is(store: Path) -> None:
@@ -329,11 +334,11 @@ def test_a_store_of_a_newer_version_is_essential_and_stays_as_it_is(store: Path)
     check = check_database(str(store))
     assert bad(check) == ESSENTIAL
     assert "revision 9999" in check.found
-    assert "upgrade toto-autotune" in check.mend
+    assert "upgrade toto-autotune" in check.fix
     assert digests(store.parent) == before
 
 
-def test_a_write_that_was_cut_off_is_a_warning_that_the_next_opening_mends(store: Path) -> None:
+def test_a_write_that_was_cut_off_is_a_warning_that_the_next_opening_fixes(store: Path) -> None:
     dying = (
         "import os, sqlite3, sys\n"
         "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
@@ -362,7 +367,7 @@ def test_a_folder_in_the_stores_place_is_essential(tmp_path: Path) -> None:
 def test_an_address_of_no_server_we_know_is_one_line_without_its_password(address: str) -> None:
     check = check_database(address)
     assert bad(check) == ESSENTIAL
-    assert "secret" not in f"{check.found} {check.mend}"
+    assert "secret" not in f"{check.found} {check.fix}"
     assert check_snapshot(address).ok
 
 
@@ -380,7 +385,7 @@ def test_a_snapshot_that_is_gone_or_damaged_or_old_says_how_to_publish_it(store:
     for check, says in ((damaged, "truncated/corrupt"), (gone, "missing"), (stale, "something else than")):
         assert bad(check) == WARNING
         assert says in check.found
-        assert check.mend.startswith("autotune db upgrade")
+        assert check.fix.startswith("autotune db upgrade")
 
 
 def test_a_cache_that_others_could_write_to_is_essential(tmp_path: Path) -> None:
@@ -391,7 +396,7 @@ def test_a_cache_that_others_could_write_to_is_essential(tmp_path: Path) -> None
     shared = check_cache(cache)
     assert bad(shared) == ESSENTIAL
     assert "writable by others" in shared.found
-    subprocess.run(["/bin/sh", "-c", shared.mend], check=True)
+    subprocess.run(["/bin/sh", "-c", shared.fix], check=True)
     assert check_cache(cache).ok
     link, file = tmp_path / "link", tmp_path / "file"
     link.symlink_to(cache)
@@ -450,5 +455,5 @@ def test_a_hub_model_is_looked_for_in_the_cache_and_never_downloaded() -> None:
     check = check_model("autotune-tests/no-such-model")
     assert bad(check) == ESSENTIAL
     assert "not in the local hub cache" in check.found
-    assert check.mend == "hf download autotune-tests/no-such-model config.json model.safetensors"
+    assert check.fix == "hf download autotune-tests/no-such-model config.json model.safetensors"
     assert "not a hub id" in check_model("no such/model!").found

@@ -91,3 +91,22 @@ def test_a_trial_under_way_is_told_with_its_starts(
         TrialEvent(number=1, settings=COMPILED, outcome=outcome, judged=judged, seconds=1.0)
     )
     assert capsys.readouterr().err.strip().endswith(f"drift 0.00%, {said}")
+
+
+def test_a_log_says_only_what_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = PlainProgress()
+    leaders = ("default fp32", "default fp32", "default bf16", "default fp32", "default fp32")
+    for number, leader in enumerate(leaders, start=1):
+        progress.say("timing 3 settings side by side")
+        progress.say(f"stage 1: {leader} leads 3 challengers after launch {number}")
+    progress.say("stage 2: after launch 1 of 10: ambiguous, gain 5 %")
+    progress.say("stage 2: after launch 2 of 10: ambiguous, gain 5 %")
+
+    assert capsys.readouterr().err.splitlines() == [
+        "  timing 3 settings side by side",
+        "  stage 1: default fp32 leads 3 challengers after launch 1",
+        "  stage 1: default bf16 leads 3 challengers after launch 3",
+        "  stage 1: default fp32 leads 3 challengers after launch 4",
+        "  stage 2: after launch 1 of 10: ambiguous, gain 5 %",
+        "  stage 2: after launch 2 of 10: ambiguous, gain 5 %",
+    ]
