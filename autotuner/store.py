@@ -139,7 +139,10 @@ class Store:
         """The id of a new run, or of a matching unfinished one whose owner is gone, and whether it goes on."""
         owner, now = Owner.current(), datetime.now(UTC)
         unfinished = self.records.unfinished_runs(
-            subject.symbol, subject.workload.signature, subject.environment.fingerprint, profile
+            subject.symbol,
+            profile=profile,
+            workload_signature=subject.workload.signature,
+            environment_fingerprint=subject.environment.fingerprint,
         )
         for run in reversed(unfinished):
             if run.status == "running" and owner_runs_still(run):
@@ -221,13 +224,16 @@ class Store:
     def champion(self, subject: Subject, profile: str) -> Promotion | None:
         """What is active for exactly this symbol, profile, workload and environment."""
         record = self.records.active_promotion(
-            subject.symbol, profile, subject.workload.signature, subject.environment.fingerprint
+            subject.symbol,
+            profile=profile,
+            workload_signature=subject.workload.signature,
+            environment_fingerprint=subject.environment.fingerprint,
         )
         return None if record is None else self._promotion(record)
 
     def active(self, symbol: str, profile: str | None = None) -> Promotion | None:
         """What the symbol was last promoted for."""
-        record = self.records.active_promotion(symbol, profile)
+        record = self.records.active_promotion(symbol, profile=profile)
         return None if record is None else self._promotion(record)
 
     def winners_elsewhere(self, subject: Subject) -> tuple[RuntimeSettings, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
@@ -21,9 +21,8 @@ from storage.sqlite_files import (
     DATABASE_ERRORS,
     connect,
     create_file,
-    journal_mode,
     refuse_cut_short,
-    set_journal_mode,
+    settle_journal_mode,
     translated,
 )
 
@@ -119,19 +118,11 @@ class Database:
                 back_up(self.path, copy, busy_timeout_s=self.busy_timeout_s, replace=True)
             upgrade(connection)
 
-    def refuse_cut_short(self) -> None:
-        """Raise `StoreCorrupt` for a file that lacks its end, `StoreUnavailable` for one out of reach."""
-        if self.path is None:
-            return
-        with self._translating(), closing(connect(self.path, self.busy_timeout_s)) as connection:
-            refuse_cut_short(connection, self.path)
-
-    def settle_journal(self) -> None:
-        """Put a file into the journal mode that suits this SQLite. Raises `StoreUnavailable` while it is in use."""
-        if self.path is None:
-            return
-        with self._translating(), closing(connect(self.path, self.busy_timeout_s)) as connection:
-            set_journal_mode(connection, journal_mode(sqlite3.sqlite_version_info))
+    def with_file(self, act: Callable[[sqlite3.Connection, Path], None]) -> None:
+        """Run `act` on a connection to the store's file; nothing for a server. Raises `StorageError`."""
+        if self.path is not None:
+            with self._translating(), closing(connect(self.path, self.busy_timeout_s)) as connection:
+                act(connection, self.path)
 
     def _refuse_strangers(self, revision: str | None, *, holds_tables: bool) -> None:
         if revision is None and holds_tables:
@@ -167,9 +158,9 @@ def open_database(
             _require_file(place, create=create)
         database = Database(_file_engine(place, busy_timeout_s), path=place, busy_timeout_s=busy_timeout_s)
     try:
-        database.refuse_cut_short()
+        database.with_file(refuse_cut_short)
         database.bring_up_to_date()
-        database.settle_journal()  # only now is it sure to be a store of ours
+        database.with_file(settle_journal_mode)  # only now is it sure to be a store of ours
     except BaseException:
         database.close()
         raise

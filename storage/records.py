@@ -146,10 +146,10 @@ class PromotionRecord(Record):
     model: str
     workload_signature: str
     environment_fingerprint: str
-    settings_key: str
-    settings_json: str
     verdict: str
     reason: str
+    settings_key: str
+    settings_json: str
     evidence_json: str
     promoted_at: datetime
     kind: PromotionKind

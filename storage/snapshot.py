@@ -137,17 +137,18 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
 
 
 def _check(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> None:
-    for symbol in [entry.symbol for entry in entries] + [pin.symbol for pin in pins]:
-        check_symbol(symbol)
-    times = [written_at] + [entry.since for entry in entries] + [pin.since for pin in pins]
-    if any(moment.utcoffset() is None for moment in times):
+    items: list[SnapshotEntry | SnapshotPin] = [*entries, *pins]
+    for item in items:
+        check_symbol(item.symbol)
+    if any(moment.utcoffset() is None for moment in (written_at, *(item.since for item in items))):
         raise InvalidRecord("the snapshot has a time without a zone: give every time in UTC")
-    for what, symbols in (
-        ("newest entry", [entry.symbol for entry in entries if entry.newest]),
-        ("pin", [pin.symbol for pin in pins]),
-    ):
-        if len(symbols) != len(set(symbols)):
-            raise InvalidRecord(f"the snapshot has more than one {what} for a symbol: give each symbol one")
+    _check_alone("newest entry", [entry.symbol for entry in entries if entry.newest])
+    _check_alone("pin", [pin.symbol for pin in pins])
+
+
+def _check_alone(what: str, symbols: list[str]) -> None:
+    if len(symbols) != len(set(symbols)):
+        raise InvalidRecord(f"the snapshot has more than one {what} for a symbol: give each symbol one")
 
 
 def _encode(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> bytes:

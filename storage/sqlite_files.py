@@ -101,8 +101,9 @@ def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
     return connection
 
 
-def set_journal_mode(connection: sqlite3.Connection, mode: str) -> None:
-    """Put the file into `mode` if it is in another. Raises `sqlite3.Error`, as while others use the file."""
+def settle_journal_mode(connection: sqlite3.Connection, _path: Path) -> None:
+    """Put the file into the `journal_mode` of this SQLite. Raises `sqlite3.Error`, as while others use it."""
+    mode = journal_mode(sqlite3.sqlite_version_info)
     (found,) = connection.execute("PRAGMA journal_mode").fetchone()
     if found.upper() != mode:
         connection.execute(f"PRAGMA journal_mode={mode}")

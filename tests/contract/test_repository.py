@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from storage.database import Database
 from storage.errors import InvalidDocument, InvalidRecord, MissingReference, NotFound, StorageError
+from storage.models import ArtifactRow
 from storage.records import (
     ArtifactRecord,
     EnvironmentRecord,
@@ -27,6 +29,7 @@ from storage.records import (
     WorkloadRecord,
 )
 from storage.repository import Repository
+from storage.rows import to_record
 from storage.snapshot import read_snapshot
 from tests.support.storage_samples import (
     ENVIRONMENT,
@@ -162,7 +165,7 @@ def test_a_measurement_that_bears_an_id_is_not_new(repository: Repository) -> No
 
 
 def test_a_run_is_unfinished_until_it_ends(repository: Repository) -> None:
-    assert repository.unfinished_runs("AMD", "load-1", "env-1", "production") == (RUN,)
+    assert repository.unfinished_runs() == (RUN,)
     ended = repository.finish_run(RUN.run_id, "finished", NOW + HOUR, '{"trials":40}')
     assert ended == replace(RUN, status="finished", finished_at=NOW + HOUR, summary_json='{"trials":40}')
     assert repository.runs() == (ended,)
@@ -257,7 +260,9 @@ def test_active_settings_are_kept_apart_by_profile_workload_and_environment(repo
                 )
             )
     for profile, load, environment in places:
-        found = repository.active_promotion("AMD", profile, load, environment)
+        found = repository.active_promotion(
+            "AMD", profile=profile, workload_signature=load, environment_fingerprint=environment
+        )
         assert found is not None
         assert found.settings_key == f"new:{profile}:{load}:{environment}"
     assert len(repository.active_promotions()) == len(places)
@@ -269,7 +274,7 @@ def test_active_settings_are_kept_apart_by_profile_workload_and_environment(repo
 def test_what_was_never_promoted_has_no_active_settings(repository: Repository) -> None:
     repository.add_promotion(PROMOTION)
     assert repository.active_promotion("NVDA") is None
-    assert repository.active_promotion("AMD", "accuracy") is None
+    assert repository.active_promotion("AMD", profile="accuracy") is None
     assert repository.active_promotion("amd; DROP TABLE promotions") is None
 
 
@@ -356,13 +361,6 @@ def test_a_pin_holds_until_it_is_replaced_or_let_go(repository: Repository) -> N
     assert PIN in repository.pins()
 
 
-def test_symbols_are_those_run_promoted_or_pinned(repository: Repository) -> None:
-    repository.add_promotion(replace(PROMOTION, symbol="NVDA"))
-    repository.pin(replace(PIN, symbol="AAPL"))
-    repository.pin(replace(PIN, symbol="NVDA"))
-    assert repository.symbols() == ("AAPL", "AMD", "NVDA")
-
-
 # The snapshot
 
 
@@ -428,7 +426,9 @@ def test_a_lease_without_an_end_or_a_length_is_refused(repository: Repository, t
     assert repository.leases(NOW) == ()
 
 
-def test_artifacts_are_found_by_environment_and_settings(repository: Repository) -> None:
+def test_artifacts_are_kept_with_their_environment_and_settings(
+    store: Database, repository: Repository
+) -> None:
     artifact = ArtifactRecord(
         environment_fingerprint="env-1",
         settings_key="default/bf16",
@@ -440,10 +440,11 @@ def test_artifacts_are_found_by_environment_and_settings(repository: Repository)
         created_at=NOW,
     )
     stored = replace(artifact, id=repository.add_artifact(artifact))
-    repository.add_artifact(replace(artifact, settings_key="other"))
-    assert repository.artifacts("env-1", "default/bf16") == (stored,)
-    assert len(repository.artifacts()) == 2
-    assert repository.artifacts("env-2") == ()
+    other = replace(artifact, settings_key="other")
+    other = replace(other, id=repository.add_artifact(other))
+    with store.read() as session:
+        rows = session.scalars(select(ArtifactRow).order_by(ArtifactRow.id))
+        assert [to_record(ArtifactRecord, row) for row in rows] == [stored, other]
     with pytest.raises(MissingReference):
         repository.add_artifact(replace(artifact, environment_fingerprint="unknown"))
 
@@ -574,7 +575,7 @@ def test_a_bad_document_is_refused_by_field_and_leaves_the_store_alone(
             with pytest.raises(InvalidDocument, match=named) as caught:
                 other.import_document(wrong, validate_settings=_key)
             assert len(str(caught.value).splitlines()) == 1
-        assert (other.promotions(), other.pins(), other.symbols()) == ((), (), ())
+        assert (other.promotions(), other.pins(), other.runs()) == ((), (), ())
         with pytest.raises(NotFound):
             other.environment("env-1")
 

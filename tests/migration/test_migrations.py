@@ -165,7 +165,7 @@ def test_a_store_taken_back_to_nothing_opens_as_a_new_one(tmp_path: Path) -> Non
     with open_database(tmp_path / "a.db") as database:
         _downgrade(database, "base")
     with open_database(tmp_path / "a.db") as database:
-        assert Repository(database).symbols() == ()
+        assert Repository(database).runs() == ()
     assert not list(tmp_path.glob("*.bak"))
 
 

@@ -169,7 +169,7 @@ def test_a_file_needs_neither_psycopg_nor_when_current_alembic(tmp_path: Path) -
     new_store(tmp_path / "a.db").close()
     code = (
         "import sys; from storage.database import open_database; from storage.repository import Repository; "
-        f"Repository(open_database({str(tmp_path / 'a.db')!r})).symbols(); "
+        f"Repository(open_database({str(tmp_path / 'a.db')!r})).runs(); "
         "print([name for name in ('psycopg', 'alembic', 'autotuner', 'toto_core', 'torch', 'numpy') "
         "if name in sys.modules])"
     )
