@@ -76,7 +76,7 @@ class Store:
         """Store what a run's records will refer to."""
         now = datetime.now(UTC)
         self.remember_setting(subject.workload, subject.environment)
-        self.records.put_series(
+        self.records.put(
             SeriesRecord(
                 digest=series.digest,
                 symbol=series.symbol,
@@ -91,13 +91,11 @@ class Store:
     def remember_setting(self, workload: Workload, environment: Environment) -> None:
         """Store a workload and an environment."""
         now = datetime.now(UTC)
-        self.records.put_environment(
+        self.records.put(
             EnvironmentRecord(
                 fingerprint=environment.fingerprint, facts_json=environment.to_json(), first_seen=now
-            )
-        )
-        self.records.put_workload(
-            WorkloadRecord(signature=workload.signature, workload_json=workload.to_json(), first_seen=now)
+            ),
+            WorkloadRecord(signature=workload.signature, workload_json=workload.to_json(), first_seen=now),
         )
 
     def remember_artifacts(

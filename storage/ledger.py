@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from storage.errors import InvalidRecord, NotFound
 from storage.models import EnvironmentRow, PinRow, PromotionRow, RollbackRow, WorkloadRow
 from storage.records import PinRecord, PromotionRecord, UnpinRecord
-from storage.rows import PromotedFor, Queries, append, columns, conditions, matching, to_record
+from storage.rows import PromotedFor, Queries, append, columns, conditions, matching, records, to_record
 from storage.snapshot import SnapshotEntry, SnapshotPin, publish
 
 _BY_READING = ("id", "rolled_back_at", "rolled_back_reason")
@@ -129,7 +129,7 @@ def current_pins(session: Session) -> tuple[PinRecord, ...]:
     statement = (
         select(PinRow).where(PinRow.id.in_(newest), PinRow.settings_key.is_not(None)).order_by(PinRow.symbol)
     )
-    return tuple(to_record(PinRecord, row) for row in session.scalars(statement))
+    return records(session, PinRecord, statement)
 
 
 def _active_ids() -> Select[int]:

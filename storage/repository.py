@@ -20,14 +20,20 @@ from storage.records import (
     ImportCounts,
     MeasurementRecord,
     PromotionRecord,
+    Record,
     RunRecord,
     RunStatus,
     SeriesRecord,
     WorkloadRecord,
 )
-from storage.rows import PromotedFor, RecordT, append, insert_if_absent, matching, to_record
+from storage.rows import PromotedFor, RecordT, append, insert_if_absent, matching, records, to_record
 from storage.upkeep import Upkeep
 
+_SUBJECTS: dict[type[Record], type[Base]] = {
+    EnvironmentRecord: EnvironmentRow,
+    WorkloadRecord: WorkloadRow,
+    SeriesRecord: SeriesRow,
+}
 # what tells one promotion of a symbol from another, and one pin from another
 _PROMOTION_IDENTITY = attrgetter(
     "profile", "workload_signature", "environment_fingerprint", "settings_key", "promoted_at"
@@ -52,36 +58,27 @@ class Repository(Ledger, Upkeep):
     `MissingReference` is raised by what names an environment, workload, series or run that is not stored.
     """
 
-    def put_environment(self, environment: EnvironmentRecord) -> None:
-        """Store it unless its fingerprint is known; what is known stays as it was first seen."""
+    def put(self, *subjects: EnvironmentRecord | WorkloadRecord | SeriesRecord) -> None:
+        """Store each unless its key is known; what is known stays as it was first seen."""
         with self._database.write() as session:
-            insert_if_absent(session, EnvironmentRow, environment)
-
-    def put_workload(self, workload: WorkloadRecord) -> None:
-        """Store it unless its signature is known."""
-        with self._database.write() as session:
-            insert_if_absent(session, WorkloadRow, workload)
-
-    def put_series(self, series: SeriesRecord) -> None:
-        """Store it unless its digest is known."""
-        with self._database.write() as session:
-            insert_if_absent(session, SeriesRow, series)
+            for subject in subjects:
+                insert_if_absent(session, _SUBJECTS[type(subject)], subject)
 
     def environment(self, fingerprint: str) -> EnvironmentRecord:
         """The environment of that fingerprint. Raises `NotFound`."""
-        return self._named(EnvironmentRecord, EnvironmentRow, fingerprint, "environment", "measure there")
+        return self._named(EnvironmentRecord, fingerprint, "environment", "measure there")
 
     def workload(self, signature: str) -> WorkloadRecord:
         """The workload of that signature. Raises `NotFound`."""
-        return self._named(WorkloadRecord, WorkloadRow, signature, "workload", "tune for it")
+        return self._named(WorkloadRecord, signature, "workload", "tune for it")
 
     def series(self, digest: str) -> SeriesRecord:
         """The series of that digest. Raises `NotFound`."""
-        return self._named(SeriesRecord, SeriesRow, digest, "series", "measure on it")
+        return self._named(SeriesRecord, digest, "series", "measure on it")
 
-    def _named(self, kind: type[RecordT], table: type[Base], key: str, what: str, remedy: str) -> RecordT:
+    def _named(self, kind: type[RecordT], key: str, what: str, remedy: str) -> RecordT:
         with self._database.read() as session:
-            row = session.get(table, key)
+            row = session.get(_SUBJECTS[kind], key)
             if row is None:
                 raise NotFound(f"no {what} {key} is stored: list what is stored, or {remedy} first")
             return to_record(kind, row)
@@ -152,17 +149,13 @@ class Repository(Ledger, Upkeep):
             promotions = active_promotions(session)
             fingerprints = {promotion.environment_fingerprint for promotion in promotions}
             signatures = {promotion.workload_signature for promotion in promotions}
-            environments = session.scalars(select(EnvironmentRow).order_by(EnvironmentRow.fingerprint))
-            workloads = session.scalars(select(WorkloadRow).order_by(WorkloadRow.signature))
+            environments = select(EnvironmentRow).where(EnvironmentRow.fingerprint.in_(fingerprints))
+            workloads = select(WorkloadRow).where(WorkloadRow.signature.in_(signatures))
             return build_document(
-                environments=[
-                    to_record(EnvironmentRecord, row)
-                    for row in environments
-                    if row.fingerprint in fingerprints
-                ],
-                workloads=[
-                    to_record(WorkloadRecord, row) for row in workloads if row.signature in signatures
-                ],
+                environments=records(
+                    session, EnvironmentRecord, environments.order_by(EnvironmentRow.fingerprint)
+                ),
+                workloads=records(session, WorkloadRecord, workloads.order_by(WorkloadRow.signature)),
                 promotions=promotions,
                 pins=current_pins(session),
             )

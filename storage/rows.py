@@ -37,7 +37,7 @@ class Queries:
 
     def _records(self, kind: type[RecordT], statement: Select[Any]) -> tuple[RecordT, ...]:
         with self._database.read() as session:
-            return tuple(to_record(kind, row) for row in session.scalars(statement))
+            return records(session, kind, statement)
 
 
 def to_record(kind: type[RecordT], row: Base, **extra: object) -> RecordT:
@@ -51,6 +51,11 @@ def to_record(kind: type[RecordT], row: Base, **extra: object) -> RecordT:
         return kind(**values, **extra)
     except InvalidRecord as error:
         raise StoreCorrupt(f"a row of {row.__tablename__} is damaged ({error}): restore a backup") from error
+
+
+def records(session: Session, kind: type[RecordT], statement: Select[Any]) -> tuple[RecordT, ...]:
+    """The rows that the query finds, as records of `kind`."""
+    return tuple(to_record(kind, row) for row in session.scalars(statement))
 
 
 def columns(record: Record, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -72,7 +72,6 @@ class Snapshot:
     entries: tuple[SnapshotEntry, ...]
     pins: tuple[SnapshotPin, ...]
     written_at: datetime
-    schema: int
 
 
 def publish(
@@ -110,10 +109,10 @@ def read_snapshot(path: str | Path) -> Snapshot:
         with closing(_connect(target, "mode=ro&immutable=1")) as connection:
             (schema,) = connection.execute("PRAGMA user_version").fetchone()
             if schema != SNAPSHOT_SCHEMA:
-                raise _refusal(target, _reason(target, otherwise="schema"))
+                raise _refusal(target, "schema")
             rows = connection.execute("SELECT sha256, document FROM snapshot LIMIT 2").fetchall()
     except (sqlite3.Error, OSError, ValueError, MemoryError) as error:
-        raise _refusal(target, _reason(target, otherwise=_failure(error))) from error
+        raise _refusal(target, _failure(error)) from error
     if len(rows) != 1 or not _matches(*rows[0]):
         raise _refusal(target, "truncated/corrupt")
     return _decode(rows[0][1])
@@ -180,7 +179,6 @@ def _decode(document: bytes) -> Snapshot:
         entries=_unpacked(SnapshotEntry, parsed["entries"], parsed["texts"]),
         pins=_unpacked(SnapshotPin, parsed["pins"], parsed["texts"]),
         written_at=datetime.fromisoformat(parsed["written_at"]),
-        schema=parsed["schema"],
     )
 
 
@@ -231,7 +229,8 @@ def _reason(target: Path, *, otherwise: SnapshotReason) -> SnapshotReason:
     return otherwise if len(header) == HEADER_BYTES else "truncated/corrupt"
 
 
-def _refusal(target: Path, reason: SnapshotReason) -> SnapshotError:
+def _refusal(target: Path, otherwise: SnapshotReason) -> SnapshotError:
+    reason = _reason(target, otherwise=otherwise)
     return SnapshotError(
         f"the settings snapshot {target} cannot be used ({reason}): publish it again", reason
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,11 +185,6 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
     if settings.compile_scope == "layer":
         settings = settings.replace(freezing=False)
     return _canonical_shapes(settings, facts)
-
-
-def distinct(candidates: Iterable[RuntimeSettings], facts: SettingsFacts) -> tuple[RuntimeSettings, ...]:
-    """Canonical forms of ``candidates``, each once, in order of first appearance."""
-    return tuple(dict.fromkeys(canonical(candidate, facts) for candidate in candidates))
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -70,9 +70,9 @@ def _key(settings_json: str) -> str:
 
 
 def test_subjects_are_kept_as_they_were_first_seen(repository: Repository) -> None:
-    repository.put_environment(replace(ENVIRONMENT, facts_json="{}", first_seen=NOW + HOUR))
-    repository.put_workload(replace(WORKLOAD, workload_json="{}", first_seen=NOW + HOUR))
-    repository.put_series(replace(SERIES, points=5, first_seen=NOW + HOUR))
+    repository.put(replace(ENVIRONMENT, facts_json="{}", first_seen=NOW + HOUR))
+    repository.put(replace(WORKLOAD, workload_json="{}", first_seen=NOW + HOUR))
+    repository.put(replace(SERIES, points=5, first_seen=NOW + HOUR))
     assert repository.environment("env-1") == ENVIRONMENT
     assert repository.workload("load-1") == WORKLOAD
     assert repository.series("series-1") == SERIES
@@ -86,14 +86,14 @@ def test_an_unknown_subject_is_not_found(repository: Repository, subject: str) -
 
 def test_times_come_back_in_utc_to_the_microsecond(store: Database) -> None:
     there = datetime(2026, 3, 29, 2, 30, 0, 1, tzinfo=timezone(timedelta(hours=-7)))
-    Repository(store).put_environment(replace(ENVIRONMENT, first_seen=there))
+    Repository(store).put(replace(ENVIRONMENT, first_seen=there))
     seen = Repository(store).environment("env-1").first_seen
     assert (seen, seen.utcoffset()) == (there, timedelta(0))
 
 
 @pytest.mark.parametrize("text", ["'; DROP TABLE series; --", "ü\u2028\n\t\x01", "\U0001d7d9" * 2000])
 def test_any_text_is_kept_as_it_is(repository: Repository, text: str) -> None:
-    repository.put_series(replace(SERIES, digest="other", source=text))
+    repository.put(replace(SERIES, digest="other", source=text))
     assert repository.series("other").source == text
 
 
@@ -125,8 +125,8 @@ def test_measurements_come_back_whole_and_in_order(repository: Repository) -> No
 def test_measurements_are_found_by_each_of_their_fields(
     repository: Repository, field: str, value: str
 ) -> None:
-    repository.put_workload(replace(WORKLOAD, signature="load-2"))
-    repository.put_environment(replace(ENVIRONMENT, fingerprint="env-2"))
+    repository.put(replace(WORKLOAD, signature="load-2"))
+    repository.put(replace(ENVIRONMENT, fingerprint="env-2"))
     repository.start_run(replace(RUN, run_id="run-2"))
     repository.add_measurement(MEASUREMENT)
     other = repository.add_measurement(replace(MEASUREMENT, **{field: value}))  # type: ignore[arg-type]
@@ -245,8 +245,8 @@ def test_the_newest_promotion_is_active_whatever_its_clock_says(repository: Repo
 
 
 def test_active_settings_are_kept_apart_by_profile_workload_and_environment(repository: Repository) -> None:
-    repository.put_workload(replace(WORKLOAD, signature="load-2"))
-    repository.put_environment(replace(ENVIRONMENT, fingerprint="env-2"))
+    repository.put(replace(WORKLOAD, signature="load-2"))
+    repository.put(replace(ENVIRONMENT, fingerprint="env-2"))
     places = list(itertools.product(("production", "accuracy"), ("load-1", "load-2"), ("env-1", "env-2")))
     for key in ("old", "new"):
         for profile, load, environment in places:
@@ -295,7 +295,7 @@ def test_rolling_back_brings_the_one_before_back_and_keeps_both_in_the_ledger(re
 
 
 def test_rolling_back_can_be_kept_to_one_environment(repository: Repository) -> None:
-    repository.put_environment(replace(ENVIRONMENT, fingerprint="env-2"))
+    repository.put(replace(ENVIRONMENT, fingerprint="env-2"))
     here = repository.add_promotion(PROMOTION)
     there = repository.add_promotion(replace(PROMOTION, environment_fingerprint="env-2"))
     taken, now_active = repository.roll_back("AMD", "hot", NOW, environment_fingerprint="env-1")
@@ -365,7 +365,7 @@ def test_a_pin_holds_until_it_is_replaced_or_let_go(repository: Repository) -> N
 
 
 def test_the_snapshot_holds_what_is_active_and_pinned(repository: Repository, tmp_path: Path) -> None:
-    repository.put_workload(replace(WORKLOAD, signature="load-2", workload_json='{"context_length":64}'))
+    repository.put(replace(WORKLOAD, signature="load-2", workload_json='{"context_length":64}'))
     repository.add_promotion(replace(PROMOTION, settings_key="replaced"))
     first = repository.add_promotion(PROMOTION)
     last = repository.add_promotion(replace(PROMOTION, workload_signature="load-2"))
@@ -469,7 +469,7 @@ def test_telemetry_is_found_by_symbol_and_time(repository: Repository) -> None:
 
 
 def _filled(repository: Repository) -> dict[str, Any]:
-    repository.put_workload(replace(WORKLOAD, signature="unused"))
+    repository.put(replace(WORKLOAD, signature="unused"))
     repository.add_promotion(replace(PROMOTION, profile="accuracy"))
     repository.add_promotion(PROMOTION)
     repository.add_promotion(replace(PROMOTION, symbol="NVDA"))
@@ -642,12 +642,8 @@ def test_whatever_is_exported_is_the_same_after_an_import(
     with tempfile.TemporaryDirectory() as folder:
         source = Repository(new_store(Path(folder) / "source.db"))
         for suffix in ("1", "2"):
-            source.put_environment(
-                EnvironmentRecord(fingerprint=f"env-{suffix}", facts_json=facts, first_seen=NOW)
-            )
-            source.put_workload(
-                WorkloadRecord(signature=f"load-{suffix}", workload_json=workload, first_seen=NOW)
-            )
+            source.put(EnvironmentRecord(fingerprint=f"env-{suffix}", facts_json=facts, first_seen=NOW))
+            source.put(WorkloadRecord(signature=f"load-{suffix}", workload_json=workload, first_seen=NOW))
         for promotion in promoted:
             source.add_promotion(replace(promotion, settings_key=_key(_canonical(promotion.settings_json))))
         for pin in pins:
