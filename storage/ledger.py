@@ -18,6 +18,20 @@ from storage.snapshot import SnapshotEntry, SnapshotPin, publish
 
 _BY_READING = ("id", "rolled_back_at", "rolled_back_reason")
 _NOT_ROLLED_BACK = PromotionRow.id.not_in(select(RollbackRow.promotion_id).correlate(None))
+_ACTIVE_IDS = (
+    select(func.max(PromotionRow.id))
+    .where(_NOT_ROLLED_BACK)
+    .group_by(
+        PromotionRow.symbol,
+        PromotionRow.profile,
+        PromotionRow.workload_signature,
+        PromotionRow.environment_fingerprint,
+    )
+    .correlate(None)
+)
+_LEDGER = select(PromotionRow, RollbackRow.rolled_back_at, RollbackRow.reason).outerjoin(
+    RollbackRow, RollbackRow.promotion_id == PromotionRow.id
+)
 
 
 class Ledger(Queries):
@@ -37,7 +51,7 @@ class Ledger(Queries):
 
     def promotions(self, symbol: str | None = None) -> tuple[PromotionRecord, ...]:
         """The ledger, oldest first, with what was rolled back marked."""
-        statement = _ledger().where(*conditions(PromotionRow, symbol=symbol)).order_by(PromotionRow.id)
+        statement = _LEDGER.where(*conditions(PromotionRow, symbol=symbol)).order_by(PromotionRow.id)
         with self._database.read() as session:
             return _promotions(session, statement)
 
@@ -71,7 +85,7 @@ class Ledger(Queries):
             return marked, _active(session, symbol, wanted)
 
     def pin(self, pin: PinRecord) -> None:
-        """Fix the symbol's settings; a pin it had before is replaced and stays in the history."""
+        """Fix the symbol's configuration; a pin it had before is replaced and stays in the history."""
         with self._database.write() as session:
             append(session, PinRow, pin)
 
@@ -120,7 +134,7 @@ def append_promotion(session: Session, promotion: PromotionRecord) -> int:
 
 def active_promotions(session: Session) -> tuple[PromotionRecord, ...]:
     """The active promotion of every (symbol, profile, workload, environment), oldest first."""
-    return _promotions(session, _ledger().where(PromotionRow.id.in_(_active_ids())).order_by(PromotionRow.id))
+    return _promotions(session, _LEDGER.where(PromotionRow.id.in_(_ACTIVE_IDS)).order_by(PromotionRow.id))
 
 
 def current_pins(session: Session) -> tuple[PinRecord, ...]:
@@ -130,26 +144,6 @@ def current_pins(session: Session) -> tuple[PinRecord, ...]:
         select(PinRow).where(PinRow.id.in_(newest), PinRow.settings_key.is_not(None)).order_by(PinRow.symbol)
     )
     return records(session, PinRecord, statement)
-
-
-def _active_ids() -> Select[int]:
-    return (
-        select(func.max(PromotionRow.id))
-        .where(_NOT_ROLLED_BACK)
-        .group_by(
-            PromotionRow.symbol,
-            PromotionRow.profile,
-            PromotionRow.workload_signature,
-            PromotionRow.environment_fingerprint,
-        )
-        .correlate(None)
-    )
-
-
-def _ledger() -> Select[PromotionRow, datetime, str]:
-    return select(PromotionRow, RollbackRow.rolled_back_at, RollbackRow.reason).outerjoin(
-        RollbackRow, RollbackRow.promotion_id == PromotionRow.id
-    )
 
 
 def _promotions(
@@ -162,7 +156,7 @@ def _promotions(
 
 
 def _active(session: Session, symbol: str, wanted: PromotedFor) -> PromotionRecord | None:
-    statement = _ledger().where(_NOT_ROLLED_BACK, *conditions(PromotionRow, symbol=symbol, **wanted))
+    statement = _LEDGER.where(_NOT_ROLLED_BACK, *conditions(PromotionRow, symbol=symbol, **wanted))
     return next(iter(_promotions(session, statement.order_by(PromotionRow.id.desc()).limit(1))), None)
 
 
@@ -171,7 +165,7 @@ def _snapshot_contents(session: Session) -> tuple[tuple[SnapshotEntry, ...], tup
         select(PromotionRow, WorkloadRow.workload_json, EnvironmentRow.facts_json)
         .join(WorkloadRow, WorkloadRow.signature == PromotionRow.workload_signature)
         .join(EnvironmentRow, EnvironmentRow.fingerprint == PromotionRow.environment_fingerprint)
-        .where(PromotionRow.id.in_(_active_ids()))
+        .where(PromotionRow.id.in_(_ACTIVE_IDS))
         .order_by(PromotionRow.id)
     )
     rows = session.execute(statement).all()

@@ -33,7 +33,7 @@ ItemT = TypeVar("ItemT", "SnapshotEntry", "SnapshotPin")
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotEntry:
-    """Active settings of one (symbol, profile, workload, environment).
+    """The active configuration of one (symbol, profile, workload, environment).
 
     `newest` marks what the symbol was last promoted for; `since` is UTC. Checked by `publish`, so that
     reading many is quick.
@@ -56,7 +56,7 @@ class SnapshotEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotPin:
-    """Settings a person has fixed for a symbol."""
+    """The configuration that a person has fixed for a symbol."""
 
     symbol: str
     settings_key: str
@@ -207,11 +207,8 @@ def _matches(digest: Any, document: Any) -> bool:
 
 
 def _failure(error: Exception) -> SnapshotReason:
-    unreachable = getattr(error, "sqlite_errorcode", 0) & 0xFF in {
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PERM,
-    }
-    return "unreadable" if unreachable else "truncated/corrupt"
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return "unreadable" if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM} else "truncated/corrupt"
 
 
 def _reason(target: Path, *, otherwise: SnapshotReason) -> SnapshotReason:

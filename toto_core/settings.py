@@ -170,10 +170,10 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
         settings = settings.replace(compile_mode=mode, num_threads=threads)
     else:
         settings = settings.replace(num_threads=None)
-    settings = settings.replace(
-        series_per_batch=min(settings.series_per_batch, facts.series_per_call),
-        samples_per_batch=_canonical_samples(settings.samples_per_batch, facts),
-    )
+    settings = settings.replace(series_per_batch=min(settings.series_per_batch, facts.series_per_call))
+    one_patch = max(prediction for _, prediction in facts.shapes) <= facts.patch_size
+    if one_patch or (settings.samples_per_batch or 0) >= facts.most_samples:
+        settings = settings.replace(samples_per_batch=None)
     if not settings.compiled:
         return settings.replace(
             recompile_limit=DEFAULT_RECOMPILE_LIMIT,
@@ -204,13 +204,6 @@ def _canonical_shapes(settings: RuntimeSettings, facts: SettingsFacts) -> Runtim
         limit = max(DEFAULT_RECOMPILE_LIMIT, needed)
     dynamic = settings.dynamic and needed > 1
     return settings.replace(context_bucket=bucket, recompile_limit=limit, dynamic=dynamic)
-
-
-def _canonical_samples(samples: int | None, facts: SettingsFacts) -> int | None:
-    beyond_one_patch = max(prediction for _, prediction in facts.shapes) > facts.patch_size
-    if samples is None or samples >= facts.most_samples or not beyond_one_patch:
-        return None
-    return samples
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
