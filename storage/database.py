@@ -5,9 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Self
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -32,7 +31,7 @@ _BEGIN = "storage_begin"  # execution option: what BEGIN says on SQLite
 _CREATING = threading.Lock()
 
 
-class Database:
+class Database(AbstractContextManager["Database"]):
     """An open store. Made by `open_database`; safe to share between threads."""
 
     def __init__(self, engine: Engine, *, path: Path | None, busy_timeout_s: float) -> None:
@@ -94,9 +93,6 @@ class Database:
         """Let go of all connections."""
         self._readers.dispose()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
@@ -112,7 +108,7 @@ class Database:
             if revision == HEAD_REVISION:
                 return
             tables = set(inspect(connection).get_table_names()) - {VERSION_TABLE}
-            self._refuse_strangers(revision, holds_tables=bool(tables))
+            self._refuse_unknown_schema(revision, holds_tables=bool(tables))
             if self.path and tables:
                 copy = self.path.with_name(f"{self.path.name}.before-{HEAD_REVISION}.bak")
                 back_up(self.path, copy, busy_timeout_s=self.busy_timeout_s, replace=True)
@@ -124,7 +120,7 @@ class Database:
             with self._translating(), closing(connect(self.path, self.busy_timeout_s)) as connection:
                 act(connection, self.path)
 
-    def _refuse_strangers(self, revision: str | None, *, holds_tables: bool) -> None:
+    def _refuse_unknown_schema(self, revision: str | None, *, holds_tables: bool) -> None:
         if revision is None and holds_tables:
             raise StoreUnavailable(
                 f"{self.label} holds tables of something else: name another file for the store"
@@ -160,7 +156,7 @@ def open_database(
     try:
         database.with_file(refuse_cut_short)
         database.bring_up_to_date()
-        database.with_file(settle_journal_mode)  # only now is it sure to be a store of ours
+        database.with_file(settle_journal_mode)  # only now is it sure to be one of our stores
     except BaseException:
         database.close()
         raise

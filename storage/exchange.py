@@ -34,7 +34,7 @@ class Exchange:
 def build_document(**parts: Iterable[Record]) -> dict[str, Any]:
     """The document of the parts of an `Exchange`, for `json.dumps`.
 
-    Raises `StoreCorrupt` when a record's JSON text is none.
+    Raises `StoreCorrupt` when a record's JSON text cannot be parsed.
     """
     objects = {name: [_plain(record) for record in records] for name, records in parts.items()}
     return {"format": FORMAT, "version": VERSION, **objects}

@@ -41,7 +41,7 @@ class Ledger(Queries):
         """Append a promotion, which makes it the active one, and return its id.
 
         Raises `MissingReference` when its workload, environment or run is not stored, `InvalidRecord` when it
-        bears an id or a roll-back already.
+        has an id or a roll-back already.
         """
         taken = [name for name in _BY_READING if getattr(promotion, name) is not None]
         if taken:

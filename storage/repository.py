@@ -84,7 +84,7 @@ class Repository(Ledger, Upkeep):
             return to_record(kind, row)
 
     def add_measurement(self, measurement: MeasurementRecord) -> int:
-        """Append a measurement; its id. Raises `InvalidRecord` when it bears an id, `MissingReference`."""
+        """Append a measurement; its id. Raises `InvalidRecord` when it has an id, `MissingReference`."""
         if measurement.id is not None:
             raise InvalidRecord("MeasurementRecord.id is set: a new measurement gets it from the store")
         return self._append(MeasurementRow, measurement)
@@ -92,7 +92,7 @@ class Repository(Ledger, Upkeep):
     def measurements(
         self, symbol: str | None = None, *, since: datetime | None = None, **wanted: Unpack[MeasuredFor]
     ) -> tuple[MeasurementRecord, ...]:
-        """The measurements that bear every field given and were made at `since` or later, oldest first."""
+        """The measurements that match every field given and were made at `since` or later, oldest first."""
         statement = matching(MeasurementRow, symbol=symbol, **wanted).order_by(MeasurementRow.id)
         if since is not None:
             statement = statement.where(MeasurementRow.measured_at >= since)

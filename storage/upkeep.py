@@ -85,7 +85,7 @@ class Upkeep(Queries):
 
 def _lease(device: str, owner: str, token: int, now: datetime, ttl_s: float) -> LeaseRecord:
     if not 0 < ttl_s <= timedelta.max.total_seconds() / 2:
-        raise InvalidRecord(f"a lease of {ttl_s} s is none: give a time above zero")
+        raise InvalidRecord(f"a lease cannot last {ttl_s} s: give a time above zero")
     return LeaseRecord(
         device=device,
         owner=owner,

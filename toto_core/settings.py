@@ -18,7 +18,7 @@ LONGEST_BUCKET = 1_000_000
 
 
 class SettingsError(ValueError):
-    """Values that are no runtime settings; the message is one line that names the field."""
+    """The values do not make a configuration; the message is one line that names the field."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ _ALEMBIC = threading.Lock()  # its context is one global per process
 
 
 def current_revision(connection: Connection) -> str | None:
-    """The schema revision of the store, None for one without tables of ours.
+    """The schema revision of the store, None for one without our tables.
 
     Raises `StoreCorrupt` when it claims several.
     """
