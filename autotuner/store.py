@@ -78,7 +78,7 @@ class Store:
         """Store what a run's records will refer to."""
         now = datetime.now(UTC)
         self.remember_setting(subject.workload, subject.environment)
-        self.records.put_series(
+        self.records.put(
             SeriesRecord(
                 digest=series.digest,
                 symbol=series.symbol,
@@ -93,13 +93,11 @@ class Store:
     def remember_setting(self, workload: Workload, environment: Environment) -> None:
         """Store a workload and an environment."""
         now = datetime.now(UTC)
-        self.records.put_environment(
+        self.records.put(
             EnvironmentRecord(
                 fingerprint=environment.fingerprint, facts_json=environment.to_json(), first_seen=now
-            )
-        )
-        self.records.put_workload(
-            WorkloadRecord(signature=workload.signature, workload_json=workload.to_json(), first_seen=now)
+            ),
+            WorkloadRecord(signature=workload.signature, workload_json=workload.to_json(), first_seen=now),
         )
 
     def remember_artifacts(
@@ -141,7 +139,10 @@ class Store:
         """The id of a new run, or of a matching unfinished one whose owner is gone, and whether it goes on."""
         owner, now = Owner.current(), datetime.now(UTC)
         unfinished = self.records.unfinished_runs(
-            subject.symbol, subject.workload.signature, subject.environment.fingerprint, profile
+            subject.symbol,
+            profile=profile,
+            workload_signature=subject.workload.signature,
+            environment_fingerprint=subject.environment.fingerprint,
         )
         for run in reversed(unfinished):
             if run.status == "running" and owner_runs_still(run):
@@ -223,13 +224,16 @@ class Store:
     def champion(self, subject: Subject, profile: str) -> Promotion | None:
         """What is active for exactly this symbol, profile, workload and environment."""
         record = self.records.active_promotion(
-            subject.symbol, profile, subject.workload.signature, subject.environment.fingerprint
+            subject.symbol,
+            profile=profile,
+            workload_signature=subject.workload.signature,
+            environment_fingerprint=subject.environment.fingerprint,
         )
         return None if record is None else self._promotion(record)
 
     def active(self, symbol: str, profile: str | None = None) -> Promotion | None:
         """What the symbol was last promoted for."""
-        record = self.records.active_promotion(symbol, profile)
+        record = self.records.active_promotion(symbol, profile=profile)
         return None if record is None else self._promotion(record)
 
     def winners_elsewhere(self, subject: Subject) -> tuple[RuntimeSettings, ...]:

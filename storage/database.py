@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Self
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -21,9 +20,8 @@ from storage.sqlite_files import (
     DATABASE_ERRORS,
     connect,
     create_file,
-    journal_mode,
     refuse_cut_short,
-    set_journal_mode,
+    settle_journal_mode,
     translated,
 )
 
@@ -33,7 +31,7 @@ _BEGIN = "storage_begin"  # execution option: what BEGIN says on SQLite
 _CREATING = threading.Lock()
 
 
-class Database:
+class Database(AbstractContextManager["Database"]):
     """An open store. Made by `open_database`; safe to share between threads."""
 
     def __init__(self, engine: Engine, *, path: Path | None, busy_timeout_s: float) -> None:
@@ -95,9 +93,6 @@ class Database:
         """Let go of all connections."""
         self._readers.dispose()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
@@ -113,27 +108,19 @@ class Database:
             if revision == HEAD_REVISION:
                 return
             tables = set(inspect(connection).get_table_names()) - {VERSION_TABLE}
-            self._refuse_strangers(revision, holds_tables=bool(tables))
+            self._refuse_unknown_schema(revision, holds_tables=bool(tables))
             if self.path and tables:
                 copy = self.path.with_name(f"{self.path.name}.before-{HEAD_REVISION}.bak")
                 back_up(self.path, copy, busy_timeout_s=self.busy_timeout_s, replace=True)
             upgrade(connection)
 
-    def refuse_cut_short(self) -> None:
-        """Raise `StoreCorrupt` for a file that lacks its end, `StoreUnavailable` for one out of reach."""
-        if self.path is None:
-            return
-        with self._translating(), closing(connect(self.path, self.busy_timeout_s)) as connection:
-            refuse_cut_short(connection, self.path)
+    def with_file(self, act: Callable[[sqlite3.Connection, Path], None]) -> None:
+        """Run `act` on a connection to the store's file; nothing for a server. Raises `StorageError`."""
+        if self.path is not None:
+            with self._translating(), closing(connect(self.path, self.busy_timeout_s)) as connection:
+                act(connection, self.path)
 
-    def settle_journal(self) -> None:
-        """Put a file into the journal mode that suits this SQLite. Raises `StoreUnavailable` while it is in use."""
-        if self.path is None:
-            return
-        with self._translating(), closing(connect(self.path, self.busy_timeout_s)) as connection:
-            set_journal_mode(connection, journal_mode(sqlite3.sqlite_version_info))
-
-    def _refuse_strangers(self, revision: str | None, *, holds_tables: bool) -> None:
+    def _refuse_unknown_schema(self, revision: str | None, *, holds_tables: bool) -> None:
         if revision is None and holds_tables:
             raise StoreUnavailable(
                 f"{self.label} holds tables of something else: name another file for the store"
@@ -167,9 +154,9 @@ def open_database(
             _require_file(place, create=create)
         database = Database(_file_engine(place, busy_timeout_s), path=place, busy_timeout_s=busy_timeout_s)
     try:
-        database.refuse_cut_short()
+        database.with_file(refuse_cut_short)
         database.bring_up_to_date()
-        database.settle_journal()  # only now is it sure to be a store of ours
+        database.with_file(settle_journal_mode)  # only now is it sure to be one of our stores
     except BaseException:
         database.close()
         raise

@@ -15,7 +15,7 @@ class StorageError(Exception):
 
 
 class StoreUnavailable(StorageError):  # noqa: N818 - reads as the message it stands for
-    """The store cannot be reached now: missing, locked, unwritable, full, or not a store of ours."""
+    """The store cannot be reached now: missing, locked, unwritable, full, or not a store of this package."""
 
 
 class StoreCorrupt(StorageError):  # noqa: N818

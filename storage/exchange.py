@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import Field, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -17,15 +17,8 @@ VERSION = 1
 Validator = Callable[[str], str]
 RecordT = TypeVar("RecordT", bound=Record)
 
-_PROMOTION_TEXTS = (
-    "symbol",
-    "profile",
-    "model",
-    "workload_signature",
-    "environment_fingerprint",
-    "verdict",
-    "reason",
-)
+_STORES_OWN = frozenset({"kind", "run_id", "id", "rolled_back_at", "rolled_back_reason"})
+"""Fields of records that a document leaves out: they say how this store came by a record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,39 +31,13 @@ class Exchange:
     pins: tuple[PinRecord, ...]
 
 
-def build_document(exchange: Exchange) -> dict[str, Any]:
-    """The document, ready for `json.dumps`. Raises `StoreCorrupt` when a record's JSON text is none."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "environments": [
-            {
-                "fingerprint": environment.fingerprint,
-                "facts": _parsed(environment.facts_json),
-                "first_seen": _time_text(environment.first_seen),
-            }
-            for environment in exchange.environments
-        ],
-        "workloads": [
-            {
-                "signature": workload.signature,
-                "workload": _parsed(workload.workload_json),
-                "first_seen": _time_text(workload.first_seen),
-            }
-            for workload in exchange.workloads
-        ],
-        "promotions": [_promotion_out(promotion) for promotion in exchange.promotions],
-        "pins": [
-            {
-                "symbol": pin.symbol,
-                "settings_key": pin.settings_key,
-                "settings": _parsed(pin.settings_json),
-                "reason": pin.reason,
-                "pinned_at": _time_text(pin.pinned_at),
-            }
-            for pin in exchange.pins
-        ],
-    }
+def build_document(**parts: Iterable[Record]) -> dict[str, Any]:
+    """The document of the parts of an `Exchange`, for `json.dumps`.
+
+    Raises `StoreCorrupt` when a record's JSON text cannot be parsed.
+    """
+    objects = {name: [_plain(record) for record in records] for name, records in parts.items()}
+    return {"format": FORMAT, "version": VERSION, **objects}
 
 
 def parse_document(
@@ -81,22 +48,28 @@ def parse_document(
     `validate_workload`, if given, returns the signature of a workload's JSON text; it must be the document's.
     Both raise ValueError for what they refuse. Raises `InvalidDocument` naming the field.
     """
-    top = _Fields(document, "the document")
+    top = _Object(document, "the document")
     if top.text("format") != FORMAT or top.value("version") != VERSION:
         raise InvalidDocument(
             f"the document is not version {VERSION} of {FORMAT!r}: export it with this version"
         )
     exchange = Exchange(
-        environments=tuple(_environment_in(fields) for fields in top.each("environments")),
-        workloads=tuple(_workload_in(fields, validate_workload) for fields in top.each("workloads")),
-        promotions=tuple(_promotion_in(fields, validate_settings) for fields in top.each("promotions")),
-        pins=tuple(_pin_in(fields, validate_settings) for fields in top.each("pins")),
+        environments=tuple(item.record(EnvironmentRecord) for item in top.each("environments")),
+        workloads=tuple(_workload(item, validate_workload) for item in top.each("workloads")),
+        promotions=tuple(
+            item.record(PromotionRecord, settings_key=item.settings_key(validate_settings), kind="import")
+            for item in top.each("promotions")
+        ),
+        pins=tuple(
+            item.record(PinRecord, settings_key=item.settings_key(validate_settings))
+            for item in top.each("pins")
+        ),
     )
     _check_references(exchange)
     return exchange
 
 
-class _Fields:
+class _Object:
     """One JSON object of the document, and where it is."""
 
     def __init__(self, value: object, where: str) -> None:
@@ -129,83 +102,54 @@ class _Fields:
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidDocument(f"{self.where}: {name} is not plain JSON: {error}") from error
 
-    def settings(self, validate: Validator) -> tuple[str, str]:
+    def settings_key(self, validate: Validator) -> str:
         text = self.json("settings")
         try:
-            return validate(text), text
+            return validate(text)
         except ValueError as error:
             raise InvalidDocument(f"{self.where}: settings are refused: {error}") from error
 
-    def each(self, name: str) -> list[_Fields]:
+    def each(self, name: str) -> list[_Object]:
         value = self.value(name)
         if not isinstance(value, list):
             raise InvalidDocument(f"{self.where}: {name} is not a list")
-        return [_Fields(item, f"{name}[{place}]") for place, item in enumerate(value)]
+        return [_Object(item, f"{name}[{place}]") for place, item in enumerate(value)]
 
-    def record(self, kind: type[RecordT], /, **values: Any) -> RecordT:
+    def record(self, kind: type[RecordT], /, **known: Any) -> RecordT:
+        """The object as a record, but for the fields that are known already and those that are the store's."""
+        values = {
+            field.name: self._read(field)
+            for field in fields(kind)
+            if field.name not in known and field.name not in _STORES_OWN
+        }
         try:
-            return kind(**values)
+            return kind(**values, **known)
         except InvalidRecord as error:
             raise InvalidDocument(f"{self.where}: {error}") from error
 
-
-def _environment_in(fields: _Fields) -> EnvironmentRecord:
-    return fields.record(
-        EnvironmentRecord,
-        fingerprint=fields.text("fingerprint"),
-        facts_json=fields.json("facts"),
-        first_seen=fields.time("first_seen"),
-    )
+    def _read(self, field: Field[Any]) -> Any:
+        if field.name.endswith("_json"):
+            return self.json(field.name.removesuffix("_json"))
+        return self.time(field.name) if field.type == "datetime" else self.text(field.name)
 
 
-def _workload_in(fields: _Fields, validate: Validator | None) -> WorkloadRecord:
-    workload = fields.record(
-        WorkloadRecord,
-        signature=fields.text("signature"),
-        workload_json=fields.json("workload"),
-        first_seen=fields.time("first_seen"),
-    )
+def _workload(item: _Object, validate: Validator | None) -> WorkloadRecord:
+    workload = item.record(WorkloadRecord)
     try:
         signature = validate(workload.workload_json) if validate else workload.signature
     except ValueError as error:
-        raise InvalidDocument(f"{fields.where}: workload is refused: {error}") from error
+        raise InvalidDocument(f"{item.where}: workload is refused: {error}") from error
     if signature != workload.signature:
-        raise InvalidDocument(f"{fields.where}: signature is not the workload's, which is {signature}")
+        raise InvalidDocument(f"{item.where}: signature is not the workload's, which is {signature}")
     return workload
 
 
-def _promotion_in(fields: _Fields, validate: Validator) -> PromotionRecord:
-    settings_key, settings_json = fields.settings(validate)
-    texts = {name: fields.text(name) for name in _PROMOTION_TEXTS}
-    return fields.record(
-        PromotionRecord,
-        **texts,
-        settings_key=settings_key,
-        settings_json=settings_json,
-        evidence_json=fields.json("evidence"),
-        promoted_at=fields.time("promoted_at"),
-        kind="import",
-    )
-
-
-def _pin_in(fields: _Fields, validate: Validator) -> PinRecord:
-    settings_key, settings_json = fields.settings(validate)
-    return fields.record(
-        PinRecord,
-        symbol=fields.text("symbol"),
-        settings_key=settings_key,
-        settings_json=settings_json,
-        reason=fields.text("reason"),
-        pinned_at=fields.time("pinned_at"),
-    )
-
-
-def _promotion_out(promotion: PromotionRecord) -> dict[str, Any]:
-    return {name: getattr(promotion, name) for name in _PROMOTION_TEXTS} | {
-        "settings_key": promotion.settings_key,
-        "settings": _parsed(promotion.settings_json),
-        "evidence": _parsed(promotion.evidence_json),
-        "promoted_at": _time_text(promotion.promoted_at),
+def _plain(record: Record) -> dict[str, Any]:
+    """A record as a JSON object: times as text, and what is JSON text parsed and named without `_json`."""
+    return {
+        name.removesuffix("_json"): _parsed(value) if name.endswith("_json") else _text(value)
+        for name, value in vars(record).items()
+        if name not in _STORES_OWN
     }
 
 
@@ -237,5 +181,5 @@ def _parsed(text: str) -> Any:
         raise StoreCorrupt(f"the store holds text that is not JSON ({error}): restore a backup") from error
 
 
-def _time_text(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat()
+def _text(value: Any) -> Any:
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value

@@ -5,58 +5,63 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Unpack
 
-from sqlalchemy import Select, func, select, union
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from storage.database import Database
 from storage.errors import InvalidRecord, NotFound
-from storage.models import EnvironmentRow, PinRow, PromotionRow, RollbackRow, RunRow, WorkloadRow
+from storage.models import EnvironmentRow, PinRow, PromotionRow, RollbackRow, WorkloadRow
 from storage.records import PinRecord, PromotionRecord, UnpinRecord
-from storage.rows import columns, to_record
+from storage.rows import PromotedFor, Queries, append, columns, conditions, matching, records, to_record
 from storage.snapshot import SnapshotEntry, SnapshotPin, publish
 
 _BY_READING = ("id", "rolled_back_at", "rolled_back_reason")
 _NOT_ROLLED_BACK = PromotionRow.id.not_in(select(RollbackRow.promotion_id).correlate(None))
+_ACTIVE_IDS = (
+    select(func.max(PromotionRow.id))
+    .where(_NOT_ROLLED_BACK)
+    .group_by(
+        PromotionRow.symbol,
+        PromotionRow.profile,
+        PromotionRow.workload_signature,
+        PromotionRow.environment_fingerprint,
+    )
+    .correlate(None)
+)
+_LEDGER = select(PromotionRow, RollbackRow.rolled_back_at, RollbackRow.reason).outerjoin(
+    RollbackRow, RollbackRow.promotion_id == PromotionRow.id
+)
 
 
-class Ledger:
-    """Each method is one transaction and raises `StoreUnavailable` or `StoreCorrupt` if the store fails."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Ledger(Queries):
+    """What was promoted, taken back and pinned."""
 
     def add_promotion(self, promotion: PromotionRecord) -> int:
         """Append a promotion, which makes it the active one, and return its id.
 
         Raises `MissingReference` when its workload, environment or run is not stored, `InvalidRecord` when it
-        bears an id or a roll-back already.
+        has an id or a roll-back already.
         """
-        _require_new(promotion)
+        taken = [name for name in _BY_READING if getattr(promotion, name) is not None]
+        if taken:
+            raise InvalidRecord(f"PromotionRecord.{taken[0]} is set: a new promotion gets it from the store")
         with self._database.write() as session:
             return append_promotion(session, promotion)
 
     def promotions(self, symbol: str | None = None) -> tuple[PromotionRecord, ...]:
         """The ledger, oldest first, with what was rolled back marked."""
-        statement = _ledger().order_by(PromotionRow.id)
-        if symbol is not None:
-            statement = statement.where(PromotionRow.symbol == symbol)
+        statement = _LEDGER.where(*conditions(PromotionRow, symbol=symbol)).order_by(PromotionRow.id)
         with self._database.read() as session:
             return _promotions(session, statement)
 
-    def active_promotion(
-        self,
-        symbol: str,
-        profile: str | None = None,
-        workload_signature: str | None = None,
-        environment_fingerprint: str | None = None,
-    ) -> PromotionRecord | None:
-        """The newest promotion of the symbol that is not rolled back and bears the given fields.
+    def active_promotion(self, symbol: str, **wanted: Unpack[PromotedFor]) -> PromotionRecord | None:
+        """The newest promotion of the symbol that is not rolled back and was made for what is wanted.
 
-        A field left None is whatever the symbol was last promoted for.
+        What is not given is whatever the symbol was last promoted for.
         """
         with self._database.read() as session:
-            return _active(session, symbol, profile, workload_signature, environment_fingerprint)
+            return _active(session, symbol, wanted)
 
     def active_promotions(self) -> tuple[PromotionRecord, ...]:
         """The active promotion of every (symbol, profile, workload, environment), oldest first."""
@@ -64,32 +69,25 @@ class Ledger:
             return active_promotions(session)
 
     def roll_back(
-        self,
-        symbol: str,
-        reason: str,
-        now: datetime,
-        *,
-        profile: str | None = None,
-        workload_signature: str | None = None,
-        environment_fingerprint: str | None = None,
+        self, symbol: str, reason: str, now: datetime, **wanted: Unpack[PromotedFor]
     ) -> tuple[PromotionRecord, PromotionRecord | None]:
-        """Take back the active promotion that bears the given fields; it and what is active for them now.
+        """Take back `active_promotion`; it and what is active instead, for the same, from now on.
 
         Raises `NotFound` when there is nothing to roll back, `InvalidRecord` for a time without a zone.
         """
         with self._database.write() as session:
-            active = _active(session, symbol, profile, workload_signature, environment_fingerprint)
+            active = _active(session, symbol, wanted)
             if active is None:
                 raise NotFound(f"nothing to roll back for {symbol}: no promotion of it is active")
             marked = replace(active, rolled_back_at=now, rolled_back_reason=reason)
             session.add(RollbackRow(promotion_id=active.id, reason=reason, rolled_back_at=now))
             session.flush()
-            return marked, _active(session, symbol, profile, workload_signature, environment_fingerprint)
+            return marked, _active(session, symbol, wanted)
 
     def pin(self, pin: PinRecord) -> None:
-        """Fix the symbol's settings; a pin it had before is replaced and stays in the history."""
+        """Fix the symbol's configuration; a pin it had before is replaced and stays in the history."""
         with self._database.write() as session:
-            append_pin(session, pin)
+            append(session, PinRow, pin)
 
     def unpin(self, symbol: str, reason: str, now: datetime) -> PinRecord:
         """Let go of the symbol's pin and return it. Raises `NotFound` when it has none."""
@@ -97,7 +95,7 @@ class Ledger:
             held = [pin for pin in current_pins(session) if pin.symbol == symbol]
             if not held:
                 raise NotFound(f"{symbol} is not pinned: there is nothing to unpin")
-            session.add(PinRow(**columns(UnpinRecord(symbol=symbol, reason=reason, pinned_at=now))))
+            append(session, PinRow, UnpinRecord(symbol=symbol, reason=reason, pinned_at=now))
             return held[0]
 
     def pins(self) -> tuple[PinRecord, ...]:
@@ -107,18 +105,11 @@ class Ledger:
 
     def pin_history(self, symbol: str | None = None) -> tuple[PinRecord | UnpinRecord, ...]:
         """Every pin and every end of one, oldest first."""
-        statement = select(PinRow).order_by(PinRow.id)
-        if symbol is not None:
-            statement = statement.where(PinRow.symbol == symbol)
         with self._database.read() as session:
-            rows = session.scalars(statement)
-            return tuple(_pin(row) for row in rows)
-
-    def symbols(self) -> tuple[str, ...]:
-        """Every symbol that has a run, a promotion or a pin, in order."""
-        tables = (RunRow.symbol, PromotionRow.symbol, PinRow.symbol)
-        with self._database.read() as session:
-            return tuple(sorted(session.scalars(union(*(select(symbol) for symbol in tables)))))
+            rows = session.scalars(matching(PinRow, symbol=symbol).order_by(PinRow.id))
+            return tuple(
+                to_record(PinRecord, row) if row.settings_key else to_record(UnpinRecord, row) for row in rows
+            )
 
     def snapshot_contents(self) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin, ...]]:
         """What a snapshot of this moment holds."""
@@ -136,27 +127,14 @@ class Ledger:
             publish(path, entries, pins, generation_time=now)
 
 
-def _pin(row: PinRow) -> PinRecord | UnpinRecord:
-    return to_record(UnpinRecord, row) if row.settings_key is None else to_record(PinRecord, row)
-
-
 def append_promotion(session: Session, promotion: PromotionRecord) -> int:
     """Append within the caller's transaction; the id."""
-    row = PromotionRow(**columns(promotion, leave_out=_BY_READING))
-    session.add(row)
-    session.flush()
-    return row.id
-
-
-def append_pin(session: Session, pin: PinRecord) -> None:
-    """Append within the caller's transaction."""
-    session.add(PinRow(**columns(pin)))
-    session.flush()
+    return append(session, PromotionRow, promotion, leave_out=_BY_READING)
 
 
 def active_promotions(session: Session) -> tuple[PromotionRecord, ...]:
     """The active promotion of every (symbol, profile, workload, environment), oldest first."""
-    return _promotions(session, _ledger().where(PromotionRow.id.in_(_active_ids())).order_by(PromotionRow.id))
+    return _promotions(session, _LEDGER.where(PromotionRow.id.in_(_ACTIVE_IDS)).order_by(PromotionRow.id))
 
 
 def current_pins(session: Session) -> tuple[PinRecord, ...]:
@@ -165,33 +143,7 @@ def current_pins(session: Session) -> tuple[PinRecord, ...]:
     statement = (
         select(PinRow).where(PinRow.id.in_(newest), PinRow.settings_key.is_not(None)).order_by(PinRow.symbol)
     )
-    return tuple(to_record(PinRecord, row) for row in session.scalars(statement))
-
-
-def _require_new(promotion: PromotionRecord) -> None:
-    taken = [name for name in _BY_READING if getattr(promotion, name) is not None]
-    if taken:
-        raise InvalidRecord(f"PromotionRecord.{taken[0]} is set: a new promotion gets it from the store")
-
-
-def _active_ids() -> Select[int]:
-    return (
-        select(func.max(PromotionRow.id))
-        .where(_NOT_ROLLED_BACK)
-        .group_by(
-            PromotionRow.symbol,
-            PromotionRow.profile,
-            PromotionRow.workload_signature,
-            PromotionRow.environment_fingerprint,
-        )
-        .correlate(None)
-    )
-
-
-def _ledger() -> Select[PromotionRow, datetime, str]:
-    return select(PromotionRow, RollbackRow.rolled_back_at, RollbackRow.reason).outerjoin(
-        RollbackRow, RollbackRow.promotion_id == PromotionRow.id
-    )
+    return records(session, PinRecord, statement)
 
 
 def _promotions(
@@ -203,20 +155,9 @@ def _promotions(
     )
 
 
-def _active(
-    session: Session, symbol: str, profile: str | None, workload: str | None, environment: str | None
-) -> PromotionRecord | None:
-    wanted = (
-        (PromotionRow.symbol, symbol),
-        (PromotionRow.profile, profile),
-        (PromotionRow.workload_signature, workload),
-        (PromotionRow.environment_fingerprint, environment),
-    )
-    statement = _ledger().where(
-        _NOT_ROLLED_BACK, *(column == value for column, value in wanted if value is not None)
-    )
-    found = _promotions(session, statement.order_by(PromotionRow.id.desc()).limit(1))
-    return found[0] if found else None
+def _active(session: Session, symbol: str, wanted: PromotedFor) -> PromotionRecord | None:
+    statement = _LEDGER.where(_NOT_ROLLED_BACK, *conditions(PromotionRow, symbol=symbol, **wanted))
+    return next(iter(_promotions(session, statement.order_by(PromotionRow.id.desc()).limit(1))), None)
 
 
 def _snapshot_contents(session: Session) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin, ...]]:
@@ -224,7 +165,7 @@ def _snapshot_contents(session: Session) -> tuple[tuple[SnapshotEntry, ...], tup
         select(PromotionRow, WorkloadRow.workload_json, EnvironmentRow.facts_json)
         .join(WorkloadRow, WorkloadRow.signature == PromotionRow.workload_signature)
         .join(EnvironmentRow, EnvironmentRow.fingerprint == PromotionRow.environment_fingerprint)
-        .where(PromotionRow.id.in_(_active_ids()))
+        .where(PromotionRow.id.in_(_ACTIVE_IDS))
         .order_by(PromotionRow.id)
     )
     rows = session.execute(statement).all()
@@ -248,13 +189,7 @@ def _snapshot_contents(session: Session) -> tuple[tuple[SnapshotEntry, ...], tup
         for row, workload_json, facts_json in rows
     )
     pins = tuple(
-        SnapshotPin(
-            symbol=pin.symbol,
-            settings_key=pin.settings_key,
-            settings_json=pin.settings_json,
-            reason=pin.reason,
-            since=pin.pinned_at,
-        )
+        SnapshotPin(**columns(pin, leave_out=("pinned_at",)), since=pin.pinned_at)
         for pin in current_pins(session)
     )
     return entries, pins

@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy classes whose columns bear the names of the records' fields."""
+"""The tables, as SQLAlchemy classes whose columns have the names of the records' fields."""
 
 from __future__ import annotations
 

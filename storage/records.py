@@ -146,10 +146,10 @@ class PromotionRecord(Record):
     model: str
     workload_signature: str
     environment_fingerprint: str
-    settings_key: str
-    settings_json: str
     verdict: str
     reason: str
+    settings_key: str
+    settings_json: str
     evidence_json: str
     promoted_at: datetime
     kind: PromotionKind
@@ -161,7 +161,7 @@ class PromotionRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class PinRecord(Record):
-    """Settings a person has fixed for a symbol, whatever is promoted."""
+    """The configuration that a person has fixed for a symbol, whatever is promoted."""
 
     symbol: str
     settings_key: str
@@ -208,7 +208,7 @@ class LeaseRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TelemetryRecord(Record):
-    """What production saw of one symbol's settings in one window; ``payload_json`` is the caller's to read."""
+    """What production saw of one symbol's configuration in one window; ``payload_json`` is the caller's to read."""
 
     symbol: str
     settings_key: str

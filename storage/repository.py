@@ -4,28 +4,52 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from storage.errors import InvalidRecord, NotFound, StorageError
 from storage.exchange import Exchange, Validator, build_document, parse_document
-from storage.ledger import Ledger, active_promotions, append_pin, append_promotion, current_pins
-from storage.models import EnvironmentRow, MeasurementRow, RunRow, SeriesRow, WorkloadRow
+from storage.ledger import Ledger, active_promotions, append_promotion, current_pins
+from storage.models import Base, EnvironmentRow, MeasurementRow, PinRow, RunRow, SeriesRow, WorkloadRow
 from storage.records import (
     UNFINISHED,
     EnvironmentRecord,
     ImportCounts,
     MeasurementRecord,
     PromotionRecord,
+    Record,
     RunRecord,
     RunStatus,
     SeriesRecord,
     WorkloadRecord,
 )
-from storage.rows import columns, insert_if_absent, to_record
+from storage.rows import PromotedFor, RecordT, append, insert_if_absent, matching, records, to_record
 from storage.upkeep import Upkeep
+
+_SUBJECTS: dict[type[Record], type[Base]] = {
+    EnvironmentRecord: EnvironmentRow,
+    WorkloadRecord: WorkloadRow,
+    SeriesRecord: SeriesRow,
+}
+# what tells one promotion of a symbol from another, and one pin from another
+_PROMOTION_IDENTITY = attrgetter(
+    "profile", "workload_signature", "environment_fingerprint", "settings_key", "promoted_at"
+)
+_PIN_IDENTITY = attrgetter("symbol", "settings_key", "pinned_at")
+
+
+class MeasuredFor(TypedDict, total=False):
+    """What tells measurements of one symbol apart; None stands for any."""
+
+    workload_signature: str | None
+    environment_fingerprint: str | None
+    model_digest: str | None
+    settings_key: str | None
+    stage: str | None
+    run_id: str | None
 
 
 class Repository(Ledger, Upkeep):
@@ -34,87 +58,45 @@ class Repository(Ledger, Upkeep):
     `MissingReference` is raised by what names an environment, workload, series or run that is not stored.
     """
 
-    def put_environment(self, environment: EnvironmentRecord) -> None:
-        """Store it unless its fingerprint is known; what is known stays as it was first seen."""
+    def put(self, *subjects: EnvironmentRecord | WorkloadRecord | SeriesRecord) -> None:
+        """Store each unless its key is known; what is known stays as it was first seen."""
         with self._database.write() as session:
-            insert_if_absent(session, EnvironmentRow, environment)
-
-    def put_workload(self, workload: WorkloadRecord) -> None:
-        """Store it unless its signature is known."""
-        with self._database.write() as session:
-            insert_if_absent(session, WorkloadRow, workload)
-
-    def put_series(self, series: SeriesRecord) -> None:
-        """Store it unless its digest is known."""
-        with self._database.write() as session:
-            insert_if_absent(session, SeriesRow, series)
+            for subject in subjects:
+                insert_if_absent(session, _SUBJECTS[type(subject)], subject)
 
     def environment(self, fingerprint: str) -> EnvironmentRecord:
         """The environment of that fingerprint. Raises `NotFound`."""
-        with self._database.read() as session:
-            row = session.get(EnvironmentRow, fingerprint)
-            if row is None:
-                raise NotFound(
-                    f"no environment {fingerprint} is stored: list what is stored, or measure there first"
-                )
-            return to_record(EnvironmentRecord, row)
+        return self._named(EnvironmentRecord, fingerprint, "environment", "measure there")
 
     def workload(self, signature: str) -> WorkloadRecord:
         """The workload of that signature. Raises `NotFound`."""
-        with self._database.read() as session:
-            row = session.get(WorkloadRow, signature)
-            if row is None:
-                raise NotFound(
-                    f"no workload {signature} is stored: list what is stored, or tune for it first"
-                )
-            return to_record(WorkloadRecord, row)
+        return self._named(WorkloadRecord, signature, "workload", "tune for it")
 
     def series(self, digest: str) -> SeriesRecord:
         """The series of that digest. Raises `NotFound`."""
+        return self._named(SeriesRecord, digest, "series", "measure on it")
+
+    def _named(self, kind: type[RecordT], key: str, what: str, remedy: str) -> RecordT:
         with self._database.read() as session:
-            row = session.get(SeriesRow, digest)
+            row = session.get(_SUBJECTS[kind], key)
             if row is None:
-                raise NotFound(f"no series {digest} is stored: list what is stored, or measure on it first")
-            return to_record(SeriesRecord, row)
+                raise NotFound(f"no {what} {key} is stored: list what is stored, or {remedy} first")
+            return to_record(kind, row)
 
     def add_measurement(self, measurement: MeasurementRecord) -> int:
-        """Append a measurement; its id. Raises `InvalidRecord` when it bears an id, `MissingReference`."""
+        """Append a measurement; its id. Raises `InvalidRecord` when it has an id, `MissingReference`."""
         if measurement.id is not None:
             raise InvalidRecord("MeasurementRecord.id is set: a new measurement gets it from the store")
-        with self._database.write() as session:
-            row = MeasurementRow(**columns(measurement, leave_out=("id",)))
-            session.add(row)
-            session.flush()
-            return row.id
+        return self._append(MeasurementRow, measurement)
 
     def measurements(
-        self,
-        symbol: str | None = None,
-        *,
-        workload_signature: str | None = None,
-        environment_fingerprint: str | None = None,
-        model_digest: str | None = None,
-        settings_key: str | None = None,
-        stage: str | None = None,
-        since: datetime | None = None,
-        run_id: str | None = None,
+        self, symbol: str | None = None, *, since: datetime | None = None, **wanted: Unpack[MeasuredFor]
     ) -> tuple[MeasurementRecord, ...]:
-        """The measurements that bear every field given and were made at `since` or later, oldest first."""
-        wanted = (
-            (MeasurementRow.symbol, symbol),
-            (MeasurementRow.workload_signature, workload_signature),
-            (MeasurementRow.environment_fingerprint, environment_fingerprint),
-            (MeasurementRow.model_digest, model_digest),
-            (MeasurementRow.settings_key, settings_key),
-            (MeasurementRow.stage, stage),
-            (MeasurementRow.run_id, run_id),
-        )
-        statement = select(MeasurementRow).order_by(MeasurementRow.id)
-        statement = statement.where(*(column == value for column, value in wanted if value is not None))
+        """The measurements that match every field given and were made at `since` or later, oldest first."""
+        statement = matching(MeasurementRow, symbol=symbol, **wanted).order_by(MeasurementRow.id)
         if since is not None:
             statement = statement.where(MeasurementRow.measured_at >= since)
-        with self._database.read() as session:
-            return tuple(to_record(MeasurementRecord, row) for row in session.scalars(statement))
+        return self._records(MeasurementRecord, statement)
 
     def start_run(self, run: RunRecord) -> None:
         """Store a run that begins. Raises `InvalidRecord` unless running, `StorageError` for a known id."""
@@ -150,32 +132,16 @@ class Repository(Ledger, Upkeep):
             )
 
     def unfinished_runs(
-        self,
-        symbol: str | None = None,
-        workload_signature: str | None = None,
-        environment_fingerprint: str | None = None,
-        profile: str | None = None,
+        self, symbol: str | None = None, **wanted: Unpack[PromotedFor]
     ) -> tuple[RunRecord, ...]:
-        """The running and interrupted runs that bear every field given, oldest first."""
-        wanted = (
-            (RunRow.symbol, symbol),
-            (RunRow.workload_signature, workload_signature),
-            (RunRow.environment_fingerprint, environment_fingerprint),
-            (RunRow.profile, profile),
-        )
-        statement = select(RunRow).where(
-            RunRow.status.in_(UNFINISHED), *(column == value for column, value in wanted if value is not None)
-        )
-        with self._database.read() as session:
-            return _runs(session, statement.order_by(RunRow.started_at, RunRow.run_id))
+        """The running and interrupted runs for what is wanted, oldest first."""
+        statement = matching(RunRow, symbol=symbol, **wanted).where(RunRow.status.in_(UNFINISHED))
+        return self._records(RunRecord, statement.order_by(RunRow.started_at, RunRow.run_id))
 
     def runs(self, symbol: str | None = None) -> tuple[RunRecord, ...]:
         """Every run, or those of one symbol, oldest first."""
-        statement = select(RunRow).order_by(RunRow.started_at, RunRow.run_id)
-        if symbol is not None:
-            statement = statement.where(RunRow.symbol == symbol)
-        with self._database.read() as session:
-            return _runs(session, statement)
+        statement = matching(RunRow, symbol=symbol)
+        return self._records(RunRecord, statement.order_by(RunRow.started_at, RunRow.run_id))
 
     def export_document(self) -> dict[str, Any]:
         """One JSON document of the active promotions, the pins, and the workloads and environments named."""
@@ -183,21 +149,16 @@ class Repository(Ledger, Upkeep):
             promotions = active_promotions(session)
             fingerprints = {promotion.environment_fingerprint for promotion in promotions}
             signatures = {promotion.workload_signature for promotion in promotions}
-            environments = session.scalars(select(EnvironmentRow).order_by(EnvironmentRow.fingerprint))
-            workloads = session.scalars(select(WorkloadRow).order_by(WorkloadRow.signature))
-            exchange = Exchange(
-                environments=tuple(
-                    to_record(EnvironmentRecord, row)
-                    for row in environments
-                    if row.fingerprint in fingerprints
+            environments = select(EnvironmentRow).where(EnvironmentRow.fingerprint.in_(fingerprints))
+            workloads = select(WorkloadRow).where(WorkloadRow.signature.in_(signatures))
+            return build_document(
+                environments=records(
+                    session, EnvironmentRecord, environments.order_by(EnvironmentRow.fingerprint)
                 ),
-                workloads=tuple(
-                    to_record(WorkloadRecord, row) for row in workloads if row.signature in signatures
-                ),
+                workloads=records(session, WorkloadRecord, workloads.order_by(WorkloadRow.signature)),
                 promotions=promotions,
                 pins=current_pins(session),
             )
-        return build_document(exchange)
 
     def import_document(
         self, document: object, *, validate_settings: Validator, validate_workload: Validator | None = None
@@ -240,41 +201,22 @@ def _import_promotions(session: Session, exchange: Exchange) -> int:
 def _by_symbol(promotions: tuple[PromotionRecord, ...]) -> dict[str, list[tuple[object, ...]]]:
     symbols: dict[str, list[tuple[object, ...]]] = {}
     for promotion in promotions:
-        symbols.setdefault(promotion.symbol, []).append(_identity(promotion))
+        symbols.setdefault(promotion.symbol, []).append(_PROMOTION_IDENTITY(promotion))
     return symbols
 
 
-def _identity(promotion: PromotionRecord) -> tuple[object, ...]:
-    return (
-        promotion.profile,
-        promotion.workload_signature,
-        promotion.environment_fingerprint,
-        promotion.settings_key,
-        promotion.promoted_at,
-    )
-
-
 def _import_pins(session: Session, exchange: Exchange) -> int:
-    held = {(pin.symbol, pin.settings_key, pin.pinned_at) for pin in current_pins(session)}
-    new = [pin for pin in exchange.pins if (pin.symbol, pin.settings_key, pin.pinned_at) not in held]
+    held = set(map(_PIN_IDENTITY, current_pins(session)))
+    new = [pin for pin in exchange.pins if _PIN_IDENTITY(pin) not in held]
     for pin in new:
-        append_pin(session, pin)
+        append(session, PinRow, pin)
     return len(new)
 
 
-def _runs(session: Session, statement: Select[RunRow]) -> tuple[RunRecord, ...]:
-    return tuple(to_record(RunRecord, row) for row in session.scalars(statement))
-
-
-def _run_row(session: Session, run_id: str, *, to_change: bool = False) -> RunRow:
-    row = session.get(RunRow, run_id, with_for_update=to_change)
+def _change_run(session: Session, run_id: str, **changes: Any) -> RunRecord:
+    row = session.get(RunRow, run_id, with_for_update=True)
     if row is None:
         raise NotFound(f"no run {run_id} is stored: list the runs to see which are")
-    return row
-
-
-def _change_run(session: Session, run_id: str, **changes: Any) -> RunRecord:
-    row = _run_row(session, run_id, to_change=True)
     if row.status not in UNFINISHED:
         raise StorageError(f"run {run_id} has ended as {row.status}: start a new one")
     changed = replace(to_record(RunRecord, row), **changes)

@@ -33,7 +33,7 @@ ItemT = TypeVar("ItemT", "SnapshotEntry", "SnapshotPin")
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotEntry:
-    """Active settings of one (symbol, profile, workload, environment).
+    """The active configuration of one (symbol, profile, workload, environment).
 
     `newest` marks what the symbol was last promoted for; `since` is UTC. Checked by `publish`, so that
     reading many is quick.
@@ -56,7 +56,7 @@ class SnapshotEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotPin:
-    """Settings a person has fixed for a symbol."""
+    """The configuration that a person has fixed for a symbol."""
 
     symbol: str
     settings_key: str
@@ -72,7 +72,6 @@ class Snapshot:
     entries: tuple[SnapshotEntry, ...]
     pins: tuple[SnapshotPin, ...]
     written_at: datetime
-    schema: int
 
 
 def publish(
@@ -110,10 +109,10 @@ def read_snapshot(path: str | Path) -> Snapshot:
         with closing(_connect(target, "mode=ro&immutable=1")) as connection:
             (schema,) = connection.execute("PRAGMA user_version").fetchone()
             if schema != SNAPSHOT_SCHEMA:
-                raise _refusal(target, _reason(target, otherwise="schema"))
+                raise _refusal(target, "schema")
             rows = connection.execute("SELECT sha256, document FROM snapshot LIMIT 2").fetchall()
     except (sqlite3.Error, OSError, ValueError, MemoryError) as error:
-        raise _refusal(target, _reason(target, otherwise=_failure(error))) from error
+        raise _refusal(target, _failure(error)) from error
     if len(rows) != 1 or not _matches(*rows[0]):
         raise _refusal(target, "truncated/corrupt")
     return _decode(rows[0][1])
@@ -137,17 +136,18 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
 
 
 def _check(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> None:
-    for symbol in [entry.symbol for entry in entries] + [pin.symbol for pin in pins]:
-        check_symbol(symbol)
-    times = [written_at] + [entry.since for entry in entries] + [pin.since for pin in pins]
-    if any(moment.utcoffset() is None for moment in times):
+    items: list[SnapshotEntry | SnapshotPin] = [*entries, *pins]
+    for item in items:
+        check_symbol(item.symbol)
+    if any(moment.utcoffset() is None for moment in (written_at, *(item.since for item in items))):
         raise InvalidRecord("the snapshot has a time without a zone: give every time in UTC")
-    for what, symbols in (
-        ("newest entry", [entry.symbol for entry in entries if entry.newest]),
-        ("pin", [pin.symbol for pin in pins]),
-    ):
-        if len(symbols) != len(set(symbols)):
-            raise InvalidRecord(f"the snapshot has more than one {what} for a symbol: give each symbol one")
+    _check_alone("newest entry", [entry.symbol for entry in entries if entry.newest])
+    _check_alone("pin", [pin.symbol for pin in pins])
+
+
+def _check_alone(what: str, symbols: list[str]) -> None:
+    if len(symbols) != len(set(symbols)):
+        raise InvalidRecord(f"the snapshot has more than one {what} for a symbol: give each symbol one")
 
 
 def _encode(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> bytes:
@@ -179,7 +179,6 @@ def _decode(document: bytes) -> Snapshot:
         entries=_unpacked(SnapshotEntry, parsed["entries"], parsed["texts"]),
         pins=_unpacked(SnapshotPin, parsed["pins"], parsed["texts"]),
         written_at=datetime.fromisoformat(parsed["written_at"]),
-        schema=parsed["schema"],
     )
 
 
@@ -208,11 +207,8 @@ def _matches(digest: Any, document: Any) -> bool:
 
 
 def _failure(error: Exception) -> SnapshotReason:
-    unreachable = getattr(error, "sqlite_errorcode", 0) & 0xFF in {
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PERM,
-    }
-    return "unreadable" if unreachable else "truncated/corrupt"
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return "unreadable" if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM} else "truncated/corrupt"
 
 
 def _reason(target: Path, *, otherwise: SnapshotReason) -> SnapshotReason:
@@ -230,7 +226,8 @@ def _reason(target: Path, *, otherwise: SnapshotReason) -> SnapshotReason:
     return otherwise if len(header) == HEADER_BYTES else "truncated/corrupt"
 
 
-def _refusal(target: Path, reason: SnapshotReason) -> SnapshotError:
+def _refusal(target: Path, otherwise: SnapshotReason) -> SnapshotError:
+    reason = _reason(target, otherwise=otherwise)
     return SnapshotError(
         f"the settings snapshot {target} cannot be used ({reason}): publish it again", reason
     )

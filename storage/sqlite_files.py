@@ -27,6 +27,7 @@ _UNREACHABLE = frozenset(
 # Python's sqlite3 fails with UnicodeDecodeError when the message about damage quotes the damage.
 DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, sqlite3.Error, UnicodeDecodeError)
 
+_NO_CODE = -1  # of an error that Python's module raises rather than SQLite, as for text that is not UTF-8
 _FOREIGN_KEY_VIOLATION = "23503"  # PostgreSQL's SQLSTATE
 
 
@@ -69,18 +70,14 @@ def refuse_cut_short(connection: sqlite3.Connection, path: Path) -> None:
     (pages,) = connection.execute("PRAGMA page_count").fetchone()  # takes the lock that keeps writers out
     (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
     (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-    length = _length(path)
+    try:
+        length = path.stat().st_size
+    except OSError as error:
+        raise StoreUnavailable(f"{path} is gone ({error.strerror}): check the folder") from error
     connection.execute("COMMIT")
     cut = mode != "wal" and length < pages * page_bytes  # a write-ahead log may hold the rest
     if cut or (length > 0 and pages == 0):
         raise StoreCorrupt(f"{path} is cut short or no store: restore a backup or move it aside")
-
-
-def _length(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise StoreUnavailable(f"{path} is gone ({error.strerror}): check the folder") from error
 
 
 def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
@@ -101,8 +98,9 @@ def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
     return connection
 
 
-def set_journal_mode(connection: sqlite3.Connection, mode: str) -> None:
-    """Put the file into `mode` if it is in another. Raises `sqlite3.Error`, as while others use the file."""
+def settle_journal_mode(connection: sqlite3.Connection, _path: Path) -> None:
+    """Put the file into the `journal_mode` of this SQLite. Raises `sqlite3.Error`, as while others use it."""
+    mode = journal_mode(sqlite3.sqlite_version_info)
     (found,) = connection.execute("PRAGMA journal_mode").fetchone()
     if found.upper() != mode:
         connection.execute(f"PRAGMA journal_mode={mode}")
@@ -124,26 +122,19 @@ def translated(error: Exception, store: str) -> StorageError:
 
 
 def _translated_sqlite(error: sqlite3.Error, store: str) -> StorageError:
-    extended: int | None = getattr(error, "sqlite_errorcode", None)
-    code = None if extended is None else extended & 0xFF
+    extended: int = getattr(error, "sqlite_errorcode", _NO_CODE)
+    code = extended & 0xFF
+    misses_tables = code == sqlite3.SQLITE_ERROR and str(error).startswith("no such")
+    not_utf8 = extended == _NO_CODE and isinstance(error, sqlite3.OperationalError)
     if code in _LOCKED:
         return StoreUnavailable(f"{store} is locked by another process: try again when that is done")
     if code in _UNREACHABLE:
         return StoreUnavailable(f"{store} cannot be used ({error}): check its folder, owner and free space")
-    if code in _CORRUPT or _misses_tables(error, code) or _is_not_utf8(error, code):
+    if code in _CORRUPT or misses_tables or not_utf8:
         return StoreCorrupt(f"{store} is damaged or no store ({error}): restore a backup or move it aside")
     if extended == sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
         return _missing_reference(store)
     return StorageError(f"{store} refused the request: {error}")
-
-
-def _misses_tables(error: sqlite3.Error, code: int | None) -> bool:
-    return code == sqlite3.SQLITE_ERROR and str(error).startswith("no such")
-
-
-def _is_not_utf8(error: sqlite3.Error, code: int | None) -> bool:
-    # Raised by Python's module, not by SQLite: it has no error code then.
-    return code is None and isinstance(error, sqlite3.OperationalError)
 
 
 def _missing_reference(store: str) -> MissingReference:

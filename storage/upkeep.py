@@ -7,18 +7,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import CursorResult, Update, select, update
 from sqlalchemy.orm import Session
 
-from storage.database import Database
 from storage.errors import InvalidRecord
 from storage.models import ArtifactRow, LeaseRow, SelfTestRow, TelemetryRow
 from storage.records import ArtifactRecord, LeaseRecord, SelfTestRecord, TelemetryRecord, json_fault
-from storage.rows import columns, insert_if_absent, to_record
+from storage.rows import Queries, columns, insert_if_absent, matching, to_record
 
 
-class Upkeep:
-    """Each method is one transaction and raises `StoreUnavailable` or `StoreCorrupt` if the store fails."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Upkeep(Queries):
+    """What keeps a machine in order."""
 
     def acquire_lease(self, device: str, owner: str, now: datetime, ttl_s: float) -> LeaseRecord | None:
         """The right to measure on `device` until `now + ttl_s`; None while any lease of it runs.
@@ -54,76 +50,42 @@ class Upkeep:
     def leases(self, now: datetime) -> tuple[LeaseRecord, ...]:
         """The leases that run at `now`, by device."""
         statement = select(LeaseRow).where(LeaseRow.expires_at > now).order_by(LeaseRow.device)
-        with self._database.read() as session:
-            return tuple(to_record(LeaseRecord, row) for row in session.scalars(statement))
+        return self._records(LeaseRecord, statement)
 
     def add_artifact(self, artifact: ArtifactRecord) -> int:
         """Store where artifacts lie; the id. Raises `MissingReference` when its environment is not stored."""
-        with self._database.write() as session:
-            row = ArtifactRow(**columns(artifact, leave_out=("id",)))
-            session.add(row)
-            session.flush()
-            return row.id
-
-    def artifacts(
-        self, environment_fingerprint: str | None = None, settings_key: str | None = None
-    ) -> tuple[ArtifactRecord, ...]:
-        """The artifacts that match, oldest first."""
-        statement = select(ArtifactRow).order_by(ArtifactRow.id)
-        if environment_fingerprint is not None:
-            statement = statement.where(ArtifactRow.environment_fingerprint == environment_fingerprint)
-        if settings_key is not None:
-            statement = statement.where(ArtifactRow.settings_key == settings_key)
-        with self._database.read() as session:
-            return tuple(to_record(ArtifactRecord, row) for row in session.scalars(statement))
+        return self._append(ArtifactRow, artifact)
 
     def add_telemetry(self, telemetry: TelemetryRecord) -> int:
         """Store one window; the id. Raises `InvalidRecord` when its payload is no JSON."""
         fault = json_fault(telemetry.payload_json)
         if fault:
             raise InvalidRecord(f"TelemetryRecord.payload_json {fault}")
-        with self._database.write() as session:
-            row = TelemetryRow(**columns(telemetry, leave_out=("id",)))
-            session.add(row)
-            session.flush()
-            return row.id
+        return self._append(TelemetryRow, telemetry)
 
     def telemetry(
         self, symbol: str | None = None, since: datetime | None = None
     ) -> tuple[TelemetryRecord, ...]:
         """The windows that match and start at `since` or later, oldest first."""
-        statement = select(TelemetryRow).order_by(TelemetryRow.window_start, TelemetryRow.id)
-        if symbol is not None:
-            statement = statement.where(TelemetryRow.symbol == symbol)
+        statement = matching(TelemetryRow, symbol=symbol).order_by(TelemetryRow.window_start, TelemetryRow.id)
         if since is not None:
             statement = statement.where(TelemetryRow.window_start >= since)
-        with self._database.read() as session:
-            return tuple(to_record(TelemetryRecord, row) for row in session.scalars(statement))
+        return self._records(TelemetryRecord, statement)
 
     def add_selftest(self, selftest: SelfTestRecord) -> int:
         """Store one; the id. Raises `MissingReference` when its environment is not stored."""
-        with self._database.write() as session:
-            row = SelfTestRow(**columns(selftest, leave_out=("id",)))
-            session.add(row)
-            session.flush()
-            return row.id
+        return self._append(SelfTestRow, selftest)
 
     def newest_selftest(self, environment_fingerprint: str) -> SelfTestRecord | None:
         """The last one of that environment, None when there was none."""
-        statement = (
-            select(SelfTestRow)
-            .where(SelfTestRow.environment_fingerprint == environment_fingerprint)
-            .order_by(SelfTestRow.measured_at.desc(), SelfTestRow.id.desc())
-            .limit(1)
-        )
-        with self._database.read() as session:
-            row = session.scalars(statement).first()
-            return None if row is None else to_record(SelfTestRecord, row)
+        statement = matching(SelfTestRow, environment_fingerprint=environment_fingerprint)
+        newest_first = statement.order_by(SelfTestRow.measured_at.desc(), SelfTestRow.id.desc())
+        return next(iter(self._records(SelfTestRecord, newest_first.limit(1))), None)
 
 
 def _lease(device: str, owner: str, token: int, now: datetime, ttl_s: float) -> LeaseRecord:
     if not 0 < ttl_s <= timedelta.max.total_seconds() / 2:
-        raise InvalidRecord(f"a lease of {ttl_s} s is none: give a time above zero")
+        raise InvalidRecord(f"a lease cannot last {ttl_s} s: give a time above zero")
     return LeaseRecord(
         device=device,
         owner=owner,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from toto_core.settings import RuntimeSettings, round_up
 from toto_core.toto1.decode import Context
@@ -75,7 +76,6 @@ def read_context(
         raise RequestError("predict: context holds NaN or infinite values; mask them with padding_mask")
     series = torch.where(valid, series, torch.zeros_like(series))
     missing = round_up(series.shape[-1], patch_size) - series.shape[-1]
-    pad = torch.nn.functional.pad
     groups = None
     if id_mask is not None:
         groups = _groups(_like(id_mask, series, torch.int64, "id_mask"), missing, patch_size)
@@ -133,7 +133,6 @@ def _joined(contexts: Sequence[Context], patch_size: int) -> Context:
     """One context of several series without groups, left-padded to the longest with what nothing attends."""
     longest = max(context.series.shape[-1] for context in contexts)
     missing = [longest - context.series.shape[-1] for context in contexts]
-    pad = torch.nn.functional.pad
     series = torch.cat([pad(c.series, (m, 0)) for c, m in zip(contexts, missing, strict=True)])
     valid = torch.cat([pad(c.valid, (m, 0)) for c, m in zip(contexts, missing, strict=True)])
     pad_patches = torch.tensor([m // patch_size for m in missing]) if any(missing) else None
@@ -143,9 +142,8 @@ def _joined(contexts: Sequence[Context], patch_size: int) -> Context:
 def _pad_to_bucket(context: Context, bucket: int, patch_size: int) -> Context:
     if bucket == 0:
         return context
-    rows, length = context.series.shape[0], context.series.shape[-1]
-    added = round_up(length, round_up(bucket, patch_size)) - length
-    pad = torch.nn.functional.pad
+    rows, steps = context.series.shape[0], context.series.shape[-1]
+    added = round_up(steps, round_up(bucket, patch_size)) - steps
     added_patches = added // patch_size
     groups = context.groups
     if groups is not None:

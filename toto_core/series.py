@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
@@ -123,12 +123,12 @@ def available_symbols(data: Path | None) -> tuple[str, ...]:
     """
     if data is None:
         assets = resources.files("toto_core").joinpath("assets").iterdir()
-        return _sorted_symbols(asset.name for asset in assets if asset.name.endswith(".csv.gz"))
-    if _holds(data.is_file):
-        return _sorted_symbols([data.name])
-    return _sorted_symbols(
-        name for name in _listed(data) if _is_looked_for(name) and _holds((data / name).is_file)
-    )
+        names = [asset.name for asset in assets if asset.name.endswith(".csv.gz")]
+    elif _holds(data.is_file):
+        names = [data.name]
+    else:
+        names = [name for name in _listed(data) if _is_looked_for(name) and _holds((data / name).is_file)]
+    return tuple(sorted({symbol for name in names if (symbol := _symbol_in(name)) is not None}))
 
 
 def _embedded_series(symbol: str, minimum_points: int) -> PriceSeries:
@@ -178,10 +178,6 @@ def _symbol_in(file_name: str) -> str | None:
 def _is_looked_for(file_name: str) -> bool:
     symbol = _symbol_in(file_name)
     return symbol is not None and file_name in _file_names(symbol)
-
-
-def _sorted_symbols(file_names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({symbol for name in file_names if (symbol := _symbol_in(name)) is not None}))
 
 
 def _label(path: Path) -> str:

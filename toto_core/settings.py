@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ LONGEST_BUCKET = 1_000_000
 
 
 class SettingsError(ValueError):
-    """Values that are no runtime settings; the message is one line that names the field."""
+    """The values do not make a configuration; the message is one line that names the field."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,10 +170,10 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
         settings = settings.replace(compile_mode=mode, num_threads=threads)
     else:
         settings = settings.replace(num_threads=None)
-    settings = settings.replace(
-        series_per_batch=min(settings.series_per_batch, facts.series_per_call),
-        samples_per_batch=_canonical_samples(settings.samples_per_batch, facts),
-    )
+    settings = settings.replace(series_per_batch=min(settings.series_per_batch, facts.series_per_call))
+    one_patch = max(prediction for _, prediction in facts.shapes) <= facts.patch_size
+    if one_patch or (settings.samples_per_batch or 0) >= facts.most_samples:
+        settings = settings.replace(samples_per_batch=None)
     if not settings.compiled:
         return settings.replace(
             recompile_limit=DEFAULT_RECOMPILE_LIMIT,
@@ -185,11 +185,6 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
     if settings.compile_scope == "layer":
         settings = settings.replace(freezing=False)
     return _canonical_shapes(settings, facts)
-
-
-def distinct(candidates: Iterable[RuntimeSettings], facts: SettingsFacts) -> tuple[RuntimeSettings, ...]:
-    """Canonical forms of ``candidates``, each once, in order of first appearance."""
-    return tuple(dict.fromkeys(canonical(candidate, facts) for candidate in candidates))
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -209,13 +204,6 @@ def _canonical_shapes(settings: RuntimeSettings, facts: SettingsFacts) -> Runtim
         limit = max(DEFAULT_RECOMPILE_LIMIT, needed)
     dynamic = settings.dynamic and needed > 1
     return settings.replace(context_bucket=bucket, recompile_limit=limit, dynamic=dynamic)
-
-
-def _canonical_samples(samples: int | None, facts: SettingsFacts) -> int | None:
-    beyond_one_patch = max(prediction for _, prediction in facts.shapes) > facts.patch_size
-    if samples is None or samples >= facts.most_samples or not beyond_one_patch:
-        return None
-    return samples
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -10,15 +10,14 @@ from autotuner.figures import Figures
 from autotuner.measurement.outcome import Measured
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import Ranked, break_even_calls
-from autotuner.search.search import SearchResult
-from autotuner.store import Promotion
-from autotuner.tuning.request import TuneRequest
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
 if TYPE_CHECKING:  # these need optuna, scipy and SQLAlchemy, which most commands do not
     from autotuner.promotion.decision import Decision
+    from autotuner.search.search import SearchResult
     from autotuner.store import Promotion
+    from autotuner.tuning.request import TuneRequest
 
 
 def pay_offs(

@@ -21,7 +21,7 @@ _ALEMBIC = threading.Lock()  # its context is one global per process
 
 
 def current_revision(connection: Connection) -> str | None:
-    """The schema revision of the store, None for one without tables of ours.
+    """The schema revision of the store, None for one without our tables.
 
     Raises `StoreCorrupt` when it claims several.
     """
@@ -40,20 +40,12 @@ def known_revisions() -> frozenset[str]:
     return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
-def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Upgrade within the connection's transaction: all of it or nothing."""
+def upgrade(connection: Connection) -> None:
+    """Upgrade to the newest revision within the connection's transaction: all of it or nothing."""
     from alembic import command
 
     with _ALEMBIC:
-        command.upgrade(_config(connection), revision)
-
-
-def downgrade(connection: Connection, revision: str) -> None:
-    """Downgrade within the connection's transaction; `base` removes every table and what is in it."""
-    from alembic import command
-
-    with _ALEMBIC:
-        command.downgrade(_config(connection), revision)
+        command.upgrade(_config(connection), "head")
 
 
 def _config(connection: Connection | None = None) -> Config:

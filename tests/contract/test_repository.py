@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from storage.database import Database
 from storage.errors import InvalidDocument, InvalidRecord, MissingReference, NotFound, StorageError
+from storage.models import ArtifactRow
 from storage.records import (
     ArtifactRecord,
     EnvironmentRecord,
@@ -27,6 +29,7 @@ from storage.records import (
     WorkloadRecord,
 )
 from storage.repository import Repository
+from storage.rows import to_record
 from storage.snapshot import read_snapshot
 from tests.support.storage_samples import (
     ENVIRONMENT,
@@ -67,9 +70,9 @@ def _key(settings_json: str) -> str:
 
 
 def test_subjects_are_kept_as_they_were_first_seen(repository: Repository) -> None:
-    repository.put_environment(replace(ENVIRONMENT, facts_json="{}", first_seen=NOW + HOUR))
-    repository.put_workload(replace(WORKLOAD, workload_json="{}", first_seen=NOW + HOUR))
-    repository.put_series(replace(SERIES, points=5, first_seen=NOW + HOUR))
+    repository.put(replace(ENVIRONMENT, facts_json="{}", first_seen=NOW + HOUR))
+    repository.put(replace(WORKLOAD, workload_json="{}", first_seen=NOW + HOUR))
+    repository.put(replace(SERIES, points=5, first_seen=NOW + HOUR))
     assert repository.environment("env-1") == ENVIRONMENT
     assert repository.workload("load-1") == WORKLOAD
     assert repository.series("series-1") == SERIES
@@ -83,14 +86,14 @@ def test_an_unknown_subject_is_not_found(repository: Repository, subject: str) -
 
 def test_times_come_back_in_utc_to_the_microsecond(store: Database) -> None:
     there = datetime(2026, 3, 29, 2, 30, 0, 1, tzinfo=timezone(timedelta(hours=-7)))
-    Repository(store).put_environment(replace(ENVIRONMENT, first_seen=there))
+    Repository(store).put(replace(ENVIRONMENT, first_seen=there))
     seen = Repository(store).environment("env-1").first_seen
     assert (seen, seen.utcoffset()) == (there, timedelta(0))
 
 
 @pytest.mark.parametrize("text", ["'; DROP TABLE series; --", "ü\u2028\n\t\x01", "\U0001d7d9" * 2000])
 def test_any_text_is_kept_as_it_is(repository: Repository, text: str) -> None:
-    repository.put_series(replace(SERIES, digest="other", source=text))
+    repository.put(replace(SERIES, digest="other", source=text))
     assert repository.series("other").source == text
 
 
@@ -122,8 +125,8 @@ def test_measurements_come_back_whole_and_in_order(repository: Repository) -> No
 def test_measurements_are_found_by_each_of_their_fields(
     repository: Repository, field: str, value: str
 ) -> None:
-    repository.put_workload(replace(WORKLOAD, signature="load-2"))
-    repository.put_environment(replace(ENVIRONMENT, fingerprint="env-2"))
+    repository.put(replace(WORKLOAD, signature="load-2"))
+    repository.put(replace(ENVIRONMENT, fingerprint="env-2"))
     repository.start_run(replace(RUN, run_id="run-2"))
     repository.add_measurement(MEASUREMENT)
     other = repository.add_measurement(replace(MEASUREMENT, **{field: value}))  # type: ignore[arg-type]
@@ -162,7 +165,7 @@ def test_a_measurement_that_bears_an_id_is_not_new(repository: Repository) -> No
 
 
 def test_a_run_is_unfinished_until_it_ends(repository: Repository) -> None:
-    assert repository.unfinished_runs("AMD", "load-1", "env-1", "production") == (RUN,)
+    assert repository.unfinished_runs() == (RUN,)
     ended = repository.finish_run(RUN.run_id, "finished", NOW + HOUR, '{"trials":40}')
     assert ended == replace(RUN, status="finished", finished_at=NOW + HOUR, summary_json='{"trials":40}')
     assert repository.runs() == (ended,)
@@ -242,8 +245,8 @@ def test_the_newest_promotion_is_active_whatever_its_clock_says(repository: Repo
 
 
 def test_active_settings_are_kept_apart_by_profile_workload_and_environment(repository: Repository) -> None:
-    repository.put_workload(replace(WORKLOAD, signature="load-2"))
-    repository.put_environment(replace(ENVIRONMENT, fingerprint="env-2"))
+    repository.put(replace(WORKLOAD, signature="load-2"))
+    repository.put(replace(ENVIRONMENT, fingerprint="env-2"))
     places = list(itertools.product(("production", "accuracy"), ("load-1", "load-2"), ("env-1", "env-2")))
     for key in ("old", "new"):
         for profile, load, environment in places:
@@ -257,7 +260,9 @@ def test_active_settings_are_kept_apart_by_profile_workload_and_environment(repo
                 )
             )
     for profile, load, environment in places:
-        found = repository.active_promotion("AMD", profile, load, environment)
+        found = repository.active_promotion(
+            "AMD", profile=profile, workload_signature=load, environment_fingerprint=environment
+        )
         assert found is not None
         assert found.settings_key == f"new:{profile}:{load}:{environment}"
     assert len(repository.active_promotions()) == len(places)
@@ -269,7 +274,7 @@ def test_active_settings_are_kept_apart_by_profile_workload_and_environment(repo
 def test_what_was_never_promoted_has_no_active_settings(repository: Repository) -> None:
     repository.add_promotion(PROMOTION)
     assert repository.active_promotion("NVDA") is None
-    assert repository.active_promotion("AMD", "accuracy") is None
+    assert repository.active_promotion("AMD", profile="accuracy") is None
     assert repository.active_promotion("amd; DROP TABLE promotions") is None
 
 
@@ -290,7 +295,7 @@ def test_rolling_back_brings_the_one_before_back_and_keeps_both_in_the_ledger(re
 
 
 def test_rolling_back_can_be_kept_to_one_environment(repository: Repository) -> None:
-    repository.put_environment(replace(ENVIRONMENT, fingerprint="env-2"))
+    repository.put(replace(ENVIRONMENT, fingerprint="env-2"))
     here = repository.add_promotion(PROMOTION)
     there = repository.add_promotion(replace(PROMOTION, environment_fingerprint="env-2"))
     taken, now_active = repository.roll_back("AMD", "hot", NOW, environment_fingerprint="env-1")
@@ -356,18 +361,11 @@ def test_a_pin_holds_until_it_is_replaced_or_let_go(repository: Repository) -> N
     assert PIN in repository.pins()
 
 
-def test_symbols_are_those_run_promoted_or_pinned(repository: Repository) -> None:
-    repository.add_promotion(replace(PROMOTION, symbol="NVDA"))
-    repository.pin(replace(PIN, symbol="AAPL"))
-    repository.pin(replace(PIN, symbol="NVDA"))
-    assert repository.symbols() == ("AAPL", "AMD", "NVDA")
-
-
 # The snapshot
 
 
 def test_the_snapshot_holds_what_is_active_and_pinned(repository: Repository, tmp_path: Path) -> None:
-    repository.put_workload(replace(WORKLOAD, signature="load-2", workload_json='{"context_length":64}'))
+    repository.put(replace(WORKLOAD, signature="load-2", workload_json='{"context_length":64}'))
     repository.add_promotion(replace(PROMOTION, settings_key="replaced"))
     first = repository.add_promotion(PROMOTION)
     last = repository.add_promotion(replace(PROMOTION, workload_signature="load-2"))
@@ -428,7 +426,9 @@ def test_a_lease_without_an_end_or_a_length_is_refused(repository: Repository, t
     assert repository.leases(NOW) == ()
 
 
-def test_artifacts_are_found_by_environment_and_settings(repository: Repository) -> None:
+def test_artifacts_are_kept_with_their_environment_and_settings(
+    store: Database, repository: Repository
+) -> None:
     artifact = ArtifactRecord(
         environment_fingerprint="env-1",
         settings_key="default/bf16",
@@ -440,10 +440,11 @@ def test_artifacts_are_found_by_environment_and_settings(repository: Repository)
         created_at=NOW,
     )
     stored = replace(artifact, id=repository.add_artifact(artifact))
-    repository.add_artifact(replace(artifact, settings_key="other"))
-    assert repository.artifacts("env-1", "default/bf16") == (stored,)
-    assert len(repository.artifacts()) == 2
-    assert repository.artifacts("env-2") == ()
+    other = replace(artifact, settings_key="other")
+    other = replace(other, id=repository.add_artifact(other))
+    with store.read() as session:
+        rows = session.scalars(select(ArtifactRow).order_by(ArtifactRow.id))
+        assert [to_record(ArtifactRecord, row) for row in rows] == [stored, other]
     with pytest.raises(MissingReference):
         repository.add_artifact(replace(artifact, environment_fingerprint="unknown"))
 
@@ -468,7 +469,7 @@ def test_telemetry_is_found_by_symbol_and_time(repository: Repository) -> None:
 
 
 def _filled(repository: Repository) -> dict[str, Any]:
-    repository.put_workload(replace(WORKLOAD, signature="unused"))
+    repository.put(replace(WORKLOAD, signature="unused"))
     repository.add_promotion(replace(PROMOTION, profile="accuracy"))
     repository.add_promotion(PROMOTION)
     repository.add_promotion(replace(PROMOTION, symbol="NVDA"))
@@ -574,7 +575,7 @@ def test_a_bad_document_is_refused_by_field_and_leaves_the_store_alone(
             with pytest.raises(InvalidDocument, match=named) as caught:
                 other.import_document(wrong, validate_settings=_key)
             assert len(str(caught.value).splitlines()) == 1
-        assert (other.promotions(), other.pins(), other.symbols()) == ((), (), ())
+        assert (other.promotions(), other.pins(), other.runs()) == ((), (), ())
         with pytest.raises(NotFound):
             other.environment("env-1")
 
@@ -641,12 +642,8 @@ def test_whatever_is_exported_is_the_same_after_an_import(
     with tempfile.TemporaryDirectory() as folder:
         source = Repository(new_store(Path(folder) / "source.db"))
         for suffix in ("1", "2"):
-            source.put_environment(
-                EnvironmentRecord(fingerprint=f"env-{suffix}", facts_json=facts, first_seen=NOW)
-            )
-            source.put_workload(
-                WorkloadRecord(signature=f"load-{suffix}", workload_json=workload, first_seen=NOW)
-            )
+            source.put(EnvironmentRecord(fingerprint=f"env-{suffix}", facts_json=facts, first_seen=NOW))
+            source.put(WorkloadRecord(signature=f"load-{suffix}", workload_json=workload, first_seen=NOW))
         for promotion in promoted:
             source.add_promotion(replace(promotion, settings_key=_key(_canonical(promotion.settings_json))))
         for pin in pins:

@@ -403,7 +403,7 @@ def test_a_store_deleted_while_open_is_reported_not_made_anew(full: Path) -> Non
     with open_database(full) as database:
         full.unlink()
         with pytest.raises(StoreUnavailable) as caught:
-            Repository(database).symbols()
+            Repository(database).runs()
         _one_line(caught, full)
     assert not full.exists()
 

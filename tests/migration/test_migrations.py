@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
@@ -22,9 +24,9 @@ from storage.database import Database, open_database
 from storage.errors import SchemaTooNew, StoreCorrupt
 from storage.migrations import (
     HEAD_REVISION,
+    SCRIPT_LOCATION,
     VERSION_TABLE,
     current_revision,
-    downgrade,
     known_revisions,
     upgrade,
 )
@@ -108,7 +110,9 @@ def test_every_table_of_the_ledger_has_its_triggers(tmp_path: Path) -> None:
 
 def _downgrade(database: Database, revision: str) -> None:
     with database.write() as session:
-        downgrade(session.connection(), revision)
+        config = Config(attributes={"connection": session.connection()})
+        config.set_main_option("script_location", SCRIPT_LOCATION)
+        command.downgrade(config, revision)
 
 
 def test_down_and_up_again_gives_the_same_schema(tmp_path: Path) -> None:
@@ -165,7 +169,7 @@ def test_a_store_taken_back_to_nothing_opens_as_a_new_one(tmp_path: Path) -> Non
     with open_database(tmp_path / "a.db") as database:
         _downgrade(database, "base")
     with open_database(tmp_path / "a.db") as database:
-        assert Repository(database).symbols() == ()
+        assert Repository(database).runs() == ()
     assert not list(tmp_path.glob("*.bak"))
 
 

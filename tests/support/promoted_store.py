@@ -69,7 +69,7 @@ def measure(path: Path, outcomes: dict[RuntimeSettings, Any], symbol: str = "AMD
     )
     with Store(str(path)) as store:
         store.remember_setting(WORKLOAD, subject.environment)
-        store.records.put_series(
+        store.records.put(
             SeriesRecord(
                 digest=subject.series_digest,
                 symbol=symbol,

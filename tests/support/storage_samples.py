@@ -105,9 +105,7 @@ def new_store(path: Path, *, busy_timeout_s: float = 5.0) -> Database:
 def with_subjects(database: Database) -> Repository:
     """A repository that knows the environment, workload, series and run of the records above."""
     repository = Repository(database)
-    repository.put_environment(ENVIRONMENT)
-    repository.put_workload(WORKLOAD)
-    repository.put_series(SERIES)
+    repository.put(ENVIRONMENT, WORKLOAD, SERIES)
     repository.start_run(RUN)
     return repository
 

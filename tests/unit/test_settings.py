@@ -18,7 +18,6 @@ from toto_core.settings import (
     SettingsError,
     SettingsFacts,
     canonical,
-    distinct,
     round_up,
 )
 
@@ -69,16 +68,6 @@ def test_settings_survive_json(settings: RuntimeSettings) -> None:
 def test_keys_are_equal_exactly_for_equal_settings(one: RuntimeSettings, other: RuntimeSettings) -> None:
     assert (one.key == other.key) == (one == other)
     assert one.key == one.replace().key
-
-
-@given(st.lists(all_settings, max_size=6), all_facts)
-def test_distinct_settings_are_canonical_and_appear_once(
-    candidates: list[RuntimeSettings], rules: SettingsFacts
-) -> None:
-    found = distinct(candidates, rules)
-
-    assert len(set(found)) == len(found)
-    assert set(found) == {canonical(candidate, rules) for candidate in candidates}
 
 
 @given(all_facts, lengths, st.integers(0, 1_000_000))

@@ -42,7 +42,7 @@ def test_names_that_urls_treat_specially_are_plain_file_names(tmp_path: Path) ->
 
 def test_a_store_is_the_same_by_path_text_and_url(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    Repository(open_database(path)).put_environment(ENVIRONMENT)
+    Repository(open_database(path)).put(ENVIRONMENT)
     for address in (str(path), f"sqlite:///{path}"):
         with open_database(address) as database:
             assert Repository(database).environment("env-1") == ENVIRONMENT
@@ -55,7 +55,7 @@ def test_a_relative_path_keeps_its_meaning_when_the_process_moves(
     monkeypatch.chdir(tmp_path)
     repository = Repository(open_database("a.db"))
     monkeypatch.chdir(tmp_path / "elsewhere")
-    repository.put_environment(ENVIRONMENT)
+    repository.put(ENVIRONMENT)
     assert Repository(open_database(tmp_path / "a.db")).environment("env-1") == ENVIRONMENT
 
 
@@ -169,7 +169,7 @@ def test_a_file_needs_neither_psycopg_nor_when_current_alembic(tmp_path: Path) -
     new_store(tmp_path / "a.db").close()
     code = (
         "import sys; from storage.database import open_database; from storage.repository import Repository; "
-        f"Repository(open_database({str(tmp_path / 'a.db')!r})).symbols(); "
+        f"Repository(open_database({str(tmp_path / 'a.db')!r})).runs(); "
         "print([name for name in ('psycopg', 'alembic', 'autotuner', 'toto_core', 'torch', 'numpy') "
         "if name in sys.modules])"
     )

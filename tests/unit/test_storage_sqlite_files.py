@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage.database import open_database
-from storage.sqlite_files import connect, journal_mode, set_journal_mode
+from storage.sqlite_files import connect, journal_mode
 from tests.support.storage_samples import new_store
 
 
@@ -57,7 +57,7 @@ def test_opening_puts_a_file_into_the_journal_mode_of_this_library(tmp_path: Pat
     wanted = journal_mode(sqlite3.sqlite_version_info)
     other = "DELETE" if wanted == "WAL" else "WAL"
     with closing(connect(tmp_path / "a.db", 1)) as connection:
-        set_journal_mode(connection, other)
+        connection.execute(f"PRAGMA journal_mode={other}")
         assert connection.execute("PRAGMA journal_mode").fetchone()[0].upper() == other
     open_database(tmp_path / "a.db").close()
     with closing(connect(tmp_path / "a.db", 1)) as connection:

@@ -93,7 +93,7 @@ class AheadOfTime:
             return None
         started = time.perf_counter()
         run, found = self._found_or_built(package_name(self._identity, key), module, tensors)
-        self._tally.add_package(name, time.perf_counter() - started, found=found)
+        self._tally.add_graphs(name, 1, time.perf_counter() - started, found=found)
         return run
 
     def _found_or_built(self, file: str, module: FlatCall, tensors: list[Tensor]) -> tuple[Run, bool]:

@@ -62,7 +62,7 @@ def package_name(*identity: object) -> str:
 
 
 def load(path: Path) -> Run:
-    """Map a package into this process. Raises ``RuntimeError`` for a file that is none."""
+    """Map a package into this process. Raises ``RuntimeError`` for a file that is not a package."""
     runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
     run: Run = runner.run
     return run

@@ -41,11 +41,7 @@ class Tally:
             cudagraph_skips=report.cudagraph_skips + (_skip_reasons() if after.skips > before.skips else ()),
         )
         graphs, found = after.graphs - before.graphs, after.cache_hits - before.cache_hits
-        self._add_graphs(call, graphs, seconds, found=found)
-
-    def add_package(self, call: str, seconds: float, *, found: bool) -> None:
-        """Account for one ahead-of-time graph of ``call``, ``found`` on disk or compiled just now."""
-        self._add_graphs(call, 1, seconds, found=found)
+        self.add_graphs(call, graphs, seconds, found=found)
 
     def graphs_of(self, call: str) -> int:
         """How many graphs ``call`` got so far."""
@@ -59,7 +55,8 @@ class Tally:
         """Note a call that ran in eager mode because compiling was on hold."""
         self.report = replace(self.report, eager_calls=self.report.eager_calls + 1)
 
-    def _add_graphs(self, call: str, graphs: int, seconds: float, *, found: int) -> None:
+    def add_graphs(self, call: str, graphs: int, seconds: float, *, found: int) -> None:
+        """Account for graphs of ``call``, of which ``found`` were on disk and the others compiled just now."""
         self._graphs[call] += graphs > 0  # torch may split one call into several, which is no recompilation
         self.report = replace(
             self.report,

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ from toto_core.toto1 import checkpoint
 from toto_core.training.card import CARD_FILE, TrainingRecord, Weights, card
 from toto_core.training.fit import THREADS, Plan, fit
 from toto_core.training.held_out import average_ratio, held_out_scores
+
+_say = partial(print, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,11 +94,6 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, metavar="N", default=plan.seed, help="seed of weights and windows"
     )
     return parser
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from toto_core.toto1.decode import Context, Decoder
 from toto_core.toto1.sampling import draw_noise, sample
+from toto_core.training.data import Prices
 
-Prices = NDArray[np.float64]
 Median = Callable[[NDArray[np.float32], int], NDArray[np.float64]]
 """Contexts (window, time) and a horizon to median forecasts (window, horizon)."""
 
