@@ -27,7 +27,7 @@ from autotuner.record_mapping import (
     read_settings,
     read_subject,
 )
-from autotuner.serving.manifest import Seal
+from autotuner.serving.manifest import ManifestSummary
 from autotuner.workload import Workload
 from storage.database import open_database
 from storage.records import (
@@ -101,7 +101,7 @@ class Store:
         )
 
     def remember_artifacts(
-        self, subject: Subject, settings: RuntimeSettings, folder: Path, seal: Seal
+        self, subject: Subject, settings: RuntimeSettings, folder: Path, summary: ManifestSummary
     ) -> None:
         """Store where the artifacts of some settings lie and the checksum of their list."""
         self.records.add_artifact(
@@ -111,8 +111,8 @@ class Store:
                 model_digest=subject.model_digest,
                 engine_version=subject.environment.engine,
                 path=str(folder),
-                sha256=seal.sha256,
-                bytes=seal.bytes,
+                sha256=summary.sha256,
+                bytes=summary.bytes,
                 created_at=datetime.now(UTC),
             )
         )

@@ -9,7 +9,7 @@ from typing import Literal
 from autotuner.environment import Environment
 from autotuner.errors import one_line
 from autotuner.serving.canary import previous_of
-from autotuner.serving.matching import Choice, Wanted, fitting, last, pinned, readable
+from autotuner.serving.matching import Criteria, Match, fitting, last, pinned, readable
 from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.snapshot import Snapshot
 from toto_core import compile_config
@@ -90,7 +90,7 @@ def resolve(request: LookupRequest, snapshot: Snapshot | None, notes: tuple[str,
 class _Promotion:
     """The symbol's own entries: the one that fits, and the one that says what the symbol is run for."""
 
-    choice: Choice
+    match: Match
     subject: Workload | None = None
     profile: str | None = None
     reasons: tuple[str, ...] = ()
@@ -98,27 +98,27 @@ class _Promotion:
 
 def _promotion(request: LookupRequest, snapshot: Snapshot | None) -> _Promotion:
     if snapshot is None or request.symbol is None:
-        return _Promotion(choice=Choice())
+        return _Promotion(match=Match())
     own = [entry for entry in snapshot.entries if entry.symbol == request.symbol]
     known, skipped = readable(own, "promotion")
-    wanted = Wanted(
+    wanted = Criteria(
         model=request.model,
         workload=request.workload,
         profile=request.profile,
         environment=request.environment,
     )
-    choice = fitting(known, wanted, "promotion")
-    subject = choice.known or last([item for item in known if request.model in {None, item.entry.model}])
+    match = fitting(known, wanted, "promotion")
+    subject = match.found or last([item for item in known if request.model in {None, item.entry.model}])
     nothing = (
         ()
         if known
         else (f"promotion: {request.symbol} has none; run `autotune run --symbol {request.symbol}`",)
     )
     return _Promotion(
-        choice=choice,
+        match=match,
         subject=None if subject is None else subject.workload,
         profile=None if subject is None else subject.entry.profile,
-        reasons=(*skipped, *choice.reasons, *nothing),
+        reasons=(*skipped, *match.reasons, *nothing),
     )
 
 
@@ -145,8 +145,8 @@ def _stored(
     if pin is not None:
         return pin
     safe = _missed(safe, *why_not)
-    if promotion.choice.known is not None:
-        known = promotion.choice.known
+    if promotion.match.found is not None:
+        known = promotion.match.found
         since = known.entry.since.isoformat()
         safe = _missed(safe, *promotion.reasons)
         before = previous_of(known.entry.promised_json, request.symbol)
@@ -175,20 +175,20 @@ def _winner(request: LookupRequest, snapshot: Snapshot, safe: Resolution) -> Res
     signature = workload.signature
     same = [entry for entry in snapshot.entries if entry.workload_signature == signature]
     known, skipped = readable(same, step)
-    wanted = Wanted(
+    wanted = Criteria(
         model=None, workload=None, profile=safe.profile or DEFAULT_PROFILE, environment=request.environment
     )
-    choice = fitting(known, wanted, step)
+    match = fitting(known, wanted, step)
     nothing = () if known else (f"{step}: none for {workload.summary}",)
-    safe = _missed(safe, *skipped, *choice.reasons, *nothing)
-    if choice.known is None:
+    safe = _missed(safe, *skipped, *match.reasons, *nothing)
+    if match.found is None:
         return safe
     return dataclasses.replace(
         safe,
-        settings=choice.known.settings,
+        settings=match.found.settings,
         source="workload winner",
-        profile=choice.known.entry.profile,
-        since=choice.known.entry.since.isoformat(),
+        profile=match.found.entry.profile,
+        since=match.found.entry.since.isoformat(),
     )
 
 
