@@ -70,10 +70,7 @@ class Figures:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is seldom there is left out where it is not."""
-        fields = dataclasses.asdict(self) | {
-            "compile_report": None if self.compile_report is None else self.compile_report.to_dict(),
-            "canary": None if self.canary is None else self.canary.to_dict(),
-        }
+        fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if value or name not in _SELDOM}
 
     def to_json(self) -> str:

@@ -15,6 +15,8 @@ from autotuner.workload import Workload
 from storage.snapshot import SnapshotEntry, SnapshotPin
 from toto_core.settings import RuntimeSettings
 
+_TEXTS = ("symbol", "profile", "model", "workload_signature", "environment_fingerprint", "workload_json")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Criteria:
@@ -90,14 +92,7 @@ def pinned(pin: SnapshotPin) -> RuntimeSettings:
 
 
 def _read(entry: SnapshotEntry) -> ReadEntry:
-    for name in (
-        "symbol",
-        "profile",
-        "model",
-        "workload_signature",
-        "environment_fingerprint",
-        "workload_json",
-    ):
+    for name in _TEXTS:
         _text(name, getattr(entry, name))
     if not isinstance(entry.promotion_id, int) or not isinstance(entry.newest, bool):
         raise TypeError("promotion_id must be a whole number and newest true or false")

@@ -6,10 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from autotuner.environment import Environment
 from autotuner.errors import one_line
 from autotuner.serving.canary import previous_of
-from autotuner.serving.matching import Criteria, Match, fitting, last, pinned, readable
+from autotuner.serving.matching import Criteria, Match, ReadEntry, fitting, last, pinned, readable
 from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.snapshot import Snapshot
 from toto_core import compile_config
@@ -24,16 +23,12 @@ DEFAULT_PROFILE = "production"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookupRequest:
+class LookupRequest(Criteria):
     """What a lookup was asked for, and the variables; ``symbol`` is None for text that is no symbol."""
 
     symbol: str | None
     given: str
-    model: str | None
-    workload: Workload | None
-    profile: str | None
     settings: RuntimeSettings | None
-    environment: Environment
     kill_switch: str | None
     mode: str | None
 
@@ -75,15 +70,10 @@ def resolve(request: LookupRequest, snapshot: Snapshot | None, notes: tuple[str,
     if mode not in COMPILE_MODES:
         return _stored(request, snapshot, promotion, _missed(safe, _why_no_mode(mode)))
     found = _stored(request, snapshot, promotion, safe)
-    note = (
-        f"environment variable: {MODE_VARIABLE}={mode} sets the mode alone; the rest is of the {found.source}"
-    )
-    return _missed(
-        dataclasses.replace(
-            found, settings=found.settings.replace(compile_mode=mode), source="environment variable"
-        ),
-        note,
-    )
+    note = f"{MODE_VARIABLE}={mode} sets the mode alone; the rest is of the {found.source}"
+    settings = found.settings.replace(compile_mode=mode)
+    found = dataclasses.replace(found, settings=settings, source="environment variable")
+    return _missed(found, f"environment variable: {note}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +81,7 @@ class _Promotion:
     """The symbol's own entries: the one that fits, and the one that says what the symbol is run for."""
 
     match: Match
-    subject: Workload | None = None
-    profile: str | None = None
+    subject: ReadEntry | None = None
     reasons: tuple[str, ...] = ()
 
 
@@ -101,29 +90,19 @@ def _promotion(request: LookupRequest, snapshot: Snapshot | None) -> _Promotion:
         return _Promotion(match=Match())
     own = [entry for entry in snapshot.entries if entry.symbol == request.symbol]
     known, skipped = readable(own, "promotion")
-    wanted = Criteria(
-        model=request.model,
-        workload=request.workload,
-        profile=request.profile,
-        environment=request.environment,
-    )
-    match = fitting(known, wanted, "promotion")
+    match = fitting(known, request, "promotion")
     subject = match.found or last([item for item in known if request.model in {None, item.entry.model}])
-    nothing = (
-        ()
-        if known
-        else (f"promotion: {request.symbol} has none; run `autotune run --symbol {request.symbol}`",)
-    )
+    none = f"promotion: {request.symbol} has none; run `autotune run --symbol {request.symbol}`"
     return _Promotion(
         match=match,
-        subject=None if subject is None else subject.workload,
-        profile=None if subject is None else subject.entry.profile,
-        reasons=(*skipped, *match.reasons, *nothing),
+        subject=subject,
+        reasons=(*skipped, *match.reasons, *(() if known else (none,))),
     )
 
 
 def _safe(request: LookupRequest, promotion: _Promotion, notes: tuple[str, ...]) -> Resolution:
-    workload = request.workload or promotion.subject
+    last_run = promotion.subject
+    workload = request.workload or (last_run.workload if last_run else None)
     return Resolution(
         symbol=request.symbol or request.given,
         settings=SAFE,
@@ -131,7 +110,7 @@ def _safe(request: LookupRequest, promotion: _Promotion, notes: tuple[str, ...])
         reasons=notes,
         model=request.model or (workload.model if workload else DEFAULT_MODEL),
         workload=workload,
-        profile=request.profile or promotion.profile,
+        profile=request.profile or (last_run.entry.profile if last_run else None),
     )
 
 

@@ -64,7 +64,10 @@ def changed(keys: tuple[str | int, ...], value: Any) -> Any:
 
 def nested(levels: int) -> Any:
     """As many lists inside each other."""
-    return functools.reduce(lambda inner, _: [inner], range(levels), 0)
+    found: Any = 0
+    for _ in range(levels):
+        found = [found]
+    return found
 
 
 class TestExchange:
