@@ -24,6 +24,7 @@ TTL_SECONDS = 30.0
 """How long a lease outlives its last heartbeat, and so how long a killed holder blocks the next one."""
 _BEATS_PER_TTL = 3
 _POLL_SECONDS = 0.5
+Say = Callable[[str], None]
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -86,7 +87,7 @@ def held_lease(
     device: str,
     *,
     seconds: float,
-    say: Callable[[str], None],
+    say: Say,
     ttl_seconds: float = TTL_SECONDS,
 ) -> Iterator[Lease]:
     """Hold the lease on ``device`` inside the block; waits up to ``seconds`` for another holder.
@@ -135,9 +136,6 @@ def _is_gone(lease: LeaseRecord) -> bool:
 def _name(lease: LeaseRecord | None) -> str:
     owner = _owner(lease)
     return "another process" if owner is None else f"process {owner.pid} on {owner.host}"
-
-
-Say = Callable[[str], None]
 
 
 @contextlib.contextmanager

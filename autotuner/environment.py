@@ -7,10 +7,10 @@ import functools
 import hashlib
 import json
 import os
-import platform
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,14 @@ class Environment:
 @functools.cache
 def current_environment(device: str = "cpu") -> Environment:
     """The environment of this machine for ``device`` (``cpu`` or ``cuda``)."""
+    cpu = _cpu_facts()
+    flags = sorted((cpu.get("flags") or cpu.get("Features") or "").split())
     return Environment(
         device=device,
-        hardware=_gpu_identity() if device == "cuda" else _cpu_identity(),
-        isa=_isa_digest(),
+        hardware=_gpu_identity() if device == "cuda" else _cpu_identity(cpu),
+        isa=hashlib.sha256(" ".join(flags).encode()).hexdigest()[:12],
         driver=_driver_version() if device == "cuda" else "",
-        torch=_version("torch"),
+        torch=_torch_version(),
         engine=ENGINE_VERSION,
         threads=available_threads(),
     )
@@ -91,25 +93,25 @@ def spare_threads() -> int:
     return max(1, available_threads() - 1)
 
 
-def _cpuinfo() -> dict[str, str]:
+def _cpu_facts() -> dict[str, str]:
+    """What the kernel says of the first CPU; the others are not read, because each takes it a while."""
+    facts = {}
     try:
-        first = _CPUINFO.read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0]
+        with _CPUINFO.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line == "\n":
+                    break
+                name, _, value = line.partition(":")
+                facts[name.strip()] = value.strip()
     except OSError:
+        import platform
+
         return {"model name": platform.processor() or platform.machine()}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return facts
 
 
-def _cpu_identity() -> str:
-    info = _cpuinfo()
-    parts = [info[field] for field in _CPU_FIELDS if info.get(field)]
-    return " / ".join(parts) or platform.machine()
-
-
-def _isa_digest() -> str:
-    info = _cpuinfo()
-    flags = sorted((info.get("flags") or info.get("Features") or "").split())
-    return hashlib.sha256(" ".join(flags).encode()).hexdigest()[:12]
+def _cpu_identity(facts: Mapping[str, str]) -> str:
+    return " / ".join(facts[field] for field in _CPU_FIELDS if facts.get(field)) or os.uname().machine
 
 
 def _gpu_identity() -> str:
@@ -142,8 +144,42 @@ def _driver_version() -> str:
         return "none"
 
 
-def _version(package: str) -> str:
+def _torch_version() -> str:
+    """The version that ``importlib.metadata`` reports, which takes longer to import than all of a lookup."""
+    version = _installed_version("torch")
+    if version is not None:
+        return version
+    from importlib import metadata
+
     try:
-        return metadata.version(package)
+        return metadata.version("torch")
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _installed_version(package: str) -> str | None:
+    """What the first folder of ``sys.path`` that has the package says; None for what is not that plain."""
+    for folder in sys.path:
+        if os.path.isfile(folder):  # noqa: PTH113 - an archive, which this does not look into
+            return None
+        try:
+            names = os.listdir(folder or ".")  # noqa: PTH208 - as quick as it goes
+        except OSError:
+            continue
+        found = [n for n in names if re.fullmatch(rf"{package}(-.*)?\.(dist|egg)-info", n, re.IGNORECASE)]
+        if found:
+            return _version_in(Path(folder, found[0], "METADATA")) if len(found) == 1 else None
+    return None
+
+
+def _version_in(metadata: Path) -> str | None:
+    try:
+        with metadata.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("Version: "):
+                    return line.removeprefix("Version: ").rstrip("\r\n")
+                if line == "\n":  # the end of the headers
+                    return None
+    except (OSError, UnicodeDecodeError):
+        return None
+    return None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from autotuner import plain_values
 from autotuner.measurement.outcome import Conditions, Interval, Measured, ShapeTiming
 from autotuner.serving.canary import Canary
 from autotuner.workload import Workload
@@ -20,7 +19,7 @@ Stage = Literal["search", "duel", "shared"]
 duel of another symbol."""
 _PAST_PROMISE = "is past the promised"
 """What the reason of a latency trigger says, by which versions that stored no triggers are understood."""
-_LONGEST_TEXT, _LONGEST_LIST = 10_000, 1_000
+_LONGEST_LIST = 1_000
 
 
 class FiguresError(ValueError):
@@ -71,10 +70,7 @@ class Figures:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is seldom there is left out where it is not."""
-        fields = dataclasses.asdict(self) | {
-            "compile_report": None if self.compile_report is None else self.compile_report.to_dict(),
-            "canary": None if self.canary is None else self.canary.to_dict(),
-        }
+        fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if value or name not in _SELDOM}
 
     def to_json(self) -> str:
@@ -155,67 +151,41 @@ def parse_figures(value: object) -> Figures:
 
     Raises ``FiguresError`` for a known field of another kind, and for a number that is not finite.
     """
-    figures: Figures = _read(Figures, value, "figures")
+    try:
+        figures: Figures = _read(Figures, value, "figures")
+    except plain_values.WrongValue as error:
+        raise FiguresError(str(error)) from None
     if figures.because and not figures.triggers and _PAST_PROMISE in figures.because:
         return dataclasses.replace(figures, triggers=("latency",))
     return figures
 
 
 def _read(kind: Any, value: object, where: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise FiguresError(f"{where}: not a JSON object")
-    found = {}
-    for field in dataclasses.fields(kind):
-        given = value.get(field.name)
-        if given is not None:
-            found[field.name] = _READERS[str(field.type).removesuffix(" | None")](
-                given, f"{where}.{field.name}"
-            )
+    given = plain_values.fields(value, where)
+    found = {
+        field.name: _READERS[str(field.type).removesuffix(" | None")](
+            given[field.name], f"{where}.{field.name}"
+        )
+        for field in dataclasses.fields(kind)
+        if given.get(field.name) is not None
+    }
     try:
         return kind(**found)
     except (TypeError, ValueError) as error:  # a field is missing, or beyond what its type allows
         raise FiguresError(f"{where}: {error}") from None
 
 
-def _number(value: object, where: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # 400 digits fit an int and no float
-            if math.isfinite(float(value)):
-                return float(value)
-    raise FiguresError(f"{where}: not a finite number")
-
-
-def _whole(value: object, where: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
-        return value
-    raise FiguresError(f"{where}: not a whole number from 0 to 2^63 - 1")
-
-
-def _truth(value: object, where: str) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise FiguresError(f"{where}: neither true nor false")
-
-
-def _text(value: object, where: str) -> str:
-    if isinstance(value, str) and len(value) <= _LONGEST_TEXT:
-        return value
-    raise FiguresError(f"{where}: not text of at most {_LONGEST_TEXT:,} characters")
-
-
 def _stage(value: object, where: str) -> str:
     if value in get_args(Stage):
         return str(value)
-    raise FiguresError(f"{where}: none of {', '.join(get_args(Stage))}")
+    raise FiguresError(f"{where}: must be one of {', '.join(get_args(Stage))}")
 
 
 def _tuple_of(read: Callable[[object, str], Any]) -> Callable[[object, str], tuple[Any, ...]]:
-    def read_all(value: object, where: str) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple) or len(value) > _LONGEST_LIST:
-            raise FiguresError(f"{where}: not a list of at most {_LONGEST_LIST:,}")
-        return tuple(read(each, f"{where}[{place}]") for place, each in enumerate(value))
-
-    return read_all
+    return lambda value, where: tuple(
+        read(each, f"{where}[{place}]")
+        for place, each in enumerate(plain_values.items(value, where, _LONGEST_LIST))
+    )
 
 
 def _of(kind: Any) -> Callable[[object, str], Any]:
@@ -230,16 +200,16 @@ def _canary(value: object, where: str) -> Canary:
 
 
 _READERS: dict[str, Callable[[object, str], Any]] = {
-    "float": _number,
-    "int": _whole,
-    "bool": _truth,
-    "str": _text,
+    "float": plain_values.number,
+    "int": plain_values.whole,
+    "bool": plain_values.truth,
+    "str": plain_values.text,
     "Stage": _stage,
     "Interval": _of(Interval),
     "Conditions": _of(Conditions),
     "CompileReport": _of(CompileReport),
     "SharedFrom": _of(SharedFrom),
     "Canary": _canary,
-    "tuple[str, ...]": _tuple_of(_text),
+    "tuple[str, ...]": _tuple_of(plain_values.text),
     "tuple[ShapeTiming, ...]": _tuple_of(_of(ShapeTiming)),
 }

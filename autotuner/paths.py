@@ -82,7 +82,7 @@ def data_folder() -> Path:
 
 
 def trial_artifacts(caches: Path, settings: RuntimeSettings) -> Path:
-    """Where below ``caches`` the trials of some settings keep what they compiled."""
+    """Where below ``caches`` the trials of a configuration keep what they compiled."""
     return caches / hashlib.sha256(settings.key.encode()).hexdigest()[:16]
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from json import dumps, loads
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from autotuner.environment import Environment
@@ -27,7 +26,7 @@ from autotuner.record_mapping import (
     read_settings,
     read_subject,
 )
-from autotuner.serving.manifest import Seal
+from autotuner.serving.manifest import ManifestSummary
 from autotuner.workload import Workload
 from storage.database import open_database
 from storage.records import (
@@ -69,14 +68,11 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._database.close()
 
     def remember(self, subject: Subject, series: PriceSeries) -> None:
         """Store what a run's records will refer to."""
-        now = datetime.now(UTC)
         self.remember_setting(subject.workload, subject.environment)
         self.records.put(
             SeriesRecord(
@@ -86,7 +82,7 @@ class Store:
                 points=len(series),
                 first_timestamp=moment(series.timestamps[0]),
                 last_timestamp=moment(series.timestamps[-1]),
-                first_seen=now,
+                first_seen=datetime.now(UTC),
             )
         )
 
@@ -101,9 +97,9 @@ class Store:
         )
 
     def remember_artifacts(
-        self, subject: Subject, settings: RuntimeSettings, folder: Path, seal: Seal
+        self, subject: Subject, settings: RuntimeSettings, folder: Path, summary: ManifestSummary
     ) -> None:
-        """Store where the artifacts of some settings lie and the checksum of their list."""
+        """Store where the artifacts of a configuration lie and the checksum of their list."""
         self.records.add_artifact(
             ArtifactRecord(
                 environment_fingerprint=subject.environment.fingerprint,
@@ -111,8 +107,8 @@ class Store:
                 model_digest=subject.model_digest,
                 engine_version=subject.environment.engine,
                 path=str(folder),
-                sha256=seal.sha256,
-                bytes=seal.bytes,
+                sha256=summary.sha256,
+                bytes=summary.bytes,
                 created_at=datetime.now(UTC),
             )
         )
@@ -189,7 +185,7 @@ class Store:
     def known(
         self, subject: Subject, *, run_id: str | None, stage: Stage = "search"
     ) -> dict[RuntimeSettings, Outcome]:
-        """The newest outcome of every settings measured on the same prices, model, workload and environment.
+        """The newest outcome of every configuration measured on the same prices, model, workload and environment.
 
         A failure counts only within the run that is going on: what failed another day (no compiler, too little
         time) deserves another try.
@@ -203,7 +199,7 @@ class Store:
         return found
 
     def tried(self, subject: Subject) -> dict[RuntimeSettings, Outcome]:
-        """The newest outcome of every settings, failures included, whatever run they are from.
+        """The newest outcome of every configuration, failures included, whatever run they are from.
 
         A failure stands only where nothing was measured: what compiles today is not ruled out by yesterday.
         """
@@ -214,7 +210,7 @@ class Store:
         return found
 
     def cold_starts(self, subject: Subject) -> dict[RuntimeSettings, float]:
-        """Milliseconds of the newest cold start of all settings, measured for any symbol of the same workload."""
+        """The newest cold start in ms of each compiled configuration, for any symbol of the same workload."""
         return {
             settings: outcome.cold_start_ms
             for _, settings, outcome in self._outcomes(subject, "search", any_symbol=True)
@@ -229,21 +225,21 @@ class Store:
             workload_signature=subject.workload.signature,
             environment_fingerprint=subject.environment.fingerprint,
         )
-        return None if record is None else self._promotion(record)
+        return None if record is None else self.read(record)
 
     def active(self, symbol: str, profile: str | None = None) -> Promotion | None:
         """What the symbol was last promoted for."""
         record = self.records.active_promotion(symbol, profile=profile)
-        return None if record is None else self._promotion(record)
+        return None if record is None else self.read(record)
 
     def winners_elsewhere(self, subject: Subject) -> tuple[RuntimeSettings, ...]:
-        """Settings active for other symbols of the same workload signature and environment, newest first."""
+        """Configurations active for other symbols of the same workload and environment, newest first."""
+        same = (subject.workload.signature, subject.environment.fingerprint)
         found = [
             read_settings(record.settings_json)
             for record in self.records.active_promotions()
             if record.symbol != subject.symbol
-            and record.workload_signature == subject.workload.signature
-            and record.environment_fingerprint == subject.environment.fingerprint
+            and (record.workload_signature, record.environment_fingerprint) == same
         ]
         return tuple(dict.fromkeys(settings for settings in reversed(found) if settings is not None))
 
@@ -272,7 +268,9 @@ class Store:
 
     def read(self, record: PromotionRecord) -> Promotion:
         """A line of the ledger in the tuner's own types. Raises ``AutotuneError`` when it cannot be read."""
-        return self._promotion(record)
+        workload = self.records.workload(record.workload_signature)
+        environment = self.records.environment(record.environment_fingerprint)
+        return read_promotion(record, workload, environment, self.location)
 
     def measured_subject(self, symbol: str) -> Subject | None:
         """What the symbol's newest run with search trials was about, whether measured by it or taken up."""
@@ -285,7 +283,10 @@ class Store:
             )
             if found:
                 own = [record for record in found if record.run_id == run.run_id]
-                return self._subject((own or found)[-1])
+                record = (own or found)[-1]
+                workload = self.records.workload(record.workload_signature)
+                environment = self.records.environment(record.environment_fingerprint)
+                return read_subject(record, workload, environment, self.location)
         return None
 
     def _outcomes(
@@ -302,13 +303,3 @@ class Store:
             outcome, settings = read_outcome(record), read_settings(record.settings_json)
             if outcome is not None and settings is not None:  # else written by another version
                 yield record, settings, outcome
-
-    def _subject(self, record: MeasurementRecord) -> Subject:
-        workload = self.records.workload(record.workload_signature)
-        environment = self.records.environment(record.environment_fingerprint)
-        return read_subject(record, workload, environment, self.location)
-
-    def _promotion(self, record: PromotionRecord) -> Promotion:
-        workload = self.records.workload(record.workload_signature)
-        environment = self.records.environment(record.environment_fingerprint)
-        return read_promotion(record, workload, environment, self.location)

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +153,8 @@ def read_workload(path: Path) -> Workload:
     A request without ``num_samples`` asks for 256; ``num_samples = 0`` asks for the mean path. Raises
     ``UsageError`` with the file's name.
     """
+    import tomllib
+
     try:
         with path.open("rb") as file:
             fields = tomllib.load(file)

@@ -20,6 +20,7 @@ MEASURED = "measured"
 UNFINISHED: tuple[RunStatus, ...] = ("running", "interrupted")
 
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,31}")
+_UNKEPT = re.compile("[\0\ud800-\udfff]")
 _MAY_BE_EMPTY = frozenset({"detail", "reason", "rolled_back_reason"})
 _READ_ELSEWHERE = frozenset({"payload_json"})  # one note that cannot be read must not hide the others
 
@@ -243,7 +244,7 @@ def _text_fault(name: str, value: Any) -> str:
         return f"is {type(value).__name__}: give text"
     if not value and name not in _MAY_BE_EMPTY:
         return "is empty"
-    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+    if _UNKEPT.search(value):
         return "holds a NUL or half a surrogate pair, which no database keeps"
     if name == "symbol" and not _SYMBOL.fullmatch(value):
         return f"{value!r} is not a symbol: use capitals, digits, '.', '_' or '-', at most 32 characters"

@@ -19,8 +19,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote_from_bytes
 
 from storage.errors import InvalidRecord, SnapshotError, SnapshotReason, StoreUnavailable
-from storage.records import check_symbol
-from storage.whole_files import written_whole
 
 SNAPSHOT_SCHEMA = 1
 PAGE_BYTES = 65536  # the largest page SQLite has: the document then spans few of them
@@ -121,6 +119,8 @@ def read_snapshot(path: str | Path) -> Snapshot:
 @contextmanager
 def written_aside(target: Path) -> Iterator[Path]:
     """`written_whole` for a file of a store: raises `StoreUnavailable` when it cannot be written."""
+    from storage.whole_files import written_whole
+
     try:
         with written_whole(target) as aside:
             yield aside
@@ -136,6 +136,8 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
 
 
 def _check(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> None:
+    from storage.records import check_symbol  # not at the top: reading a snapshot does without
+
     items: list[SnapshotEntry | SnapshotPin] = [*entries, *pins]
     for item in items:
         check_symbol(item.symbol)

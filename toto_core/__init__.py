@@ -5,25 +5,30 @@ Importing this package imports neither torch nor pandas; ``TotoPipeline`` and ``
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 from toto_core.version import ENGINE_VERSION
 
 if TYPE_CHECKING:
+    from toto_core.compile_report import CompileReport
     from toto_core.forecast import Forecast
     from toto_core.pipeline import TotoPipeline
 
 __all__ = ["ENGINE_VERSION", "CompileReport", "Forecast", "RuntimeSettings", "TotoPipeline"]
 
 
-_NEEDS_TORCH = {"TotoPipeline": "toto_core.pipeline", "Forecast": "toto_core.forecast"}
+_ON_FIRST_USE = {
+    "CompileReport": "toto_core.compile_report",
+    "Forecast": "toto_core.forecast",
+    "TotoPipeline": "toto_core.pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the torch-dependent names only when they are asked for (PEP 562)."""
-    if name not in _NEEDS_TORCH:
+    """Import what a lookup of settings can do without only when it is asked for (PEP 562)."""
+    if name not in _ON_FIRST_USE:
         raise AttributeError(f"module 'toto_core' has no attribute {name!r}")
-    return getattr(import_module(_NEEDS_TORCH[name]), name)
+    from importlib import import_module
+
+    return getattr(import_module(_ON_FIRST_USE[name]), name)

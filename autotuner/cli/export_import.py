@@ -12,6 +12,7 @@ import click
 from autotuner.cli.options import db_option, note, print_json, refuse_own_files, store_options
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.paths import store_location
+from autotuner.serving.plain_values import parsed
 
 if TYPE_CHECKING:
     from storage.exchange import Exchange
@@ -96,8 +97,8 @@ def _parsed(file: str) -> Any:
             f"{file}: cannot be read: {error.strerror or os.strerror(error.errno or 0)}"
         ) from None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parsed(text)
+    except ValueError as error:
         raise AutotuneError(f"{file}: is not JSON: {error}") from None
 
 

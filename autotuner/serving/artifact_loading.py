@@ -1,4 +1,4 @@
-"""``Kept``: the compile artifacts of one load: taken from disk when intact, made anew when not, kept when new."""
+"""``LoadArtifacts``: a load's compile artifacts: from disk when intact, made anew when not, kept when new."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from autotuner.environment import Environment
 from autotuner.paths import inductor_folder
 from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
-from autotuner.serving.manifest import Damaged, take
+from autotuner.serving.manifest import Damaged, link_verified
 from toto_core.settings import RuntimeSettings
 
 CACHE_DIR_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
@@ -22,7 +22,7 @@ _set_here: set[str] = set()  # cache folders that this module, not the user, has
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class LoadArtifacts:
     """``folder`` is private to this process: what it takes from disk lies there verified, beside what it makes.
 
     None for settings that compile nothing. ``found`` says whether anything was taken, ``lasts`` whether what is
@@ -37,22 +37,22 @@ class Kept:
     said: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, environment: Environment, settings: RuntimeSettings) -> Kept:
+    def of_settings(cls, environment: Environment, settings: RuntimeSettings) -> LoadArtifacts:
         """Take what is stored for these settings; what is damaged is wiped, with one warning."""
         nothing = cls(environment=environment, settings=settings)
         if not settings.compiled:
             return nothing
         try:
             folder = workplace(environment.fingerprint)
-            found = take(compile_cache(environment.fingerprint, settings.key), folder) is not None
+            found = link_verified(compile_cache(environment.fingerprint, settings.key), folder) is not None
         except CacheRefused as error:
             return nothing._aside(error)
         except Damaged as error:
-            return nothing.anew(str(error))
+            return nothing.start_anew(str(error))
         _point_torch_at(folder)
         return replace(nothing, folder=folder, found=found, lasts=True)
 
-    def anew(self, why: str) -> Kept:
+    def start_anew(self, why: str) -> LoadArtifacts:
         """Wipe what is stored and start from nothing, with one warning."""
         warnings.warn(f"compile artifacts are made anew: {why}", RuntimeWarning, stacklevel=4)
         try:
@@ -64,7 +64,7 @@ class Kept:
         said = {"compile_artifacts": f"made anew: {why}"}
         return replace(self, folder=folder, found=False, lasts=True, said=said)
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Store what this process compiled, for the next one; where that fails it is said and left."""
         if self.folder is None or not self.lasts:
             return
@@ -73,7 +73,7 @@ class Kept:
         except CacheRefused as error:
             warnings.warn(f"what was compiled is not kept: {error}", RuntimeWarning, stacklevel=4)
 
-    def _aside(self, error: CacheRefused) -> Kept:
+    def _aside(self, error: CacheRefused) -> LoadArtifacts:
         folder = _temporary_folder()
         warnings.warn(f"{error}; compiling into {folder} instead", RuntimeWarning, stacklevel=5)
         _point_torch_at(folder)

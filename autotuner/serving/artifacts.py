@@ -19,7 +19,7 @@ from autotuner.errors import AutotuneError
 from autotuner.files import unsafe
 from autotuner.paths import cache_folder
 from autotuner.process import Owner
-from autotuner.serving.manifest import Seal, put
+from autotuner.serving.manifest import ManifestSummary, add_files
 
 _WORKPLACE = re.compile(r"run-(?P<pid>\d{1,9})(-(?P<started>\d+)-(?P<host>.+))?-[^-]+")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -80,17 +80,17 @@ def workplace(environment_fingerprint: str) -> Path:
     return folder
 
 
-def store(made: Path, environment_fingerprint: str, settings_key: str) -> tuple[Path, Seal] | None:
-    """Keep what was compiled below ``made`` for later processes; where, and its seal, None when it is nothing.
+def store(made: Path, environment_fingerprint: str, settings_key: str) -> tuple[Path, ManifestSummary] | None:
+    """Keep what was compiled below ``made`` for later processes; where, and its summary, None when it is nothing.
 
     Raises ``CacheRefused`` when the settings' folder or its neighbourhood is unsafe or cannot be filled.
     """
     folder = compile_cache(environment_fingerprint, settings_key)
     try:
-        seal = put(made, folder)
+        summary = add_files(made, folder)
     except OSError as error:
         raise CacheRefused(f"compile cache {folder} cannot be filled: {error.strerror or error}") from None
-    return (folder, seal) if seal else None
+    return (folder, summary) if summary else None
 
 
 def wipe(path: Path) -> None:

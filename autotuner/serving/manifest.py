@@ -28,7 +28,7 @@ class Damaged(AutotuneError):  # noqa: N818 - reads as the message it stands for
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seal:
+class ManifestSummary:
     """What a folder holds: digest of its manifest, and how many files and bytes that lists."""
 
     sha256: str
@@ -36,7 +36,7 @@ class Seal:
     bytes: int
 
 
-def take(folder: Path, into: Path) -> Seal | None:
+def link_verified(folder: Path, into: Path) -> ManifestSummary | None:
     """Link the files of ``folder`` into ``into`` and verify each there; None when nothing is stored.
 
     What is verified is what will be used: the link holds the file, whatever happens to its name. Raises
@@ -59,10 +59,10 @@ def take(folder: Path, into: Path) -> Seal | None:
             raise Damaged(f"artifact {folder / name} cannot be read: {error.strerror or error}") from None
         if not intact:
             raise Damaged(f"artifact {folder / name} is not what was stored: its checksum differs")
-    return _seal(text, listed)
+    return _summary(text, listed)
 
 
-def put(made: Path, folder: Path) -> Seal | None:
+def add_files(made: Path, folder: Path) -> ManifestSummary | None:
     """Add the files of ``made`` to those of ``folder`` and list them all; None when there is nothing to list.
 
     Files come before the manifest that lists them, so that a reader or a crash in between sees the old one.
@@ -87,7 +87,7 @@ def put(made: Path, folder: Path) -> Seal | None:
     text = json.dumps({"format": _FORMAT, "files": dict(sorted(listed.items()))}, indent=1)
     with written_whole(folder / MANIFEST) as aside:
         aside.write_text(text, encoding="utf-8")
-    return _seal(text, listed)
+    return _summary(text, listed)
 
 
 def _read_manifest(folder: Path) -> tuple[str, dict[str, dict[str, Any]]]:
@@ -146,6 +146,6 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _seal(text: str, listed: dict[str, dict[str, Any]]) -> Seal:
+def _summary(text: str, listed: dict[str, dict[str, Any]]) -> ManifestSummary:
     size = sum(entry["bytes"] for entry in listed.values())
-    return Seal(sha256=hashlib.sha256(text.encode()).hexdigest(), files=len(listed), bytes=size)
+    return ManifestSummary(sha256=hashlib.sha256(text.encode()).hexdigest(), files=len(listed), bytes=size)

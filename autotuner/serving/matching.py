@@ -15,9 +15,11 @@ from autotuner.workload import Workload
 from storage.snapshot import SnapshotEntry, SnapshotPin
 from toto_core.settings import RuntimeSettings
 
+_TEXTS = ("symbol", "profile", "model", "workload_signature", "environment_fingerprint", "workload_json")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Criteria:
     """What an entry has to match; None for a field matches any value."""
 
     model: str | None
@@ -27,7 +29,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class ReadEntry:
     """A snapshot entry that could be read whole, so that what is used of it is never a half."""
 
     entry: SnapshotEntry
@@ -41,14 +43,14 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Match:
     """The entry that fits, or one line for everything that speaks against the others."""
 
-    known: Known | None = None
+    found: ReadEntry | None = None
     reasons: tuple[str, ...] = ()
 
 
-def readable(entries: Iterable[SnapshotEntry], step: str) -> tuple[list[Known], tuple[str, ...]]:
+def readable(entries: Iterable[SnapshotEntry], step: str) -> tuple[list[ReadEntry], tuple[str, ...]]:
     """The entries that can be read whole, and one line for each that cannot, which spoils no other."""
     known, reasons = [], []
     for entry in entries:
@@ -60,23 +62,23 @@ def readable(entries: Iterable[SnapshotEntry], step: str) -> tuple[list[Known], 
     return known, tuple(reasons)
 
 
-def fitting(known: Sequence[Known], wanted: Wanted, step: str) -> Choice:
+def fitting(known: Sequence[ReadEntry], wanted: Criteria, step: str) -> Match:
     """The best of ``known`` that matches ``wanted`` in every field; else how the nearest differs.
 
     Fields that are not asked for are preferably those of the symbol's last promotion; then newer is better.
     """
     if not known:
-        return Choice()
+        return Match()
     latest = last(known)
     ranked = sorted(known, key=lambda item: (_likeness(item, latest), item.age_rank), reverse=True)
     misfits = [_misfits(item, wanted) for item in ranked]
     best = min(range(len(ranked)), key=lambda place: len(misfits[place]))  # the first of equals
     if not misfits[best]:
-        return Choice(known=ranked[best])
-    return Choice(reasons=(one_line(f"{step}: {'; '.join(misfits[best])}"),))
+        return Match(found=ranked[best])
+    return Match(reasons=(one_line(f"{step}: {'; '.join(misfits[best])}"),))
 
 
-def last(known: Sequence[Known]) -> Known | None:
+def last(known: Sequence[ReadEntry]) -> ReadEntry | None:
     """What the symbol was last promoted for; without a mark the newest, None for no entries."""
     return max(known, key=lambda item: (item.entry.newest, item.age_rank), default=None)
 
@@ -89,15 +91,8 @@ def pinned(pin: SnapshotPin) -> RuntimeSettings:
     return RuntimeSettings.from_json(pin.settings_json)
 
 
-def _read(entry: SnapshotEntry) -> Known:
-    for name in (
-        "symbol",
-        "profile",
-        "model",
-        "workload_signature",
-        "environment_fingerprint",
-        "workload_json",
-    ):
+def _read(entry: SnapshotEntry) -> ReadEntry:
+    for name in _TEXTS:
         _text(name, getattr(entry, name))
     if not isinstance(entry.promotion_id, int) or not isinstance(entry.newest, bool):
         raise TypeError("promotion_id must be a whole number and newest true or false")
@@ -105,7 +100,7 @@ def _read(entry: SnapshotEntry) -> Known:
         raise TypeError("since must be a time with its zone")
     _text("settings_json", entry.settings_json)
     canary_of(entry.promised_json)  # settings on a trial that cannot be read would go to every process
-    return Known(
+    return ReadEntry(
         entry=entry,
         settings=RuntimeSettings.from_json(entry.settings_json),
         workload=Workload.from_dict(_object(entry.workload_json)),
@@ -124,14 +119,14 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
-def _likeness(item: Known, other: Known | None) -> int:
+def _likeness(item: ReadEntry, other: ReadEntry | None) -> int:
     if other is None:
         return 0
     names = ("model", "workload_signature", "profile")
     return sum(getattr(item.entry, name) == getattr(other.entry, name) for name in names)
 
 
-def _misfits(item: Known, wanted: Wanted) -> list[str]:
+def _misfits(item: ReadEntry, wanted: Criteria) -> list[str]:
     entry, misfits = item.entry, []
     if wanted.model is not None and entry.model != wanted.model:
         misfits.append(f"made for another model: {entry.model} there, {wanted.model} wanted")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import cause
 from autotuner.paths import packages_folder, spool_folder, store_location
-from autotuner.serving.artifact_loading import Kept
+from autotuner.serving.artifact_loading import LoadArtifacts
 from autotuner.serving.lookup import lookup
-from autotuner.serving.quarantine import labels, quarantine_of, remember, remembered
 from autotuner.serving.resolution import SAFE, Resolution
-from autotuner.serving.spool import write_note
+from autotuner.serving.spool import Labels, Quarantine, write_note
 from autotuner.serving.telemetry import Telemetry
 from autotuner.workload import RequestShape, Workload
 from toto_core.settings import RuntimeSettings
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from toto_core.pipeline import TotoPipeline
 
 _QUIET_CALLS, _MOST_CALLS = 2, 10
+_failed: dict[tuple[str, str, str], str] = {}
+"""Why a configuration failed in this process, by device, model and settings key."""
 
 
 def load_pipeline(
@@ -68,7 +71,7 @@ def _working_pipeline(
     provenance = {"settings_source": str(found.source), "symbol": found.symbol}
     if found.settings == SAFE:
         return _warm_pipeline(found, SAFE, target, provenance)
-    reason = known_reason = remembered(found, environment)
+    reason = known_reason = _failed.get(_failed_key(found, environment))
     if reason is None:
         working, reason = _attempt(found, target, environment, provenance)
         if working is not None:
@@ -82,7 +85,7 @@ def _working_pipeline(
 
 def _count_calls(pipeline: TotoPipeline, found: Resolution, environment: Environment, db: str | None) -> None:
     source = pipeline.provenance.get("settings_source")
-    about = labels(found, environment, settings_key=pipeline.settings.key, source=source)
+    about = _labels(found, environment, settings_key=pipeline.settings.key, source=source)
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # no place for a spool: nothing is counted
         pipeline.on_call = Telemetry(about, spool_folder(store_location(db))).observe
 
@@ -102,24 +105,26 @@ def _attempt(
 
     Artifacts that are damaged, or with which it does not work, are wiped and made anew once.
     """
-    kept = Kept.of(environment, found.settings)
-    pipeline, reason = _build(found, device, provenance, kept)
-    if pipeline is None and kept.found:
-        kept = kept.anew(f"do not work: {reason}")
-        pipeline, reason = _build(found, device, provenance, kept)
+    artifacts = LoadArtifacts.of_settings(environment, found.settings)
+    pipeline, reason = _build(found, device, provenance, artifacts)
+    if pipeline is None and artifacts.found:
+        artifacts = artifacts.start_anew(f"do not work: {reason}")
+        pipeline, reason = _build(found, device, provenance, artifacts)
     if pipeline is not None and pipeline.compile_report.cache_hits < pipeline.compile_report.graphs:
-        kept.keep()
+        artifacts.save()
     return pipeline, reason
 
 
 def _build(
-    found: Resolution, device: str, provenance: dict[str, str], kept: Kept
+    found: Resolution, device: str, provenance: dict[str, str], artifacts: LoadArtifacts
 ) -> tuple[TotoPipeline | None, str]:
     from toto_core.device import DeviceError
     from toto_core.model_files import CheckpointError
 
     try:
-        pipeline = _warm_pipeline(found, found.settings, device, provenance | kept.said, kept.folder)
+        pipeline = _warm_pipeline(
+            found, found.settings, device, provenance | artifacts.said, artifacts.folder
+        )
     except (CheckpointError, DeviceError):
         raise  # no settings would help
     except Exception as error:  # whatever a compiler raises: eager has to go on
@@ -160,11 +165,16 @@ def _warm_up(pipeline: TotoPipeline, shape: RequestShape, *, series: int) -> Non
     """Call until two calls in a row compile nothing, at least twice and at most ten times."""
     context, quiet = _random_walk(series, shape.variates, shape.context_length), 0
     for _ in range(_MOST_CALLS):
-        graphs = pipeline.compile_report.graphs
+        compiled = _compiled_here(pipeline)
         pipeline.predict(context, shape.prediction_length, shape.num_samples)
-        quiet = quiet + 1 if pipeline.compile_report.graphs == graphs else 0
+        quiet = quiet + 1 if _compiled_here(pipeline) == compiled else 0
         if quiet == _QUIET_CALLS:
             return
+
+
+def _compiled_here(pipeline: TotoPipeline) -> int:
+    report = pipeline.compile_report
+    return report.graphs - report.cache_hits
 
 
 def _random_walk(*shape: int) -> Any:
@@ -176,8 +186,16 @@ def _random_walk(*shape: int) -> Any:
 
 
 def _quarantine(found: Resolution, environment: Environment, reason: str, db: str | None) -> None:
-    remember(found, environment, reason)
-    note = quarantine_of(found, environment, reason)
+    _failed[_failed_key(found, environment)] = reason
+    note = Quarantine(
+        **vars(_labels(found, environment, settings_key=found.settings_key, source=found.source)),
+        reason=reason,
+        failed_at=datetime.now(UTC),
+        settings=found.settings,
+        workload=found.workload,
+        environment=environment,
+        pid=os.getpid(),
+    )
     unnoted = ""
     try:
         folder = spool_folder(store_location(db))
@@ -189,4 +207,21 @@ def _quarantine(found: Resolution, environment: Environment, reason: str, db: st
         f"{reason}{unnoted}",
         RuntimeWarning,
         stacklevel=4,
+    )
+
+
+def _failed_key(found: Resolution, environment: Environment) -> tuple[str, str, str]:
+    return environment.device, found.model, found.settings_key
+
+
+def _labels(found: Resolution, environment: Environment, *, settings_key: str, source: str | None) -> Labels:
+    """Whose calls those of ``found``'s pipeline are, as notes say it; ``source`` is where its settings come from."""
+    return Labels(
+        symbol=found.symbol,
+        settings_key=settings_key,
+        environment_fingerprint=environment.fingerprint,
+        profile=found.profile,
+        model=found.model,
+        workload_signature=None if found.workload is None else found.workload.signature,
+        source=source,
     )

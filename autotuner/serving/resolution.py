@@ -6,10 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from autotuner.environment import Environment
 from autotuner.errors import one_line
 from autotuner.serving.canary import previous_of
-from autotuner.serving.matching import Choice, Wanted, fitting, last, pinned, readable
+from autotuner.serving.matching import Criteria, Match, ReadEntry, fitting, last, pinned, readable
 from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.snapshot import Snapshot
 from toto_core import compile_config
@@ -24,16 +23,12 @@ DEFAULT_PROFILE = "production"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookupRequest:
+class LookupRequest(Criteria):
     """What a lookup was asked for, and the variables; ``symbol`` is None for text that is no symbol."""
 
     symbol: str | None
     given: str
-    model: str | None
-    workload: Workload | None
-    profile: str | None
     settings: RuntimeSettings | None
-    environment: Environment
     kill_switch: str | None
     mode: str | None
 
@@ -75,55 +70,39 @@ def resolve(request: LookupRequest, snapshot: Snapshot | None, notes: tuple[str,
     if mode not in COMPILE_MODES:
         return _stored(request, snapshot, promotion, _missed(safe, _why_no_mode(mode)))
     found = _stored(request, snapshot, promotion, safe)
-    note = (
-        f"environment variable: {MODE_VARIABLE}={mode} sets the mode alone; the rest is of the {found.source}"
-    )
-    return _missed(
-        dataclasses.replace(
-            found, settings=found.settings.replace(compile_mode=mode), source="environment variable"
-        ),
-        note,
-    )
+    note = f"{MODE_VARIABLE}={mode} sets the mode alone; the rest is of the {found.source}"
+    settings = found.settings.replace(compile_mode=mode)
+    found = dataclasses.replace(found, settings=settings, source="environment variable")
+    return _missed(found, f"environment variable: {note}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Promotion:
     """The symbol's own entries: the one that fits, and the one that says what the symbol is run for."""
 
-    choice: Choice
-    subject: Workload | None = None
-    profile: str | None = None
+    match: Match
+    subject: ReadEntry | None = None
     reasons: tuple[str, ...] = ()
 
 
 def _promotion(request: LookupRequest, snapshot: Snapshot | None) -> _Promotion:
     if snapshot is None or request.symbol is None:
-        return _Promotion(choice=Choice())
+        return _Promotion(match=Match())
     own = [entry for entry in snapshot.entries if entry.symbol == request.symbol]
     known, skipped = readable(own, "promotion")
-    wanted = Wanted(
-        model=request.model,
-        workload=request.workload,
-        profile=request.profile,
-        environment=request.environment,
-    )
-    choice = fitting(known, wanted, "promotion")
-    subject = choice.known or last([item for item in known if request.model in {None, item.entry.model}])
-    nothing = (
-        ()
-        if known
-        else (f"promotion: {request.symbol} has none; run `autotune run --symbol {request.symbol}`",)
-    )
+    match = fitting(known, request, "promotion")
+    subject = match.found or last([item for item in known if request.model in {None, item.entry.model}])
+    none = f"promotion: {request.symbol} has none; run `autotune run --symbol {request.symbol}`"
     return _Promotion(
-        choice=choice,
-        subject=None if subject is None else subject.workload,
-        profile=None if subject is None else subject.entry.profile,
-        reasons=(*skipped, *choice.reasons, *nothing),
+        match=match,
+        subject=subject,
+        reasons=(*skipped, *match.reasons, *(() if known else (none,))),
     )
 
 
 def _safe(request: LookupRequest, promotion: _Promotion, notes: tuple[str, ...]) -> Resolution:
-    workload = request.workload or promotion.subject
+    last_run = promotion.subject
+    workload = request.workload or (last_run.workload if last_run else None)
     return Resolution(
         symbol=request.symbol or request.given,
         settings=SAFE,
@@ -131,7 +110,7 @@ def _safe(request: LookupRequest, promotion: _Promotion, notes: tuple[str, ...])
         reasons=notes,
         model=request.model or (workload.model if workload else DEFAULT_MODEL),
         workload=workload,
-        profile=request.profile or promotion.profile,
+        profile=request.profile or (last_run.entry.profile if last_run else None),
     )
 
 
@@ -145,8 +124,8 @@ def _stored(
     if pin is not None:
         return pin
     safe = _missed(safe, *why_not)
-    if promotion.choice.known is not None:
-        known = promotion.choice.known
+    if promotion.match.found is not None:
+        known = promotion.match.found
         since = known.entry.since.isoformat()
         safe = _missed(safe, *promotion.reasons)
         before = previous_of(known.entry.promised_json, request.symbol)
@@ -175,20 +154,20 @@ def _winner(request: LookupRequest, snapshot: Snapshot, safe: Resolution) -> Res
     signature = workload.signature
     same = [entry for entry in snapshot.entries if entry.workload_signature == signature]
     known, skipped = readable(same, step)
-    wanted = Wanted(
+    wanted = Criteria(
         model=None, workload=None, profile=safe.profile or DEFAULT_PROFILE, environment=request.environment
     )
-    choice = fitting(known, wanted, step)
+    match = fitting(known, wanted, step)
     nothing = () if known else (f"{step}: none for {workload.summary}",)
-    safe = _missed(safe, *skipped, *choice.reasons, *nothing)
-    if choice.known is None:
+    safe = _missed(safe, *skipped, *match.reasons, *nothing)
+    if match.found is None:
         return safe
     return dataclasses.replace(
         safe,
-        settings=choice.known.settings,
+        settings=match.found.settings,
         source="workload winner",
-        profile=choice.known.entry.profile,
-        since=choice.known.entry.since.isoformat(),
+        profile=match.found.entry.profile,
+        since=match.found.entry.since.isoformat(),
     )
 
 

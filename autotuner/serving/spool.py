@@ -15,6 +15,7 @@ from typing import Any
 from autotuner.environment import Environment
 from autotuner.errors import one_line
 from autotuner.serving.note_values import PER_OCTAVE, Shape, plain_value, read_value
+from autotuner.serving.plain_values import WrongValue, parsed
 from autotuner.workload import Workload
 from storage.whole_files import written_whole
 from toto_core.settings import RuntimeSettings
@@ -148,8 +149,8 @@ def parse_note(given: str | Mapping[str, Any]) -> Note:
 def read_fields(text: str) -> dict[str, Any]:
     """The fields of a JSON object, unchecked. Raises ``NoteError``."""
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        fields = parsed(text)
+    except ValueError as error:
         raise NoteError(f"note: cannot be read as JSON: {error}") from None
     if not isinstance(fields, dict):
         raise NoteError("note: must be one object of fields")
@@ -182,6 +183,8 @@ def _given(wanted: dataclasses.Field[Any], fields: Mapping[str, Any]) -> bool:
 def _value(wanted: dataclasses.Field[Any], value: object) -> Any:
     try:
         return read_value(wanted.name, str(wanted.type), value)
+    except WrongValue as error:
+        raise NoteError(str(error)) from None
     except Exception as error:  # what a stranger wrote can fail in any way
         raise NoteError(f"{wanted.name}: {one_line(str(error))}") from None
 

@@ -15,34 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from autotuner.serving.note_values import BUCKETS, MOST_SHAPES, PER_OCTAVE, Shape
 from autotuner.serving.spool import LOWEST_MS, Labels, Window, write_note
+
+if TYPE_CHECKING:
+    from toto_core.compile_report import CompileReport
 
 WINDOW_SECONDS = 60.0
 FILES_OF_A_PROCESS = 64
 """Windows of a process that wait in the spool at most; the newest overwrite the oldest when nobody takes them in."""
 _SCALE = PER_OCTAVE / math.log(2.0)
-
-
-class Report(Protocol):
-    """The running counts of a pipeline's ``CompileReport``."""
-
-    @property
-    def recompiles(self) -> int:
-        """Graphs beyond the first of each call."""
-        ...
-
-    @property
-    def recompile_limit_hit(self) -> bool:
-        """Whether torch goes on eagerly with further shapes."""
-        ...
-
-    @property
-    def eager_calls(self) -> int:
-        """Calls that ran eagerly because compiling was on hold."""
-        ...
 
 
 @dataclass(kw_only=True)
@@ -112,7 +96,7 @@ class Telemetry:
         self._thread.start()
         atexit.register(_close, weakref.ref(self))
 
-    def observe(self, latency_ms: float, shape: Shape, report: Report) -> None:
+    def observe(self, latency_ms: float, shape: Shape, report: CompileReport) -> None:
         """Count one call of ``shape`` and what compiling did meanwhile; never raises."""
         try:
             counts = self._counts
@@ -134,9 +118,7 @@ class Telemetry:
             return
         name = f"telemetry-{os.getpid()}-{self._name}-{self._number % FILES_OF_A_PROCESS}.json"
         self._number += 1
-        with contextlib.suppress(
-            Exception
-        ):  # a full disk, a folder that is gone: lossy rather than in the way
+        with contextlib.suppress(Exception):  # a full disk, a folder that is gone: lossy, not in the way
             write_note(self._spool, name, window)
 
     def close(self) -> None:

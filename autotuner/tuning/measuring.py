@@ -19,7 +19,7 @@ from autotuner.paths import cache_folder, holds_artifacts, trial_artifacts
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.space import SearchSpace, search_space
 from autotuner.serving.artifacts import CacheRefused, store
-from autotuner.serving.manifest import Seal
+from autotuner.serving.manifest import ManifestSummary
 from autotuner.store import Store, Subject
 from autotuner.workload import Workload
 from toto_core.model_files import check_weights, digest, locate, read_config
@@ -68,7 +68,7 @@ class MeasuringPlan:
     make_runner: Callable[[Say], Runner]
     clock: Callable[[], float] = time.monotonic
     device: str | None = None
-    hand_over: Callable[[RuntimeSettings], tuple[Path, Seal] | None] = lambda _: None
+    hand_over: Callable[[RuntimeSettings], tuple[Path, ManifestSummary] | None] = lambda _: None
     holds: Callable[[RuntimeSettings], bool] = lambda _: False
 
 
@@ -102,7 +102,7 @@ def plan_measuring(
             say=say,
         )
 
-    def hand_over(settings: RuntimeSettings) -> tuple[Path, Seal] | None:
+    def hand_over(settings: RuntimeSettings) -> tuple[Path, ManifestSummary] | None:
         with contextlib.suppress(CacheRefused):  # production then compiles for itself, and says why
             if settings.compiled:
                 return store(trial_artifacts(caches, settings), environment.fingerprint, settings.key)

@@ -21,15 +21,15 @@ from tests.support.promoted_store import EAGER, FAST, STEADY, digest, promotion
 pytestmark = pytest.mark.usefixtures("no_variables")
 
 WRONG_EVIDENCE = (
-    (("ratio",), {"estimate": "fast"}, "figures.ratio.estimate: not a finite number"),
+    (("ratio",), {"estimate": "fast"}, "figures.ratio.estimate: must be a finite number"),
     (("ratio",), {"estimate": 2.0}, "figures.ratio: "),
-    (("p50_ms",), True, "figures.p50_ms: not a finite number"),
-    (("mae",), int("9" * 400), "figures.mae: not a finite number"),
-    (("stage",), "guess", "figures.stage: none of search, duel, shared"),
-    (("conditions",), "quiet", "figures.conditions: not a JSON object"),
-    (("compile_report",), {"graphs": "many"}, "figures.compile_report.graphs: not a whole number"),
-    (("because",), 5, "figures.because: not text"),
-    (("triggers",), ["latency", 5], "figures.triggers[1]: not text"),
+    (("p50_ms",), True, "figures.p50_ms: must be a finite number"),
+    (("mae",), int("9" * 400), "figures.mae: must be a finite number"),
+    (("stage",), "guess", "figures.stage: must be one of search, duel, shared"),
+    (("conditions",), "quiet", "figures.conditions: must be a JSON object"),
+    (("compile_report",), {"graphs": "many"}, "figures.compile_report.graphs: must be a whole number"),
+    (("because",), 5, "figures.because: must be text"),
+    (("triggers",), ["latency", 5], "figures.triggers[1]: must be text"),
     (("shared_from",), {"symbol": "AMD"}, "figures.shared_from: "),
     (("canary",), {"share": int("9" * 400), "previous": {}}, "figures.canary: its share"),
     (
@@ -60,6 +60,14 @@ def changed(keys: tuple[str | int, ...], value: Any) -> Any:
         at = at[key]
     at[keys[-1]] = value
     return whole
+
+
+def nested(levels: int) -> Any:
+    """As many lists inside each other."""
+    found: Any = 0
+    for _ in range(levels):
+        found = [found]
+    return found
 
 
 class TestExchange:
@@ -99,11 +107,16 @@ class TestExchange:
             ("[" * 100_000, "is not JSON"),
             ("[]", "the document is not a JSON object"),
             ("{}", "lacks the field format"),
+            (changed(("promotions", 0, "evidence", "unknown"), nested(51)), "nested deeper than 50 levels"),
+            (changed(("promotions", 0, "evidence", "unknown"), nested(900)), "nested deeper than 50 levels"),
             (changed(("version",), 99), "not version 1"),
             (changed(("promotions", 1, "settings", "compile_mode"), "warp"), "promotions[1]: settings"),
             (changed(("promotions", 0, "settings"), {"speed": 9}), "unknown field 'speed'"),
             (changed(("promotions", 1, "symbol"), "../x"), "promotions[1]"),
-            (changed(("promotions", 0, "evidence"), [1]), "promotions[0]: evidence is refused: figures: not"),
+            (
+                changed(("promotions", 0, "evidence"), [1]),
+                "promotions[0]: evidence is refused: figures: must",
+            ),
             *(
                 (
                     changed(("promotions", 1, "evidence", *keys), value),
@@ -141,6 +154,11 @@ class TestExchange:
         shown = document(tmp_path / "new.db", "show", "AMD")
         assert (shown["symbol"], shown["p50_ms"]) == ("AMD", 2.5)
         assert shown["settings"] == exported()["promotions"][0]["settings"]
+
+    def test_evidence_of_a_newer_version_may_be_nested_within_reason(self, tmp_path: Path) -> None:
+        deep = json.dumps(changed(("promotions", 0, "evidence", "unknown"), nested(40)))
+        assert run(tmp_path / "new.db", "import", "-", stdin=deep).exit_code == 0
+        assert run(tmp_path / "new.db", "list").exit_code == 0
 
     def test_a_file_that_is_not_text_is_named(self, place: Path, tmp_path: Path) -> None:
         (tmp_path / "settings.json").write_bytes(b"\xff\xfe\x00")

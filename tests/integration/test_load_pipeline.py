@@ -18,7 +18,7 @@ import pytest
 from autotuner import load_pipeline
 from autotuner.environment import current_environment
 from autotuner.paths import spool_folder
-from autotuner.serving import quarantine
+from autotuner.serving import pipeline as serving_pipeline
 from autotuner.serving.artifacts import compile_cache
 from autotuner.workload import RequestShape, Workload
 from tests.support.snapshots import BF16, SMALL, entry, published
@@ -65,7 +65,9 @@ def variables(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TOTO_DISABLE_COMPILE", "TOTO_COMPILE_MODE", "AUTOTUNE_DB", "TORCHINDUCTOR_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AUTOTUNE_CACHE", str(cache))
-    monkeypatch.setattr(quarantine, "_failed", {})  # a process remembers what failed in it; a test must not
+    monkeypatch.setattr(
+        serving_pipeline, "_failed", {}
+    )  # a process remembers what failed in it; a test must not
 
 
 @pytest.fixture

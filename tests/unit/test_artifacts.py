@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from autotuner.process import Owner
 from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
-from autotuner.serving.manifest import Damaged, take
+from autotuner.serving.manifest import Damaged, link_verified
 from tests.support.storage_samples import NOBODY, shared_folder, unprivileged
 
 PRINT = "0123456789abcdef"
@@ -189,11 +189,11 @@ def made(tmp_path: Path) -> Path:
 def test_what_is_stored_is_taken_as_it_was_and_what_passes_is_left(root: Path, made: Path) -> None:
     stored = store(made, PRINT, "key")
     assert stored is not None
-    folder, seal = stored
+    folder, summary = stored
     place = workplace(PRINT)
 
-    assert take(folder, place) == seal
-    assert (seal.files, seal.bytes) == (1, 2000)
+    assert link_verified(folder, place) == summary
+    assert (summary.files, summary.bytes) == (1, 2000)
     assert [path.name for path in place.rglob("*") if path.is_file()] == ["graph.so"]
     assert (place / "packages" / "graph.so").read_bytes() == b"code" * 500
 
@@ -205,14 +205,14 @@ def test_storing_more_keeps_what_was_there(root: Path, made: Path) -> None:
 
     assert stored is not None
     assert stored[1].files == 2
-    assert take(stored[0], workplace(PRINT)) == stored[1]
+    assert link_verified(stored[0], workplace(PRINT)) == stored[1]
 
 
 def test_nothing_is_stored_where_nothing_was_made_and_nothing_taken_where_nothing_is(
     root: Path, tmp_path: Path
 ) -> None:
     assert store(tmp_path / "missing", PRINT, "key") is None
-    assert take(compile_cache(PRINT, "key"), workplace(PRINT)) is None
+    assert link_verified(compile_cache(PRINT, "key"), workplace(PRINT)) is None
 
 
 def _truncate(path: Path) -> None:
@@ -258,13 +258,13 @@ def test_damage_of_every_kind_is_refused_and_what_is_made_anew_is_taken(
     assert stored is not None
     damage(stored[0] / name)
     with pytest.raises(Damaged) as caught:
-        take(stored[0], workplace(PRINT))
+        link_verified(stored[0], workplace(PRINT))
     assert str(stored[0] / name) in str(caught.value)
     assert "\n" not in str(caught.value)
 
     wipe(stored[0])
     assert store(made, PRINT, "key") == stored
-    assert take(stored[0], workplace(PRINT)) == stored[1]
+    assert link_verified(stored[0], workplace(PRINT)) == stored[1]
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", "a/../../../b"])
@@ -274,7 +274,7 @@ def test_a_list_that_names_files_elsewhere_is_refused(root: Path, made: Path, na
     listed = {"format": 1, "files": {name: {"sha256": "0" * 64, "bytes": 1}}}
     (stored[0] / "manifest.json").write_text(json.dumps(listed))
     with pytest.raises(Damaged, match="is damaged"):
-        take(stored[0], workplace(PRINT))
+        link_verified(stored[0], workplace(PRINT))
 
 
 @given(st.binary(max_size=200))
@@ -282,7 +282,7 @@ def test_any_bytes_in_place_of_the_list_are_damage_and_never_another_error(conte
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "manifest.json").write_bytes(content)
         with pytest.raises(Damaged):
-            take(Path(folder), Path(folder) / "into")
+            link_verified(Path(folder), Path(folder) / "into")
 
 
 def _gone() -> int:

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.snapshots import entry, published
+from tests.support.tiny_model import save_tiny_model
 
 HEAVY = (
     "torch",
@@ -21,6 +24,36 @@ HEAVY = (
     "alembic",
     "scipy",
 )
+SLOW_STANDARD = (
+    "asyncio",
+    "csv",
+    "email",
+    "glob",
+    "http",
+    "importlib.metadata",
+    "logging",
+    "platform",
+    "random",
+    "shutil",
+    "socket",
+    "subprocess",
+    "tempfile",
+    "threading",
+    "tomllib",
+    "uuid",
+    "zipfile",
+)
+NOT_FOR_LOOKUPS = (
+    *SLOW_STANDARD,
+    "platformdirs",
+    "psutil",
+    "storage.records",
+    "storage.whole_files",
+    "autotuner.serving.pipeline",
+    "autotuner.serving.spool",
+    "toto_core.compile_report",
+)
+"""Of the standard library and of ours, what a trading process need not wait for before its first lookup."""
 LOOK_UP = """
 import json, sys, time
 import autotuner
@@ -32,10 +65,10 @@ print(json.dumps({"source": found.source, "first_ms": first_ms, "heavy": heavy})
 """
 
 
-def in_another_process(code: str, **variables: str) -> Any:
+def in_another_process(code: str, watched: tuple[str, ...] = HEAVY, **variables: str) -> Any:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOTO_", "AUTOTUNE_"))}
     finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *HEAVY],
+        [sys.executable, "-W", "error", "-c", code, *watched],
         check=True,
         capture_output=True,
         text=True,
@@ -63,6 +96,30 @@ def test_a_lookup_without_a_store_imports_nothing_heavy_either(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_importing_the_package_and_a_first_lookup_load_nothing_that_they_can_do_without(
+    tmp_path: Path,
+) -> None:
+    db = str(tmp_path / "autotune.db")
+    published(db, entry())
+    watched = (*HEAVY, *NOT_FOR_LOOKUPS)
+    imported = (
+        "import json, sys; import autotuner; print(json.dumps(sorted(set(sys.argv[1:]) & set(sys.modules))))"
+    )
+
+    assert in_another_process(imported, watched) == []
+    answer = in_another_process(LOOK_UP, watched, AUTOTUNE_DB=db)
+    assert (answer["source"], answer["heavy"]) == ("promotion", [])
+
+
+def test_the_pipeline_is_found_on_first_use() -> None:
+    import autotuner
+    from autotuner.serving.pipeline import load_pipeline
+
+    assert autotuner.load_pipeline is load_pipeline
+    with pytest.raises(AttributeError, match="has no attribute 'Surprise'"):
+        autotuner.Surprise  # noqa: B018 - reading the name is what raises
+
+
 def test_importing_what_finds_artifacts_loads_nothing_that_asks_after_processes() -> None:
     code = (
         "import json, sys; import autotuner.serving.artifacts; "
@@ -77,3 +134,37 @@ def test_importing_what_loads_pipelines_leaves_torch_and_its_variables_alone(tmp
         "print(json.dumps([sorted(set(sys.argv[1:]) & set(sys.modules)), before == dict(os.environ)]))"
     )
     assert in_another_process(code) == [[], True]
+
+
+LOAD = """
+import json, sys
+import torch
+from autotuner import load_pipeline
+from autotuner.workload import RequestShape, Workload
+from toto_core.settings import RuntimeSettings
+
+shape = RequestShape(context_length=64, prediction_length=20, num_samples=8)
+workload = Workload(model=sys.argv[1], shapes=(shape,))
+settings = RuntimeSettings(compile_mode="default", num_threads=1)
+report = load_pipeline("AMD", workload=workload, settings=settings).compile_report
+print(json.dumps([report.graphs, report.cache_hits, sorted(set(sys.argv[2:]) & set(sys.modules))]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.compiling
+@pytest.mark.timeout(600)
+def test_loading_a_pipeline_from_stored_artifacts_loads_no_compiler(tmp_path: Path) -> None:
+    compiler = ("torch._dynamo", "torch._inductor")
+    given = (
+        save_tiny_model(tmp_path / "tiny"),
+        *compiler,
+        "huggingface_hub",
+        "pandas",
+        "optuna",
+        "sqlalchemy",
+    )
+    places = {"AUTOTUNE_CACHE": str(tmp_path / "cache"), "AUTOTUNE_DB": str(tmp_path / "store.db")}
+
+    assert in_another_process(LOAD, given, **places) == [2, 0, list(compiler)]
+    assert in_another_process(LOAD, given, **places) == [2, 2, []]

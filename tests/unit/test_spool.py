@@ -137,8 +137,8 @@ def test_what_is_no_note_is_refused_whatever_is_wrong_with_it(name: str, text: s
         ({"window_end": "2026-11-25T18:48:19+00:00"}, "window_end: must not be before window_start"),
         ({"window_start": "0001-01-01T00:00:00+14:00"}, "window_start: "),
         ({"settings_key": ""}, "settings_key: must not be empty"),
-        ({"settings_key": "\ud800"}, "settings_key: must be at most"),
-        ({"source": "x" * 20_000}, "source: must be at most 10000 characters"),
+        ({"settings_key": "\ud800"}, "settings_key: must be text without NUL or half a surrogate pair"),
+        ({"source": "x" * 20_000}, "source: must be text of at most 10000 characters"),
         (
             {"shapes": {f"{n}/1/1": 1 for n in range(MOST_SHAPES + 1)}},
             "shapes: must be a table of at most 32",

@@ -5,7 +5,6 @@ import json
 import math
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,10 @@ from autotuner.serving.note_values import PER_OCTAVE
 from autotuner.serving.spool import Labels
 from autotuner.serving.telemetry import FILES_OF_A_PROCESS, Counts, Telemetry
 from tests.support.clocks import at
+from toto_core.compile_report import CompileReport
 
 LABELS = Labels(symbol="AMD", settings_key="k", environment_fingerprint="f")
 SHAPE = (512, 8, 256)
-
-
-@dataclass
-class Report:
-    recompiles: int = 0
-    recompile_limit_hit: bool = False
-    eager_calls: int = 0
 
 
 def notes(spool: Path) -> list[dict[str, object]]:
@@ -35,10 +28,10 @@ def notes(spool: Path) -> list[dict[str, object]]:
 def test_calls_are_counted_with_what_compiling_did_meanwhile(tmp_path: Path) -> None:
     telemetry = Telemetry(LABELS, tmp_path, window_seconds=3600)
     telemetry.observe(
-        1.0, SHAPE, Report(recompiles=2)
+        1.0, SHAPE, CompileReport(recompiles=2)
     )  # of the warm-up: the first report is what it begins with
-    telemetry.observe(2.0, SHAPE, Report(recompiles=3, eager_calls=1))
-    telemetry.observe(30.0, SHAPE, Report(recompiles=3, eager_calls=1, recompile_limit_hit=True))
+    telemetry.observe(2.0, SHAPE, CompileReport(recompiles=3, eager_calls=1))
+    telemetry.observe(30.0, SHAPE, CompileReport(recompiles=3, eager_calls=1, recompile_limit_hit=True))
     telemetry.close()
     (note,) = notes(tmp_path)
 
@@ -57,7 +50,7 @@ def test_a_window_without_calls_leaves_nothing(tmp_path: Path) -> None:
 
 def test_windows_are_written_in_the_background(tmp_path: Path) -> None:
     telemetry = Telemetry(LABELS, tmp_path, window_seconds=0.02)
-    telemetry.observe(1.0, SHAPE, Report())
+    telemetry.observe(1.0, SHAPE, CompileReport())
     deadline = time.monotonic() + 10.0
     while not notes(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -69,7 +62,7 @@ def test_windows_are_written_in_the_background(tmp_path: Path) -> None:
 def test_a_spool_that_nobody_empties_stays_bounded(tmp_path: Path) -> None:
     telemetry = Telemetry(LABELS, tmp_path, window_seconds=3600)
     for _ in range(FILES_OF_A_PROCESS + 9):
-        telemetry.observe(1.0, SHAPE, Report())
+        telemetry.observe(1.0, SHAPE, CompileReport())
         telemetry.flush()
     telemetry.close()
 
@@ -81,9 +74,9 @@ def test_nothing_that_is_observed_ever_raises(tmp_path: Path, latency_ms: object
     for spool in (tmp_path / "gone" / "\0", tmp_path):
         assert list(tmp_path.iterdir()) == []
         telemetry = Telemetry(LABELS, spool, window_seconds=3600)
-        telemetry.observe(latency_ms, SHAPE, Report())  # type: ignore[arg-type]
+        telemetry.observe(latency_ms, SHAPE, CompileReport())  # type: ignore[arg-type]
         telemetry.observe(1.0, SHAPE, None)  # type: ignore[arg-type]
-        telemetry.observe(1.0, SHAPE, Report())
+        telemetry.observe(1.0, SHAPE, CompileReport())
         telemetry.flush()
         telemetry.close()
     (note,) = notes(tmp_path)
