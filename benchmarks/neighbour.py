@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from autotuner.promotion.duel import DuelArm, DuelPlan, DuelResult, run_duel
+from autotuner.promotion.duel import run_duel
+from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult
 from autotuner.search.profiles import profile
 from autotuner.tuning.measuring import effective_cost, plan_measuring, prepare
 from autotuner.workload import Workload

@@ -60,11 +60,10 @@ def _row(runner: ProcessRunner, settings: RuntimeSettings) -> str:
     if isinstance(outcome, Failed):
         return f"{outcome.kind}: {outcome.detail}"
     conditions = outcome.conditions
-    warm = "" if outcome.warm_start_ms is None else f", warm start {outcome.warm_start_ms / 1000:.1f} s"
     return (
         f"{outcome.ratio.estimate:5.2f}x [{outcome.ratio.low:.2f}, {outcome.ratio.high:.2f}]  "
         f"p50 {outcome.timings[0].p50_ms:7.2f} ms beside {outcome.reference_timings[0].p50_ms:7.2f} ms, "
-        f"drift {outcome.accuracy.drift:.3%}, cold start {outcome.cold_start_ms / 1000:.1f} s{warm}, "
+        f"drift {outcome.accuracy.drift:.3%}, start {outcome.start_ms / 1000:.1f} s {'warm' if outcome.was_warm else 'cold'}, "
         f"{conditions.disturbed_blocks} of {conditions.blocks} blocks disturbed"
     )
 
