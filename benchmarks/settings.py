@@ -59,11 +59,11 @@ def _row(runner: ProcessRunner, settings: RuntimeSettings) -> str:
     outcome = runner.measure(settings, seconds=600.0)
     if isinstance(outcome, Failed):
         return f"{outcome.kind}: {outcome.detail}"
-    conditions = outcome.conditions
+    conditions, how = outcome.conditions, "warm" if outcome.was_warm else "cold"
     return (
         f"{outcome.ratio.estimate:5.2f}x [{outcome.ratio.low:.2f}, {outcome.ratio.high:.2f}]  "
         f"p50 {outcome.timings[0].p50_ms:7.2f} ms beside {outcome.reference_timings[0].p50_ms:7.2f} ms, "
-        f"drift {outcome.accuracy.drift:.3%}, start {outcome.start_ms / 1000:.1f} s {'warm' if outcome.was_warm else 'cold'}, "
+        f"drift {outcome.accuracy.drift:.3%}, start {outcome.start_ms / 1000:.1f} s {how}, "
         f"{conditions.disturbed_blocks} of {conditions.blocks} blocks disturbed"
     )
 
