@@ -11,29 +11,23 @@ import click
 from autotuner import __version__
 from autotuner.cli.failures import one_line_failures
 
-_COMMANDS = {
-    "run": "run",
-    "show": "show",
-    "list": "show",
-    "history": "show",
-    "explain": "explain",
-    "compare": "compare",
-    "select": "change",
-    "rollback": "change",
-    "pin": "change",
-    "unpin": "change",
-    "recheck": "recheck",
-    "forecast": "forecast",
-    "daemon": "daemon",
-    "config": "daemon",
-    "cron": "cron",
-    "selftest": "selftest",
-    "doctor": "doctor",
-    "export": "export_import",
-    "import": "export_import",
-    "db": "database",
+_MODULES = {
+    "run": ("run",),
+    "show": ("show", "list", "history"),
+    "explain": ("explain",),
+    "compare": ("compare",),
+    "change": ("select", "rollback", "pin", "unpin"),
+    "recheck": ("recheck",),
+    "forecast": ("forecast",),
+    "daemon": ("daemon", "config"),
+    "cron": ("cron",),
+    "selftest": ("selftest",),
+    "doctor": ("doctor",),
+    "export_import": ("export", "import"),
+    "database": ("db",),
 }
-"""Command name to the module of this package that defines ``<name>_command``; in the order of the help."""
+"""Modules of this package and the ``<name>_command`` that each defines; in the order of the help."""
+_COMMANDS = {name: module for module, names in _MODULES.items() for name in names}
 
 
 class _Lazy(click.Group):
@@ -43,11 +37,10 @@ class _Lazy(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = _COMMANDS.get(cmd_name)
-        if module is None:
+        if cmd_name not in _COMMANDS:
             return None
-        found = importlib.import_module(f"autotuner.cli.{module}")
-        command: click.Command = getattr(found, f"{cmd_name}_command")
+        module = importlib.import_module(f"autotuner.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import one_symbol, print_json, store_options
+from autotuner.cli.options import answer, one_symbol, store_options
 from autotuner.errors import UsageError
 from autotuner.paths import store_location
 from autotuner.serving.lookup import Resolution, lookup
@@ -33,7 +33,7 @@ def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> 
     autotune select AMD --profile accuracy
     """
     from autotuner.commands.select import select
-    from autotuner.report.documents import active_document, lookup_document
+    from autotuner.report.documents import active_document
     from autotuner.search.profiles import profile as known_profile
     from autotuner.store import Store
 
@@ -42,25 +42,22 @@ def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> 
         selection = select(store, symbol, wanted, at=datetime.now(UTC))
     now, before = selection.now, selection.before
     served = lookup(symbol, db=place, device=now.environment.device)
-    if as_json:
-        document = active_document(now, None) | {"promoted": selection.changed}
-        previous = (
-            None if before is None else {"profile": before.profile, "settings": before.settings.to_dict()}
-        )
-        print_json(document | {"previous": previous, "lookup": lookup_document(served)})
-        return
-    if not selection.changed:
+    previous, was = None, "nothing was promoted before"
+    if before is not None:
+        previous = {"profile": before.profile, "settings": before.settings.to_dict()}
+        was = f"before: {before.settings.label} under {before.profile}"
+    if not selection.changed and not as_json:
         click.echo(f"{symbol} runs {now.settings.label} under {profile} already: nothing changed")
         return
-    was = (
-        f"before: {before.settings.label} under {before.profile}" if before else "nothing was promoted before"
-    )
-    _say(
+    _tell(
+        active_document(now, None) | {"promoted": selection.changed, "previous": previous},
+        served,
         f"{symbol}: promoted to {now.settings.label} under {profile} ({was})",
         now.reason,
         _served_line(served),
         f"prove it: autotune run --symbol {symbol} --profile {profile}",
         f"undo: autotune rollback {symbol}",
+        as_json=as_json,
     )
 
 
@@ -74,7 +71,7 @@ def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) ->
     \b
     autotune rollback AMD --reason "slow since the driver update"
     """
-    from autotuner.report.documents import lookup_document, promotion_event
+    from autotuner.report.documents import promotion_event
     from autotuner.store import Store
 
     place = store_location(db)
@@ -83,16 +80,15 @@ def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) ->
         taken, active = store.records.roll_back(symbol, reason, datetime.now(UTC))
         store.publish()
     served = lookup(symbol, db=place)
-    if as_json:
-        now = None if active is None else promotion_event(active)
-        document = {"symbol": symbol, "rolled_back": promotion_event(taken), "active": now}
-        print_json(document | {"lookup": lookup_document(served)})
-        return
-    _say(
+    now = active and promotion_event(active)
+    _tell(
+        {"symbol": symbol, "rolled_back": promotion_event(taken), "active": now},
+        served,
         f"{symbol}: took back {_promoted(taken)}",
         f"active again: {_promoted(active)}" if active else "no other promotion is active",
         _served_line(served),
         f"undo: {_pin_again(symbol, taken.settings_json)}; autotune run --symbol {symbol} decides anew",
+        as_json=as_json,
     )
 
 
@@ -103,32 +99,21 @@ def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) ->
 @click.option("--precision", metavar="NAME", help="fp32 or bf16, with --mode [default: fp32].")
 @click.option("--reason", default="by hand", show_default=True, help="Kept in the history.")
 @store_options
-def pin_command(
-    symbol: str,
-    settings: str | None,
-    mode: str | None,
-    precision: str | None,
-    reason: str,
-    as_json: bool,
-    db: str | None,
-) -> None:
+def pin_command(symbol: str, reason: str, as_json: bool, db: str | None, **given: str | None) -> None:
     """Fix what SYMBOL runs, whatever is promoted, until it is unpinned.
 
     \b
     autotune pin AMD --mode eager --reason "earnings week"
     autotune pin AMD --settings '{"compile_mode": "default", "freezing": true}'
     """
-    from autotuner.report.documents import lookup_document
     from autotuner.store import Store
 
-    wanted, place = _wanted(settings, mode, precision), store_location(db)
+    wanted, place = _wanted(**given), store_location(db)
     with Store(place) as store:
         store.pin(symbol, wanted, reason)
     served = lookup(symbol, db=place)
-    if as_json:
-        print_json({"symbol": symbol, "pinned": wanted.to_dict(), "lookup": lookup_document(served)})
-        return
-    _say(f"{symbol}: pinned to {wanted.label}", _served_line(served), f"undo: autotune unpin {symbol}")
+    lines = (f"{symbol}: pinned to {wanted.label}", _served_line(served), f"undo: autotune unpin {symbol}")
+    _tell({"symbol": symbol, "pinned": wanted.to_dict()}, served, *lines, as_json=as_json)
 
 
 @click.command()
@@ -141,7 +126,6 @@ def unpin_command(symbol: str, reason: str, as_json: bool, db: str | None) -> No
     \b
     autotune unpin AMD
     """
-    from autotuner.report.documents import lookup_document
     from autotuner.store import Store
 
     place = store_location(db)
@@ -150,14 +134,12 @@ def unpin_command(symbol: str, reason: str, as_json: bool, db: str | None) -> No
         pin = store.records.unpin(symbol, reason, datetime.now(UTC))
         store.publish()
     served = lookup(symbol, db=place)
-    if as_json:
-        print_json({"symbol": symbol, "pinned": None, "lookup": lookup_document(served)})
-        return
-    undo = _pin_again(symbol, pin.settings_json)
-    _say(f"{symbol}: no longer pinned to {_label(pin.settings_json)}", _served_line(served), f"undo: {undo}")
+    first = f"{symbol}: no longer pinned to {_label(pin.settings_json)}"
+    lines = (first, _served_line(served), f"undo: {_pin_again(symbol, pin.settings_json)}")
+    _tell({"symbol": symbol, "pinned": None}, served, *lines, as_json=as_json)
 
 
-def _wanted(settings: str | None, mode: str | None, precision: str | None) -> RuntimeSettings:
+def _wanted(*, settings: str | None, mode: str | None, precision: str | None) -> RuntimeSettings:
     from toto_core.settings import RuntimeSettings
 
     if (settings is None) == (mode is None):
@@ -191,5 +173,8 @@ def _pin_again(symbol: str, settings_json: str) -> str:
     return f"autotune pin {symbol} --settings {shlex.quote(settings_json)}"
 
 
-def _say(first: str, *rest: str) -> None:
-    click.echo("\n".join((first, *(f"  {line}" for line in rest))))
+def _tell(document: dict[str, Any], served: Resolution, first: str, *rest: str, as_json: bool) -> None:
+    from autotuner.report.documents import lookup_document
+
+    lines = (f"  {line}" for line in rest)
+    answer(document | {"lookup": lookup_document(served)}, first, *lines, as_json=as_json)

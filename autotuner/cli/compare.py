@@ -7,15 +7,7 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import (
-    SYMBOL,
-    data_option,
-    device_option,
-    note,
-    print_json,
-    store_options,
-    timeout_option,
-)
+from autotuner.cli.options import SYMBOL, data_option, measuring_options, note, print_json, workload_option
 from autotuner.paths import store_location
 
 
@@ -23,15 +15,8 @@ from autotuner.paths import store_location
 @click.argument("symbols", type=SYMBOL, nargs=-1, required=True)
 @data_option
 @click.option("--model", default="toto-mini", show_default=True, help="toto-mini, a folder, or a hub id.")
-@click.option(
-    "--workload",
-    "workload_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML file with a mix of request shapes.",
-)
-@timeout_option(300.0, "Seconds for each symbol.")
-@device_option
-@store_options
+@workload_option
+@measuring_options(300.0, "Seconds for each symbol.")
 def compare_command(
     symbols: tuple[str, ...],
     model: str,

@@ -8,27 +8,15 @@ from pathlib import Path
 
 import click
 
-from autotuner.cli.options import db_option, json_option, print_json
-from autotuner.daemon.crontab import (
-    DEFAULT_SCHEDULE,
-    CrontabError,
-    block_of,
-    cron_line,
-    find_executable,
-    installed_lines,
-    read_crontab,
-    store_for_cron,
-    with_block,
-    without_block,
-    write_crontab,
-)
+from autotuner.cli.options import answer, json_option, print_json, store_options
+from autotuner.daemon import crontab
 from autotuner.daemon.units import service_unit, timer_units
 from autotuner.paths import data_folder
 
 _schedule_option = click.option(
     "--schedule",
     metavar="FIELDS",
-    default=DEFAULT_SCHEDULE,
+    default=crontab.DEFAULT_SCHEDULE,
     show_default=True,
     help="Minute, hour, day of month, month, day of week.",
 )
@@ -61,8 +49,7 @@ def cron_command() -> None:
 @click.option(
     "--calendar", default="*-*-* 03:17:00", show_default=True, help="When the timer ticks (systemd.time(7))."
 )
-@db_option
-@json_option
+@store_options
 def show_command(schedule: str, kind: str, calendar: str, db: str | None, as_json: bool) -> None:
     """Print the line that would be installed and whether it is, or units for systemd.
 
@@ -75,31 +62,17 @@ def show_command(schedule: str, kind: str, calendar: str, db: str | None, as_jso
         _print_units(_units(kind, calendar, db), as_json=as_json)
         return
     line = _line(schedule, db)
-    installed = installed_lines(read_crontab())
-    if as_json:
-        print_json(
-            {
-                "line": line,
-                "installed": bool(installed),
-                "installed_lines": installed,
-                "up_to_date": installed == (line,),
-                "log": str(_log()),
-            }
-        )
-        return
-    click.echo(line)
-    if installed == (line,):
-        click.echo("installed: yes")
-    elif installed:
-        click.echo(f"installed: another line: {'; '.join(installed)}")
-    else:
-        click.echo("installed: no; `autotune cron install` does it")
+    installed = crontab.installed_lines(crontab.read_crontab())
+    state = f"another line: {'; '.join(installed)}" if installed else "no; `autotune cron install` does it"
+    up_to_date = installed == (line,)
+    document = {"line": line, "installed": bool(installed), "installed_lines": installed}
+    document |= {"up_to_date": up_to_date, "log": str(_log())}
+    answer(document, line, f"installed: {'yes' if up_to_date else state}", as_json=as_json)
 
 
 @cron_command.command("install")
 @_schedule_option
-@db_option
-@json_option
+@store_options
 def install_command(schedule: str, db: str | None, as_json: bool) -> None:
     """Put the line into your crontab, in place of the one that is there.
 
@@ -107,16 +80,14 @@ def install_command(schedule: str, db: str | None, as_json: bool) -> None:
     autotune cron install --schedule "17 3 * * *"
     """
     line = _line(schedule, db)
-    before = read_crontab()
-    after = with_block(before, block_of(line))
+    before = crontab.read_crontab()
+    after = crontab.with_block(before, crontab.block_of(line))
     _make_folder(_log().parent)
     if after != before:
-        write_crontab(after)
-    if as_json:
-        print_json({"line": line, "installed": True, "changed": after != before, "log": str(_log())})
-        return
-    click.echo(line)
-    click.echo("installed" if after != before else "installed already: nothing changed")
+        crontab.write_crontab(after)
+    document = {"line": line, "installed": True, "changed": after != before, "log": str(_log())}
+    said = "installed" if after != before else "installed already: nothing changed"
+    answer(document, line, said, as_json=as_json)
 
 
 @cron_command.command("remove")
@@ -127,31 +98,25 @@ def remove_command(as_json: bool) -> None:
     \b
     autotune cron remove
     """
-    before = read_crontab()
-    after = without_block(before)
+    before = crontab.read_crontab()
+    after = crontab.without_block(before)
     if after != before:
-        write_crontab(after)
-    if as_json:
-        print_json({"installed": False, "changed": after != before})
-        return
-    click.echo("removed" if after != before else "not installed: nothing changed")
+        crontab.write_crontab(after)
+    said = "removed" if after != before else "not installed: nothing changed"
+    answer({"installed": False, "changed": after != before}, said, as_json=as_json)
 
 
 def _line(schedule: str, db: str | None) -> str:
-    return cron_line(
-        schedule=schedule,
-        executable=find_executable(sys.argv[0]),
-        log=_log(),
-        store=store_for_cron(db, os.environ),
-    )
+    executable, store = crontab.find_executable(sys.argv[0]), crontab.store_for_cron(db, os.environ)
+    return crontab.cron_line(schedule=schedule, executable=executable, log=_log(), store=store)
 
 
 def _units(kind: str, calendar: str, db: str | None) -> dict[str, str]:
     from autotuner.daemon.config import config_path
 
-    executable, store = find_executable(sys.argv[0]), store_for_cron(db, os.environ)
-    config = config_path()
-    config = None if config is None else config.absolute()
+    executable, store = crontab.find_executable(sys.argv[0]), crontab.store_for_cron(db, os.environ)
+    found = config_path()
+    config = found and found.absolute()
     if kind == "systemd":
         return service_unit(executable=executable, store=store, config=config)
     return timer_units(executable=executable, store=store, config=config, calendar=calendar)
@@ -171,7 +136,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise CrontabError(
+        raise crontab.CrontabError(
             f"{folder}: the folder of the log cannot be made ({error.strerror}): check its owner"
         ) from None
 

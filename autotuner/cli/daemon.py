@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import db_option, json_option, print_json
+from autotuner.cli.options import answer, db_option, json_option
 from autotuner.paths import store_location
 
 _EXAMPLE = """\
@@ -105,21 +105,19 @@ def check_command(config_file: Path | None, as_json: bool) -> None:
     settled = settle(read_config(path))
     daemon = settled.config.daemon
     upcoming = next_tick(daemon.schedule, datetime.now(UTC), parse_zone(daemon.timezone))
-    if as_json:
-        print_json(
-            {
-                "file": None if path is None else str(path),
-                "symbols": list(settled.symbols),
-                "next_tick": upcoming.isoformat(),
-                "config": json.loads(settled.config.model_dump_json()),
-            }
-        )
-        return
-    click.echo(f"{path or 'built-in configuration'}: good")
-    click.echo(f"symbols: {', '.join(settled.symbols)}")
-    click.echo(f"next tick: {upcoming:%Y-%m-%d %H:%M} UTC ({daemon.schedule} in {daemon.timezone})")
-    for window in settled.quiet:
-        click.echo(f"quiet: {window}")
+    answer(
+        {
+            "file": path and str(path),
+            "symbols": settled.symbols,
+            "next_tick": upcoming.isoformat(),
+            "config": json.loads(settled.config.model_dump_json()),
+        },
+        f"{path or 'built-in configuration'}: good",
+        f"symbols: {', '.join(settled.symbols)}",
+        f"next tick: {upcoming:%Y-%m-%d %H:%M} UTC ({daemon.schedule} in {daemon.timezone})",
+        *(f"quiet: {window}" for window in settled.quiet),
+        as_json=as_json,
+    )
 
 
 def _log(event: str, **fields: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import print_json, refuse_own_files, store_options
+from autotuner.cli.options import answer, refuse_own_files, store_options
 from autotuner.errors import AutotuneError
 from autotuner.paths import snapshot_path, store_location
 
@@ -44,10 +44,9 @@ def upgrade(as_json: bool, db: str | None) -> None:
     with open_database(place) as database:
         Repository(database).publish_snapshot(snapshot_path(place), datetime.now(UTC))
         label, revision = database.label, database.revision()
-    if as_json:
-        print_json({"store": label, "revision": revision, "snapshot": str(snapshot_path(place))})
-    else:
-        click.echo(f"{label} is at schema revision {revision}; snapshot published at {snapshot_path(place)}")
+    document = {"store": label, "revision": revision, "snapshot": str(snapshot_path(place))}
+    said = f"{label} is at schema revision {revision}; snapshot published at {snapshot_path(place)}"
+    answer(document, said, as_json=as_json)
 
 
 @db_command.command()
@@ -73,10 +72,9 @@ def backup(path: Path, force: bool, as_json: bool, db: str | None) -> None:
         else:
             database.backup(path)
         label = database.label
-    if as_json:
-        print_json({"store": label, "backup": str(path), "bytes": path.stat().st_size})
-    else:
-        click.echo(f"{label} is copied to {path}; `autotune list --db {path}` reads the copy")
+    document = {"store": label, "backup": str(path), "bytes": path.stat().st_size}
+    said = f"{label} is copied to {path}; `autotune list --db {path}` reads the copy"
+    answer(document, said, as_json=as_json)
 
 
 @db_command.command()
@@ -94,18 +92,13 @@ def check(as_json: bool, db: str | None) -> None:
 
     place = store_location(db)
     with open_database(place, create=False) as database:
-        label, problems = database.label, database.check()
-    if problems:
-        problems = [f"{problem}; restore a backup" for problem in problems]
-    else:
+        label = database.label
+        problems = [f"{problem}; restore a backup" for problem in database.check()]
+    if not problems:
         with Store(place, create=False) as store:
             problems = [*_unreadable(store), *_snapshot_problems(store, place)]
-    if as_json:
-        print_json({"store": label, "problems": problems})
-    elif not problems:
-        click.echo(f"{label}: no problem found")
-    else:
-        click.echo("\n".join(problems))
+    lines = problems or [f"{label}: no problem found"]
+    answer({"store": label, "problems": problems}, *lines, as_json=as_json)
     if problems:
         raise AutotuneError(f"{label}: {len(problems)} problem{'s' if problems[1:] else ''} found")
 
@@ -113,20 +106,14 @@ def check(as_json: bool, db: str | None) -> None:
 def _unreadable(store: Store) -> list[str]:
     """Active promotions and pins that this version cannot read."""
     from autotuner.record_mapping import read_settings
-    from autotuner.report.documents import active_document
+    from autotuner.report.documents import stored_document
 
-    problems = []
-    for record in store.records.active_promotions():
-        try:
-            active_document(store.read(record), None)
-        except AutotuneError as error:
-            problems.append(" ".join(str(error).split()))
-    problems += [
+    documents = (stored_document(store, record, None) for record in store.records.active_promotions())
+    return [document["error"] for document in documents if "error" in document] + [
         f"the pin of {pin.symbol} cannot be read; `autotune unpin {pin.symbol}` lets go of it"
         for pin in store.records.pins()
         if read_settings(pin.settings_json) is None
     ]
-    return problems
 
 
 def _snapshot_problems(store: Store, place: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import db_option, note, print_json, refuse_own_files, store_options
+from autotuner.cli.options import answer, db_option, note, print_json, refuse_own_files, store_options
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.paths import store_location
 from autotuner.serving.plain_values import parsed
@@ -77,13 +77,10 @@ def import_command(file: str, as_json: bool, db: str | None) -> None:
             document, validate_settings=settings_key, validate_workload=_signature
         )
         store.publish()
-    if as_json:
-        print_json(dataclasses.asdict(counts))
-        return
-    if not counts.promotions + counts.pins:
-        click.echo(f"{file}: everything in it is active already")
-        return
-    click.echo(f"imported {_counted(counts.promotions, counts.pins)}; `autotune list` shows them")
+    said = f"{file}: everything in it is active already"
+    if counts.promotions + counts.pins:
+        said = f"imported {_counted(counts.promotions, counts.pins)}; `autotune list` shows them"
+    answer(dataclasses.asdict(counts), said, as_json=as_json)
 
 
 def _parsed(file: str) -> Any:

@@ -24,26 +24,16 @@ def one_line_failures() -> Iterator[None]:
     except (AutotuneError, StorageError, CheckpointError) as error:
         raise _Failed(error) from error
     except ValueError as error:
-        if not _known(error):
+        # Errors of modules that import pandas or torch, recognised without importing those.
+        if type(error).__name__ not in {"SeriesError", "DeviceError", "RequestError"}:
             raise
         raise _Failed(error) from error
 
 
 class _Failed(click.ClickException):
-    """What was asked for could not be done."""
-
-    exit_code = 1
-
     def __init__(self, error: Exception) -> None:
         super().__init__(" ".join(str(error).split()))
 
 
 class _Refused(_Failed):
-    """What was asked for makes no sense."""
-
     exit_code = 2
-
-
-def _known(error: ValueError) -> bool:
-    """Errors of modules that import pandas or torch, recognised without importing those."""
-    return type(error).__name__ in {"SeriesError", "DeviceError", "RequestError"}

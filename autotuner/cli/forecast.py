@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import (
-    data_option,
-    db_option,
-    device_option,
-    json_option,
-    note,
-    print_json,
-    symbol_option,
-)
+from autotuner.cli.options import SYMBOL, data_option, device_option, note, print_json, store_options
 from autotuner.errors import AutotuneError
 from autotuner.record_mapping import moment
 from autotuner.workload import LONGEST, RequestShape, Workload
@@ -41,7 +33,7 @@ _TELLING = ("snapshot", "symbol", "promotion", "workload winner")
 
 
 @click.command()
-@symbol_option
+@click.option("--symbol", type=SYMBOL, required=True, help="Trading symbol, such as AMD.")
 @click.option(
     "--horizon",
     type=click.IntRange(1, LONGEST),
@@ -64,8 +56,7 @@ _TELLING = ("snapshot", "symbol", "promotion", "workload winner")
 )
 @device_option
 @click.option("--eager", is_flag=True, help="Run uncompiled in fp32, whatever is stored.")
-@db_option
-@json_option
+@store_options
 def forecast_command(symbol: str, data: Path | None, eager: bool, as_json: bool, **options: Any) -> None:
     """Forecast the next prices of SYMBOL and say with which settings, and why with these.
 
@@ -174,20 +165,13 @@ class _Made:
 
 
 def _make(
-    symbol: str,
-    series: PriceSeries,
-    asked: dict[str, Any],
-    *,
-    horizon: int | None,
-    num_samples: int | None,
-    context_length: int | None,
-    seed: int,
+    symbol: str, series: PriceSeries, asked: dict[str, Any], *, seed: int, **lengths: int | None
 ) -> _Made:
     """Forecast with what the store says of ``asked``, which is what ``lookup`` and ``load_pipeline`` take."""
     from autotuner.serving.lookup import lookup
     from autotuner.serving.pipeline import load_pipeline
 
-    shape, workload = _request(lookup(symbol, **asked), horizon, num_samples, context_length)
+    shape, workload = _request(lookup(symbol, **asked), **lengths)
     if len(series) < shape.context_length:
         raise AutotuneError(
             f"{symbol}: {series.source} holds {len(series)} prices and the context needs {shape.context_length}; "
@@ -211,7 +195,7 @@ def _make(
 
 
 def _request(
-    stored: Resolution, horizon: int | None, num_samples: int | None, context_length: int | None
+    stored: Resolution, *, horizon: int | None, num_samples: int | None, context_length: int | None
 ) -> tuple[RequestShape, Workload]:
     """The request to make, by default the one the symbol is mostly used for, and the workload it belongs to."""
     shapes = (RequestShape(),) if stored.workload is None else stored.workload.shapes

@@ -35,15 +35,18 @@ class Symbol(click.ParamType[str]):
         return parse_symbol(str(value))  # SymbolError is one line; click's own failure would be four
 
 
-SYMBOL = Symbol()
-
+SYMBOL, COUNT = Symbol(), click.IntRange(min=1)
+ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 db_option = click.option(
     "--db", metavar="PATH|URL", help="Store to use [default: AUTOTUNE_DB, else the user data folder]."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-symbol_option = click.option("--symbol", type=SYMBOL, required=True, help="Trading symbol, such as AMD.")
 device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+workload_option = click.option(
+    "--workload", "workload_file", type=EXISTING_FILE, help="TOML file with a mix of request shapes."
+)
 data_option = click.option(
     "--data",
     type=click.Path(exists=True, path_type=Path),
@@ -66,12 +69,12 @@ def maybe_symbol(command: Command) -> Command:
     return _symbol_either_way(command, required=False)
 
 
-def timeout_option(seconds: float, what: str) -> Callable[[Command], Command]:
-    """``--timeout``: ``seconds`` unless given, under which name the command gets it."""
-    above_zero = click.FloatRange(min=0, min_open=True)
-    return click.option(
-        "--timeout", "seconds", type=above_zero, default=seconds, show_default=True, help=what
+def measuring_options(seconds: float, what: str) -> Callable[[Command], Command]:
+    """``--device``, ``--json``, ``--db``, and ``--timeout`` in seconds, which the command gets as ``seconds``."""
+    timeout = click.option(
+        "--timeout", "seconds", type=ABOVE_ZERO, default=seconds, show_default=True, help=what
     )
+    return lambda command: timeout(device_option(store_options(command)))
 
 
 def refuse_own_files(target: Path, place: str) -> None:
@@ -86,6 +89,14 @@ def refuse_own_files(target: Path, place: str) -> None:
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
+
+
+def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
+    """``document`` as JSON, or else ``lines`` for people, on standard output."""
+    if as_json:
+        print_json(document)
+    else:
+        click.echo("\n".join(lines))
 
 
 def note(line: str) -> None:

@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import (
-    data_option,
-    device_option,
-    note,
-    one_symbol,
-    print_json,
-    store_options,
-    timeout_option,
-)
+from autotuner.cli.options import COUNT, answer, data_option, measuring_options, note, one_symbol
 from autotuner.paths import store_location
 
 if TYPE_CHECKING:
@@ -30,11 +22,9 @@ _LIMITS = ("broken", "drift", "quantile_shift", "drift_budget")
 @click.option(
     "--profile", "profile_name", help="Profile whose settings are meant [default: the one promoted last]."
 )
-@device_option
-@click.option("--threads", type=click.IntRange(min=1), help="Most CPU threads [default: all CPUs but one].")
-@timeout_option(120.0, "Seconds in all.")
+@click.option("--threads", type=COUNT, help="Most CPU threads [default: all CPUs but one].")
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when a limit is broken.")
-@store_options
+@measuring_options(120.0, "Seconds in all.")
 def recheck_command(symbol: str, exit_code: bool, as_json: bool, db: str | None, **options: Any) -> None:
     """Compare a symbol's settings with uncompiled fp32 on the prices as they are now.
 
@@ -49,10 +39,7 @@ def recheck_command(symbol: str, exit_code: bool, as_json: bool, db: str | None,
 
     with Store(store_location(db), create=False) as store:
         found = recheck(symbol, store, say=note, **options)
-    if as_json:
-        print_json({name: getattr(found, name) for name in _SHOWN + _LIMITS})
-    else:
-        click.echo(_line(found))
+    answer({name: getattr(found, name) for name in _SHOWN + _LIMITS}, _line(found), as_json=as_json)
     if exit_code and not found.kept:
         raise click.exceptions.Exit(3)
 

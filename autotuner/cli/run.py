@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import (
-    SYMBOL,
-    data_option,
-    device_option,
-    note,
-    print_json,
-    store_options,
-    timeout_option,
-)
+from autotuner.cli import options
 from autotuner.cli.run_options import Asked, request_of
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.files import read_symbols
@@ -34,55 +26,39 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--symbol", "symbols", type=SYMBOL, multiple=True, help="Symbol to tune; may be given again.")
-@click.option("--all", "everything", is_flag=True, help="Every symbol that has prices.")
 @click.option(
-    "--symbols-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="One symbol a line; # starts a comment.",
+    "--symbol", "symbols", type=options.SYMBOL, multiple=True, help="Symbol to tune; may be given again."
 )
+@click.option("--all", "everything", is_flag=True, help="Every symbol that has prices.")
+@click.option("--symbols-file", type=options.EXISTING_FILE, help="One symbol a line; # starts a comment.")
 @click.option(
     "--due", is_flag=True, help="Only symbols that are due: never tuned, a week old, or another environment."
 )
-@data_option
+@options.data_option
 @click.option(
     "--profile", default="production", show_default=True, help="production, accuracy, throughput or research."
 )
 @click.option("--model", help="toto-mini, a folder in the official layout, or a hub id [default: toto-mini].")
 @click.option(
-    "--context-length", type=click.IntRange(min=1), help="Time steps of history per request [default: 512]."
+    "--context-length", type=options.COUNT, help="Time steps of history per request [default: 512]."
 )
-@click.option("--prediction-length", type=click.IntRange(min=1), help="Time steps to forecast [default: 8].")
+@click.option("--prediction-length", type=options.COUNT, help="Time steps to forecast [default: 8].")
 @click.option(
     "--num-samples", type=click.IntRange(min=0), help="Sample paths, 0 for the mean path [default: 256]."
 )
+@options.workload_option
 @click.option(
-    "--workload",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="TOML file with a mix of request shapes.",
-)
-@click.option(
-    "--calls-per-process",
-    type=click.IntRange(min=1),
-    help="Calls a process makes in its life [default: 10000].",
+    "--calls-per-process", type=options.COUNT, help="Calls a process makes in its life [default: 10000]."
 )
 @click.option(
     "--deadline-ms",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.ABOVE_ZERO,
     help="Refuse settings that miss this deadline in more than 1 % of calls.",
 )
+@click.option("--memory-limit-mb", type=options.COUNT, help="Refuse settings whose process holds more.")
 @click.option(
-    "--memory-limit-mb", type=click.IntRange(min=1), help="Refuse settings whose process holds more."
+    "--trials", type=options.COUNT, default=40, show_default=True, help="Most new measurements of a symbol."
 )
-@click.option(
-    "--trials",
-    type=click.IntRange(min=1),
-    default=40,
-    show_default=True,
-    help="Most new measurements of a symbol.",
-)
-@timeout_option(300.0, "Seconds for each symbol, proof included.")
-@device_option
 @click.option("--because", metavar="TEXT", help="Why it is tuned again, for the ledger.")
 @click.option(
     "--trigger",
@@ -98,11 +74,9 @@ if TYPE_CHECKING:
     help="Share of the processes that gets what replaces a champion first; the daemon judges the trial.",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1), help="Most CPU threads of a process [default: all CPUs but one]."
+    "--threads", type=options.COUNT, help="Most CPU threads of a process [default: all CPUs but one]."
 )
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="Seed of the search and of the order of rounds."
-)
+@click.option("--seed", default=0, show_default=True, help="Seed of the search and of the order of rounds.")
 @click.option(
     "--resume/--no-resume",
     default=True,
@@ -112,11 +86,11 @@ if TYPE_CHECKING:
 @click.option("--fresh", is_flag=True, help="Measure everything again instead of taking up what is known.")
 @click.option(
     "--replay",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=options.EXISTING_FILE,
     help="Answer trials from a table of recorded measurements; needs --db.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when nothing new was promoted.")
-@store_options
+@options.measuring_options(300.0, "Seconds for each symbol, proof included.")
 def run_command(
     symbols: tuple[str, ...],
     everything: bool,
@@ -125,7 +99,7 @@ def run_command(
     exit_code: bool,
     as_json: bool,
     db: str | None,
-    **options: Any,
+    **asked_for: Any,
 ) -> None:
     """Tune symbols: search, prove the winner against the champion, store it.
 
@@ -138,7 +112,7 @@ def run_command(
     """
     from autotuner.store import Store
 
-    asked = Asked(**options)
+    asked = Asked(**asked_for)
     if asked.replay and not db:
         raise UsageError("--replay writes recorded answers: name a store of their own with --db")
     wanted = _symbols(symbols, everything, symbols_file, asked.data)
@@ -149,7 +123,7 @@ def run_command(
         documents, failures = _tune_all(wanted, asked, store, quiet=as_json)
     if as_json:
         single = len(wanted) == 1 and not everything and documents
-        print_json(documents[0] if single else {"symbols": documents, "failed": failures})
+        options.print_json(documents[0] if single else {"symbols": documents, "failed": failures})
     _end(documents, failures, exit_code=exit_code)
 
 
@@ -181,7 +155,7 @@ def _tune_all(
             if len(symbols) == 1:
                 raise
             failures.append({"symbol": symbol, "reason": " ".join(str(error).split())})
-            note(f"{symbol}: {error}")
+            options.note(f"{symbol}: {error}")
             continue
         documents.append(document)
         if not quiet:
@@ -226,7 +200,7 @@ def _due(symbols: Sequence[str], store: Store, device: str) -> tuple[str, ...]:
     found, environment, now = [], current_environment(device), datetime.now(UTC)
     for symbol in symbols:
         reason = why_due(store, symbol, environment=environment, now=now)
-        note(f"{symbol}: {'due: ' + reason if reason else 'not due'}")
+        options.note(f"{symbol}: {'due: ' + reason if reason else 'not due'}")
         if reason:
             found.append(symbol)
     return tuple(found)

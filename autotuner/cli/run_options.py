@@ -24,7 +24,7 @@ class Asked:
     context_length: int | None
     prediction_length: int | None
     num_samples: int | None
-    workload: Path | None
+    workload_file: Path | None
     calls_per_process: int | None
     deadline_ms: float | None
     memory_limit_mb: int | None
@@ -73,10 +73,10 @@ def _workload(asked: Asked) -> Workload:
     given: dict[str, Any] = {name: value for name, value in lengths.items() if value is not None}
     if asked.num_samples is not None:
         given["num_samples"] = asked.num_samples or None  # 0 asks for the mean path
-    if asked.workload and given:
+    if asked.workload_file and given:
         raise UsageError(f"--workload and --{next(iter(given)).replace('_', '-')} contradict each other")
-    shapes = (RequestShape(**given),)
-    workload = read_workload(asked.workload) if asked.workload else Workload(shapes=shapes)
+    file, shapes = asked.workload_file, (RequestShape(**given),)
+    workload = read_workload(file) if file else Workload(shapes=shapes)
     return dataclasses.replace(
         workload,
         model=asked.model or workload.model,

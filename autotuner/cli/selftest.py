@@ -7,14 +7,13 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import SYMBOL, device_option, note, print_json, store_options, timeout_option
+from autotuner.cli.options import SYMBOL, answer, measuring_options, note
 from autotuner.paths import store_location
 
 
 @click.command()
 @click.option("--symbol", type=SYMBOL, default="AMD", show_default=True, help="Whose prices to forecast.")
 @click.option("--model", default="toto-mini", show_default=True, help="toto-mini, a folder, or a hub id.")
-@timeout_option(300.0, "Seconds for everything.")
 @click.option(
     "--launches",
     type=click.IntRange(min=5),
@@ -22,9 +21,8 @@ from autotuner.paths import store_location
     show_default=True,
     help="Fresh starts of both arms; more tell more.",
 )
-@device_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the relabelling.")
-@store_options
+@measuring_options(300.0, "Seconds for everything.")
 def selftest_command(symbol: str, model: str, as_json: bool, db: str | None, **options: Any) -> None:
     """Pit the reference against itself and say how far this machine's verdicts can be trusted.
 
@@ -40,10 +38,7 @@ def selftest_command(symbol: str, model: str, as_json: bool, db: str | None, **o
     from autotuner.workload import Workload
 
     document = self_test_machine(symbol, Workload(model=model), store_location(db), say=note, **options)
-    if as_json:
-        print_json(document)
-        return
-    click.echo("\n".join(_lines(document)))
+    answer(document, *_lines(document), as_json=as_json)
 
 
 def _lines(found: Mapping[str, Any]) -> list[str]:

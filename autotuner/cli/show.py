@@ -12,7 +12,6 @@ from autotuner.paths import store_location
 
 if TYPE_CHECKING:
     from autotuner.store import Store
-    from storage.records import PinRecord, PromotionRecord
 
 
 @click.command()
@@ -109,27 +108,16 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
 
 
 def _listed(store: Store) -> list[dict[str, Any]]:
-    from autotuner.report.documents import pinned_document
+    from autotuner.report.documents import pinned_document, stored_document
 
     pins = {pin.symbol: pin for pin in store.records.pins()}
     newest = {record.symbol: record for record in store.records.active_promotions()}  # the last of each stays
-    documents = []
-    for symbol in sorted(newest.keys() | pins.keys()):
-        if symbol in newest:
-            documents.append(_promoted(store, newest[symbol], pins.get(symbol)))
-        else:
-            documents.append(pinned_document(pins[symbol]))
-    return documents
-
-
-def _promoted(store: Store, record: PromotionRecord, pin: PinRecord | None) -> dict[str, Any]:
-    """The document of a promotion; one that cannot be read says so and hides no other symbol."""
-    from autotuner.report.documents import active_document
-
-    try:
-        return active_document(store.read(record), pin)
-    except AutotuneError as error:
-        return {"symbol": record.symbol, "error": " ".join(str(error).split())}
+    return [
+        stored_document(store, newest[symbol], pins.get(symbol))
+        if symbol in newest
+        else pinned_document(pins[symbol])
+        for symbol in sorted(newest.keys() | pins.keys())
+    ]
 
 
 def _never_promoted(symbol: str, profile: str | None, *, pinned: bool) -> str:

@@ -80,6 +80,11 @@ class Neighbour:
     cpus: float
 
 
+def warning(name: str, found: str, fix: str) -> Check:
+    """What should be read, and how to fix it; a machine can tune all the same."""
+    return Check(name=name, severity="warning", found=found, fix=fix)
+
+
 def essential_missing(checks: Sequence[Check]) -> bool:
     """Whether anything is missing without which this machine cannot tune."""
     return any(not check.ok and check.severity == "essential" for check in checks)
@@ -88,9 +93,8 @@ def essential_missing(checks: Sequence[Check]) -> bool:
 def check_python(version: Sequence[int]) -> Check:
     """Whether Python is new enough."""
     found, wanted = (".".join(map(str, numbers)) for numbers in (version, PYTHON))
-    if tuple(version[:2]) >= PYTHON:
-        return Check(name="Python", found=found)
-    return Check(name="Python", found=found, fix=f"install Python {wanted} or newer")
+    fix = "" if tuple(version[:2]) >= PYTHON else f"install Python {wanted} or newer"
+    return Check(name="Python", found=found, fix=fix)
 
 
 def check_torch(installed: str, torch: Torch) -> Check:
@@ -103,7 +107,7 @@ def check_torch(installed: str, torch: Torch) -> Check:
         return Check(name="torch", found=f"{installed} cannot be imported: {torch.problem}", fix=again)
     found = f"{torch.version}, {f'built for CUDA {torch.cuda}' if torch.cuda else 'built for CPUs'}"
     if not torch.version.startswith(f"{TORCH}."):
-        return Check(name="torch", severity="warning", found=f"{found}; not {TORCH}", fix=install)
+        return warning("torch", f"{found}; not {TORCH}", install)
     return Check(name="torch", found=found)
 
 
@@ -123,8 +127,7 @@ def check_compiler(compiler: Compiler, release: Mapping[str, str], platform: str
 def check_openmp(compiler: Compiler, release: Mapping[str, str], platform: str) -> Check:
     """Whether the compiler has OpenMP, with which torch compiles every kernel for a CPU."""
     if compiler.problem:
-        fix = "fix the C++ compiler first"
-        return Check(name="OpenMP", found="not tried: no C++ compiler", fix=fix)
+        return Check(name="OpenMP", found="not tried: no C++ compiler", fix="fix the C++ compiler first")
     if compiler.openmp_problem:
         fix = package_fix(release, platform, "openmp")
         return Check(name="OpenMP", found=f"{compiler.openmp_problem}; {_FAILS}", fix=fix)
@@ -149,8 +152,7 @@ def check_device(cpu: str, gpu: str, torch: Torch) -> Check:
     fix = "see what nvidia-smi says; after a driver update reboot"
     if not torch.cuda:
         fix = "install a CUDA build of torch: https://pytorch.org/get-started/locally"
-    found = f"{cpu}; {gpu}, which torch does not see"
-    return Check(name="device", severity="warning", found=found, fix=fix)
+    return warning("device", f"{cpu}; {gpu}, which torch does not see", fix)
 
 
 def check_threads(threads: int, quota: float | None) -> Check:
@@ -160,7 +162,7 @@ def check_threads(threads: int, quota: float | None) -> Check:
         return Check(name="threads", found=found)
     found += f", but a quota of {quota:g} CPUs, at which all of them stall"
     fix = "give the container whole CPUs (--cpuset-cpus) in place of a quota"
-    return Check(name="threads", severity="warning", found=found, fix=fix)
+    return warning("threads", found, fix)
 
 
 def check_load(load: float, threads: int, neighbour: Neighbour | None) -> Check:
@@ -171,8 +173,7 @@ def check_load(load: float, threads: int, neighbour: Neighbour | None) -> Check:
         found += f"; {neighbour.name} (process {neighbour.pid}) takes {neighbour.cpus:.0%} of a CPU"
     if not busy and load <= max(1.0, threads / 2):
         return Check(name="load", found=found)
-    fix = "tune while the machine is quiet; timings of a busy one are noisy"
-    return Check(name="load", severity="warning", found=found, fix=fix)
+    return warning("load", found, "tune while the machine is quiet; timings of a busy one are noisy")
 
 
 def check_sqlite(version: Sequence[int], journal: str) -> Check:

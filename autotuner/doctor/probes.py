@@ -19,21 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from autotuner.doctor.checks import (
-    Check,
-    Compiler,
-    Neighbour,
-    Torch,
-    check_compiler,
-    check_device,
-    check_headers,
-    check_load,
-    check_openmp,
-    check_python,
-    check_sqlite,
-    check_threads,
-    check_torch,
-)
+from autotuner.doctor import checks
+from autotuner.doctor.checks import Check, Compiler, Neighbour, Torch
 from autotuner.environment import available_threads, current_environment
 from storage.sqlite_files import journal_mode
 
@@ -55,21 +42,21 @@ _OPENMP = f"""#include <omp.h>
 
 def machine_checks(environ: Mapping[str, str]) -> tuple[Check, ...]:
     """All checks of the machine, in a fixed order."""
-    load = check_load(os.getloadavg()[0], available_threads(), busiest_neighbour())
+    load = checks.check_load(os.getloadavg()[0], available_threads(), busiest_neighbour())
     with ThreadPoolExecutor() as pool:
         imported = pool.submit(probe_torch)
         compiler, torch = probe_compiler(environ), imported.result()
     gpu, release = current_environment("cuda"), os_release()
     return (
-        check_python(sys.version_info[:3]),
-        check_torch(gpu.torch, torch),
-        check_compiler(compiler, release, sys.platform),
-        check_openmp(compiler, release, sys.platform),
-        check_headers(Path(sysconfig.get_path("include")), release, sys.platform),
-        check_device(current_environment("cpu").hardware, gpu.hardware, torch),
-        check_threads(available_threads(), cpu_quota()),
+        checks.check_python(sys.version_info[:3]),
+        checks.check_torch(gpu.torch, torch),
+        checks.check_compiler(compiler, release, sys.platform),
+        checks.check_openmp(compiler, release, sys.platform),
+        checks.check_headers(Path(sysconfig.get_path("include")), release, sys.platform),
+        checks.check_device(current_environment("cpu").hardware, gpu.hardware, torch),
+        checks.check_threads(available_threads(), cpu_quota()),
         load,
-        check_sqlite(sqlite3.sqlite_version_info, journal_mode(sqlite3.sqlite_version_info)),
+        checks.check_sqlite(sqlite3.sqlite_version_info, journal_mode(sqlite3.sqlite_version_info)),
     )
 
 
@@ -87,17 +74,15 @@ def probe_torch(python: str = sys.executable) -> Torch:
 
 def probe_compiler(environ: Mapping[str, str]) -> Compiler:
     """Compile a small file with the compiler that torch 2.13 would call (``torch/_inductor/cpp_builder.py``)."""
-    usual = "clang++" if sys.platform == "darwin" else "g++"
-    command = environ.get("CXX", usual)
+    command = environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     openmp_problem = compile_with(command, _OPENMP, *_openmp_flags(environ))
     problem = openmp_problem and compile_with(command, _PLAIN)
-    others = [name for name in ("g++", "clang++") if name != command and shutil.which(name)]
     return Compiler(
         command=command,
         from_variable="CXX" in environ,
         problem=problem,
         openmp_problem=openmp_problem,
-        others=tuple(others),
+        others=tuple(name for name in ("g++", "clang++") if name != command and shutil.which(name)),
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from autotuner.doctor.checks import Check
+from autotuner.doctor.checks import Check, warning
 from autotuner.files import unsafe
 from autotuner.paths import is_file, snapshot_path, store_path
 from storage.database import Database
@@ -21,20 +21,14 @@ from storage.migrations import HEAD_REVISION, known_revisions
 from storage.repository import Repository
 from storage.snapshot import SnapshotEntry, SnapshotPin, read_snapshot
 from storage.sqlite_files import DATABASE_ERRORS, refuse_cut_short, translated
-from toto_core.model_files import (
-    CONFIG_FILE,
-    EMBEDDED,
-    WEIGHTS_FILE,
-    CheckpointError,
-    digest,
-    locate,
-    read_config,
-)
+from toto_core import model_files
+from toto_core.model_files import CONFIG_FILE, EMBEDDED, WEIGHTS_FILE, CheckpointError
 
 _WAIT_SECONDS = 2
 _READ_WHOLE_BYTES = 512 * 2**20  # SQLite checks some hundred MB a second
 _LOW_SPACE_BYTES = 2**30  # the artifacts of one large compiled model take about a tenth of it
 _ADDRESSES = "give a path or postgresql+psycopg://USER@HOST/NAME"
+_ELSEWHERE = "set {} to a place of your own"
 _PUBLISH = "autotune db upgrade (it publishes the snapshot again)"
 
 
@@ -55,7 +49,7 @@ def check_database(store: str) -> Check:
     except StorageError as error:
         if path is not None and path.with_name(f"{path.name}-journal").exists():
             found = f"{path} was left in mid-write; the next opening restores it"
-            return Check(name=name, severity="warning", found=found, fix="autotune db check")
+            return warning(name, found, "autotune db check")
         return _broken(name, error)
 
 
@@ -68,11 +62,9 @@ def check_snapshot(store: str) -> Check:
     except SnapshotError as error:
         if error.reason == "missing" and not any(contents or ()):
             return Check(name=name, found="none yet: nothing is promoted or pinned")
-        found = f"{path}: {error.reason}; production runs eager fp32"
-        return Check(name=name, severity="warning", found=found, fix=_PUBLISH)
+        return warning(name, f"{path}: {error.reason}; production runs eager fp32", _PUBLISH)
     if contents is not None and contents != (snapshot.entries, snapshot.pins):
-        found = f"{path}: says something else than the store"
-        return Check(name=name, severity="warning", found=found, fix=_PUBLISH)
+        return warning(name, f"{path}: says something else than the store", _PUBLISH)
     symbols = len({entry.symbol for entry in snapshot.entries} | {pin.symbol for pin in snapshot.pins})
     found = f"{path}: {symbols} symbols, written {snapshot.written_at:%Y-%m-%d %H:%M} UTC"
     return Check(name=name, found=found)
@@ -86,7 +78,7 @@ def check_cache(folder: Path) -> Check:
     except FileNotFoundError:
         return _not_yet(name, folder, "made when it is needed")
     except OSError as error:
-        return Check(name=name, found=f"{folder}: {error.strerror}", fix=_elsewhere("AUTOTUNE_CACHE"))
+        return Check(name=name, found=f"{folder}: {error.strerror}", fix=_ELSEWHERE.format("AUTOTUNE_CACHE"))
     fault, fix = _fault(folder, state)
     if fault:
         return Check(name=name, found=f"{folder} {fault}", fix=fix)
@@ -98,9 +90,9 @@ def check_model(model: str) -> Check:
     name = "model"
     try:
         folder = _on_this_machine(model)
-        config = read_config(folder)
+        config = model_files.read_config(folder)
         _refuse_cut_weights(folder / WEIGHTS_FILE)
-        identity = digest(folder)[:12]
+        identity = model_files.digest(folder)[:12]
     except CheckpointError as error:
         fix = "give a folder with both files, or use toto-mini"
         if model == EMBEDDED:
@@ -156,8 +148,7 @@ def _judged(database: Database) -> Check:
         found += f", this version knows {HEAD_REVISION} at most"
         return Check(name=name, found=found, fix="pip install --upgrade toto-autotune")
     if revision != HEAD_REVISION:
-        found += f", this version's is {HEAD_REVISION}"
-        return Check(name=name, severity="warning", found=found, fix="autotune db upgrade")
+        return warning(name, f"{found}, this version's is {HEAD_REVISION}", "autotune db upgrade")
     size = 0 if database.path is None else database.path.stat().st_size
     problems = database.check() if size <= _READ_WHOLE_BYTES else []
     if problems:
@@ -208,7 +199,7 @@ def _not_yet(name: str, path: Path, when: str) -> Check:
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         variable = "AUTOTUNE_CACHE" if name == "compile cache" else "AUTOTUNE_DB"
         found = f"{path} is not there and {above} cannot be written"
-        return Check(name=name, found=found, fix=_elsewhere(variable))
+        return Check(name=name, found=found, fix=_ELSEWHERE.format(variable))
     return _with_space(name, above, f"none yet at {path}; {when}")
 
 
@@ -217,34 +208,26 @@ def _with_space(name: str, folder: Path, found: str) -> Check:
     found += f", {free / 2**30:.1f} GB free"
     if free >= _LOW_SPACE_BYTES:
         return Check(name=name, found=found)
-    return Check(name=name, severity="warning", found=found, fix=f"free some space under {folder}")
+    return warning(name, found, f"free some space under {folder}")
 
 
 def _fault(folder: Path, state: os.stat_result) -> tuple[str, str]:
     """Why no compiled code can be kept in ``folder``, and the fix; empty when it can."""
-    elsewhere, private = _elsewhere("AUTOTUNE_CACHE"), f"chmod 700 {shlex.quote(str(folder))}"
+    elsewhere, private = _ELSEWHERE.format("AUTOTUNE_CACHE"), f"chmod 700 {shlex.quote(str(folder))}"
     fixes = {"is a link": "set AUTOTUNE_CACHE to the real folder", "is writable by others": private}
     if fault := unsafe(state, folder=True):
         return fault, fixes.get(fault, elsewhere)
     if not os.access(folder, os.W_OK | os.X_OK):
         return "cannot be written", private
-    if _noexec(folder):
+    if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):  # macOS has no such flag
         return "is mounted noexec: compiled code cannot be loaded from it", elsewhere
     return "", ""
-
-
-def _noexec(folder: Path) -> bool:
-    return bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))  # macOS has no such flag
-
-
-def _elsewhere(variable: str) -> str:
-    return f"set {variable} to a place of your own"
 
 
 def _on_this_machine(model: str) -> Path:
     looks_local = model == EMBEDDED or Path(model).is_dir() or model.count("/") != 1
     if looks_local or model.startswith((".", "/", "~")):
-        return locate(model)
+        return model_files.locate(model)
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -81,11 +81,8 @@ def _table(title: str, comparisons: Sequence[Comparison], cell: Cell) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", show_lines=True)
     table.add_column("symbol")
     for mode in comparisons[0].modes:
-        table.add_column(
-            mode.mode if mode.alias_of is None else f"{mode.mode}\n= {mode.alias_of}",
-            justify="right",
-            overflow="fold",
-        )
+        heading = mode.mode if mode.alias_of is None else f"{mode.mode}\n= {mode.alias_of}"
+        table.add_column(heading, justify="right", overflow="fold")
     for comparison in comparisons:
         table.add_row(comparison.symbol, *(_cell(mode, comparison, cell) for mode in comparison.modes))
     return table

@@ -8,13 +8,14 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from autotuner.errors import AutotuneError
 from autotuner.figures import FiguresError, figures_from_json
 from autotuner.serving.lookup import Resolution
 from autotuner.tuning.document import promotion_document
 from storage.records import PinRecord, PromotionRecord, RunRecord, UnpinRecord
 
 if TYPE_CHECKING:
-    from autotuner.store import Promotion
+    from autotuner.store import Promotion, Store
 
 _AS_STORED = ("id", "run_id", "symbol", "profile", "kind", "verdict", "reason", "rolled_back_reason")
 
@@ -23,6 +24,14 @@ def active_document(promotion: Promotion, pin: PinRecord | None) -> dict[str, An
     """A promotion with its symbol's pin under ``pinned``, None for none."""
     document = promotion_document(promotion, source="promotion")
     return document | {"pinned": None if pin is None else pin_document(pin)}
+
+
+def stored_document(store: Store, record: PromotionRecord, pin: PinRecord | None) -> dict[str, Any]:
+    """The document of a promotion; one that cannot be read says so under ``error`` and hides no other symbol."""
+    try:
+        return active_document(store.read(record), pin)
+    except AutotuneError as error:
+        return {"symbol": record.symbol, "error": " ".join(str(error).split())}
 
 
 def pinned_document(pin: PinRecord) -> dict[str, Any]:
@@ -106,15 +115,11 @@ def _run_event(run: RunRecord) -> dict[str, Any]:
     fields = summary if isinstance(summary, dict) else {}
     decision = fields.get("decision")
     decided = decision if isinstance(decision, dict) else {}
-    return {
+    return {name: getattr(run, name) for name in ("run_id", "symbol", "profile", "status")} | {
         "event": "run",
         "at": run.started_at.isoformat(),
-        "symbol": run.symbol,
-        "profile": run.profile,
-        "status": run.status,
-        "finished_at": None if run.finished_at is None else run.finished_at.isoformat(),
+        "finished_at": run.finished_at and run.finished_at.isoformat(),
         "verdict": decided.get("verdict"),
         "reason": decided.get("reason") or "",
         "settings": fields.get("settings"),
-        "run_id": run.run_id,
     }

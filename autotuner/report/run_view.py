@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autotuner.measurement.outcome import Conditions
+from autotuner.report.tables import interval
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 
@@ -87,12 +88,12 @@ def _fastest_line(document: Mapping[str, Any]) -> list[str]:
     fastest = document.get("fastest_once_running")
     if not fastest or fastest["settings"] == document["settings"]:
         return []
-    ratio, calls = fastest["ratio"], document["workload"]["calls_per_process"]
+    calls = document["workload"]["calls_per_process"]
     if fastest["break_even_calls"] <= calls:  # it was in the duel, and a longer life would not change that
         return []
     return [
         f"  fastest once running: {RuntimeSettings.from_dict(fastest['settings']).label}, "
-        f"{ratio['estimate']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}] in the search; its start of "
+        f"{interval(fastest)} in the search; its start of "
         f"{fastest['start_ms'] / 1000:.1f} s is paid back after {fastest['break_even_calls']:,} calls of a process "
         f"(--calls-per-process is {calls:,})"
     ]

@@ -48,8 +48,8 @@ def listing(documents: Sequence[Document]) -> Table:
         table.add_row(
             document["symbol"],
             Text(label(document)),
-            Text(_interval(document) or _UNKNOWN),
-            Text(_ms(document, "p50_ms") or _UNKNOWN),
+            Text(interval(document) or _UNKNOWN),
+            Text(_figures(document, p50_ms="{:,.2f} ms") or _UNKNOWN),
             Text(plain(document["profile"] or _UNKNOWN)),
             Text(moment(document["since"])),
             Text(label(pin) if pin else ""),
@@ -94,6 +94,12 @@ def speed(document: Document) -> str:
     return f"{estimate:.2f}x {words} eager fp32 [{low:.2f}, {high:.2f}]"
 
 
+def interval(document: Document) -> str:
+    """``2.81x [2.74, 2.88]``, empty when no ratio is stored."""
+    found = _ratio(document)
+    return "" if found is None else "{:.2f}x [{:.2f}, {:.2f}]".format(*found)
+
+
 def moment(text: str) -> str:
     """An ISO 8601 time as ``2026-05-04 12:30 UTC``; other text unchanged."""
     try:
@@ -116,11 +122,16 @@ def _title(document: Document) -> str:
 
 def _card_rows(document: Document) -> Iterable[tuple[str, str]]:
     yield "speed", speed(document)
-    yield "figures", _figures(document)
-    yield "latency", _joined(document, p50=("p50_ms", _ms), p95=("p95_ms", _ms), sigma=("sigma_time_ms", _ms))
-    yield "accuracy", _accuracy(document)
-    yield "start", _joined(document, cold=("cold_start_ms", _seconds), warm=("warm_start_ms", _seconds))
-    yield "memory", _memory(document)
+    yield "figures", _origin(document)
+    latency = {"p50_ms": "p50 {:,.2f} ms", "p95_ms": "p95 {:,.2f} ms", "sigma_time_ms": "sigma {:,.2f} ms"}
+    yield "latency", _figures(document, **latency)
+    mae = "MAE {:.4g}" + _figures(document, mae_reference=" beside {:.4g} of the reference")
+    shift = "quantile shift {:.3%}"
+    yield "accuracy", _figures(document, mae=mae, drift="drift at most {:.3%}", quantile_shift=shift)
+    start = {"cold_start_ms": "cold {:,.2f} s", "warm_start_ms": "warm {:,.2f} s"}
+    yield "start", _figures(document, 1000, **start)
+    if document.get("peak_bytes"):
+        yield "memory", _figures(document, 2**20, peak_bytes="{:,.0f} MiB at peak")
     yield "compile", _compile(document)
     yield "workload", _workload(document)
     yield "decision", plain(f"{document['decision']['verdict']}: {document['decision']['reason']}")
@@ -132,30 +143,12 @@ def _card_rows(document: Document) -> Iterable[tuple[str, str]]:
     yield "next", _next(document, found)
 
 
-def _figures(document: Document) -> str:
+def _origin(document: Document) -> str:
     if document.get("stage") == "search":
         return "of the search: they rank settings and promise nothing"
     if document.get("stage") == "shared":
         return f"of one launch, which agrees with the duel of {document['shared_from']['symbol']}"
-    launches = _number(document, "launches")
-    return "" if launches is None else f"of the duel, {launches:.0f} launches each"
-
-
-def _accuracy(document: Document) -> str:
-    names = ("mae", "mae_reference", "drift", "quantile_shift")
-    mae, reference, drift, shift = (_number(document, name) for name in names)
-    beside = "" if reference is None else f" beside {reference:.4g} of the reference"
-    parts = (
-        None if mae is None else f"MAE {mae:.4g}{beside}",
-        None if drift is None else f"drift at most {drift:.3%}",
-        None if shift is None else f"quantile shift {shift:.3%}",
-    )
-    return ", ".join(part for part in parts if part)
-
-
-def _memory(document: Document) -> str:
-    peak = _number(document, "peak_bytes")
-    return "" if not peak else f"{peak / 2**20:,.0f} MiB at peak"
+    return _figures(document, launches="of the duel, {:.0f} launches each")
 
 
 def _compile(document: Document) -> str:
@@ -208,14 +201,10 @@ def _columns(*names: str) -> Table:
     return table
 
 
-def _joined(document: Document, **parts: tuple[str, Any]) -> str:
-    texts = {name: write(document, field) for name, (field, write) in parts.items()}
-    return ", ".join(f"{name} {text}" for name, text in texts.items() if text)
-
-
-def _interval(document: Document) -> str:
-    found = _ratio(document)
-    return "" if found is None else "{:.2f}x [{:.2f}, {:.2f}]".format(*found)
+def _figures(document: Document, unit: int = 1, /, **patterns: str) -> str:
+    """The named figures in ``unit``, each in its pattern; one that is not stored is left out."""
+    found = ((_number(document, name), pattern) for name, pattern in patterns.items())
+    return ", ".join(pattern.format(value / unit) for value, pattern in found if value is not None)
 
 
 def _ratio(document: Document) -> tuple[float, float, float] | None:
@@ -224,16 +213,6 @@ def _ratio(document: Document) -> tuple[float, float, float] | None:
         return None
     estimate, low, high = (_number(ratio, name) for name in ("estimate", "low", "high"))
     return None if estimate is None or low is None or high is None else (estimate, low, high)
-
-
-def _ms(document: Document, name: str) -> str:
-    value = _number(document, name)
-    return "" if value is None else f"{value:,.2f} ms"
-
-
-def _seconds(document: Document, name: str) -> str:
-    value = _number(document, name)
-    return "" if value is None else f"{value / 1000:,.2f} s"
 
 
 def _number(document: Document, name: str) -> float | None:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from autotuner.measurement.outcome import Conditions, Interval
-from autotuner.report.tables import label, plain, speed
+from autotuner.report.tables import interval, label, plain, speed
 
 Document = Mapping[str, Any]
 _MOST_RULED_OUT = 12
@@ -60,13 +60,11 @@ def _origin(document: Document) -> str:
 
 def _second(document: Document) -> Iterable[str]:
     second = document["second"]
-    if second is None:
-        return
-    ratio = second["ratio"]
-    yield (
-        f"{label(second)}: {ratio['estimate']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}] once running, "
-        f"score {second['score']:.3f} (eager fp32 1, lower is better), starts in {second['start_ms'] / 1000:.1f} s"
-    )
+    if second is not None:
+        yield (
+            f"{label(second)}: {interval(second)} once running, score {second['score']:.3f} "
+            f"(eager fp32 1, lower is better), starts in {second['start_ms'] / 1000:.1f} s"
+        )
 
 
 def _pareto(document: Document) -> Iterable[str]:
