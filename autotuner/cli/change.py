@@ -157,9 +157,8 @@ def _served_line(served: Resolution) -> str:
 
 
 def _promoted(record: PromotionRecord) -> str:
-    return (
-        f"{_label(record.settings_json)} under {record.profile}, of {record.promoted_at:%Y-%m-%d %H:%M} UTC"
-    )
+    when = f"{record.promoted_at:%Y-%m-%d %H:%M} UTC"
+    return f"{_label(record.settings_json)} under {record.profile}, of {when}"
 
 
 def _label(settings_json: str) -> str:

@@ -136,9 +136,8 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise crontab.CrontabError(
-            f"{folder}: the folder of the log cannot be made ({error.strerror}): check its owner"
-        ) from None
+        fault = f"the folder of the log cannot be made ({error.strerror}): check its owner"
+        raise crontab.CrontabError(f"{folder}: {fault}") from None
 
 
 def _log() -> Path:

@@ -90,9 +90,8 @@ def _parsed(file: str) -> Any:
     except UnicodeDecodeError as error:
         raise AutotuneError(f"{file}: is not JSON: not UTF-8 at byte {error.start}") from None
     except OSError as error:
-        raise UsageError(
-            f"{file}: cannot be read: {error.strerror or os.strerror(error.errno or 0)}"
-        ) from None
+        reason = error.strerror or os.strerror(error.errno or 0)
+        raise UsageError(f"{file}: cannot be read: {reason}") from None
     try:
         return parsed(text)
     except ValueError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import click
@@ -22,14 +21,11 @@ _COUNT = re.compile(r" after launch \d+$")
 """All that differs between lines of stage 1 while the same challenger leads as many others."""
 
 
-class PlainProgress(AbstractContextManager["PlainProgress"]):
+class PlainProgress:
     """One line on standard error for each thing that changes; what a log or a pipe gets."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
-
-    def __exit__(self, *_exception: object) -> None:
-        return None
 
     def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
         """The search of a symbol begins."""
@@ -48,9 +44,8 @@ class PlainProgress(AbstractContextManager["PlainProgress"]):
         """A trial has an outcome."""
         self._said.clear()
         what, score, detail = _cells(event)
-        click.echo(
-            f"  trial {event.number}: {event.settings.label}: {what} {score} {detail}".rstrip(), err=True
-        )
+        line = f"  trial {event.number}: {event.settings.label}: {what} {score} {detail}"
+        click.echo(line.rstrip(), err=True)
 
 
 class LiveProgress:
@@ -126,17 +121,12 @@ def _cells(event: TrialEvent) -> tuple[str, str, str]:
     if isinstance(outcome, Failed):
         return outcome.kind, "", outcome.detail
     latency = " / ".join(f"{timing.p50_ms:.2f}" for timing in outcome.timings) + " ms"
-    ratio = outcome.ratio
+    ratio, conditions = outcome.ratio, outcome.conditions
     speed_up = f"{ratio.estimate:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
-    return latency, speed_up, _remarks(event, outcome)
-
-
-def _remarks(event: TrialEvent, measured: Measured) -> str:
-    conditions = measured.conditions
-    remarks = [f"drift {measured.accuracy.drift:.2%}", f"starts in {_start(measured)}"]
+    remarks = [f"drift {outcome.accuracy.drift:.2%}", f"starts in {_start(outcome)}"]
     if conditions.disturbed_blocks:
         remarks.append(f"{conditions.disturbed_blocks} of {conditions.blocks} blocks disturbed")
-    return ", ".join((*remarks, *event.judged.reasons))
+    return latency, speed_up, ", ".join((*remarks, *event.judged.reasons))
 
 
 def _start(measured: Measured) -> str:

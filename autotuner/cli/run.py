@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -212,7 +212,7 @@ def _progress(*, quiet: bool) -> AbstractContextManager[LiveProgress | PlainProg
     from autotuner.cli.progress import LiveProgress, PlainProgress
 
     if quiet or not sys.stderr.isatty():
-        return PlainProgress()
+        return nullcontext(PlainProgress())
     return LiveProgress(Console(stderr=True))
 
 

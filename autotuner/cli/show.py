@@ -123,9 +123,8 @@ def _listed(store: Store) -> list[dict[str, Any]]:
 def _never_promoted(symbol: str, profile: str | None, *, pinned: bool) -> str:
     under = "" if profile is None else f" for profile {profile}"
     held = f"; until then it runs what it is pinned to, `autotune unpin {symbol}` lets go" if pinned else ""
-    return (
-        f"{symbol}: nothing is promoted yet{under}; {_run(symbol, profile)} finds and proves settings{held}"
-    )
+    remedy = f"{_run(symbol, profile)} finds and proves settings"
+    return f"{symbol}: nothing is promoted yet{under}; {remedy}{held}"
 
 
 def _run(symbol: str, profile: str | None = None) -> str:

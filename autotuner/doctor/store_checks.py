@@ -117,9 +117,8 @@ def _read_only(store: str) -> Database:
     except (ArgumentError, NoSuchModuleError, ValueError):
         raise StoreUnavailable(f"the store's address is no URL of a server: {_ADDRESSES}") from None
     except ImportError as error:
-        raise StoreUnavailable(
-            f"the server's driver is missing ({error}): pip install 'psycopg[binary]'"
-        ) from None
+        fault = f"the server's driver is missing ({error}): pip install 'psycopg[binary]'"
+        raise StoreUnavailable(fault) from None
     return Database(engine, path=None, busy_timeout_s=_WAIT_SECONDS)
 
 

@@ -20,10 +20,8 @@ def comparison_tables(comparisons: Sequence[Comparison], workload: Workload) -> 
     """Tables for people, one row a symbol, one column a compile mode; aliases say what they repeat."""
 
     def latency(measured: Measured, _: Comparison) -> str:
-        ratio = measured.ratio
-        return (
-            f"{_p50(measured, workload):.2f} ms\n{ratio.estimate:.2f}x\n[{ratio.low:.2f}, {ratio.high:.2f}]"
-        )
+        ratio, p50 = measured.ratio, _p50(measured, workload)
+        return f"{p50:.2f} ms\n{ratio.estimate:.2f}x\n[{ratio.low:.2f}, {ratio.high:.2f}]"
 
     def sigma_mae(measured: Measured, _: Comparison) -> str:
         return f"{measured.accuracy.sigma_mae:.4g}"
