@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from autotuner.cli.options import answer, json_option, print_json, store_options
+from autotuner.cli.options import answer, json_option, store_options
 from autotuner.daemon import crontab
 from autotuner.daemon.units import service_unit, timer_units
 from autotuner.paths import data_folder
@@ -59,7 +59,9 @@ def show_command(schedule: str, kind: str, calendar: str, db: str | None, as_jso
     autotune cron show --format systemd-timer --calendar "Mon..Fri 22:00"
     """
     if kind != "cron":
-        _print_units(_units(kind, calendar, db), as_json=as_json)
+        units = _units(kind, calendar, db)
+        lines = (f"# {name}\n{text}" if len(units) > 1 else text for name, text in units.items())
+        answer({"units": units}, *lines, as_json=as_json)
         return
     line = _line(schedule, db)
     installed = crontab.installed_lines(crontab.read_crontab())
@@ -120,16 +122,6 @@ def _units(kind: str, calendar: str, db: str | None) -> dict[str, str]:
     if kind == "systemd":
         return service_unit(executable=executable, store=store, config=config)
     return timer_units(executable=executable, store=store, config=config, calendar=calendar)
-
-
-def _print_units(units: dict[str, str], *, as_json: bool) -> None:
-    if as_json:
-        print_json({"units": units})
-        return
-    for name, text in units.items():
-        if len(units) > 1:
-            click.echo(f"# {name}")
-        click.echo(text)
 
 
 def _make_folder(folder: Path) -> None:
