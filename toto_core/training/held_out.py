@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from toto_core.pipeline import TotoPipeline
 from toto_core.series import PriceSeries
-from toto_core.training.scoring import Median, Score, score
+from toto_core.training.scoring import Score, score
 
 CONTEXT, SAMPLES, WINDOWS = 512, 256, 200
 HORIZONS = (1, 8, 64)
@@ -25,7 +25,13 @@ def held_out_scores(
     windows: int = WINDOWS,
 ) -> tuple[Score, ...]:
     """One score for every series and horizon: the median of samples beside last-value and seasonal-naive."""
-    median, wanted = pipeline_median(pipeline), tuple(horizons)
+    wanted = tuple(horizons)
+
+    def median(contexts: NDArray[np.float32], horizon: int) -> NDArray[np.float64]:
+        forecast = pipeline.predict(contexts[:, None], horizon, SAMPLES)  # the same noise for every window
+        values: NDArray[np.float64] = forecast.median[:, 0].double().numpy()
+        return values
+
     return tuple(
         score(
             one.symbol,
@@ -41,17 +47,6 @@ def held_out_scores(
         for one in series
         for horizon in wanted
     )
-
-
-def pipeline_median(pipeline: TotoPipeline, num_samples: int = SAMPLES) -> Median:
-    """The median of a pipeline's samples, with the same noise for every window."""
-
-    def median(contexts: NDArray[np.float32], horizon: int) -> NDArray[np.float64]:
-        forecast = pipeline.predict(contexts[:, None], horizon, num_samples)
-        values: NDArray[np.float64] = forecast.median[:, 0].double().numpy()
-        return values
-
-    return median
 
 
 def season_of(series: PriceSeries) -> int:
