@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,9 @@ DAYS_PER_WEEK, HOURS_PER_DAY = 5, 24
 
 
 def held_out_scores(
-    pipeline: TotoPipeline,
-    series: Iterable[PriceSeries],
-    *,
-    horizons: Iterable[int] = HORIZONS,
-    windows: int = WINDOWS,
+    pipeline: TotoPipeline, series: Iterable[PriceSeries], *, horizons: Sequence[int] = HORIZONS
 ) -> tuple[Score, ...]:
     """One score for every series and horizon: the median of samples beside last-value and seasonal-naive."""
-    wanted = tuple(horizons)
 
     def median(contexts: NDArray[np.float32], horizon: int) -> NDArray[np.float64]:
         forecast = pipeline.predict(contexts[:, None], horizon, SAMPLES)  # the same noise for every window
@@ -41,11 +36,11 @@ def held_out_scores(
             stop=len(one),
             horizon=horizon,
             context=CONTEXT,
-            windows=windows,
+            windows=WINDOWS,
             season=season_of(one),
         )
         for one in series
-        for horizon in wanted
+        for horizon in horizons
     )
 
 
