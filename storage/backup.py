@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from storage.errors import StorageError, StoreUnavailable
 from storage.snapshot import written_aside
-from storage.sqlite_files import DATABASE_ERRORS, connect, translated
-
-_BLOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+from storage.sqlite_files import LOCKED, connect, translating
 
 
 def back_up(source: Path, target: Path, *, busy_timeout_s: float, replace: bool = False) -> None:
@@ -23,15 +20,13 @@ def back_up(source: Path, target: Path, *, busy_timeout_s: float, replace: bool 
         raise StorageError(f"{target} exists already: name another file for the backup")
 
     def give_up_when_blocked(status: int, _remaining: int, _total: int) -> None:
-        if status in _BLOCKED:  # the busy timeout is over by now; Python would go on trying for ever
+        if status in LOCKED:  # the busy timeout is over by now; Python would go on trying for ever
             raise StoreUnavailable(f"{source} is locked by another process: back it up when that is done")
 
-    with written_aside(target) as aside:
-        try:
-            with (
-                closing(connect(source, busy_timeout_s)) as live,
-                closing(connect(aside, busy_timeout_s)) as copy,
-            ):
-                live.backup(copy, progress=give_up_when_blocked)
-        except DATABASE_ERRORS as error:
-            raise translated(error, str(source)) from error
+    with (
+        written_aside(target) as aside,
+        translating(str(source)),
+        closing(connect(source, busy_timeout_s)) as live,
+        closing(connect(aside, busy_timeout_s)) as copy,
+    ):
+        live.backup(copy, progress=give_up_when_blocked)

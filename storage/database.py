@@ -16,14 +16,7 @@ from storage.backup import back_up
 from storage.errors import SchemaTooNew, StorageError, StoreUnavailable
 from storage.migrations import HEAD_REVISION, VERSION_TABLE, current_revision, known_revisions, upgrade
 from storage.models import Base
-from storage.sqlite_files import (
-    DATABASE_ERRORS,
-    connect,
-    create_file,
-    refuse_cut_short,
-    settle_journal_mode,
-    translated,
-)
+from storage.sqlite_files import connect, create_file, refuse_cut_short, settle_journal_mode, translating
 
 BUSY_TIMEOUT_S = 5.0
 _BEGIN = "storage_begin"  # execution option: what BEGIN says on SQLite
@@ -49,13 +42,13 @@ class Database(AbstractContextManager["Database"]):
         Raises `StoreUnavailable` when another writer holds the store for longer than the busy timeout,
         `MissingReference`, `StoreCorrupt` or another `StorageError` for what the database refuses.
         """
-        with self._translating(), Session(self._writers) as session, session.begin():
+        with translating(self.label), Session(self._writers) as session, session.begin():
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """One read transaction: every query in it sees the same state. Raises as `write` does."""
-        with self._translating(), Session(self._readers) as session, session.begin():
+        with translating(self.label), Session(self._readers) as session, session.begin():
             yield session
 
     def lock(self, session: Session, *tables: type[Base]) -> None:
@@ -66,14 +59,14 @@ class Database(AbstractContextManager["Database"]):
 
     def revision(self) -> str | None:
         """The schema revision of the store. Raises `StorageError`."""
-        with self._translating(), self._readers.begin() as connection:
+        with translating(self.label), self._readers.begin() as connection:
             return current_revision(connection)
 
     def check(self) -> list[str]:
         """What is wrong with the store, one line each; empty when all is well. Reads the whole file."""
         problems: list[str] = []
         try:
-            with self._translating(), self._readers.begin() as connection:
+            with translating(self.label), self._readers.begin() as connection:
                 revision = current_revision(connection)
                 if revision != HEAD_REVISION:
                     problems.append(f"the schema is at revision {revision}, not {HEAD_REVISION}")
@@ -103,12 +96,19 @@ class Database(AbstractContextManager["Database"]):
         """
         if self.revision() == HEAD_REVISION:
             return
-        with self._translating(), self._writers.begin() as connection:
+        with translating(self.label), self._writers.begin() as connection:
             revision = current_revision(connection)  # again, now that nobody else can upgrade
             if revision == HEAD_REVISION:
                 return
             tables = set(inspect(connection).get_table_names()) - {VERSION_TABLE}
-            self._refuse_unknown_schema(revision, holds_tables=bool(tables))
+            if revision is None and tables:
+                raise StoreUnavailable(
+                    f"{self.label} holds tables of something else: name another file for the store"
+                )
+            if revision is not None and revision not in known_revisions():
+                raise SchemaTooNew(
+                    f"{self.label} has schema revision {revision}, this version only {HEAD_REVISION}: upgrade it"
+                )
             if self.path and tables:
                 copy = self.path.with_name(f"{self.path.name}.before-{HEAD_REVISION}.bak")
                 back_up(self.path, copy, busy_timeout_s=self.busy_timeout_s, replace=True)
@@ -117,25 +117,8 @@ class Database(AbstractContextManager["Database"]):
     def with_file(self, act: Callable[[sqlite3.Connection, Path], None]) -> None:
         """Run `act` on a connection to the store's file; nothing for a server. Raises `StorageError`."""
         if self.path is not None:
-            with self._translating(), closing(connect(self.path, self.busy_timeout_s)) as connection:
+            with translating(self.label), closing(connect(self.path, self.busy_timeout_s)) as connection:
                 act(connection, self.path)
-
-    def _refuse_unknown_schema(self, revision: str | None, *, holds_tables: bool) -> None:
-        if revision is None and holds_tables:
-            raise StoreUnavailable(
-                f"{self.label} holds tables of something else: name another file for the store"
-            )
-        if revision is not None and revision not in known_revisions():
-            raise SchemaTooNew(
-                f"{self.label} has schema revision {revision}, this version only {HEAD_REVISION}: upgrade it"
-            )
-
-    @contextmanager
-    def _translating(self) -> Iterator[None]:
-        try:
-            yield
-        except DATABASE_ERRORS as error:
-            raise translated(error, self.label) from error
 
 
 def open_database(
@@ -206,12 +189,12 @@ def _require_file(path: Path, *, create: bool) -> None:
 def _file_engine(path: Path, busy_timeout_s: float) -> Engine:
     # No pool: a connection never outlives its transaction, so none is inherited by a forked child.
     engine = create_engine("sqlite://", creator=lambda: connect(path, busy_timeout_s), poolclass=NullPool)
-    event.listen(engine, "begin", _begin)
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(str(connection.get_execution_options().get(_BEGIN, "BEGIN")))
+
     return engine
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(str(connection.get_execution_options().get(_BEGIN, "BEGIN")))
 
 
 def _server_engine(url: URL) -> Engine:

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from storage.errors import InvalidDocument, InvalidRecord, StoreCorrupt
 from storage.records import EnvironmentRecord, PinRecord, PromotionRecord, Record, WorkloadRecord
 
-FORMAT = "autotune settings"
-VERSION = 1
+FORMAT, VERSION = "autotune settings", 1
 
 Validator = Callable[[str], str]
 RecordT = TypeVar("RecordT", bound=Record)
@@ -32,10 +31,7 @@ class Exchange:
 
 
 def build_document(**parts: Iterable[Record]) -> dict[str, Any]:
-    """The document of the parts of an `Exchange`, for `json.dumps`.
-
-    Raises `StoreCorrupt` when a record's JSON text cannot be parsed.
-    """
+    """The document of the parts of an `Exchange`, for `json.dumps`. Raises `StoreCorrupt` for text not JSON."""
     objects = {name: [_plain(record) for record in records] for name, records in parts.items()}
     return {"format": FORMAT, "version": VERSION, **objects}
 
@@ -146,11 +142,8 @@ def _workload(item: _Object, validate: Validator | None) -> WorkloadRecord:
 
 def _plain(record: Record) -> dict[str, Any]:
     """A record as a JSON object: times as text, and what is JSON text parsed and named without `_json`."""
-    return {
-        name.removesuffix("_json"): _parsed(value) if name.endswith("_json") else _text(value)
-        for name, value in vars(record).items()
-        if name not in _STORES_OWN
-    }
+    plain = {name: value for name, value in vars(record).items() if name not in _STORES_OWN}
+    return {name.removesuffix("_json"): _value(name, value) for name, value in plain.items()}
 
 
 def _check_references(exchange: Exchange) -> None:
@@ -158,14 +151,12 @@ def _check_references(exchange: Exchange) -> None:
     fingerprints = _unique("environments", [environment.fingerprint for environment in exchange.environments])
     _unique("pins", [pin.symbol for pin in exchange.pins])
     for place, promotion in enumerate(exchange.promotions):
-        if promotion.workload_signature not in signatures:
-            raise InvalidDocument(
-                f"promotions[{place}]: workload_signature is not among the document's workloads"
-            )
-        if promotion.environment_fingerprint not in fingerprints:
-            raise InvalidDocument(
-                f"promotions[{place}]: environment_fingerprint is not among the document's environments"
-            )
+        for field, known, what in (
+            ("workload_signature", signatures, "workloads"),
+            ("environment_fingerprint", fingerprints, "environments"),
+        ):
+            if getattr(promotion, field) not in known:
+                raise InvalidDocument(f"promotions[{place}]: {field} is not among the document's {what}")
 
 
 def _unique(name: str, keys: Sequence[str]) -> frozenset[str]:
@@ -174,12 +165,10 @@ def _unique(name: str, keys: Sequence[str]) -> frozenset[str]:
     return frozenset(keys)
 
 
-def _parsed(text: str) -> Any:
+def _value(name: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
     try:
-        return json.loads(text)
+        return json.loads(value) if name.endswith("_json") else value
     except ValueError as error:
         raise StoreCorrupt(f"the store holds text that is not JSON ({error}): restore a backup") from error
-
-
-def _text(value: Any) -> Any:
-    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value

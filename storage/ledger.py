@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Unpack
@@ -17,6 +17,7 @@ from storage.rows import PromotedFor, Queries, append, columns, conditions, matc
 from storage.snapshot import SnapshotEntry, SnapshotPin, publish
 
 _BY_READING = ("id", "rolled_back_at", "rolled_back_reason")
+_PROMOTED = [field.name for field in fields(SnapshotEntry) if hasattr(PromotionRow, field.name)]
 _NOT_ROLLED_BACK = PromotionRow.id.not_in(select(RollbackRow.promotion_id).correlate(None))
 _ACTIVE_IDS = (
     select(func.max(PromotionRow.id))
@@ -172,15 +173,9 @@ def _snapshot_contents(session: Session) -> tuple[tuple[SnapshotEntry, ...], tup
     newest = {row.symbol: row.id for row, _, _ in rows}  # the last of each symbol stays
     entries = tuple(
         SnapshotEntry(
-            symbol=row.symbol,
-            profile=row.profile,
-            model=row.model,
-            workload_signature=row.workload_signature,
+            **{name: getattr(row, name) for name in _PROMOTED},
             workload_json=workload_json,
-            environment_fingerprint=row.environment_fingerprint,
             environment_json=facts_json,
-            settings_key=row.settings_key,
-            settings_json=row.settings_json,
             promised_json=row.evidence_json,
             since=row.promoted_at,
             promotion_id=row.id,

@@ -20,6 +20,7 @@ MEASURED = "measured"
 UNFINISHED: tuple[RunStatus, ...] = ("running", "interrupted")
 
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,31}")
+_NO_SYMBOL = "is not a symbol: use capitals, digits, '.', '_' or '-', at most 32 characters"
 _UNKEPT = re.compile("[\0\ud800-\udfff]")
 _MAY_BE_EMPTY = frozenset({"detail", "reason", "rolled_back_reason"})
 _READ_ELSEWHERE = frozenset({"payload_json"})  # one note that cannot be read must not hide the others
@@ -29,9 +30,7 @@ def check_symbol(symbol: object) -> str:
     """The symbol unchanged. Raises `InvalidRecord` unless it matches `[A-Z0-9][A-Z0-9._-]{0,31}`."""
     if isinstance(symbol, str) and _SYMBOL.fullmatch(symbol):
         return symbol
-    raise InvalidRecord(
-        f"{symbol!r} is not a symbol: use capitals, digits, '.', '_' or '-', at most 32 characters"
-    )
+    raise InvalidRecord(f"{symbol!r} {_NO_SYMBOL}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +246,7 @@ def _text_fault(name: str, value: Any) -> str:
     if _UNKEPT.search(value):
         return "holds a NUL or half a surrogate pair, which no database keeps"
     if name == "symbol" and not _SYMBOL.fullmatch(value):
-        return f"{value!r} is not a symbol: use capitals, digits, '.', '_' or '-', at most 32 characters"
+        return f"{value!r} {_NO_SYMBOL}"
     return json_fault(value) if name.endswith("_json") and name not in _READ_ELSEWHERE else ""
 
 
@@ -265,15 +264,13 @@ def _refuse_constant(constant: str) -> None:
 
 
 def _int_fault(_name: str, value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
-        return ""
-    return f"is {value!r}: give a whole number from 0 to 2^63 - 1"
+    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return "" if fits else f"is {value!r}: give a whole number from 0 to 2^63 - 1"
 
 
 def _float_fault(_name: str, value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return ""
-    return f"is {value!r}: give a finite number"
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return "" if fits else f"is {value!r}: give a finite number"
 
 
 def _time_fault(_name: str, value: Any) -> str:

@@ -151,10 +151,9 @@ class Repository(Ledger, Upkeep):
             signatures = {promotion.workload_signature for promotion in promotions}
             environments = select(EnvironmentRow).where(EnvironmentRow.fingerprint.in_(fingerprints))
             workloads = select(WorkloadRow).where(WorkloadRow.signature.in_(signatures))
+            by_fingerprint = environments.order_by(EnvironmentRow.fingerprint)
             return build_document(
-                environments=records(
-                    session, EnvironmentRecord, environments.order_by(EnvironmentRow.fingerprint)
-                ),
+                environments=records(session, EnvironmentRecord, by_fingerprint),
                 workloads=records(session, WorkloadRecord, workloads.order_by(WorkloadRow.signature)),
                 promotions=promotions,
                 pins=current_pins(session),
@@ -188,11 +187,7 @@ def _import_promotions(session: Session, exchange: Exchange) -> int:
     # Symbol by symbol, because the order of a symbol's promotions says what it was last promoted for.
     held = _by_symbol(active_promotions(session))
     offered = _by_symbol(exchange.promotions)
-    new = [
-        promotion
-        for promotion in exchange.promotions
-        if offered[promotion.symbol] != held.get(promotion.symbol)
-    ]
+    new = [item for item in exchange.promotions if offered[item.symbol] != held.get(item.symbol)]
     for promotion in new:
         append_promotion(session, promotion)
     return len(new)

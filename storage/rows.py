@@ -41,10 +41,7 @@ class Queries:
 
 
 def to_record(kind: type[RecordT], row: Base, **extra: object) -> RecordT:
-    """The row as a record of `kind`; `extra` gives fields that the row lacks.
-
-    Raises `StoreCorrupt` when the row holds what could never have been stored.
-    """
+    """The row as a record of `kind`, with the fields it lacks from `extra`. Raises `StoreCorrupt` if damaged."""
     names = [field.name for field in fields(kind) if field.name not in extra]
     values: dict[str, Any] = {name: getattr(row, name) for name in names}
     try:

@@ -31,10 +31,9 @@ ItemT = TypeVar("ItemT", "SnapshotEntry", "SnapshotPin")
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotEntry:
-    """The active configuration of one (symbol, profile, workload, environment).
+    """The active configuration of one (symbol, profile, workload, environment); `publish` checks it.
 
-    `newest` marks what the symbol was last promoted for; `since` is UTC. Checked by `publish`, so that
-    reading many is quick.
+    `newest` marks what the symbol was last promoted for; `since` is UTC.
     """
 
     symbol: str
@@ -85,7 +84,16 @@ def publish(
     Two publishers never mix, but the later rename wins: serialise them where order matters.
     """
     _check(entries, pins, generation_time)
-    document = _encode(entries, pins, generation_time)
+    # Workloads, environments and settings recur from symbol to symbol: each text is kept once.
+    places: dict[str, int] = {}
+    content = {
+        "schema": SNAPSHOT_SCHEMA,
+        "written_at": _time_text(generation_time),
+        "entries": [_packed(entry, places) for entry in entries],
+        "pins": [_packed(pin, places) for pin in pins],
+        "texts": list(places),
+    }
+    document = json.dumps(content, separators=(",", ":")).encode()
     with written_aside(Path(path)) as aside, closing(_connect(aside, "mode=rw")) as connection:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode=OFF")
@@ -113,7 +121,12 @@ def read_snapshot(path: str | Path) -> Snapshot:
         raise _refusal(target, _failure(error)) from error
     if len(rows) != 1 or not _matches(*rows[0]):
         raise _refusal(target, "truncated/corrupt")
-    return _decode(rows[0][1])
+    parsed = json.loads(rows[0][1])
+    return Snapshot(
+        entries=_unpacked(SnapshotEntry, parsed["entries"], parsed["texts"]),
+        pins=_unpacked(SnapshotPin, parsed["pins"], parsed["texts"]),
+        written_at=datetime.fromisoformat(parsed["written_at"]),
+    )
 
 
 @contextmanager
@@ -152,36 +165,12 @@ def _check_alone(what: str, symbols: list[str]) -> None:
         raise InvalidRecord(f"the snapshot has more than one {what} for a symbol: give each symbol one")
 
 
-def _encode(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> bytes:
-    # Workloads, environments and settings recur from symbol to symbol: each text is kept once.
-    places: dict[str, int] = {}
-    document = {
-        "schema": SNAPSHOT_SCHEMA,
-        "written_at": _time_text(written_at),
-        "entries": [_packed(entry, places) for entry in entries],
-        "pins": [_packed(pin, places) for pin in pins],
-    }
-    document["texts"] = list(places)
-    return json.dumps(document, separators=(",", ":")).encode()
-
-
 def _packed(item: SnapshotEntry | SnapshotPin, places: dict[str, int]) -> list[object]:
-    row: list[object] = []
-    for name, value in vars(item).items():
-        if name.endswith("_json"):
-            row.append(places.setdefault(value, len(places)))
-        else:
-            row.append(_time_text(value) if name == "since" else value)
-    return row
-
-
-def _decode(document: bytes) -> Snapshot:
-    parsed = json.loads(document)
-    return Snapshot(
-        entries=_unpacked(SnapshotEntry, parsed["entries"], parsed["texts"]),
-        pins=_unpacked(SnapshotPin, parsed["pins"], parsed["texts"]),
-        written_at=datetime.fromisoformat(parsed["written_at"]),
-    )
+    values = vars(item) | {"since": _time_text(item.since)}
+    return [
+        places.setdefault(value, len(places)) if name.endswith("_json") else value
+        for name, value in values.items()
+    ]
 
 
 def _unpacked(kind: type[ItemT], rows: list[list[Any]], texts: list[str]) -> tuple[ItemT, ...]:
@@ -213,7 +202,7 @@ def _failure(error: Exception) -> SnapshotReason:
     return "unreadable" if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM} else "truncated/corrupt"
 
 
-def _reason(target: Path, *, otherwise: SnapshotReason) -> SnapshotReason:
+def _reason(target: Path, otherwise: SnapshotReason) -> SnapshotReason:
     try:
         with target.open("rb") as file:
             header = file.read(HEADER_BYTES)
@@ -229,7 +218,7 @@ def _reason(target: Path, *, otherwise: SnapshotReason) -> SnapshotReason:
 
 
 def _refusal(target: Path, otherwise: SnapshotReason) -> SnapshotError:
-    reason = _reason(target, otherwise=otherwise)
+    reason = _reason(target, otherwise)
     return SnapshotError(
         f"the settings snapshot {target} cannot be used ({reason}): publish it again", reason
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
@@ -13,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from storage.errors import MissingReference, StorageError, StoreCorrupt, StoreUnavailable
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
-_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNREACHABLE = frozenset(
     {
         sqlite3.SQLITE_CANTOPEN,
@@ -42,10 +44,7 @@ def journal_mode(version: tuple[int, int, int]) -> str:
 
 
 def create_file(path: Path) -> None:
-    """Make an empty 0600 file at `path` unless something is there, in a folder made 0700 if it was missing.
-
-    Raises `StoreUnavailable` when the file system does not allow it.
-    """
+    """Make an empty 0600 file unless there is one, in a folder made 0700 if missing. Raises `StoreUnavailable`."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -81,10 +80,7 @@ def refuse_cut_short(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
-    """A connection to an existing file, in autocommit, that syncs every commit and checks foreign keys.
-
-    Raises `sqlite3.Error`.
-    """
+    """An autocommit connection to an existing file; commits sync, foreign keys hold. Raises `sqlite3.Error`."""
     uri = f"file://{quote_from_bytes(os.fsencode(path.absolute()))}?mode=rw"
     connection = sqlite3.connect(
         uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
@@ -104,6 +100,15 @@ def settle_journal_mode(connection: sqlite3.Connection, _path: Path) -> None:
     (found,) = connection.execute("PRAGMA journal_mode").fetchone()
     if found.upper() != mode:
         connection.execute(f"PRAGMA journal_mode={mode}")
+
+
+@contextmanager
+def translating(store: str) -> Iterator[None]:
+    """Raise the error of this package that stands for a database error about `store`."""
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        raise translated(error, store) from error
 
 
 def translated(error: Exception, store: str) -> StorageError:
@@ -126,7 +131,7 @@ def _translated_sqlite(error: sqlite3.Error, store: str) -> StorageError:
     code = extended & 0xFF
     misses_tables = code == sqlite3.SQLITE_ERROR and str(error).startswith("no such")
     not_utf8 = extended == _NO_CODE and isinstance(error, sqlite3.OperationalError)
-    if code in _LOCKED:
+    if code in LOCKED:
         return StoreUnavailable(f"{store} is locked by another process: try again when that is done")
     if code in _UNREACHABLE:
         return StoreUnavailable(f"{store} cannot be used ({error}): check its folder, owner and free space")

@@ -33,10 +33,7 @@ class Upkeep(Queries):
             return _held(session, device) if _changes_one(session, free) else None
 
     def renew_lease(self, lease: LeaseRecord, now: datetime, ttl_s: float) -> LeaseRecord | None:
-        """The lease prolonged until `now + ttl_s`; None when it has expired and must be acquired anew.
-
-        Raises `InvalidRecord`.
-        """
+        """The lease prolonged until `now + ttl_s`; None when it has expired. Raises `InvalidRecord`."""
         renewed = _lease(lease.device, lease.owner, lease.token, now, ttl_s)
         prolong = _running(lease, now).values(heartbeat_at=now, expires_at=renewed.expires_at)
         with self._database.write() as session:
@@ -86,13 +83,9 @@ class Upkeep(Queries):
 def _lease(device: str, owner: str, token: int, now: datetime, ttl_s: float) -> LeaseRecord:
     if not 0 < ttl_s <= timedelta.max.total_seconds() / 2:
         raise InvalidRecord(f"a lease cannot last {ttl_s} s: give a time above zero")
+    ends = now + timedelta(seconds=ttl_s)
     return LeaseRecord(
-        device=device,
-        owner=owner,
-        token=token,
-        acquired_at=now,
-        heartbeat_at=now,
-        expires_at=now + timedelta(seconds=ttl_s),
+        device=device, owner=owner, token=token, acquired_at=now, heartbeat_at=now, expires_at=ends
     )
 
 

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINE_VERSION", "CompileReport", "Forecast", "RuntimeSettings", "TotoPipeline"]
 
-
-_ON_FIRST_USE = {
-    "CompileReport": "toto_core.compile_report",
-    "Forecast": "toto_core.forecast",
-    "TotoPipeline": "toto_core.pipeline",
-}
+_ON_FIRST_USE = {"CompileReport": "compile_report", "Forecast": "forecast", "TotoPipeline": "pipeline"}
 
 
 def __getattr__(name: str) -> Any:
@@ -31,4 +26,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'toto_core' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_ON_FIRST_USE[name]), name)
+    return getattr(import_module(f"toto_core.{_ON_FIRST_USE[name]}"), name)

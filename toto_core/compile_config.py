@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from toto_core.settings import COMPILE_MODES, DEFAULT_RECOMPILE_LIMIT, RuntimeSettings
 
 DEFAULT_MODE = "reduce-overhead"
-_SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
-    ("0", "false", "no", "off"), False
-)
+_ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+_SWITCHES = dict.fromkeys(_ON, True) | dict.fromkeys(_OFF, False)
 _applied: list[RuntimeSettings] = []
 
 
@@ -53,7 +52,9 @@ def switched(text: str) -> bool | None:
 
 def settings_from_environment(environ: Mapping[str, str]) -> RuntimeSettings:
     """The settings the variables stand for; an unknown mode or backend warns and is ignored."""
-    limit = _recompile_limit()
+    # whoever has changed the limit has imported the module; importing it here would take seconds
+    found = getattr(sys.modules.get("torch._dynamo.config"), "recompile_limit", None)
+    limit = int(found) if isinstance(found, int) else DEFAULT_RECOMPILE_LIMIT
     if disabled(environ) or switched(environ.get("TOTO_COMPILE", "")) is False:
         return RuntimeSettings(recompile_limit=limit)
     backend = environ.get("TOTO_COMPILE_BACKEND", "").strip() or "inductor"
@@ -65,9 +66,3 @@ def settings_from_environment(environ: Mapping[str, str]) -> RuntimeSettings:
         warnings.warn(f"TOTO_COMPILE_MODE={mode} is ignored: known are {known}", stacklevel=3)
         mode = DEFAULT_MODE
     return RuntimeSettings(compile_mode=mode, recompile_limit=limit)
-
-
-def _recompile_limit() -> int:
-    # whoever has changed the limit has imported the module; importing it here would take seconds
-    limit = getattr(sys.modules.get("torch._dynamo.config"), "recompile_limit", None)
-    return int(limit) if isinstance(limit, int) else DEFAULT_RECOMPILE_LIMIT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -56,6 +56,4 @@ class _InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch lea
         return func(*args, **asked)
 
 
-def _in_double() -> AbstractContextManager[Any]:
-    mode: AbstractContextManager[Any] = _InDouble()  # type: ignore[no-untyped-call]
-    return mode
+_in_double: Callable[[], AbstractContextManager[Any]] = _InDouble  # torch leaves its constructor untyped

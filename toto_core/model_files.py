@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,7 +25,6 @@ __all__ = [
 
 EMBEDDED = "toto-mini"
 """Name of the model that ships inside the package."""
-
 _FILES = (CONFIG_FILE, WEIGHTS_FILE)
 _HUB_PROBE_SECONDS = 3.0
 
@@ -76,12 +76,11 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    download = partial(snapshot_download, hub_id, revision=revision, allow_patterns=list(_FILES))
     try:
-        folder = snapshot_download(
-            hub_id, revision=revision, allow_patterns=list(_FILES), local_files_only=True
-        )
-        if all((Path(folder) / name).is_file() for name in _FILES):
-            return Path(folder)
+        folder = Path(download(local_files_only=True))
+        if all((folder / name).is_file() for name in _FILES):
+            return folder
     except HFValidationError as error:
         raise CheckpointError(f"{hub_id}: not a hub id: {_one_line(error)}") from None
     except LocalEntryNotFoundError:
@@ -90,7 +89,7 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
         raise CheckpointError(f"{hub_id}: not in the local hub cache, and HF_HUB_OFFLINE is set")
     _probe_hub(hub_id)
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(_FILES)))
+        return Path(download())
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(f"{hub_id}: could not be downloaded: {_one_line(error)}") from None
 

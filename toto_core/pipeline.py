@@ -87,9 +87,8 @@ class TotoPipeline:
         folder = locate(name_or_dir, revision=revision)
         model = checkpoint.load(folder)
         decoder = Decoder(model, precision=chosen.precision).to(target).eval().requires_grad_(False)
-        packages = None
-        if artifacts is not None and chosen.compiled:
-            packages = PackageStore(folder=artifacts, model=digest(folder))
+        kept = artifacts is not None and chosen.compiled
+        packages = PackageStore(folder=artifacts, model=digest(folder)) if kept else None
         return cls(decoder, chosen, target, _milliseconds(started), packages)
 
     def predict(
@@ -175,20 +174,18 @@ class TotoPipeline:
 
     def _paths(self, whole: Context, request: ForecastRequest) -> Tensor:
         """Prices (batch, variate, time, sample) of any number of series."""
-        noise = self._noise(request, variates=whole.series.shape[1])
+        noise = None
+        if request.num_samples is not None:
+            steps = request.rows if request.patches == 1 else request.patches * request.patch_size
+            variates = whole.series.shape[1]
+            drawn = draw_noise(request.seed, num_samples=request.num_samples, variates=variates, steps=steps)
+            noise = Noise(*(uniform.to(self.device) for uniform in drawn))
         parts: list[Tensor] = []
         with torch.no_grad():  # not inference_mode: freezing needs tensors that still have version counters
             for part, real in batches(whole, self.settings, self.patch_size):
                 parts.append(self._forecast(part, request, noise)[:real])
         synchronize(self.device)
         return torch.cat(parts)
-
-    def _noise(self, request: ForecastRequest, *, variates: int) -> Noise | None:
-        if request.num_samples is None:
-            return None
-        steps = request.rows if request.patches == 1 else request.patches * request.patch_size
-        noise = draw_noise(request.seed, num_samples=request.num_samples, variates=variates, steps=steps)
-        return Noise(*(uniform.to(self.device) for uniform in noise))
 
     def _forecast(self, context: Context, request: ForecastRequest, noise: Noise | None) -> Tensor:
         """Prices (batch, variate, time, sample) of one model call's series, on the CPU."""
@@ -258,21 +255,20 @@ def _fresh(view: Tensor) -> Tensor:
     return view.clone(memory_format=torch.contiguous_format)
 
 
+_threads_set: list[int] = []
+
+
 def _set_threads(count: int | None) -> None:
     if count is None or torch.get_num_threads() == count:
         return
     if _threads_set:
-        warnings.warn(
-            f"this process already runs {_threads_set[0]} threads; settings for {count} hold after a restart",
-            RuntimeWarning,
-            stacklevel=3,
+        told = (
+            f"this process already runs {_threads_set[0]} threads; settings for {count} hold after a restart"
         )
+        warnings.warn(told, RuntimeWarning, stacklevel=3)
         return
     torch.set_num_threads(count)
     _threads_set.append(count)
-
-
-_threads_set: list[int] = []
 
 
 def _milliseconds(started: float) -> float:

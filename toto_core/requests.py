@@ -142,7 +142,7 @@ def _joined(contexts: Sequence[Context], patch_size: int) -> Context:
 def _pad_to_bucket(context: Context, bucket: int, patch_size: int) -> Context:
     if bucket == 0:
         return context
-    rows, steps = context.series.shape[0], context.series.shape[-1]
+    rows, _, steps = context.series.shape
     added = round_up(steps, round_up(bucket, patch_size)) - steps
     added_patches = added // patch_size
     groups = context.groups
@@ -155,9 +155,7 @@ def _pad_to_bucket(context: Context, bucket: int, patch_size: int) -> Context:
 
 
 def _pad_rows(context: Context, missing: int) -> Context:
-    if missing == 0:
-        return context
-    return context.each(lambda part: torch.cat((part, *[part[-1:]] * missing)))
+    return context.each(lambda part: torch.cat((part, *[part[-1:]] * missing))) if missing else context
 
 
 def _groups(ids: Tensor, missing: int, patch_size: int) -> Tensor:

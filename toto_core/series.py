@@ -117,10 +117,7 @@ def find_series(symbol: str, data: Path | None, *, minimum_points: int = 1) -> P
 
 
 def available_symbols(data: Path | None) -> tuple[str, ...]:
-    """Return, sorted, the symbols `find_series` has a file for; other files are ignored.
-
-    Raises SeriesError when `data` is missing or cannot be listed.
-    """
+    """Return, sorted, the symbols `find_series` has a file for. Raises SeriesError when `data` cannot be listed."""
     if data is None:
         assets = resources.files("toto_core").joinpath("assets").iterdir()
         names = [asset.name for asset in assets if asset.name.endswith(".csv.gz")]
@@ -192,10 +189,5 @@ def _series(table: PriceTable, symbol: str, source: str, label: str, minimum_poi
             f"{label}: {close.size} points where context length + prediction length needs {minimum_points}: "
             "give a longer history or ask for less"
         )
-    return PriceSeries(
-        symbol=symbol,
-        source=source,
-        timestamps=timestamps,
-        close=close,
-        repairs=(*table.columns.notices, *repairs, *describe_gaps(timestamps)),
-    )
+    told = (*table.columns.notices, *repairs, *describe_gaps(timestamps))
+    return PriceSeries(symbol=symbol, source=source, timestamps=timestamps, close=close, repairs=told)

@@ -108,10 +108,7 @@ class RuntimeSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RuntimeSettings:
-        """Read plain values; absent fields take their default.
-
-        Raises ``SettingsError`` for an unknown field or a value outside its range.
-        """
+        """Read plain values, absent ones as their default. Raises ``SettingsError`` for an unknown field or value."""
         if not isinstance(values, Mapping):
             raise SettingsError("settings: must be one object of fields")
         known = {field.name for field in dataclasses.fields(cls)}

@@ -15,10 +15,7 @@ class SymbolError(ValueError):
 
 
 def parse_symbol(text: str) -> str:
-    """Return `text` upper-cased, a match of `[A-Z0-9][A-Z0-9._-]{0,31}`.
-
-    Raises SymbolError, with one line that quotes the text, for anything else.
-    """
+    """Return `text` upper-cased, a match of `[A-Z0-9][A-Z0-9._-]{0,31}`. Raises SymbolError for anything else."""
     # fullmatch, because "$" would also match before a trailing newline.
     if _SYMBOL.fullmatch(text) is None:
         raise SymbolError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -51,13 +51,8 @@ class AheadOfTime:
         self._store = store
         self._tally = tally
         self._loaded: dict[tuple[Any, ...], Run | None] = {}
-        self._identity = (
-            ENGINE_VERSION,
-            torch.__version__,
-            store.model,
-            settings.key,
-            torch.get_num_threads(),
-        )
+        threads = torch.get_num_threads()
+        self._identity = (ENGINE_VERSION, torch.__version__, store.model, settings.key, threads)
 
     def run(
         self,
@@ -88,8 +83,8 @@ class AheadOfTime:
 
     def _package(self, key: tuple[Any, ...], module: FlatCall, tensors: list[Tensor]) -> Run | None:
         name = key[0]
-        if self._tally.graphs_of(name) >= self._settings.recompile_limit:
-            self._tally.reach_limit()
+        if self._tally.graphs[name] >= self._settings.recompile_limit:
+            self._tally.report = replace(self._tally.report, recompile_limit_hit=True)
             return None
         started = time.perf_counter()
         run, found = self._found_or_built(package_name(self._identity, key), module, tensors)

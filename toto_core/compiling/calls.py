@@ -92,8 +92,11 @@ class Calls:
         if not self.settings.compiled:
             return call(*arguments)
         shape = (name, *variant, *(leaf.shape for leaf in flatten(arguments)))
-        if self.hold:
-            return self._held(shape, call, arguments)
+        if self.hold:  # torch goes on in eager mode where it would compile
+            if shape not in self._seen:
+                self._tally.add_held()
+            with torch.compiler.set_stance("eager_on_recompile"):
+                return call(*arguments)
         packed = self.settings.freezing and shape not in self._seen
         before, started = counts(), time.perf_counter()
         try:
@@ -103,15 +106,6 @@ class Calls:
             self._tally.add(name, before, counts(), time.perf_counter() - started)
         self._seen.add(shape)
         return result
-
-    def _held(
-        self, shape: tuple[Any, ...], call: Callable[..., Result], arguments: tuple[Any, ...]
-    ) -> Result:
-        """A call that may not compile: torch goes on in eager mode where it would."""
-        if shape not in self._seen:
-            self._tally.add_held()
-        with torch.compiler.set_stance("eager_on_recompile"):
-            return call(*arguments)
 
 
 def _freezing() -> AbstractContextManager[Any]:

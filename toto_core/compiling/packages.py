@@ -75,7 +75,6 @@ def build(module: FlatCall, tensors: Sequence[Tensor], settings: RuntimeSettings
     """
     import torch._inductor  # here, because loading a package needs no compiler, and this takes seconds
 
-    options = dict(torch._inductor.list_mode_options(settings.compile_mode))
     with (
         tempfile.TemporaryDirectory(prefix="building-", dir=path.parent) as folder,
         warnings.catch_warnings(),
@@ -87,7 +86,7 @@ def build(module: FlatCall, tensors: Sequence[Tensor], settings: RuntimeSettings
             exported.module(check_guards=False),
             tuple(tensors),
             options={
-                **options,
+                **torch._inductor.list_mode_options(settings.compile_mode),
                 "freezing": settings.freezing,
                 "aot_inductor.output_path": str(library),
                 "aot_inductor.precompile_headers": False,  # torch keeps them in a folder anyone can guess

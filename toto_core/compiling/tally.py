@@ -26,7 +26,8 @@ class Tally:
     """The report of one pipeline as it grows, call by call."""
 
     report: CompileReport
-    _graphs: Counter[str] = field(default_factory=Counter)
+    graphs: Counter[str] = field(default_factory=Counter)
+    """How many graphs each call got so far."""
 
     def add(self, call: str, before: Counts, after: Counts, seconds: float) -> None:
         """Account for one just-in-time call named ``call``; most compile nothing and end here at once."""
@@ -40,16 +41,8 @@ class Tally:
             recompile_limit_hit=report.recompile_limit_hit or fell_back or after.limits > before.limits,
             cudagraph_skips=report.cudagraph_skips + (_skip_reasons() if after.skips > before.skips else ()),
         )
-        graphs, found = after.graphs - before.graphs, after.cache_hits - before.cache_hits
-        self.add_graphs(call, graphs, seconds, found=found)
-
-    def graphs_of(self, call: str) -> int:
-        """How many graphs ``call`` got so far."""
-        return self._graphs[call]
-
-    def reach_limit(self) -> None:
-        """Note that further shapes run in eager mode."""
-        self.report = replace(self.report, recompile_limit_hit=True)
+        found = after.cache_hits - before.cache_hits
+        self.add_graphs(call, after.graphs - before.graphs, seconds, found=found)
 
     def add_held(self) -> None:
         """Note a call that ran in eager mode because compiling was on hold."""
@@ -57,11 +50,11 @@ class Tally:
 
     def add_graphs(self, call: str, graphs: int, seconds: float, *, found: int) -> None:
         """Account for graphs of ``call``, of which ``found`` were on disk and the others compiled just now."""
-        self._graphs[call] += graphs > 0  # torch may split one call into several, which is no recompilation
+        self.graphs[call] += graphs > 0  # torch may split one call into several, which is no recompilation
         self.report = replace(
             self.report,
             graphs=self.report.graphs + graphs,
-            recompiles=sum(count - 1 for count in self._graphs.values() if count),
+            recompiles=sum(count - 1 for count in self.graphs.values() if count),
             compile_seconds=round(self.report.compile_seconds + seconds, 3),
             cache_hits=self.report.cache_hits + found,
         )

@@ -61,13 +61,9 @@ def choose_columns(header: Sequence[str], label: str, index: int | None = None) 
     close = _close_name(names, label, found)
     time, time_index = _time_column(names, index, label, found)
     adjusted = close != _CLOSE and _CLOSE in names
-    return ChosenColumns(
-        time=time,
-        time_index=time_index,
-        close=close,
-        close_index=names.index(close),
-        notices=(f"column {close!r} used rather than 'close'",) if adjusted else (),
-    )
+    notices = (f"column {close!r} used rather than 'close'",) if adjusted else ()
+    place = names.index(close)
+    return ChosenColumns(time=time, time_index=time_index, close=close, close_index=place, notices=notices)
 
 
 def _close_name(names: list[str], label: str, found: str) -> str:

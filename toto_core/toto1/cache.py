@@ -9,10 +9,7 @@ from torch import Tensor
 
 
 class Prefix(NamedTuple):
-    """Keys and values of the context, one tensor per time-wise layer.
-
-    Each is (batch, variate, head, patch, head_dim).
-    """
+    """Keys and values of the context by time-wise layer, each (batch, variate, head, patch, head_dim)."""
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -46,10 +43,7 @@ def empty_suffix(prefix: Prefix, *, samples: int, slots: int) -> Suffix:
 
 
 def store(cache: Tensor, new: Tensor, slot: Tensor) -> None:
-    """Write ``new`` into ``cache`` at the 0-d int64 ``slot``, in place.
-
-    ``new`` is (batch, variate, head, sample, head_dim).
-    """
+    """Write ``new``, (batch, variate, head, sample, head_dim), into ``cache`` at the 0-d int64 ``slot``, in place."""
     cache.index_copy_(4, slot.reshape(1), new.unsqueeze(4))
 
 

@@ -64,10 +64,7 @@ def to_official(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Te
 
 
 def _head_order(config: ModelConfig) -> Tensor:
-    """Official row of each of our wQKV rows.
-
-    Theirs run (qkv, head_dim, head), ours (qkv, head, even then odd dimensions).
-    """
+    """Official row of each wQKV row: theirs run (qkv, head_dim, head), ours (qkv, head, even then odd dimensions)."""
     rows = torch.arange(3 * config.embed_dim).reshape(3, config.head_dim, config.num_heads).transpose(1, 2)
     halves = torch.cat((torch.arange(0, config.head_dim, 2), torch.arange(1, config.head_dim, 2)))
     query, key, value = rows

@@ -37,10 +37,7 @@ class Context(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Distribution of the next patch.
-
-    ``mixture`` is (batch, variate[, sample], row, component); ``loc`` and ``scale`` lack its last two.
-    """
+    """Next patch: ``mixture`` (batch, variate[, sample], row, component); ``loc``, ``scale`` lack its last two."""
 
     mixture: Mixture
     loc: Tensor

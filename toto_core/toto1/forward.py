@@ -44,10 +44,7 @@ def first(decoder: Decoder, context: Context, rows: int, noise: Noise | None, *,
 def following(
     decoder: Decoder, newest: NewestPatch, carry: Carry, suffix: Suffix, noise: Noise | None
 ) -> NewestPatch:
-    """Feed back the newest patch and forecast the next; ``noise`` is (variate, step, sample).
-
-    ``suffix`` is written in place.
-    """
+    """Feed back the newest patch, forecast the next; ``noise`` (variate, step, sample); writes into ``suffix``."""
     prediction, stats = decoder.step(newest.prices, newest.stats, carry, suffix)
     return NewestPatch(without_extremes(_next_prices(prediction, noise)), stats)
 

@@ -22,10 +22,7 @@ ROTARY_THETA = 10_000.0
 
 
 class Rotation(NamedTuple):
-    """Rotary tables, each (batch, 1, token, 1, head_dim): cosine and sine times the xpos scale.
-
-    Queries are multiplied by the scale, keys divided by it.
-    """
+    """Cosine and sine times the xpos scale (for keys: divided by it), each (batch, 1, token, 1, head_dim)."""
 
     query_cos: Tensor
     query_sin: Tensor

@@ -106,9 +106,6 @@ class TotoModel(nn.Module):
 
 
 def group_mask(groups: Tensor) -> Tensor:
-    """Bool (batch, patch, 1, variate, variate): True where two variates share a group.
-
-    ``groups`` is (batch, variate, patch).
-    """
+    """True where two variates share a group: (batch, variate, patch) to bool (batch, patch, 1, variate, variate)."""
     by_patch = groups.transpose(1, 2).unsqueeze(2)
     return by_patch.unsqueeze(-1) == by_patch.unsqueeze(-2)

@@ -34,10 +34,7 @@ class Noise(NamedTuple):
 
 
 def mixture(raw: Tensor) -> Mixture:
-    """Turn the heads' raw output into parameters, in fp32.
-
-    ``raw`` is (..., 4 * component), in the order df, loc, scale, logits.
-    """
+    """Parameters, in fp32, from the heads' output, (..., 4 * component), in the order df, loc, scale, logits."""
     df, loc, scale, logits = raw.float().chunk(4, dim=-1)
     tiny = torch.finfo(torch.float32).eps
     return Mixture(

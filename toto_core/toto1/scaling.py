@@ -60,10 +60,13 @@ def scale_context(
     running = (count * mean).cumsum(-1) / total.clamp_min(1.0)
     previous = torch.nn.functional.pad(running[..., :-1], (1, 0))
     m2_total = (m2 + count * (mean - previous) * (mean - running)).cumsum(-1)
-    lowest, highest = _scale_bounds(
-        total[..., -1], m2_total[..., -1], stabilize_with_global=stabilize_with_global, exponent=exponent
-    )
-    stats = Stats(total[..., -1], running[..., -1], m2_total[..., -1], lowest, highest)
+    observed, m2_whole = total[..., -1], m2_total[..., -1]
+    if stabilize_with_global:
+        whole = (m2_whole / observed.clamp_min(1.0) + MINIMUM_SCALE).sqrt()
+        lowest, highest = (whole * 10.0**-exponent).clamp_min(MINIMUM_SCALE), whole * 10.0**exponent
+    else:
+        lowest, highest = torch.zeros_like(m2_whole), torch.full_like(m2_whole, float("inf"))
+    stats = Stats(observed, running[..., -1], m2_whole, lowest, highest)
     scale = _scale(total, m2_total, lowest.unsqueeze(-1), highest.unsqueeze(-1))
     return _apply(series, running, scale), stats
 
@@ -89,15 +92,6 @@ def scale_step(values: Tensor, stats: Stats) -> tuple[Scaled, Stats]:
 def _scale(count: Tensor, m2: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
     variance = m2 / (count - 1.0).clamp_min(1.0)
     return torch.minimum(torch.maximum((variance + MINIMUM_SCALE).sqrt(), lowest), highest)
-
-
-def _scale_bounds(
-    count: Tensor, m2: Tensor, *, stabilize_with_global: bool, exponent: float
-) -> tuple[Tensor, Tensor]:
-    if not stabilize_with_global:
-        return torch.zeros_like(m2), torch.full_like(m2, float("inf"))
-    whole = (m2 / count.clamp_min(1.0) + MINIMUM_SCALE).sqrt()
-    return (whole * 10.0**-exponent).clamp_min(MINIMUM_SCALE), whole * 10.0**exponent
 
 
 def _apply(values: Tensor, loc: Tensor, scale: Tensor) -> Scaled:

@@ -44,21 +44,14 @@ def train(folder: Path, plan: Plan, series: Mapping[str, PriceSeries]) -> None:
     model = fit({symbol: one.close for symbol, one in series.items()}, plan, _say)
     seconds = round(time.monotonic() - started, 1)
     checkpoint.save(model, folder)
-    TrainingRecord(
-        steps=plan.steps,
-        seed=plan.seed,
-        threads=torch.get_num_threads(),
-        seconds=seconds,
-        torch=torch.__version__.split("+")[0],
-    ).write(folder)
+    threads, version = torch.get_num_threads(), torch.__version__.split("+")[0]
+    record = TrainingRecord(steps=plan.steps, seed=plan.seed, threads=threads, seconds=seconds, torch=version)
+    record.write(folder)
     _say(f"weights written to {folder}")
 
 
 def write_card(folder: Path, series: Mapping[str, PriceSeries]) -> None:
-    """Score the model in ``folder`` on the last fifth of ``series`` and write its card.
-
-    Raises ``CheckpointError``.
-    """
+    """Score the model in ``folder`` on the last fifth of ``series``, write its card. Raises ``CheckpointError``."""
     # absolute, so that a folder called toto-mini is not taken for the embedded model
     whole = folder.resolve()
     model = checkpoint.load(locate(str(whole)))
@@ -73,17 +66,14 @@ def write_card(folder: Path, series: Mapping[str, PriceSeries]) -> None:
     for one in scores:
         _say(f"{one.symbol} horizon {one.horizon}: MAE / last value {one.ratio:.4f}")
     _say(f"average at horizon 8: {average_ratio(scores, 8):.4f}")
-    (folder / CARD_FILE).write_text(
-        card(weights, TrainingRecord.read(folder), series, scores), encoding="utf-8"
-    )
+    text = card(weights, TrainingRecord.read(folder), series, scores)
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
     _say(f"card written to {folder / CARD_FILE}")
 
 
 def _parser() -> argparse.ArgumentParser:
     plan = Plan()
-    parser = argparse.ArgumentParser(
-        prog="python -m toto_core.training", description="Train or score toto-mini."
-    )
+    parser = argparse.ArgumentParser("python -m toto_core.training", description="Train or score toto-mini.")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--out", type=Path, metavar="DIR", default=Path("toto-mini"), help="where the model goes"

@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from toto_core.series import PriceSeries
@@ -15,6 +16,7 @@ from toto_core.training.held_out import CONTEXT, HORIZONS, SAMPLES, WINDOWS, ave
 from toto_core.training.scoring import Score
 
 RECORD_FILE, CARD_FILE = "training.json", "README.md"
+_wrapped = partial(textwrap.fill, width=110)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,7 @@ class TrainingRecord:
 
     def write(self, folder: Path) -> None:
         """Write the record into a model's folder."""
-        text = json.dumps(asdict(self), indent=1) + "\n"
-        (folder / RECORD_FILE).write_text(text, encoding="utf-8")
+        (folder / RECORD_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> TrainingRecord | None:
@@ -62,13 +63,11 @@ def card(
     scores: Sequence[Score],
 ) -> str:
     """The card as Markdown."""
-    sections = (_what(weights), _data(series), _training(record), _quality(scores), LIMITS)
-    return "\n".join(sections)
+    return "\n".join((_what(weights), _data(series), _training(record), _quality(scores), LIMITS))
 
 
 def _what(weights: Weights) -> str:
     config = weights.config
-    axes = ", ".join(config.layer_axes)
     return f"""# toto-mini
 
 A small model in the Toto 1.0 architecture that ships inside the package, so that everything can be tried
@@ -80,7 +79,7 @@ without a download: probabilistic forecasts of price series, one or several at a
 | `model.safetensors` | {weights.bytes:,} bytes, float32 |
 | digest | `{weights.digest}` (SHA-256 over those of `config.json` and `model.safetensors`) |
 | patch | {config.patch_size} time steps |
-| layers | {config.num_layers} ({axes}) |
+| layers | {config.num_layers} ({", ".join(config.layer_axes)}) |
 | width, heads, MLP | {config.embed_dim}, {config.num_heads}, {config.mlp_hidden_dim} |
 | output | mixture of {config.k_components} Student-t distributions per time step |
 | scaler | causal, per patch |
@@ -160,10 +159,6 @@ def _quality(scores: Sequence[Score]) -> str:
 
 {_wrapped(summary)}
 """
-
-
-def _wrapped(paragraph: str) -> str:
-    return textwrap.fill(paragraph, 110)
 
 
 LIMITS = """## Limits

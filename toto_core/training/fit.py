@@ -58,8 +58,8 @@ def fit(series: Mapping[str, Prices], plan: Plan, report: Callable[[str], None])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, plan.steps))
     best, best_ratio = copy.deepcopy(model), math.inf
     started = time.monotonic()
+    window = plan.context + MINI.patch_size
     for step in range(1, plan.steps + 1):
-        window = plan.context + MINI.patch_size
         batch = training_batch(series, rng, size=plan.batch, length=window, real_share=plan.real_share)
         loss = next_patch_loss(model, torch.from_numpy(batch).unsqueeze(1))
         optimiser.zero_grad(set_to_none=True)
@@ -69,10 +69,9 @@ def fit(series: Mapping[str, Prices], plan: Plan, report: Callable[[str], None])
         schedule.step()
         if step % plan.check_every == 0 or step == plan.steps:
             ratio = validation_ratio(model, series, plan.context)
-            seconds = time.monotonic() - started
             report(
                 f"step {step}: loss {loss.item():.3f}, "
-                f"validation MAE / last value {ratio:.4f}, {seconds:.0f} s"
+                f"validation MAE / last value {ratio:.4f}, {time.monotonic() - started:.0f} s"
             )
             if ratio < best_ratio:
                 best, best_ratio = copy.deepcopy(model), ratio
@@ -88,7 +87,9 @@ def next_patch_loss(model: TotoModel, series: Tensor) -> Tensor:
     target = torch.unflatten(series, -1, (-1, size))[:, :, 1:]
     scaled = (target - output.loc[..., :-1, None]) / output.scale[..., :-1, None]
     parameters = Mixture(*(torch.unflatten(p, 2, (-1, size))[:, :, :-1] for p in output.mixture))
-    log_likelihood = _log_likelihood(parameters, scaled)
+    component = torch.distributions.StudentT(*parameters[1:], validate_args=False)
+    log_prob: Callable[[Tensor], Tensor] = component.log_prob  # torch leaves it untyped
+    log_likelihood = torch.logsumexp(parameters.probs.log() + log_prob(scaled.unsqueeze(-1)), dim=-1)
     return -log_likelihood[:, :, 1:].mean()  # the first patch knows too little of its series to be scored
 
 
@@ -112,13 +113,6 @@ def validation_ratio(model: TotoModel, series: Mapping[str, Prices], context: in
     ]
     model.train()
     return float(np.mean([s.ratio for s in scores]))
-
-
-def _log_likelihood(parameters: Mixture, value: Tensor) -> Tensor:
-    probs, df, loc, scale = parameters
-    component = torch.distributions.StudentT(df, loc, scale, validate_args=False)
-    log_prob: Callable[[Tensor], Tensor] = component.log_prob  # torch leaves it untyped
-    return torch.logsumexp(probs.log() + log_prob(value.unsqueeze(-1)), dim=-1)
 
 
 def _rate(step: int, steps: int) -> float:

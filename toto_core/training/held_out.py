@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toto_core.pipeline import TotoPipeline
 from toto_core.series import PriceSeries
-from toto_core.training.scoring import Median, Score, score
+from toto_core.training.scoring import Score, score
 
 CONTEXT, SAMPLES, WINDOWS = 512, 256, 200
 HORIZONS = (1, 8, 64)
@@ -18,14 +18,15 @@ DAYS_PER_WEEK, HOURS_PER_DAY = 5, 24
 
 
 def held_out_scores(
-    pipeline: TotoPipeline,
-    series: Iterable[PriceSeries],
-    *,
-    horizons: Iterable[int] = HORIZONS,
-    windows: int = WINDOWS,
+    pipeline: TotoPipeline, series: Iterable[PriceSeries], *, horizons: Sequence[int] = HORIZONS
 ) -> tuple[Score, ...]:
     """One score for every series and horizon: the median of samples beside last-value and seasonal-naive."""
-    median, wanted = pipeline_median(pipeline), tuple(horizons)
+
+    def median(contexts: NDArray[np.float32], horizon: int) -> NDArray[np.float64]:
+        forecast = pipeline.predict(contexts[:, None], horizon, SAMPLES)  # the same noise for every window
+        values: NDArray[np.float64] = forecast.median[:, 0].double().numpy()
+        return values
+
     return tuple(
         score(
             one.symbol,
@@ -35,23 +36,12 @@ def held_out_scores(
             stop=len(one),
             horizon=horizon,
             context=CONTEXT,
-            windows=windows,
+            windows=WINDOWS,
             season=season_of(one),
         )
         for one in series
-        for horizon in wanted
+        for horizon in horizons
     )
-
-
-def pipeline_median(pipeline: TotoPipeline, num_samples: int = SAMPLES) -> Median:
-    """The median of a pipeline's samples, with the same noise for every window."""
-
-    def median(contexts: NDArray[np.float32], horizon: int) -> NDArray[np.float64]:
-        forecast = pipeline.predict(contexts[:, None], horizon, num_samples)
-        values: NDArray[np.float64] = forecast.median[:, 0].double().numpy()
-        return values
-
-    return median
 
 
 def season_of(series: PriceSeries) -> int:
