@@ -42,7 +42,15 @@ def explanation(promotion: Promotion, outcomes: Outcomes, profile: Profile) -> D
         **promotion_document(promotion, source="promotion"),
         "certificate": certificate(promotion, outcomes),
         "second": _second(promotion.settings, ranked),
-        "ruled_out": [_ruled_out(entry) for entry in ranked if not entry.judged.feasible],
+        "ruled_out": [
+            {
+                "settings": entry.settings.to_dict(),
+                "kind": entry.outcome.kind if isinstance(entry.outcome, Failed) else "limit",
+                "reasons": list(entry.judged.reasons),
+            }
+            for entry in ranked
+            if not entry.judged.feasible
+        ],
         "importance": importance(ranked),
         "pareto": [
             dataclasses.asdict(point) | {"settings": point.settings.to_dict()}
@@ -105,11 +113,6 @@ def _second(chosen: RuntimeSettings, ranked: Sequence[Ranked]) -> Document | Non
         "start_ms": measured.start_ms,
         "disturbed_blocks": measured.conditions.disturbed_blocks,
     }
-
-
-def _ruled_out(entry: Ranked) -> Document:
-    kind = entry.outcome.kind if isinstance(entry.outcome, Failed) else "limit"
-    return {"settings": entry.settings.to_dict(), "kind": kind, "reasons": list(entry.judged.reasons)}
 
 
 def _cheaper_processes(promotion: Promotion, ranked: Sequence[Ranked], profile: Profile) -> list[str]:

@@ -204,22 +204,17 @@ class Child:
             cause = f"killed by signal {-code} ({signal.Signals(-code).name})"
         else:
             cause = f"ended with exit code {code}"
-        return self._end("crashed", f"{cause}{self._last_words()}")
+        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 2000))
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return self._end("crashed", f"{cause}: {lines[-1]}" if lines else cause)
 
     def _end(self, kind: str, detail: str) -> ChildError:
         self.close()
         return ChildError(Failed(kind=kind, detail=detail))
 
-    def _last_words(self) -> str:
-        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 2000))
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return f": {lines[-1]}" if lines else ""
-
 
 def _environment(job: ArmJob) -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith(_INHERITED)
-    }
+    kept = {name: os.environ[name] for name in os.environ if name in _KEPT or not name.startswith(_INHERITED)}
     threads = {"OMP_NUM_THREADS": str(job.settings.num_threads)} if job.settings.num_threads else {}
     return {
         **kept,
