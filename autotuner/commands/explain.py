@@ -56,10 +56,7 @@ def explanation(promotion: Promotion, outcomes: Outcomes, profile: Profile) -> D
             dataclasses.asdict(point) | {"settings": point.settings.to_dict()}
             for point in pareto_front(ranked, workload.weights)
         ],
-        "changes": [
-            *_cheaper_processes(promotion, ranked, profile),
-            *_other_profiles(promotion, outcomes),
-        ],
+        "changes": _cheaper_processes(promotion, ranked, profile) + _other_profiles(promotion, outcomes),
     }
 
 

@@ -24,7 +24,7 @@ from autotuner.measurement.outcome import (
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import EffectiveCost, launch_ratio, shape_timing
 from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult
-from autotuner.promotion.stage_one import STAGE1_SHARE, Scores, decided, simplest_of_equals, still_possible
+from autotuner.promotion.stage_one import STAGE1_SHARE, decided, simplest_of_equals, still_possible
 from toto_core.settings import RuntimeSettings
 
 ENOUGH_OF_LONGEST = 0.8
@@ -115,7 +115,8 @@ class _Duel:
                 break
             launches += 1
             left = still_possible(ran, scores)
-            before, standing = standing, _standing(left, scores)
+            before, standing = standing, simplest_of_equals(left, scores).settings.label
+            standing += f" leads {len(left)} challengers" if len(left) > 1 else " is the only challenger left"
             if standing != before:
                 self.say(f"stage 1: {standing} after launch {launches}")
         challenger = simplest_of_equals(left, scores)
@@ -280,11 +281,6 @@ def _checked(arm: ArmLaunch | Failed, shapes: int) -> ArmLaunch | Failed:
     if len(arm.blocks) == len(timed) == shapes:
         return arm
     return Failed(kind="timeout", detail=f"{len(timed)} of {shapes} request shapes were timed")
-
-
-def _standing(left: Sequence[DuelArm], scores: Scores) -> str:
-    best = simplest_of_equals(left, scores).settings.label
-    return f"{best} leads {len(left)} challengers" if len(left) > 1 else f"{best} is the only challenger left"
 
 
 def _counts(lost: Failed, launch: Launch, *, had_time: bool) -> bool:

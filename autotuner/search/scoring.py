@@ -155,17 +155,12 @@ def rank(
     ranked = []
     for settings, outcome in outcomes.items():
         judged = judge(outcome, workload, profile, limits)
-        if not profile.searches and not _is_reference(settings, reference):
+        plain = not settings.compiled and settings.precision == "fp32"
+        if not profile.searches and not (settings == reference if reference else plain):
             reason = f"profile {profile.name} runs the reference alone"
             judged = replace(judged, feasible=False, reasons=(*judged.reasons, reason))
         ranked.append(Ranked(settings=settings, outcome=outcome, judged=judged))
     return _best_first(ranked)
-
-
-def _is_reference(settings: RuntimeSettings, reference: RuntimeSettings | None) -> bool:
-    if reference is not None:
-        return settings == reference
-    return not settings.compiled and settings.precision == "fp32"
 
 
 def _place(judged: Judged) -> tuple[int, float]:

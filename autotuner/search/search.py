@@ -42,12 +42,9 @@ class SearchPlan:
     chance: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.trials < 0:
-            raise UsageError(f"search: trials must be 0 or more, not {self.trials}")
-        if not self.seconds >= 0:
-            raise UsageError(f"search: seconds must be 0 or more, not {self.seconds}")
-        if self.repeats < 1:
-            raise UsageError(f"search: repeats must be 1 or more, not {self.repeats}")
+        for name, least in (("trials", 0), ("seconds", 0), ("repeats", 1)):
+            if not getattr(self, name) >= least:
+                raise UsageError(f"search: {name} must be {least} or more, not {getattr(self, name)}")
         if not 0 <= self.chance < 1:
             raise UsageError(f"search: chance must be from 0 to below 1, not {self.chance}")
 

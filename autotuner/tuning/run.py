@@ -25,7 +25,6 @@ from autotuner.tuning.finalists import duel_of_finalists, why_unfit
 from autotuner.tuning.measuring import MeasuringPlan, measuring, plan_measuring, prepare
 from autotuner.tuning.request import Listener, TuneRequest, search_seconds, trial_seconds
 from autotuner.tuning.takeover import objection, proven_elsewhere, shared_decision, spot_check
-from toto_core.settings import RuntimeSettings
 
 
 def tune(
@@ -44,11 +43,7 @@ def tune(
     for repair in series.repairs:
         listener.say(f"{series.source}: {repair}")
     plan = plan or plan_measuring(
-        prepared,
-        profile=request.profile,
-        limits=request.limits,
-        seed=request.seed,
-        threads=request.threads,
+        prepared, profile=request.profile, limits=request.limits, seed=request.seed, threads=request.threads
     )
     store.remember(subject, series)
     study = f"{subject.symbol} {request.workload.signature} {subject.environment.fingerprint}"
@@ -146,8 +141,9 @@ class _Run:
         shared_from = SharedFrom(symbol=proven.symbol, promotion=proven.promotion_id, ratio=proven.ratio)
         figures = trial_figures(outcome, request.workload)
         known = {settings: outcome}
+        ranked = rank(known, *terms)
         study = SearchResult(
-            known, rank(known, *terms), measured=1, failed={}, reused=0, ended_because="shared"
+            outcomes=known, ranked=ranked, measured=1, failed={}, reused=0, ended_because="shared"
         )
         return _Found(
             study=study,
@@ -162,7 +158,20 @@ class _Run:
         staying = champion.settings if champion and not unfit else None
         if champion and unfit:
             self.listener.say(f"the champion {champion.settings.label} breaks a limit and goes: {unfit}")
-        result = self._duel(study, staying)
+        request, result = self.request, None
+        if request.profile.searches:
+            result = duel_of_finalists(
+                self.runner,
+                study,
+                champion=staying,
+                reference=self.plan.space.reference,
+                workload=request.workload,
+                profile=request.profile,
+                seconds=self.left,
+                seed=request.seed,
+                clock=self.plan.clock,
+                say=self.listener.say,
+            )
         decision = decide(result, champion=staying, reference=self.plan.space.reference)
         if champion and unfit:
             gone = f"The champion {champion.settings.label} breaks a limit ({unfit}) and goes."
@@ -203,23 +212,6 @@ class _Run:
         self.check()
         self.store.record(self.subject, self.run_id, event.settings, event.outcome, "search")
         self.listener.trial(event)
-
-    def _duel(self, study: SearchResult, champion: RuntimeSettings | None) -> DuelResult | None:
-        request = self.request
-        if not request.profile.searches:
-            return None
-        return duel_of_finalists(
-            self.runner,
-            study,
-            champion=champion,
-            reference=self.plan.space.reference,
-            workload=request.workload,
-            profile=request.profile,
-            seconds=self.left,
-            seed=request.seed,
-            clock=self.plan.clock,
-            say=self.listener.say,
-        )
 
     def _figures(self, decision: Decision, study: SearchResult, result: DuelResult | None) -> Figures:
         measured = study.outcomes.get(decision.settings)

@@ -54,7 +54,7 @@ class Child:
     """
 
     def __init__(self, job: ArmJob) -> None:
-        self._job = job
+        self._job, self.settings = job, job.settings
         self.start_ms = 0.0
         self.was_warm = False
         self.report = CompileReport()
@@ -77,11 +77,6 @@ class Child:
             os.close(theirs)
             os.close(lifeline)
         self._write(job.to_json())
-
-    @property
-    def settings(self) -> RuntimeSettings:
-        """What the arm runs."""
-        return self._job.settings
 
     @property
     def alive(self) -> bool:
@@ -161,8 +156,7 @@ class Child:
 
     def _write(self, line: str) -> None:
         try:
-            if self._process.stdin is None:
-                raise BrokenPipeError
+            assert self._process.stdin
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
