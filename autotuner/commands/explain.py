@@ -63,9 +63,8 @@ def explanation(promotion: Promotion, outcomes: Outcomes, profile: Profile) -> D
 def certificate(promotion: Promotion, outcomes: Outcomes) -> str:
     """Whether what is promoted really compiled, in one line, from the compile report stored with it."""
     measured = outcomes.get(promotion.settings)
-    report = promotion.figures.compile_report
-    if report is None and isinstance(measured, Measured):
-        report = measured.report
+    trial = measured.report if isinstance(measured, Measured) else None
+    report = promotion.figures.compile_report or trial
     if report is None:
         return "no compile report is stored"
     if not promotion.settings.compiled:
@@ -115,17 +114,16 @@ def _second(chosen: RuntimeSettings, ranked: Sequence[Ranked]) -> Document | Non
 def _cheaper_processes(promotion: Promotion, ranked: Sequence[Ranked], profile: Profile) -> list[str]:
     """What would pay first if a process made more calls than the workload says."""
     workload = promotion.workload
+    counted = workload.calls_per_process
     waiting = [
-        (calls, settings)
+        (calls, settings.label)
         for settings, _, calls in pay_offs(ranked, workload, profile)
-        if settings != promotion.settings and calls > workload.calls_per_process
+        if settings != promotion.settings and calls > counted
     ]
-    if not waiting:
-        return []
-    calls, settings = min(waiting, key=lambda each: each[0])
+    first = sorted(waiting, key=lambda each: each[0])[:1]
     return [
-        f"{settings.label} would pay from {calls:,.0f} calls of a process on "
-        f"(counted with {workload.calls_per_process:,})"
+        f"{label} would pay from {n:,.0f} calls of a process on (counted with {counted:,})"
+        for n, label in first
     ]
 
 
