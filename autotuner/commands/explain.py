@@ -42,25 +42,29 @@ def explanation(promotion: Promotion, outcomes: Outcomes, profile: Profile) -> D
         **promotion_document(promotion, source="promotion"),
         "certificate": certificate(promotion, outcomes),
         "second": _second(promotion.settings, ranked),
-        "ruled_out": [_ruled_out(entry) for entry in ranked if not entry.judged.feasible],
+        "ruled_out": [
+            {
+                "settings": entry.settings.to_dict(),
+                "kind": entry.outcome.kind if isinstance(entry.outcome, Failed) else "limit",
+                "reasons": list(entry.judged.reasons),
+            }
+            for entry in ranked
+            if not entry.judged.feasible
+        ],
         "importance": importance(ranked),
         "pareto": [
             dataclasses.asdict(point) | {"settings": point.settings.to_dict()}
             for point in pareto_front(ranked, workload.weights)
         ],
-        "changes": [
-            *_cheaper_processes(promotion, ranked, profile),
-            *_other_profiles(promotion, outcomes),
-        ],
+        "changes": _cheaper_processes(promotion, ranked, profile) + _other_profiles(promotion, outcomes),
     }
 
 
 def certificate(promotion: Promotion, outcomes: Outcomes) -> str:
     """Whether what is promoted really compiled, in one line, from the compile report stored with it."""
     measured = outcomes.get(promotion.settings)
-    report = promotion.figures.compile_report
-    if report is None and isinstance(measured, Measured):
-        report = measured.report
+    trial = measured.report if isinstance(measured, Measured) else None
+    report = promotion.figures.compile_report or trial
     if report is None:
         return "no compile report is stored"
     if not promotion.settings.compiled:
@@ -107,25 +111,19 @@ def _second(chosen: RuntimeSettings, ranked: Sequence[Ranked]) -> Document | Non
     }
 
 
-def _ruled_out(entry: Ranked) -> Document:
-    kind = entry.outcome.kind if isinstance(entry.outcome, Failed) else "limit"
-    return {"settings": entry.settings.to_dict(), "kind": kind, "reasons": list(entry.judged.reasons)}
-
-
 def _cheaper_processes(promotion: Promotion, ranked: Sequence[Ranked], profile: Profile) -> list[str]:
     """What would pay first if a process made more calls than the workload says."""
     workload = promotion.workload
+    counted = workload.calls_per_process
     waiting = [
-        (calls, settings)
+        (calls, settings.label)
         for settings, _, calls in pay_offs(ranked, workload, profile)
-        if settings != promotion.settings and calls > workload.calls_per_process
+        if settings != promotion.settings and calls > counted
     ]
-    if not waiting:
-        return []
-    calls, settings = min(waiting, key=lambda each: each[0])
+    first = sorted(waiting, key=lambda each: each[0])[:1]
     return [
-        f"{settings.label} would pay from {calls:,.0f} calls of a process on "
-        f"(counted with {workload.calls_per_process:,})"
+        f"{label} would pay from {n:,.0f} calls of a process on (counted with {counted:,})"
+        for n, label in first
     ]
 
 

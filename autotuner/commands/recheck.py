@@ -49,11 +49,8 @@ def recheck(
     plan = plan_measuring(prepared, profile=wanted, threads=threads)
     with measuring(plan, store, seconds=seconds, say=say) as under_way:
         begun = datetime.now(UTC)
-        outcome = under_way.runner.measure(
-            promotion.settings,
-            seconds=max(0.0, end - time.monotonic()),
-            again=plan.holds(promotion.settings),
-        )
+        left, again = max(0.0, end - time.monotonic()), plan.holds(promotion.settings)
+        outcome = under_way.runner.measure(promotion.settings, seconds=left, again=again)
         found = judged(promotion, prepared, outcome, wanted, begun=begun)
         under_way.check()
         keep(store, found)
@@ -69,13 +66,12 @@ def judged(
     """
     symbol, label = promotion.symbol, promotion.settings.label
     if isinstance(outcome, Failed) and outcome.kind != "drift_exceeded":  # a full disk is no fault of theirs
-        cause = f"{outcome.kind}: {outcome.detail}".rstrip(": ")
         raise AutotuneError(
-            f"{symbol}: {label} could not be rechecked: {cause}; try again with more --timeout"
+            f"{symbol}: {label} could not be rechecked: {str(outcome).rstrip(': ')}; try again with more --timeout"
         )
     accuracy = None if isinstance(outcome, Failed) else outcome.accuracy
     return replace(
-        _empty(promotion, begun, datetime.now(UTC)),
+        nothing_measured(promotion, None, begun, datetime.now(UTC)),
         series_digest=prepared.subject.series_digest,
         broken=judge(outcome, promotion.workload, wanted, Limits()).reasons,
         drift=None if accuracy is None else accuracy.drift,
@@ -83,12 +79,8 @@ def judged(
     )
 
 
-def nothing_measured(promotion: Promotion, cause: str, begun: datetime, ended: datetime) -> Recheck:
-    """A recheck that came to nothing, so that it is not tried again at once."""
-    return replace(_empty(promotion, begun, ended), failed=cause)
-
-
-def _empty(promotion: Promotion, begun: datetime, ended: datetime) -> Recheck:
+def nothing_measured(promotion: Promotion, cause: str | None, begun: datetime, ended: datetime) -> Recheck:
+    """A recheck that came to nothing because of ``cause``, so that it is not tried again at once."""
     return Recheck(
         symbol=promotion.symbol,
         settings_key=promotion.settings.key,
@@ -104,7 +96,7 @@ def _empty(promotion: Promotion, begun: datetime, ended: datetime) -> Recheck:
         drift=None,
         quantile_shift=None,
         drift_budget=profile(promotion.profile).drift_budget,
-        failed=None,
+        failed=cause,
     )
 
 

@@ -157,10 +157,10 @@ def upper_bound(failures: int, trials: int, confidence: float = 0.95) -> float:
 def _smallest_gain(
     pairs: Sequence[Pair], cost: EffectiveCost, plan: DuelPlan, rng: np.random.Generator, replays: int
 ) -> float | None:
-    def proven(gain: float) -> int:
-        return sum(_promotes(pairs, gain, cost, plan, rng) for _ in range(replays))
-
-    return next((gain for gain in GAINS if proven(gain) >= POWER * replays), None)
+    for gain in GAINS:
+        if sum(_promotes(pairs, gain, cost, plan, rng) for _ in range(replays)) >= POWER * replays:
+            return gain
+    return None
 
 
 def _promotes(

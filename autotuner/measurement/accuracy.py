@@ -187,7 +187,9 @@ def _apart(ours: Floats, theirs: Floats, targets: Floats, drawn: Sequence[Indice
     errors, errors_theirs = (_errors(q, targets).mean(axis=(0, 2)) for q in (ours, theirs))
     least = _NEGLIGIBLE * np.abs(targets).mean(axis=1)
     drift = max(_drift(errors[rows], errors_theirs[rows], least[rows]) for rows in drawn)
-    return drift, _quantile_shift(ours, theirs)
+    narrowest = np.maximum(_NEGLIGIBLE * np.abs(theirs[:, :, _MEDIAN]), np.finfo(np.float64).tiny)
+    spread = np.maximum(theirs[:, :, _HIGH] - theirs[:, :, _LOW], narrowest)[:, :, np.newaxis]
+    return drift, float((np.abs(ours - theirs) / spread).max())
 
 
 def _drift(errors: Floats, errors_reference: Floats, least: Floats) -> float:
@@ -196,13 +198,6 @@ def _drift(errors: Floats, errors_reference: Floats, least: Floats) -> float:
     floor = np.maximum(least.mean(axis=1), np.finfo(np.float64).tiny)
     relative = moved / np.maximum(errors_reference.mean(axis=1), floor)
     return float(max(relative[0], np.quantile(relative[1:], _DRIFT_CONFIDENCE)))
-
-
-def _quantile_shift(ours: Floats, theirs: Floats) -> float:
-    spread = theirs[:, :, _HIGH] - theirs[:, :, _LOW]
-    least = np.maximum(_NEGLIGIBLE * np.abs(theirs[:, :, _MEDIAN]), np.finfo(np.float64).tiny)
-    shift = np.abs(ours - theirs) / np.maximum(spread, least)[:, :, np.newaxis]
-    return float(shift.max())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,18 +88,19 @@ class ProcessRunner:
         self._theirs: Sequence[ShapeForecasts] = ()
         self._exact: Sequence[ShapeForecasts] = ()
         self._forecast_seconds = 0.0
-        self._children: list[Child] = []
+        self._children = ExitStack()
 
     def measure(
         self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None, again: bool = False
     ) -> Outcome:
         """One trial beside the reference; see ``Runner``."""
         deadline = time.monotonic() + seconds
-        with self._only_one_more() as children:
+        with ExitStack() as children:
             try:
                 reference = self._ensure_reference(deadline)
                 self._say(f"starting {settings.label}")
                 arm = self._start(settings, children, deadline, empty=not again)
+                arm.wait_ready(deadline)
                 failed = not_compiled(settings, arm.report)
                 outcome = failed or self._measure_beside(reference, arm, deadline, beat)
                 if isinstance(outcome, Failed) or outcome.was_warm or not settings.compiled:
@@ -118,7 +119,7 @@ class ProcessRunner:
         """Fresh processes of all arms, timed in rounds; see ``Runner``."""
         began = time.monotonic()
         deadline = began + seconds
-        with self._only_one_more() as children:
+        with ExitStack() as children:
             started = [self._start_or_fail(settings, children, deadline) for settings in arms]
             running = [arm for arm in started if isinstance(arm, Child)]
             self._say(f"timing {len(running)} configurations side by side")
@@ -130,9 +131,7 @@ class ProcessRunner:
 
     def close(self) -> None:
         """End every child process and remove temporary files."""
-        for child in self._children:
-            child.close()
-        self._children.clear()
+        self._children.close()
         self._reference = None
         self._folder.cleanup()
 
@@ -170,11 +169,11 @@ class ProcessRunner:
             reference_blocks=reference_blocks,
         )
 
-    def _warm_start(self, settings: RuntimeSettings, children: list[Child], deadline: float) -> float | None:
+    def _warm_start(self, settings: RuntimeSettings, children: ExitStack, deadline: float) -> float | None:
         """Start once more with the compile cache filled; None when time or the process fails it."""
         self._say("starting it again with its compile cache filled")
         try:
-            child = self._begin(settings, children, deadline, empty=False)
+            child = self._start(settings, children, deadline, empty=False)
             return child.start_ms if child.was_warm else None
         except ChildError:
             return None
@@ -195,6 +194,7 @@ class ProcessRunner:
         self._say(f"starting the reference, {self._reference_settings.label}")
         try:
             arm = self._start(self._reference_settings, self._children, deadline, empty=True)
+            arm.wait_ready(deadline)
             asked = time.monotonic()
             self._theirs = _standard(arm.forecasts(deadline))
             self._forecast_seconds = time.monotonic() - asked
@@ -207,26 +207,24 @@ class ProcessRunner:
         return arm
 
     def _start(
-        self, settings: RuntimeSettings, children: list[Child], deadline: float, *, empty: bool
+        self, settings: RuntimeSettings, children: ExitStack, deadline: float, *, empty: bool
     ) -> Child:
-        arm = self._begin(settings, children, deadline, empty=empty)
-        arm.wait_ready(deadline)
-        return arm
-
-    def _begin(
-        self, settings: RuntimeSettings, children: list[Child], deadline: float, *, empty: bool
-    ) -> Child:
-        child = Child(self._job(settings, empty=empty))
-        children.append(child)
+        """A child that has answered once and is gone when ``children`` are; the caller waits until it is ready."""
+        folder = trial_artifacts(self._caches, settings)
+        if empty:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        child = children.enter_context(closing(Child(self._job(settings, folder))))
         child.wait_started(deadline)
         return child
 
     def _start_or_fail(
-        self, settings: RuntimeSettings, children: list[Child], deadline: float
+        self, settings: RuntimeSettings, children: ExitStack, deadline: float
     ) -> Child | Failed:
         self._say(f"launching {settings.label}")
         try:
             arm = self._start(settings, children, deadline, empty=False)
+            arm.wait_ready(deadline)
         except ChildError as error:
             return error.failed
         failed = not_compiled(settings, arm.report)
@@ -234,21 +232,7 @@ class ProcessRunner:
             arm.close()
         return failed or arm
 
-    @contextlib.contextmanager
-    def _only_one_more(self) -> Iterator[list[Child]]:
-        """Children started inside are gone afterwards, however it ends."""
-        children: list[Child] = []
-        try:
-            yield children
-        finally:
-            for child in children:
-                child.close()
-
-    def _job(self, settings: RuntimeSettings, *, empty: bool) -> ArmJob:
-        folder = trial_artifacts(self._caches, settings)
-        if empty:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _job(self, settings: RuntimeSettings, folder: Path) -> ArmJob:
         return ArmJob(
             settings=settings,
             workload=self._workload,

@@ -13,15 +13,7 @@ from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed
 from toto_core.settings import RuntimeSettings
 
-COLUMNS = (
-    "symbol",
-    "compile_mode",
-    "latency_ms",
-    "sigma_time_ms",
-    "sigma_mae",
-    "mae_difference",
-    "price_level",
-)
+COLUMNS = "symbol,compile_mode,latency_ms,sigma_time_ms,sigma_mae,mae_difference,price_level"
 NORMAL_95 = 1.96
 
 
@@ -93,7 +85,11 @@ def seed_table(rows: str | Path, symbol: str) -> ReplayTable:
     as the price level plus its difference, for its sign was not kept. Raises ``AutotuneError``.
     """
     try:
-        found = {row["compile_mode"]: row for row in _rows(rows) if row["symbol"] == symbol}
+        text = rows.read_text(encoding="utf-8") if isinstance(rows, Path) else rows
+        reader = csv.DictReader(io.StringIO(text), restval="")
+        if reader.fieldnames != COLUMNS.split(","):
+            raise ValueError(f"the columns must be {COLUMNS}")
+        found = {row["compile_mode"]: row for row in reader if row["symbol"] == symbol}
         if not {"eager", "default"} <= found.keys():
             raise ValueError("needs a row for eager and one for default")
         unknown_sigma = _number(found["default"], "sigma_time_ms")
@@ -103,14 +99,6 @@ def seed_table(rows: str | Path, symbol: str) -> ReplayTable:
         return ReplayTable(entries=entries, reference=RuntimeSettings())
     except (OSError, ValueError, csv.Error) as error:
         raise AutotuneError(f"recorded table: {symbol}: {error}") from None
-
-
-def _rows(rows: str | Path) -> list[dict[str, str]]:
-    text = rows.read_text(encoding="utf-8") if isinstance(rows, Path) else rows
-    reader = csv.DictReader(io.StringIO(text), restval="")
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise ValueError(f"the columns must be {','.join(COLUMNS)}")
-    return list(reader)
 
 
 def _recorded(row: Mapping[str, str], unknown_sigma: float) -> Recorded:

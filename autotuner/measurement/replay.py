@@ -31,6 +31,7 @@ CALLS = 4
 """Timed calls of a block: five, of which the first is discarded."""
 BLOCKS = 20
 """Blocks per arm of a trial."""
+_ACCURACY = ("mae", "mae_reference", "sigma_mae", "drift", "quantile_shift")
 
 Milliseconds = npt.NDArray[np.float64]
 
@@ -97,17 +98,15 @@ class ReplayRunner:
         rng = self._randomness(settings)
         own_blocks, disturbed = self._blocks(rng, found, BLOCKS)
         reference_blocks, also_disturbed = self._blocks(rng, reference, BLOCKS)
-        timings = self._timings(found, own_blocks)
-        reference_timings = self._timings(reference, reference_blocks)
         return Measured(
-            timings=timings,
-            reference_timings=reference_timings,
+            timings=self._timings(found, own_blocks),
+            reference_timings=self._timings(reference, reference_blocks),
             ratio=_ratio(own_blocks, reference_blocks),
             cold_start_ms=None if warm else found.start_ms,
             warm_start_ms=found.start_ms if warm else None,
             reference_cold_start_ms=reference.start_ms,
             peak_bytes=found.peak_bytes,
-            accuracy=_accuracy(found),
+            accuracy=Accuracy(windows=16, seeds=2, **{name: getattr(found, name) for name in _ACCURACY}),
             report=_report(settings),
             conditions=Conditions(disturbed_blocks=disturbed + also_disturbed, blocks=2 * BLOCKS),
             blocks=own_blocks,
@@ -204,18 +203,6 @@ def _ratio(own: ArmBlocks, reference: ArmBlocks) -> Interval:
     half = 1.96 * float(logs.std(ddof=1)) / np.sqrt(logs.size)
     low, middle, high = np.exp([logs.mean() - half, logs.mean(), logs.mean() + half])
     return Interval(estimate=float(middle), low=float(low), high=float(high))
-
-
-def _accuracy(entry: Recorded) -> Accuracy:
-    return Accuracy(
-        mae=entry.mae,
-        mae_reference=entry.mae_reference,
-        sigma_mae=entry.sigma_mae,
-        drift=entry.drift,
-        quantile_shift=entry.quantile_shift,
-        windows=16,
-        seeds=2,
-    )
 
 
 def _report(settings: RuntimeSettings) -> CompileReport:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
 from autotuner.measurement.child.handle import ChildError
@@ -47,32 +47,28 @@ class TimedRounds:
     conditions: Conditions
 
 
+@dataclass
 class Rounds:
     """Rounds of ``arms``; block ``i`` of all arms that did not fail was taken side by side.
 
     ``deadline`` is on ``time.monotonic``'s clock; ``width`` how many CPUs a round is kept on, 0 for all.
     """
 
-    def __init__(
-        self,
-        arms: Sequence[TimedArm],
-        *,
-        shapes: int,
-        order: random.Random,
-        deadline: float,
-        device: str = "cpu",
-        width: int = 0,
-    ) -> None:
-        self._arms = arms
-        self._shapes = range(shapes)
-        self._order = order
-        self._deadline = deadline
-        self._blocks: list[list[list[Block]]] = [[[] for _ in self._shapes] for _ in arms]
+    arms: Sequence[TimedArm]
+    _: KW_ONLY
+    shapes: int
+    order: random.Random
+    deadline: float
+    device: str = "cpu"
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        self._blocks: list[list[list[Block]]] = [[[] for _ in range(self.shapes)] for _ in self.arms]
         self._failed: dict[int, Failed] = {}
         self._watch = DisturbanceWatch(
-            lambda: sum(arm.cpu_seconds() for arm in arms), lambda: read_hardware(device)
+            lambda: sum(arm.cpu_seconds() for arm in self.arms), lambda: read_hardware(self.device)
         )
-        self._placement = Placement(width)
+        self._placement = Placement(self.width)
         self._longest_round = 0.0
 
     def take(self, rounds: int, enough: IsEnough, *, least: int | None = None) -> TimedRounds:
@@ -90,12 +86,12 @@ class Rounds:
 
     def _take(self, rounds: int, enough: IsEnough, least: int) -> int:
         done = 0
-        while done < rounds and len(self._failed) < len(self._arms):
-            left = self._deadline - time.monotonic()
+        while done < rounds and len(self._failed) < len(self.arms):
+            left = self.deadline - time.monotonic()
             if done >= FEWEST_ROUNDS and (left < self._longest_round or enough(done, self._frozen())):
                 break
             for index, blocks in self._quiet_round(max(0, least - done)).items():
-                for shape in self._shapes:
+                for shape in range(self.shapes):
                     self._blocks[index][shape].append(blocks[shape])
             done += 1
         return done
@@ -112,17 +108,17 @@ class Rounds:
             if not self._watch.disturbed():
                 return blocks
             needed = (still_wanted + 1) * self._longest_round
-            if attempt == REPEATS or self._watch.never_quiet or time.monotonic() + needed > self._deadline:
+            if attempt == REPEATS or self._watch.never_quiet or time.monotonic() + needed > self.deadline:
                 break
         self._watch.flag()
         return blocks
 
     def _round(self) -> dict[int, list[Block]]:
-        blocks: dict[int, list[Block]] = {i: [] for i in range(len(self._arms)) if i not in self._failed}
-        for shape in self._shapes:
-            for index in self._order.sample(list(blocks), len(blocks)):
+        blocks: dict[int, list[Block]] = {i: [] for i in range(len(self.arms)) if i not in self._failed}
+        for shape in range(self.shapes):
+            for index in self.order.sample(list(blocks), len(blocks)):
                 try:
-                    blocks[index].append(self._arms[index].block(shape, self._deadline))
+                    blocks[index].append(self.arms[index].block(shape, self.deadline))
                 except ChildError as error:
                     self._failed[index] = error.failed
                     del blocks[index]
@@ -130,7 +126,7 @@ class Rounds:
 
     def _place(self, cpus: frozenset[int] | None) -> None:
         if cpus:
-            for arm in self._arms:
+            for arm in self.arms:
                 arm.place(cpus)
 
     def _frozen(self) -> tuple[ArmBlocks, ...]:

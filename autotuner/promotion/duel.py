@@ -15,7 +15,6 @@ from autotuner.figures import Figures, times
 from autotuner.measurement.outcome import (
     ArmBlocks,
     ArmLaunch,
-    Block,
     Failed,
     Interval,
     Launch,
@@ -25,7 +24,7 @@ from autotuner.measurement.outcome import (
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import EffectiveCost, launch_ratio, shape_timing
 from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult
-from autotuner.promotion.stage_one import STAGE1_SHARE, Scores, decided, simplest_of_equals, still_possible
+from autotuner.promotion.stage_one import STAGE1_SHARE, decided, simplest_of_equals, still_possible
 from toto_core.settings import RuntimeSettings
 
 ENOUGH_OF_LONGEST = 0.8
@@ -116,7 +115,8 @@ class _Duel:
                 break
             launches += 1
             left = still_possible(ran, scores)
-            before, standing = standing, _standing(left, scores)
+            before, standing = standing, simplest_of_equals(left, scores).settings.label
+            standing += f" leads {len(left)} challengers" if len(left) > 1 else " is the only challenger left"
             if standing != before:
                 self.say(f"stage 1: {standing} after launch {launches}")
         challenger = simplest_of_equals(left, scores)
@@ -208,17 +208,16 @@ class _Duel:
             gain=gain,
             launches=launches,
             short_of_launches=launches < self.plan.stage2_launches,
-            figures=self.figures((challenger, self.opponent, self.reference)) if launches >= 2 else {},
+            figures=self.figures(challenger) if launches >= 2 else {},
             reason=reason,
             detail=tuple(self.detail),
         )
 
-    def figures(self, arms: Sequence[DuelArm]) -> dict[RuntimeSettings, Figures]:
+    def figures(self, challenger: DuelArm) -> dict[RuntimeSettings, Figures]:
+        reference, arms = self.reference.settings, (challenger, self.opponent, self.reference)
         return {
-            arm.settings: launch_figures(
-                self.counted, arm.settings, reference=self.reference.settings, cost=self.cost, rng=self.rng
-            )
-            for arm in _distinct(arms)
+            arm: launch_figures(self.counted, arm, reference=reference, cost=self.cost, rng=self.rng)
+            for arm in dict.fromkeys(arm.settings for arm in arms)
         }
 
 
@@ -274,19 +273,14 @@ def _distinct(arms: Iterable[DuelArm]) -> list[DuelArm]:
 def _checked(arm: ArmLaunch | Failed, shapes: int) -> ArmLaunch | Failed:
     if isinstance(arm, Failed):
         return arm
-    timed = [blocks for blocks in arm.blocks if blocks and all(map(_sound, blocks))]
+    timed = [
+        shape
+        for shape in arm.blocks
+        if shape and all(block and all(0 < ms < math.inf for ms in block) for block in shape)
+    ]
     if len(arm.blocks) == len(timed) == shapes:
         return arm
     return Failed(kind="timeout", detail=f"{len(timed)} of {shapes} request shapes were timed")
-
-
-def _sound(block: Block) -> bool:
-    return bool(block) and all(0 < ms < math.inf for ms in block)
-
-
-def _standing(left: Sequence[DuelArm], scores: Scores) -> str:
-    best = simplest_of_equals(left, scores).settings.label
-    return f"{best} leads {len(left)} challengers" if len(left) > 1 else f"{best} is the only challenger left"
 
 
 def _counts(lost: Failed, launch: Launch, *, had_time: bool) -> bool:

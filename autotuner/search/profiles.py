@@ -54,10 +54,9 @@ class Limits:
     deadline_miss_target: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.peak_bytes is not None and not self.peak_bytes > 0:
-            raise UsageError(f"limits: peak_bytes must be above 0, not {self.peak_bytes!r}")
-        if self.deadline_ms is not None and not self.deadline_ms > 0:
-            raise UsageError(f"limits: deadline_ms must be above 0, not {self.deadline_ms!r}")
+        for name, limit in (("peak_bytes", self.peak_bytes), ("deadline_ms", self.deadline_ms)):
+            if limit is not None and not limit > 0:
+                raise UsageError(f"limits: {name} must be above 0, not {limit!r}")
         if not 0 <= self.deadline_miss_target < 1:
             raise UsageError(
                 f"limits: deadline_miss_target must be from 0 to below 1, not {self.deadline_miss_target!r}"

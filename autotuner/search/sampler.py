@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import optuna
@@ -28,6 +29,7 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     return {name: CategoricalDistribution(values) for name, values in space.sampled.items()}
 
 
+@dataclass(eq=False, repr=False)
 class GainPerSecondSampler(BaseSampler):
     """Proposes the keys of ``space`` that were not tried yet, by ``gain_model``; every tenth proposal is TPE's.
 
@@ -40,25 +42,19 @@ class GainPerSecondSampler(BaseSampler):
     are worth now. ``compiled`` keys start without compiling.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int | None = None,
-        repeats: int = 3,
-        known: Mapping[RuntimeSettings, Tried] | None = None,
-        since: int = 0,
-        compiled: frozenset[RuntimeSettings] = frozenset(),
-        seconds_left: Callable[[], float] = lambda: math.inf,
-    ) -> None:
-        self.space = space
-        self.distributions = distributions(space)
-        self._tpe = TPESampler(seed=seed, multivariate=True, constant_liar=False)
-        self._repeats = repeats
-        self._known = dict(known or {})
-        self._since = since
-        self._compiled = compiled
-        self._seconds_left = seconds_left
+    space: SearchSpace
+    _: KW_ONLY
+    seed: int | None = None
+    repeats: int = 3
+    known: Mapping[RuntimeSettings, Tried] = field(default_factory=dict)
+    since: int = 0
+    compiled: frozenset[RuntimeSettings] = frozenset()
+    seconds_left: Callable[[], float] = lambda: math.inf
+
+    def __post_init__(self) -> None:
+        self.distributions = distributions(self.space)
+        self._tpe = TPESampler(seed=self.seed, multivariate=True, constant_liar=False)
+        self._known = dict(self.known)
 
     def note(self, settings: RuntimeSettings, tried: Tried) -> None:
         """Learn what came of a configuration that is no trial of the study."""
@@ -68,7 +64,7 @@ class GainPerSecondSampler(BaseSampler):
         """A prediction for each key that was not tried yet, from the finished trials of ``study``."""
         tried, _, _ = self._history(study)
         untried = [key for key in self.space.keys if key not in tried]
-        return outlooks(untried, tried, compiled=self._compiled)
+        return outlooks(untried, tried, compiled=self.compiled)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -83,8 +79,8 @@ class GainPerSecondSampler(BaseSampler):
         if study.directions != [StudyDirection.MINIMIZE]:
             raise ValueError("GainPerSecondSampler searches studies that minimise one value")
         _, new, repeats = self._history(study)
-        if new % TPE_EVERY or repeats >= self._repeats:
-            key = most_promising(self.outlooks(study), self._seconds_left())
+        if new % TPE_EVERY or repeats >= self.repeats:
+            key = most_promising(self.outlooks(study), self.seconds_left())
             if key is not None:
                 return self.space.values_of(key)
         return self._tpe.sample_relative(study, trial, self._tpe.infer_relative_search_space(study, trial))
@@ -108,7 +104,7 @@ class GainPerSecondSampler(BaseSampler):
         """What was tried, how many keys of it in this study, and how many of its latest trials repeated one."""
         tried, new, repeats = dict(self._known), 0, 0
         for trial in study.get_trials(deepcopy=False):
-            if trial.number < self._since or not trial.state.is_finished():
+            if trial.number < self.since or not trial.state.is_finished():
                 continue
             key = self._key_of(trial)
             if key is None or key in tried:

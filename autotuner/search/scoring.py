@@ -78,9 +78,9 @@ def score(measured: Measured, workload: Workload, profile: Profile) -> float:
 
 def drift_factor(drift: float, profile: Profile) -> float:
     """What a drift multiplies a score by: 1 to 1.05 by the share of the budget that is used."""
-    if not profile.drift_term:
+    if not profile.drift_term or drift <= 0:
         return 1.0
-    return 1 + DRIFT_SHARE * _budget_share(drift, profile.drift_budget)
+    return 1 + DRIFT_SHARE * (min(1.0, drift / profile.drift_budget) if profile.drift_budget > 0 else 1.0)
 
 
 def break_even_calls(measured: Measured, workload: Workload, profile: Profile) -> float | None:
@@ -155,46 +155,26 @@ def rank(
     ranked = []
     for settings, outcome in outcomes.items():
         judged = judge(outcome, workload, profile, limits)
-        if not profile.searches and not _is_reference(settings, reference):
+        plain = not settings.compiled and settings.precision == "fp32"
+        if not profile.searches and not (settings == reference if reference else plain):
             reason = f"profile {profile.name} runs the reference alone"
             judged = replace(judged, feasible=False, reasons=(*judged.reasons, reason))
         ranked.append(Ranked(settings=settings, outcome=outcome, judged=judged))
-    return _simpler_first_among_equals(sorted(ranked, key=_order))
+    return _best_first(ranked)
 
 
-def _is_reference(settings: RuntimeSettings, reference: RuntimeSettings | None) -> bool:
-    if reference is not None:
-        return settings == reference
-    return not settings.compiled and settings.precision == "fp32"
-
-
-def _budget_share(drift: float, budget: float) -> float:
-    if drift <= 0:
-        return 0.0
-    return min(1.0, drift / budget) if budget > 0 else 1.0
-
-
-def _order(entry: Ranked) -> tuple[int, float, tuple[int, int, int], str]:
-    judged, simplest = entry.judged, _simplicity(entry)
+def _place(judged: Judged) -> tuple[int, float]:
     if judged.score is None:
-        return (2, 0.0, *simplest)
-    return (0, judged.score, *simplest) if judged.feasible else (1, judged.amount, *simplest)
+        return 2, 0.0
+    return (0, judged.score) if judged.feasible else (1, judged.amount)
 
 
-def _simpler_first_among_equals(ranked: Sequence[Ranked]) -> tuple[Ranked, ...]:
-    groups: list[list[Ranked]] = []
-    for entry in ranked:
-        if not groups or not _equal(groups[-1][0], entry):
-            groups.append([])
-        groups[-1].append(entry)
-    return tuple(entry for group in groups for entry in sorted(group, key=_simplicity))
-
-
-def _equal(first: Ranked, second: Ranked) -> bool:
-    group, value, *_ = _order(first)
-    other_group, other, *_ = _order(second)
-    return group == other_group and other - value <= TIE
-
-
-def _simplicity(entry: Ranked) -> tuple[tuple[int, int, int], str]:
-    return entry.settings.complexity, entry.settings.key
+def _best_first(ranked: Sequence[Ranked]) -> tuple[Ranked, ...]:
+    places: dict[RuntimeSettings, tuple[int, float]] = {}
+    first = -1, 0.0  # of those that count as equal
+    for entry in sorted(ranked, key=lambda entry: _place(entry.judged)):
+        group, value = _place(entry.judged)
+        if group != first[0] or value - first[1] > TIE:
+            first = group, value
+        places[entry.settings] = first
+    return tuple(sorted(ranked, key=lambda e: (places[e.settings], e.settings.complexity, e.settings.key)))

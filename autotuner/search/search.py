@@ -42,12 +42,9 @@ class SearchPlan:
     chance: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.trials < 0:
-            raise UsageError(f"search: trials must be 0 or more, not {self.trials}")
-        if not self.seconds >= 0:
-            raise UsageError(f"search: seconds must be 0 or more, not {self.seconds}")
-        if self.repeats < 1:
-            raise UsageError(f"search: repeats must be 1 or more, not {self.repeats}")
+        for name, least in (("trials", 0), ("seconds", 0), ("repeats", 1)):
+            if not getattr(self, name) >= least:
+                raise UsageError(f"search: {name} must be {least} or more, not {getattr(self, name)}")
         if not 0 <= self.chance < 1:
             raise UsageError(f"search: chance must be from 0 to below 1, not {self.chance}")
 
@@ -131,9 +128,12 @@ class Search:
         """
         wanted = {*(self.space.keys if self.profile.searches else ()), *self._queue}
         reused = len(wanted & self._outcomes.keys())
+        # Scores of another profile or space would mislead the sampler, so each has a study of its own.
+        told = repr((self.space.digest, self.profile, self.limits))
+        digest = hashlib.sha256(told.encode()).hexdigest()[:8]
         with open_study(
             url=self.storage_url,
-            name=f"{self.study_name} / {self.profile.name} / {self._digest()}",
+            name=f"{self.study_name} / {self.profile.name} / {digest}",
             group=f"{self.study_name} / ",
             space=self.space,
             known={settings: self._judge(outcome) for settings, outcome in self._outcomes.items()},
@@ -152,11 +152,6 @@ class Search:
             reused=reused,
             ended_because=ended,
         )
-
-    def _digest(self) -> str:
-        """Scores of another profile or space would mislead the sampler, so each has a study of its own."""
-        told = repr((self.space.digest, self.profile, self.limits))
-        return hashlib.sha256(told.encode()).hexdigest()[:8]
 
     def _judge(self, outcome: Outcome) -> Judged:
         return judge(outcome, self.workload, self.profile, self.limits)
@@ -237,14 +232,9 @@ class Search:
         took = self.clock() - started
         self._fresh.append(outcome)
         self._outcomes[settings] = outcome
+        number, judged = len(self._fresh), self._judge(outcome)
         self.on_outcome(
-            TrialEvent(
-                number=len(self._fresh),
-                settings=settings,
-                outcome=outcome,
-                judged=self._judge(outcome),
-                seconds=took,
-            )
+            TrialEvent(number=number, settings=settings, outcome=outcome, judged=judged, seconds=took)
         )
         return took
 
@@ -260,9 +250,8 @@ class Search:
     def _outcome(self, settings: RuntimeSettings, seconds: float) -> Outcome:
         cold_ms = self.cold_starts.get(settings)
         try:
-            outcome = self.runner.measure(
-                settings, seconds=seconds, beat=self._certain(), again=cold_ms is not None
-            )
+            again = cold_ms is not None
+            outcome = self.runner.measure(settings, seconds=seconds, beat=self._certain(), again=again)
         except Exception as error:
             return Failed(kind="crashed", detail=f"the runner raised {type(error).__name__}: {error}")
         if isinstance(outcome, Failed) or outcome.cold_start_ms is not None:

@@ -23,9 +23,11 @@ from toto_core.settings import (
 )
 
 Value = str | int | bool | None
+Candidates = Mapping[tuple[Value, ...], tuple[Value, ...]]
+"""For each combination of canonical values of some fields a raw one that comes to it, itself where that is one."""
 
 _COMPILED_BASE = RuntimeSettings(compile_mode="default")
-_GROUPS = (
+_GROUPS: tuple[tuple[str, ...], ...] = (
     ("compile_mode",),
     ("precision",),
     ("freezing", "compile_scope"),  # weights can be frozen into a whole graph only
@@ -38,32 +40,16 @@ _FIELDS = tuple(field.name for field in fields(RuntimeSettings))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Knob:
-    """Fields of ``RuntimeSettings`` that depend on each other.
-
-    ``candidates`` maps each combination of canonical values to a raw combination that comes to it (itself
-    where that is one), both in the order of ``names``.
-    """
-
-    names: tuple[str, ...]
-    candidates: Mapping[tuple[Value, ...], tuple[Value, ...]]
-
-    def raw(self, key: RuntimeSettings) -> dict[str, Value]:
-        """Raw values that lead to the values of ``key``; any will do where ``key`` ignores these fields."""
-        chosen = self.candidates.get(tuple(getattr(key, name) for name in self.names))
-        return dict(zip(self.names, chosen or next(iter(self.candidates.values())), strict=True))
-
-
-@dataclass(frozen=True, kw_only=True)
 class SearchSpace:
     """Candidate values per field, and the distinct canonical configurations (``keys``) they come to.
 
-    ``facts`` is None for a space made of given configurations, each of which is its own canonical form.
+    ``knobs`` are fields that depend on each other, with the ``Candidates`` of their values in that order. ``facts``
+    is None for a space made of given configurations, each of which is its own canonical form.
     """
 
     choices: Mapping[str, tuple[Value, ...]]
     keys: tuple[RuntimeSettings, ...]
-    knobs: tuple[Knob, ...]
+    knobs: Mapping[tuple[str, ...], Candidates]
     facts: SettingsFacts | None = None
 
     @classmethod
@@ -73,10 +59,9 @@ class SearchSpace:
         if not given:
             raise ValueError("a search space needs at least one configuration")
         choices = {name: tuple(dict.fromkeys(getattr(key, name) for key in given)) for name in _FIELDS}
-        knobs = tuple(
-            Knob(names=(name,), candidates={(value,): (value,) for value in values})
-            for name, values in choices.items()
-        )
+        knobs: dict[tuple[str, ...], Candidates] = {
+            (name,): {(value,): (value,) for value in values} for name, values in choices.items()
+        }
         return cls(choices=choices, keys=given, knobs=knobs)
 
     @property
@@ -95,9 +80,9 @@ class SearchSpace:
     def sampled(self) -> Mapping[str, tuple[Value, ...]]:
         """The fields that can differ at all, each with raw values worth proposing."""
         columns = {
-            name: tuple(dict.fromkeys(raw[i] for raw in knob.candidates.values()))
-            for knob in self.knobs
-            for i, name in enumerate(knob.names)
+            name: tuple(dict.fromkeys(raw[i] for raw in candidates.values()))
+            for names, candidates in self.knobs.items()
+            for i, name in enumerate(names)
         }
         return {name: columns[name] for name in _FIELDS if len(columns[name]) > 1}
 
@@ -124,7 +109,11 @@ class SearchSpace:
 
     def values_of(self, key: RuntimeSettings) -> dict[str, Value]:
         """Raw values of the sampled fields that come to ``key``; the inverse of ``key_of``."""
-        raw = {name: value for knob in self.knobs for name, value in knob.raw(key).items()}
+        raw: dict[str, Value] = {}
+        for names, candidates in self.knobs.items():
+            chosen = candidates.get(tuple(getattr(key, name) for name in names))
+            # Any will do where the key ignores these fields.
+            raw.update(zip(names, chosen or next(iter(candidates.values())), strict=True))
         return {name: raw[name] for name in self.sampled}
 
     def describe(self) -> str:
@@ -155,7 +144,7 @@ def search_space(workload: Workload, facts: SettingsFacts) -> SearchSpace:
         "compile_scope": COMPILE_SCOPES,
         "num_threads": _powers_up_to(facts.threads) if facts.device == "cpu" else (None,),
     }
-    knobs = tuple(_knob(names, choices, facts) for names in _GROUPS)
+    knobs = {names: _candidates(names, choices, facts) for names in _GROUPS}
     return SearchSpace(choices=choices, keys=_keys(knobs, facts), knobs=knobs, facts=facts)
 
 
@@ -172,26 +161,27 @@ def likely_winners(space: SearchSpace) -> tuple[RuntimeSettings, ...]:
     return tuple(dict.fromkeys(key for key in map(space.canonical, wanted) if key in space))
 
 
-def _knob(names: tuple[str, ...], choices: Mapping[str, Sequence[Value]], facts: SettingsFacts) -> Knob:
+def _candidates(
+    names: Sequence[str], choices: Mapping[str, Sequence[Value]], facts: SettingsFacts
+) -> Candidates:
     candidates: dict[tuple[Value, ...], tuple[Value, ...]] = {}
     for raw in itertools.product(*(choices[name] for name in names)):
         changes: dict[str, Any] = dict(zip(names, raw, strict=True))
         key = canonical(_COMPILED_BASE.replace(**changes), facts)
         values = tuple(getattr(key, name) for name in names)
         candidates[values] = raw if raw == values else candidates.get(values, raw)
-    return Knob(names=names, candidates=candidates)
+    return candidates
 
 
-def _keys(knobs: Sequence[Knob], facts: SettingsFacts) -> tuple[RuntimeSettings, ...]:
+def _keys(knobs: Mapping[tuple[str, ...], Candidates], facts: SettingsFacts) -> tuple[RuntimeSettings, ...]:
     """Every combination of canonical values; eager mode, which ignores most of them, once per distinct rest.
 
     Canonicalising the raw product gives the same keys, but takes seconds where this takes milliseconds.
     """
-    names = [name for knob in knobs for name in knob.names]
-    combinations = itertools.product(*(knob.candidates for knob in knobs))
+    names = list(itertools.chain.from_iterable(knobs))
     keys: dict[RuntimeSettings, None] = {}
     eager_rests = set()
-    for combination in combinations:
+    for combination in itertools.product(*knobs.values()):
         values: dict[str, Any] = dict(zip(names, itertools.chain.from_iterable(combination), strict=True))
         if values["compile_mode"] != "eager":
             keys[RuntimeSettings(**values)] = None

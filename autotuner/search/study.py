@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import optuna
 from optuna.exceptions import OptunaError, UpdateFinishedTrialError
@@ -25,35 +26,35 @@ _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _OWNER, _ENDED = "owner", "ended"
 
 
+@dataclass
 class SearchStudy:
     """An Optuna study with its sampler; made by ``open_study``.
 
     Every method raises ``AutotuneError`` when the study database fails.
     """
 
-    def __init__(self, study: optuna.Study, sampler: GainPerSecondSampler) -> None:
-        self._study = study
-        self.sampler = sampler
+    study: optuna.Study
+    sampler: GainPerSecondSampler
 
     def outlooks(self) -> tuple[Outlook, ...]:
         """A prediction for each key that was not tried yet."""
-        with _storage_errors(self._study.study_name):
-            return self.sampler.outlooks(self._study)
+        with _storage_errors(self.study.study_name):
+            return self.sampler.outlooks(self.study)
 
     def ask(self, wanted: RuntimeSettings | None = None) -> tuple[Trial, RuntimeSettings | None]:
         """Begin a trial of ``wanted`` or of what the sampler proposes, with its key, None outside the space."""
         owner = Owner.current().to_dict()
-        with _storage_errors(self._study.study_name):
+        with _storage_errors(self.study.study_name):
             if wanted is not None:
-                self._study.enqueue_trial(self.sampler.space.values_of(wanted), user_attrs={_OWNER: owner})
-            trial = self._study.ask(self.sampler.distributions)
+                self.study.enqueue_trial(self.sampler.space.values_of(wanted), user_attrs={_OWNER: owner})
+            trial = self.study.ask(self.sampler.distributions)
             if wanted is None:
                 trial.set_user_attr(_OWNER, owner)
             return trial, self.sampler.space.key_of(trial.params)
 
     def tell(self, trial: Trial, judged: Judged, seconds: float | None) -> None:
         """End a trial with its score and the seconds it took, None if nothing was measured; no score is a failure."""
-        with _storage_errors(self._study.study_name):
+        with _storage_errors(self.study.study_name):
             if seconds is not None:
                 trial.set_user_attr(SECONDS, seconds)
             if judged.score is None:
@@ -61,15 +62,15 @@ class SearchStudy:
                 return
             for constraint in judged.constraints:
                 trial.set_constraint(constraint.name, constraint.amount)
-            self._study.tell(trial, judged.score)
+            self.study.tell(trial, judged.score)
 
     def fail(self, trial: Trial, reason: str, *, interrupted: bool = False) -> None:
         """End a trial as failed for ``reason``; one that has ended stays as it is."""
-        with _storage_errors(self._study.study_name), contextlib.suppress(UpdateFinishedTrialError):
+        with _storage_errors(self.study.study_name), contextlib.suppress(UpdateFinishedTrialError):
             trial.set_user_attr(_ENDED, reason)
             if interrupted:
                 trial.set_user_attr("interrupted", True)
-            self._study.tell(trial, state=TrialState.FAIL)
+            self.study.tell(trial, state=TrialState.FAIL)
 
 
 @contextlib.contextmanager
@@ -98,8 +99,8 @@ def open_study(
             so_far = len(study.get_trials(deepcopy=False))
             for trial in _untold(study, space, known):
                 study.add_trial(trial)
-            sampler = make_sampler(_sampler_seed(seed, so_far), len(study.get_trials(deepcopy=False)))
-            study.sampler = sampler
+            sampler_seed = int.from_bytes(hashlib.sha256(f"{seed}:{so_far}".encode()).digest()[:4])
+            study.sampler = sampler = make_sampler(sampler_seed, len(study.get_trials(deepcopy=False)))
         yield SearchStudy(study, sampler)
 
 
@@ -147,10 +148,6 @@ def _is_abandoned(trial: FrozenTrial) -> bool:
         return True
     begun = trial.datetime_start  # Optuna's local time, which has no zone
     return not owner.may_work_on(begun and begun.astimezone())
-
-
-def _sampler_seed(seed: int, so_far: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{so_far}".encode()).digest()[:4])
 
 
 @contextlib.contextmanager

@@ -24,13 +24,12 @@ def pay_offs(
     ranked: Iterable[Ranked], workload: Workload, profile: Profile
 ) -> list[tuple[RuntimeSettings, Measured, float]]:
     """What keeps its limits and beats the reference once running, and from how many calls of a process it pays."""
-    found = []
-    for entry in ranked:
-        if entry.judged.feasible and isinstance(entry.outcome, Measured):
-            calls = break_even_calls(entry.outcome, workload, profile)
-            if calls is not None:
-                found.append((entry.settings, entry.outcome, calls))
-    return found
+    return [
+        (entry.settings, entry.outcome, calls)
+        for entry in ranked
+        if entry.judged.feasible and isinstance(entry.outcome, Measured)
+        if (calls := break_even_calls(entry.outcome, workload, profile)) is not None
+    ]
 
 
 def fastest_once_running(study: SearchResult, workload: Workload, profile: Profile) -> dict[str, Any] | None:

@@ -89,6 +89,8 @@ def plan_measuring(
     caches = cache_folder() / f"trials-{environment.fingerprint}-{workload.signature}"
 
     def make(say: Say) -> Runner:
+        # A child may hold what the machine can spare, but never less than a limit asks to compare with.
+        spare = min(_MEMORY_MOST, int(psutil.virtual_memory().total * _MEMORY_SHARE))
         return ProcessRunner(
             workload=workload,
             close=series.close,
@@ -96,7 +98,7 @@ def plan_measuring(
             device=device,
             reference=space.reference,
             cost=effective_cost(workload, profile),
-            limits=RunnerLimits(memory_bytes=_memory(limits)),
+            limits=RunnerLimits(memory_bytes=max(limits.peak_bytes or 0, spare)),
             caches=caches,
             seed=seed,
             say=say,
@@ -153,9 +155,3 @@ def effective_cost(workload: Workload, profile: Profile) -> EffectiveCost:
         sigma_weight=profile.sigma_weight,
         calls_per_process=workload.calls_per_process,
     )
-
-
-def _memory(limits: Limits) -> int:
-    """Bytes one child may hold: what the machine can spare, but never less than a limit asks to compare with."""
-    spare = min(_MEMORY_MOST, int(psutil.virtual_memory().total * _MEMORY_SHARE))
-    return spare if limits.peak_bytes is None else max(limits.peak_bytes, spare)

@@ -24,8 +24,7 @@ from autotuner.tuning.document import run_document
 from autotuner.tuning.finalists import duel_of_finalists, why_unfit
 from autotuner.tuning.measuring import MeasuringPlan, measuring, plan_measuring, prepare
 from autotuner.tuning.request import Listener, TuneRequest, search_seconds, trial_seconds
-from autotuner.tuning.takeover import objection, proven_elsewhere, shared_decision, shared_study, spot_check
-from toto_core.settings import RuntimeSettings
+from autotuner.tuning.takeover import objection, proven_elsewhere, shared_decision, spot_check
 
 
 def tune(
@@ -44,11 +43,7 @@ def tune(
     for repair in series.repairs:
         listener.say(f"{series.source}: {repair}")
     plan = plan or plan_measuring(
-        prepared,
-        profile=request.profile,
-        limits=request.limits,
-        seed=request.seed,
-        threads=request.threads,
+        prepared, profile=request.profile, limits=request.limits, seed=request.seed, threads=request.threads
     )
     store.remember(subject, series)
     study = f"{subject.symbol} {request.workload.signature} {subject.environment.fingerprint}"
@@ -112,8 +107,10 @@ class _Run:
         found = found or self._find(study_name, champion)
         figures = replace(found.figures, because=request.because, triggers=request.triggers)
         if found.decision.promoted:
-            canary = self._canary(found.decision, champion)
-            self._promote(found.decision, replace(figures, canary=canary))
+            if champion and found.decision.verdict == "better" and 0 < request.canary < 1:
+                canary = Canary(share=request.canary, previous=champion.settings)
+                figures = replace(figures, canary=canary)
+            self._promote(found.decision, figures)
         return run_document(
             request=request,
             decision=found.decision,
@@ -123,11 +120,6 @@ class _Run:
             run_id=self.run_id,
             selftest=self.store.selftest(self.subject.environment),
         )
-
-    def _canary(self, decision: Decision, champion: Promotion | None) -> Canary | None:
-        if champion is None or decision.verdict != "better" or not 0 < self.request.canary < 1:
-            return None
-        return Canary(share=self.request.canary, previous=champion.settings)
 
     def _take_over(self) -> _Found | None:
         """What another symbol proved, if it stands here too."""
@@ -148,8 +140,13 @@ class _Run:
             return None
         shared_from = SharedFrom(symbol=proven.symbol, promotion=proven.promotion_id, ratio=proven.ratio)
         figures = trial_figures(outcome, request.workload)
+        known = {settings: outcome}
+        ranked = rank(known, *terms)
+        study = SearchResult(
+            outcomes=known, ranked=ranked, measured=1, failed={}, reused=0, ended_because="shared"
+        )
         return _Found(
-            study=shared_study(settings, outcome, rank({settings: outcome}, *terms)),
+            study=study,
             decision=shared_decision(outcome, proven),
             figures=replace(figures, stage="shared", shared_from=shared_from),
         )
@@ -161,7 +158,20 @@ class _Run:
         staying = champion.settings if champion and not unfit else None
         if champion and unfit:
             self.listener.say(f"the champion {champion.settings.label} breaks a limit and goes: {unfit}")
-        result = self._duel(study, staying)
+        request, result = self.request, None
+        if request.profile.searches:
+            result = duel_of_finalists(
+                self.runner,
+                study,
+                champion=staying,
+                reference=self.plan.space.reference,
+                workload=request.workload,
+                profile=request.profile,
+                seconds=self.left,
+                seed=request.seed,
+                clock=self.plan.clock,
+                say=self.listener.say,
+            )
         decision = decide(result, champion=staying, reference=self.plan.space.reference)
         if champion and unfit:
             gone = f"The champion {champion.settings.label} breaks a limit ({unfit}) and goes."
@@ -203,30 +213,12 @@ class _Run:
         self.store.record(self.subject, self.run_id, event.settings, event.outcome, "search")
         self.listener.trial(event)
 
-    def _duel(self, study: SearchResult, champion: RuntimeSettings | None) -> DuelResult | None:
-        request = self.request
-        if not request.profile.searches:
-            return None
-        return duel_of_finalists(
-            self.runner,
-            study,
-            champion=champion,
-            reference=self.plan.space.reference,
-            workload=request.workload,
-            profile=request.profile,
-            seconds=self.left,
-            seed=request.seed,
-            clock=self.plan.clock,
-            say=self.listener.say,
-        )
-
     def _figures(self, decision: Decision, study: SearchResult, result: DuelResult | None) -> Figures:
         measured = study.outcomes.get(decision.settings)
         duelled = result.figures.get(decision.settings) if result else None
         if isinstance(measured, Measured):
-            return (
-                with_trial(duelled, measured) if duelled else trial_figures(measured, self.request.workload)
-            )
+            workload = self.request.workload
+            return with_trial(duelled, measured) if duelled else trial_figures(measured, workload)
         if duelled is None:
             raise AutotuneError(
                 f"{self.request.symbol}: nothing was measured within {self.request.seconds:.0f} s; "

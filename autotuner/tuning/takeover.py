@@ -13,8 +13,7 @@ from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
 from autotuner.measurement.runner import Runner
 from autotuner.promotion.decision import Decision
-from autotuner.search.scoring import Judged, Ranked
-from autotuner.search.search import SearchResult
+from autotuner.search.scoring import Judged
 from autotuner.store import Store, Subject
 from toto_core.settings import RuntimeSettings
 
@@ -81,7 +80,7 @@ def objection(proven: Proven, outcome: Outcome, judged: Judged) -> str | None:
     """
     label = proven.settings.label
     if isinstance(outcome, Failed):
-        return f"{label} failed here: {outcome.kind}: {outcome.detail}".rstrip(": ")
+        return f"{label} failed here: {outcome}".rstrip(": ")
     if not judged.feasible:
         return f"{label} breaks a limit here: {'; '.join(judged.reasons)}"
     seen, promised = outcome.ratio, proven.ratio
@@ -89,14 +88,6 @@ def objection(proven: Proven, outcome: Outcome, judged: Judged) -> str | None:
     if low <= 1.0 or high < promised.low or low > promised.high:
         return f"{label} came to {seen} here, where {proven.symbol} proved {promised}"
     return None
-
-
-def shared_study(settings: RuntimeSettings, outcome: Measured, ranked: tuple[Ranked, ...]) -> SearchResult:
-    """The one trial of a spot check in the form of a search."""
-    known = {settings: outcome}
-    return SearchResult(
-        outcomes=known, ranked=ranked, measured=1, failed={}, reused=0, ended_because="shared"
-    )
 
 
 def shared_decision(outcome: Measured, proven: Proven) -> Decision:

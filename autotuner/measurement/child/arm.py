@@ -13,7 +13,7 @@ import torch
 
 from autotuner.measurement.accuracy import LEVELS, rolling_origins
 from autotuner.measurement.child.job import ArmJob
-from autotuner.measurement.child.timing import timed_block, warm_up
+from autotuner.measurement.child.timing import timed_ms, warm_up
 from autotuner.paths import holds_artifacts, packages_folder
 from autotuner.workload import RequestShape
 from toto_core.device import peak_bytes
@@ -57,17 +57,12 @@ class Arm:
 
     def warm_up(self) -> bool:
         """Whether the arm reached a steady state within its time."""
-        shapes = len(self.job.workload.shapes)
-        return warm_up(
-            self.call,
-            shapes,
-            lambda: self._pipeline.compile_report.graphs,
-            seconds=self.job.warm_up_seconds,
-        )
+        shapes, seconds = len(self.job.workload.shapes), self.job.warm_up_seconds
+        return warm_up(self.call, shapes, lambda: self._pipeline.compile_report.graphs, seconds=seconds)
 
     def block(self, shape: int, calls: int) -> tuple[float, ...]:
-        """Milliseconds of successive calls of one shape, the first included."""
-        return timed_block(self.call, shape, calls)
+        """Milliseconds of successive calls of one shape; the caller discards the first: its cache is cold."""
+        return tuple(timed_ms(self.call, shape) for _ in range(calls))
 
     def forecasts(self) -> list[dict[str, Any]]:
         """For every shape: quantiles [seed][window][level][step] and realised prices [window][step]."""

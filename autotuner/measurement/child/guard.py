@@ -19,12 +19,8 @@ def die_with_parent(lifeline: int) -> None:
     # the watcher must not hold the worker's pipes open, or its death would go unnoticed
     os.closerange(0, lifeline)
     os.closerange(lifeline + 1, os.sysconf("SC_OPEN_MAX"))
-    while True:
-        try:
-            if not os.read(lifeline, 1):
-                break
-        except InterruptedError:
-            continue
+    while os.read(lifeline, 1):
+        pass
     os.killpg(0, signal.SIGKILL)
 
 

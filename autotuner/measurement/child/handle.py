@@ -54,7 +54,7 @@ class Child:
     """
 
     def __init__(self, job: ArmJob) -> None:
-        self._job = job
+        self._job, self.settings = job, job.settings
         self.start_ms = 0.0
         self.was_warm = False
         self.report = CompileReport()
@@ -77,11 +77,6 @@ class Child:
             os.close(theirs)
             os.close(lifeline)
         self._write(job.to_json())
-
-    @property
-    def settings(self) -> RuntimeSettings:
-        """What the arm runs."""
-        return self._job.settings
 
     @property
     def alive(self) -> bool:
@@ -161,8 +156,7 @@ class Child:
 
     def _write(self, line: str) -> None:
         try:
-            if self._process.stdin is None:
-                raise BrokenPipeError
+            assert self._process.stdin
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
@@ -204,22 +198,17 @@ class Child:
             cause = f"killed by signal {-code} ({signal.Signals(-code).name})"
         else:
             cause = f"ended with exit code {code}"
-        return self._end("crashed", f"{cause}{self._last_words()}")
+        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 2000))
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return self._end("crashed", f"{cause}: {lines[-1]}" if lines else cause)
 
     def _end(self, kind: str, detail: str) -> ChildError:
         self.close()
         return ChildError(Failed(kind=kind, detail=detail))
 
-    def _last_words(self) -> str:
-        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 2000))
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return f": {lines[-1]}" if lines else ""
-
 
 def _environment(job: ArmJob) -> dict[str, str]:
-    kept = {
-        name: value for name, value in os.environ.items() if name in _KEPT or not name.startswith(_INHERITED)
-    }
+    kept = {name: os.environ[name] for name in os.environ if name in _KEPT or not name.startswith(_INHERITED)}
     threads = {"OMP_NUM_THREADS": str(job.settings.num_threads)} if job.settings.num_threads else {}
     return {
         **kept,

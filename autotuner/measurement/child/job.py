@@ -38,11 +38,6 @@ class ArmJob:
     def from_json(cls, text: str) -> ArmJob:
         """The inverse of ``to_json``."""
         fields = json.loads(text)
-        return cls(
-            **{
-                **fields,
-                "settings": RuntimeSettings.from_dict(fields["settings"]),
-                "workload": Workload.from_dict(fields["workload"]),
-                "seeds": tuple(fields["seeds"]),
-            }
-        )
+        fields["settings"] = RuntimeSettings.from_dict(fields["settings"])
+        fields["workload"] = Workload.from_dict(fields["workload"])
+        return cls(**fields | {"seeds": tuple(fields["seeds"])})

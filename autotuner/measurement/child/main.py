@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +17,9 @@ from autotuner.measurement.child.guard import die_with_parent, limit_memory
 from autotuner.measurement.child.job import ArmJob
 
 Answer = Callable[[Mapping[str, Any]], None]
+_NO_MEMORY = re.compile(
+    "can('t|not) allocate memory|not enough memory|std::bad_alloc|out of memory", re.IGNORECASE
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -62,7 +66,11 @@ def serve(job: ArmJob, answer: Answer) -> None:
 def classify(error: BaseException) -> tuple[str, str]:
     """The failure kind of an exception and its cause in one line."""
     detail = cause(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _no_memory(detail):
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or _NO_MEMORY.search(detail)
+    ):
         return "out_of_memory", detail
     chain = [error]
     while (following := chain[-1].__cause__ or chain[-1].__context__) and following not in chain:
@@ -70,18 +78,6 @@ def classify(error: BaseException) -> tuple[str, str]:
     if any(type(e).__module__.startswith(("torch._dynamo", "torch._inductor")) for e in chain):
         return "compile_error", detail
     return "crashed", detail
-
-
-def _no_memory(text: str) -> bool:
-    lowered = text.lower()
-    signs = (
-        "can't allocate memory",
-        "cannot allocate memory",
-        "not enough memory",
-        "std::bad_alloc",
-        "out of memory",
-    )
-    return any(sign in lowered for sign in signs)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,6 @@ def timed_ms(call: Call, shape: int) -> float:
     return (time.perf_counter() - started) * 1000.0
 
 
-def timed_block(call: Call, shape: int, calls: int = WINDOW) -> tuple[float, ...]:
-    """Milliseconds of ``calls`` successive calls; the caller discards the first, which pays for a cold cache."""
-    return tuple(timed_ms(call, shape) for _ in range(calls))
-
-
 def warm_up(
     call: Call,
     shapes: int,
