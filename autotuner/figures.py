@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from autotuner import plain_values
 from autotuner.measurement.outcome import Conditions, Interval, Measured, ShapeTiming
+from autotuner.serving import plain_values
 from autotuner.serving.canary import Canary
 from autotuner.workload import Workload
 from toto_core.compile_report import CompileReport
