@@ -22,8 +22,7 @@ from storage.repository import Repository
 
 TTL_SECONDS = 30.0
 """How long a lease outlives its last heartbeat, and so how long a killed holder blocks the next one."""
-_BEATS_PER_TTL = 3
-_POLL_SECONDS = 0.5
+_BEATS_PER_TTL, _POLL_SECONDS = 3, 0.5
 Say = Callable[[str], None]
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -83,12 +82,7 @@ class Lease:
 
 @contextlib.contextmanager
 def held_lease(
-    records: Repository,
-    device: str,
-    *,
-    seconds: float,
-    say: Say,
-    ttl_seconds: float = TTL_SECONDS,
+    records: Repository, device: str, *, seconds: float, say: Say, ttl_seconds: float = TTL_SECONDS
 ) -> Iterator[Lease]:
     """Hold the lease on ``device`` inside the block; waits up to ``seconds`` for another holder.
 
@@ -98,16 +92,17 @@ def held_lease(
     owner = json.dumps(Owner.current().to_dict())
     end, said = time.monotonic() + seconds, False
     while (record := records.acquire_lease(device, owner, datetime.now(UTC), ttl_seconds)) is None:
-        holder = _holder(records, device)
-        if holder is not None and _is_gone(holder):
+        holder, process = _holder(records, device)
+        if holder is not None and process is not None and process.is_alive() is False:
             records.release_lease(holder, datetime.now(UTC))
             continue
+        name = "another process" if process is None else f"process {process.pid} on {process.host}"
         if time.monotonic() >= end:
             raise AutotuneError(
-                f"{_name(holder)} has been measuring on this device for {seconds:.0f} s; try again later"
+                f"{name} has been measuring on this device for {seconds:.0f} s; try again later"
             )
         if not said:
-            say(f"waiting: {_name(holder)} is measuring on this device")
+            say(f"waiting: {name} is measuring on this device")
             said = True
         time.sleep(min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
     lease = Lease(records, record, ttl_seconds)
@@ -117,25 +112,13 @@ def held_lease(
         lease.release()
 
 
-def _holder(records: Repository, device: str) -> LeaseRecord | None:
-    return next((lease for lease in records.leases(datetime.now(UTC)) if lease.device == device), None)
-
-
-def _owner(lease: LeaseRecord | None) -> Owner | None:
+def _holder(records: Repository, device: str) -> tuple[LeaseRecord | None, Owner | None]:
+    """The lease on ``device`` and its process, each None when it is not known."""
+    lease = next((each for each in records.leases(datetime.now(UTC)) if each.device == device), None)
     try:
-        return None if lease is None else Owner.from_dict(json.loads(lease.owner))
+        return lease, Owner.from_dict(json.loads(lease.owner)) if lease else None
     except ValueError:
-        return None
-
-
-def _is_gone(lease: LeaseRecord) -> bool:
-    owner = _owner(lease)
-    return owner is not None and owner.is_alive() is False
-
-
-def _name(lease: LeaseRecord | None) -> str:
-    owner = _owner(lease)
-    return "another process" if owner is None else f"process {owner.pid} on {owner.host}"
+        return lease, None
 
 
 @contextlib.contextmanager
@@ -159,16 +142,14 @@ def _file_lock(device: str, *, seconds: float, say: Say) -> Iterator[None]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / f"measuring-{device}.lock")
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except filelock.Timeout:
         say(f"waiting: another autotune run is measuring on {device}")
         try:
-            lock.acquire(timeout=seconds)
+            held = lock.acquire(timeout=seconds)
         except filelock.Timeout:
             raise AutotuneError(
                 f"another autotune run has been measuring on {device} for {seconds:.0f} s; try again later"
             ) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()

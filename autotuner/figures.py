@@ -103,14 +103,10 @@ def trial_figures(measured: Measured, workload: Workload) -> Figures:
 
 def with_trial(figures: Figures, measured: Measured, **others: Any) -> Figures:
     """``figures`` with what only a trial measures: accuracy, starts, memory, compile report; ``others`` over it."""
-    accuracy = measured.accuracy
+    names = ("drift", "quantile_shift", "mae", "mae_reference", "sigma_mae")
     return dataclasses.replace(
         figures,
-        drift=accuracy.drift,
-        quantile_shift=accuracy.quantile_shift,
-        mae=accuracy.mae,
-        mae_reference=accuracy.mae_reference,
-        sigma_mae=accuracy.sigma_mae,
+        **{name: getattr(measured.accuracy, name) for name in names},
         cold_start_ms=measured.cold_start_ms,
         warm_start_ms=measured.warm_start_ms if figures.warm_start_ms is None else figures.warm_start_ms,
         peak_bytes=measured.peak_bytes,
@@ -141,9 +137,10 @@ def times(timings: Sequence[ShapeTiming], weights: Sequence[float]) -> Figures:
 def figures_from_json(text: str) -> Figures:
     """The inverse of ``Figures.to_json``. Raises ``FiguresError``, as ``parse_figures`` does."""
     try:
-        return parse_figures(json.loads(text))
-    except (RecursionError, json.JSONDecodeError) as error:
+        value = json.loads(text)
+    except (RecursionError, ValueError) as error:  # also a number of more digits than Python converts
         raise FiguresError(f"the figures are not JSON: {error}") from None
+    return parse_figures(value)
 
 
 def parse_figures(value: object) -> Figures:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from autotuner.errors import UsageError
+from autotuner.errors import AutotuneError, UsageError
 from toto_core.symbols import SymbolError, parse_symbol
 
 
@@ -32,6 +34,20 @@ def read_symbols(path: Path) -> tuple[str, ...]:
     if not found:
         raise UsageError(f"{path}: names no symbol")
     return tuple(found)
+
+
+@contextlib.contextmanager
+def failing_as(kind: type[AutotuneError], what: str) -> Iterator[None]:
+    """Raise an ``OSError`` of the block as one of ``kind``: ``what``, and the system's reason."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror or error}") from None
+
+
+def levels(root: Path, path: Path) -> Iterator[Path]:
+    """Every folder below ``root`` down to ``path``, and that."""
+    yield from reversed([level for level in (path, *path.parents) if root in level.parents])
 
 
 def unsafe(state: os.stat_result, *, folder: bool) -> str:

@@ -13,10 +13,8 @@ from typing import Any
 SAME_START_SECONDS = 2.0
 """Start times this close are the same process: the boot time they are counted from may be corrected."""
 FOREIGN_LASTS = timedelta(days=1)
-"""What a process of another host has begun counts as dead after this long: nobody here can ask after it.
-
-Runs have a timeout, so that few take a day. A host that was given a new name finds its own work again by then.
-"""
+"""What a process of another host has begun counts as dead after this long: nobody here can ask after it, and runs
+have a timeout, so that few take a day."""
 
 
 def this_host() -> str:

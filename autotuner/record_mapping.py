@@ -16,37 +16,48 @@ from autotuner.serving.spool import Note, Quarantine, note_fields, parse_note, r
 from autotuner.workload import Workload
 from storage.records import (
     MEASURED,
-    EnvironmentRecord,
     MeasurementRecord,
     PromotionKind,
     PromotionRecord,
     RunRecord,
     Stage,
     TelemetryRecord,
-    WorkloadRecord,
 )
+from storage.repository import Repository
 from toto_core.settings import RuntimeSettings, SettingsError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What a run is about: everything two measurements must share to be comparable."""
+class _About:
+    """What a run and a promotion alike are about."""
 
     symbol: str
     workload: Workload
     environment: Environment
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The columns by which the store finds what is about the same symbol, workload and environment."""
+        return {
+            "symbol": self.symbol,
+            "workload_signature": self.workload.signature,
+            "environment_fingerprint": self.environment.fingerprint,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject(_About):
+    """What a run is about: everything two measurements must share to be comparable."""
+
     series_digest: str
     model_digest: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Promotion:
+class Promotion(_About):
     """One line of the ledger in the tuner's own types; ``figures`` are what it rests on."""
 
-    symbol: str
     profile: str
-    workload: Workload
-    environment: Environment
     settings: RuntimeSettings
     verdict: str
     reason: str
@@ -59,22 +70,19 @@ class Promotion:
     rolled_back_reason: str | None = None
 
 
+_ALIKE = ("profile", "verdict", "reason", "promoted_at", "kind", "run_id")
+_SET_BY_READING = ("id", "rolled_back_at", "rolled_back_reason")
+
+
 def promotion_record(promotion: Promotion) -> PromotionRecord:
     """A promotion as the ledger keeps it."""
     return PromotionRecord(
-        symbol=promotion.symbol,
-        profile=promotion.profile,
+        **promotion.keys,
+        **{name: getattr(promotion, name) for name in _ALIKE},
         model=promotion.workload.model,
-        workload_signature=promotion.workload.signature,
-        environment_fingerprint=promotion.environment.fingerprint,
         settings_key=promotion.settings.key,
         settings_json=promotion.settings.to_json(),
-        verdict=promotion.verdict,
-        reason=promotion.reason,
         evidence_json=promotion.figures.to_json(),
-        promoted_at=promotion.promoted_at,
-        kind=promotion.kind,
-        run_id=promotion.run_id,
     )
 
 
@@ -83,10 +91,8 @@ def measurement_record(
 ) -> MeasurementRecord:
     """An outcome as the store keeps it, made now."""
     return MeasurementRecord(
+        **subject.keys,
         run_id=run_id,
-        symbol=subject.symbol,
-        workload_signature=subject.workload.signature,
-        environment_fingerprint=subject.environment.fingerprint,
         series_digest=subject.series_digest,
         model_digest=subject.model_digest,
         settings_key=settings.key,
@@ -99,18 +105,25 @@ def measurement_record(
     )
 
 
-def read_subject(
-    record: MeasurementRecord, workload: WorkloadRecord, environment: EnvironmentRecord, store: str
-) -> Subject:
+def _texts(record: MeasurementRecord | PromotionRecord, records: Repository) -> tuple[str, str]:
+    workload = records.workload(record.workload_signature)
+    return workload.workload_json, records.environment(record.environment_fingerprint).facts_json
+
+
+def _about(symbol: str, workload: str, environment: str) -> dict[str, Any]:
+    return {
+        "symbol": symbol,
+        "workload": Workload.from_dict(json.loads(workload)),
+        "environment": Environment.from_dict(json.loads(environment)),
+    }
+
+
+def read_subject(record: MeasurementRecord, records: Repository, store: str) -> Subject:
     """What a measurement was about. Raises ``AutotuneError`` when it cannot be read."""
+    texts = _texts(record, records)
     try:
-        return Subject(
-            symbol=record.symbol,
-            workload=Workload.from_dict(json.loads(workload.workload_json)),
-            environment=Environment.from_dict(json.loads(environment.facts_json)),
-            series_digest=record.series_digest,
-            model_digest=record.model_digest,
-        )
+        about = _about(record.symbol, *texts)
+        return Subject(**about, series_digest=record.series_digest, model_digest=record.model_digest)
     except (AutotuneError, TypeError, ValueError) as error:
         raise AutotuneError(
             f"{store}: what {record.symbol} was measured for cannot be read: {error}; "
@@ -118,26 +131,15 @@ def read_subject(
         ) from None
 
 
-def read_promotion(
-    record: PromotionRecord, workload: WorkloadRecord, environment: EnvironmentRecord, store: str
-) -> Promotion:
+def read_promotion(record: PromotionRecord, records: Repository, store: str) -> Promotion:
     """A line of the ledger. Raises ``AutotuneError`` when it cannot be read."""
+    texts = _texts(record, records)
     try:
         return Promotion(
-            symbol=record.symbol,
-            profile=record.profile,
-            workload=Workload.from_dict(json.loads(workload.workload_json)),
-            environment=Environment.from_dict(json.loads(environment.facts_json)),
+            **_about(record.symbol, *texts),
+            **{name: getattr(record, name) for name in (*_ALIKE, *_SET_BY_READING)},
             settings=RuntimeSettings.from_json(record.settings_json),
-            verdict=record.verdict,
-            reason=record.reason,
             figures=figures_from_json(record.evidence_json),
-            promoted_at=record.promoted_at,
-            kind=record.kind,
-            id=record.id,
-            run_id=record.run_id,
-            rolled_back_at=record.rolled_back_at,
-            rolled_back_reason=record.rolled_back_reason,
         )
     except (AutotuneError, SettingsError, TypeError, ValueError) as error:
         raise AutotuneError(
@@ -148,11 +150,10 @@ def read_promotion(
 
 def telemetry_record(note: Note) -> TelemetryRecord:
     """A note as the store keeps it."""
-    begun, ended = (
-        (note.failed_at, note.failed_at)
-        if isinstance(note, Quarantine)
-        else (note.window_start, note.window_end)
-    )
+    if isinstance(note, Quarantine):
+        begun = ended = note.failed_at
+    else:
+        begun, ended = note.window_start, note.window_end
     return TelemetryRecord(
         symbol=note.symbol,
         settings_key=note.settings_key,

@@ -133,39 +133,24 @@ class Store:
         self, subject: Subject, *, profile: str, seed: int, study: str, resume: bool
     ) -> tuple[str, bool]:
         """The id of a new run, or of a matching unfinished one whose owner is gone, and whether it goes on."""
-        owner, now = Owner.current(), datetime.now(UTC)
-        unfinished = self.records.unfinished_runs(
-            subject.symbol,
-            profile=profile,
-            workload_signature=subject.workload.signature,
-            environment_fingerprint=subject.environment.fingerprint,
-        )
-        for run in reversed(unfinished):
+        now = datetime.now(UTC)
+        owner = {f"owner_{name}": value for name, value in Owner.current().to_dict().items()}
+        for run in reversed(self.records.unfinished_runs(profile=profile, **subject.keys)):
             if run.status == "running" and owner_runs_still(run):
                 continue
             if resume and run.study_name == study:
-                self.records.resume_run(
-                    run.run_id,
-                    owner_pid=owner.pid,
-                    owner_started=owner.started,
-                    owner_host=owner.host,
-                    resumed_at=now,
-                )
+                self.records.resume_run(run.run_id, **owner, resumed_at=now)
                 return run.run_id, True
             self.records.finish_run(run.run_id, "failed", now)
         run_id = str(uuid.uuid4())
         self.records.start_run(
             RunRecord(
+                **subject.keys,
+                **owner,
                 run_id=run_id,
-                symbol=subject.symbol,
-                workload_signature=subject.workload.signature,
-                environment_fingerprint=subject.environment.fingerprint,
                 profile=profile,
                 seed=seed,
                 started_at=now,
-                owner_pid=owner.pid,
-                owner_started=owner.started,
-                owner_host=owner.host,
                 study_name=study,
             )
         )
@@ -219,12 +204,7 @@ class Store:
 
     def champion(self, subject: Subject, profile: str) -> Promotion | None:
         """What is active for exactly this symbol, profile, workload and environment."""
-        record = self.records.active_promotion(
-            subject.symbol,
-            profile=profile,
-            workload_signature=subject.workload.signature,
-            environment_fingerprint=subject.environment.fingerprint,
-        )
+        record = self.records.active_promotion(profile=profile, **subject.keys)
         return None if record is None else self.read(record)
 
     def active(self, symbol: str, profile: str | None = None) -> Promotion | None:
@@ -268,9 +248,7 @@ class Store:
 
     def read(self, record: PromotionRecord) -> Promotion:
         """A line of the ledger in the tuner's own types. Raises ``AutotuneError`` when it cannot be read."""
-        workload = self.records.workload(record.workload_signature)
-        environment = self.records.environment(record.environment_fingerprint)
-        return read_promotion(record, workload, environment, self.location)
+        return read_promotion(record, self.records, self.location)
 
     def measured_subject(self, symbol: str) -> Subject | None:
         """What the symbol's newest run with search trials was about, whether measured by it or taken up."""
@@ -283,23 +261,15 @@ class Store:
             )
             if found:
                 own = [record for record in found if record.run_id == run.run_id]
-                record = (own or found)[-1]
-                workload = self.records.workload(record.workload_signature)
-                environment = self.records.environment(record.environment_fingerprint)
-                return read_subject(record, workload, environment, self.location)
+                return read_subject((own or found)[-1], self.records, self.location)
         return None
 
     def _outcomes(
         self, subject: Subject, stage: Stage, *, any_symbol: bool = False
     ) -> Iterator[tuple[MeasurementRecord, RuntimeSettings, Outcome]]:
         """What was measured of this model, workload and environment, oldest first, as far as it can be read."""
-        for record in self.records.measurements(
-            None if any_symbol else subject.symbol,
-            workload_signature=subject.workload.signature,
-            environment_fingerprint=subject.environment.fingerprint,
-            model_digest=subject.model_digest,
-            stage=stage,
-        ):
+        keys = subject.keys | ({"symbol": None} if any_symbol else {})
+        for record in self.records.measurements(**keys, model_digest=subject.model_digest, stage=stage):
             outcome, settings = read_outcome(record), read_settings(record.settings_json)
             if outcome is not None and settings is not None:  # else written by another version
                 yield record, settings, outcome

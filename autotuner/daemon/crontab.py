@@ -62,8 +62,7 @@ def parse_schedule(text: str) -> str:
             f"schedule {text!a}: needs five fields (minute, hour, day of month, month, day of week), "
             f"such as {DEFAULT_SCHEDULE!r}"
         )
-    for place, (name, low, high) in enumerate(_FIELDS):
-        field = fields[place]
+    for place, (field, (name, low, high)) in enumerate(zip(fields, _FIELDS, strict=True)):
         if not _is_read(field, place, high):
             raise UsageError(
                 f"schedule {text!a}: {name} {field!a} is not *, a number from {low} to {high}, a range, a list "

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from autotuner.daemon.config import Config, read_config
 from autotuner.daemon.intake import Log
@@ -66,10 +65,9 @@ def settle(config: Config) -> Settled:
         symbols = read_symbols(daemon.watchlist)
     else:
         symbols = tuple(config.symbols) or available_symbols(config.defaults.data)
-    quiet: list[Quiet] = [parse_quiet(text, zone) for text in daemon.quiet]
-    if daemon.calendar is not None:
-        quiet.append(exchange_hours(daemon.calendar))
-    return Settled(config=config, symbols=symbols, quiet=tuple(quiet))
+    quiet = tuple(parse_quiet(text, zone) for text in daemon.quiet)
+    hours = () if daemon.calendar is None else (exchange_hours(daemon.calendar),)
+    return Settled(config=config, symbols=symbols, quiet=(*quiet, *hours))
 
 
 @dataclass(kw_only=True)
@@ -91,9 +89,9 @@ class Daemon:
 
     def handle_signals(self) -> None:
         """SIGTERM and SIGINT end the daemon, SIGHUP reads its files again at once."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._end)
-        signal.signal(signal.SIGHUP, self._reload)
+        signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGINT, self._end)
+        signal.signal(signal.SIGHUP, lambda *_: self.wake.set())
 
     def run(self, *, once: bool = False) -> None:
         """Tick until told to stop; with ``once`` tick a single time, now.
@@ -158,11 +156,8 @@ class Daemon:
         self.log("tick", summary=str(self.last))
         notify(WATCHDOG="1", STATUS=str(self.last))
 
-    def _end(self, _signal: int, _frame: FrameType | None) -> None:
+    def _end(self, *_: object) -> None:
         self.stop.set()
-        self.wake.set()
-
-    def _reload(self, _signal: int, _frame: FrameType | None) -> None:
         self.wake.set()
 
 

@@ -70,13 +70,13 @@ def plan(due: Sequence[Due], *, now: datetime, left_seconds: float, cool_down: t
         rests_until = now if each.last_ended is None else each.last_ended + rest
         if now < rests_until:
             why = f"cools down until {rests_until:%Y-%m-%d %H:%M} UTC"
-            skipped.append(Skipped(symbol=each.symbol, why=why))
         elif each.seconds > left_seconds:
             why = f"the day's budget has {max(0.0, left_seconds):.0f} of {each.seconds:.0f} s left"
-            skipped.append(Skipped(symbol=each.symbol, why=why))
         else:
             left_seconds -= each.seconds
             chosen.append(each)
+            continue
+        skipped.append(Skipped(symbol=each.symbol, why=why))
     return Plan(chosen=tuple(chosen), skipped=tuple(skipped))
 
 

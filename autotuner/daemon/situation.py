@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -11,19 +12,24 @@ from typing import NamedTuple
 
 from autotuner.daemon.config import SymbolConfig
 from autotuner.daemon.intake import Log, stored_notes
-from autotuner.daemon.live import live_windows, notes_of, shifted
 from autotuner.daemon.plan import Due
-from autotuner.daemon.triggers import Reason, Situation, reasons
+from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
-from autotuner.serving.spool import Note, Quarantine, Recheck
-from autotuner.store import Promotion, Store
+from autotuner.serving.note_values import Shape
+from autotuner.serving.spool import Note, Quarantine, Recheck, Window
+from autotuner.store import Promotion, Store, Subject
+from autotuner.workload import Workload
 from storage.errors import NotFound
 from storage.records import MEASURED
 from toto_core.model_files import CheckpointError, digest, locate
 from toto_core.series import SeriesError, find_series
+from toto_core.settings import RuntimeSettings
 
 DAY = timedelta(days=1)
+FOREIGN_SHARE = 0.2
+"""Share of calls with another shape than the workload's from which on the mix has shifted."""
+_FEWEST_CALLS = 100
 
 
 class _Prices(NamedTuple):
@@ -74,7 +80,7 @@ class Observed:
             promised_p50_ms=promised_p50_ms,
             promised_p99_ms=promised_p99_ms,
             model_changed=self.model_changed,
-            workload_shifted=shifted(self.ours, self.promotion.workload),
+            workload_shifted=_other_shapes(self.ours, self.promotion.workload),
             bucket=_power(self.present),
             promoted_bucket=_power(self.measured),
             windows=live_windows(self.ours),
@@ -116,8 +122,8 @@ def observe(
     if promotion is None:
         return known
     notes = stored_notes(store.records.telemetry(symbol, since=promotion.promoted_at), log)
-    canary = promotion.figures.canary
-    measured, present = _prices(store, symbol, config)
+    canary, subject = promotion.figures.canary, store.measured_subject(symbol)
+    measured, present = _prices(store, subject, config)
     return replace(
         known,
         ours=notes_of(notes, promotion, promotion.settings),
@@ -126,12 +132,45 @@ def observe(
         measured=measured,
         present=present,
         tried_on_present=_measured_on(store, promotion, present),
-        model_changed=_model_changed(store, symbol, promotion),
+        model_changed=_model_changed(subject, promotion),
     )
 
 
-def _model_changed(store: Store, symbol: str, promotion: Promotion) -> str | None:
-    subject = store.measured_subject(symbol)
+def notes_of(notes: Sequence[Note], promotion: Promotion, settings: RuntimeSettings) -> list[Note]:
+    """The notes about ``settings`` on the environment of ``promotion``, in the order given."""
+    wanted = settings.key, promotion.environment.fingerprint
+    return [note for note in notes if (note.settings_key, note.environment_fingerprint) == wanted]
+
+
+def live_windows(notes: Sequence[Note]) -> list[LiveWindow]:
+    """What the windows among ``notes`` say of calls, where there were any."""
+    return [
+        LiveWindow(
+            calls=note.calls,
+            p50_ms=note.quantile_ms(0.5),
+            p99_ms=note.quantile_ms(0.99),
+            recompiles=note.recompiles,
+            limit_hits=note.limit_hits,
+            eager_calls=note.eager_calls,
+        )
+        for note in notes
+        if isinstance(note, Window) and note.calls
+    ]
+
+
+def _other_shapes(notes: Sequence[Note], workload: Workload) -> str | None:
+    """Which requests production makes that the workload does not name, None when they are few."""
+    known = {(s.context_length, s.prediction_length, s.num_samples or 0) for s in workload.shapes}
+    counts = sum((Counter(each.shapes) for each in notes if isinstance(each, Window)), Counter[Shape]())
+    total = counts.total()
+    foreign = Counter({shape: calls for shape, calls in counts.items() if shape not in known})
+    if total < _FEWEST_CALLS or foreign.total() < FOREIGN_SHARE * total:
+        return None
+    name = "/".join(map(str, foreign.most_common(1)[0][0]))
+    return f"{foreign.total() / total:.0%} of calls are of other shapes, most of them {name}"
+
+
+def _model_changed(subject: Subject | None, promotion: Promotion) -> str | None:
     if subject is None or subject.workload.signature != promotion.workload.signature:
         return None
     try:
@@ -141,13 +180,15 @@ def _model_changed(store: Store, symbol: str, promotion: Promotion) -> str | Non
     return None if now == subject.model_digest else f"weights {subject.model_digest[:8]}, now {now[:8]}"
 
 
-def _prices(store: Store, symbol: str, config: SymbolConfig) -> tuple[_Prices | None, _Prices | None]:
+def _prices(
+    store: Store, subject: Subject | None, config: SymbolConfig
+) -> tuple[_Prices | None, _Prices | None]:
     """The prices that the symbol was measured on, and those that are there now; None for what is not known."""
+    if subject is None:
+        return None, None
     try:
-        subject = store.measured_subject(symbol)
-        if subject is None:
-            return None, None
-        measured, present = store.records.series(subject.series_digest), find_series(symbol, config.data)
+        measured = store.records.series(subject.series_digest)
+        present = find_series(subject.symbol, config.data)
     except (SeriesError, AutotuneError, NotFound):
         return None, None
     return _Prices(measured.digest, measured.points), _Prices(present.digest, len(present))
@@ -158,12 +199,7 @@ def _measured_on(store: Store, promotion: Promotion, prices: _Prices | None) -> 
     return prices is None or any(
         (record.series_digest, record.settings_key, record.outcome)
         == (prices.digest, promotion.settings.key, MEASURED)
-        for record in store.records.measurements(
-            promotion.symbol,
-            workload_signature=promotion.workload.signature,
-            environment_fingerprint=promotion.environment.fingerprint,
-            stage="search",
-        )
+        for record in store.records.measurements(stage="search", **promotion.keys)
     )
 
 

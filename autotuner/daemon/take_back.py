@@ -10,8 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from autotuner.daemon.intake import Log
-from autotuner.daemon.live import live_windows
-from autotuner.daemon.situation import Observed
+from autotuner.daemon.situation import Observed, live_windows
 from autotuner.daemon.triggers import FEWEST_CALLS, Kind, LiveWindow, Reason
 from autotuner.store import Promotion, Store
 
@@ -114,14 +113,7 @@ def _roll_back(store: Store, promotion: Promotion, why: str, now: datetime) -> N
     # A confirmed canary has two lines in the ledger: what is unsafe must not come back by the other one.
     same = True
     while same:
-        _, active = store.records.roll_back(
-            promotion.symbol,
-            why,
-            now,
-            profile=promotion.profile,
-            workload_signature=promotion.workload.signature,
-            environment_fingerprint=promotion.environment.fingerprint,
-        )
+        _, active = store.records.roll_back(reason=why, now=now, profile=promotion.profile, **promotion.keys)
         same = active is not None and active.settings_key == promotion.settings.key
     store.publish()
 

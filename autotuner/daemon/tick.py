@@ -34,27 +34,21 @@ class Machine(Protocol):
 
     def now(self) -> datetime:
         """The time, aware."""
-        ...
 
     def load(self) -> float:
         """The load average of the last minute."""
-        ...
 
     def environment(self) -> Environment:
         """The environment as it is now."""
-        ...
 
     def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
         """Run ``autotune run`` with ``arguments``."""
-        ...
 
     def recheck(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
         """Run ``autotune recheck`` with ``arguments``."""
-        ...
 
     def stopping(self) -> bool:
         """Whether the daemon was asked to end."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,28 +64,17 @@ class Ticked:
     held: str | None = None
 
     def __str__(self) -> str:
-        waiting = tuple(each.symbol for each in self.skipped)
         lists = {
             "rechecked": self.rechecked,
             "rolled back": self.rolled_back,
             "failed": self.failed,
-            "waiting": waiting,
+            "waiting": [each.symbol for each in self.skipped],
         }
         parts = [f"tuned {', '.join(self.tuned) or 'nothing'}"]
         parts += [f"{what} {', '.join(symbols)}" for what, symbols in lists.items() if symbols]
         parts += [f"held: {self.held}"] if self.held else []
         parts.append(f"{self.intake.telemetry} windows and {self.intake.quarantines} quarantines taken in")
         return "; ".join(parts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Visit:
-    """What came of one symbol before anything is tuned."""
-
-    symbol: str
-    due: Due | None
-    rolled_back: bool
-    rechecked: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,23 +92,26 @@ class Ticker:
         """One round over all symbols. Raises ``StorageError`` when the store fails."""
         intake = take_in(self.store.records, spool_folder(self.store.location), self.log)
         now = self.machine.now()
-        visits = [visit for symbol in self.symbols if (visit := self._visit(symbol, now)) is not None]
-        due = [visit.due for visit in visits if visit.due is not None]
+        visits = {symbol: visit for symbol in self.symbols if (visit := self._visit(symbol, now))}
+        due = [each for each, _, _ in visits.values() if each is not None]
         cool_down = timedelta(hours=self.config.daemon.cool_down_hours)
         chosen = plan(due, now=now, left_seconds=self._left(now), cool_down=cool_down)
         tuned, failed, held = self._tune(chosen)
         return Ticked(
             intake=intake,
-            rechecked=tuple(visit.symbol for visit in visits if visit.rechecked),
-            rolled_back=tuple(visit.symbol for visit in visits if visit.rolled_back),
+            rechecked=tuple(symbol for symbol, (_, _, rechecked) in visits.items() if rechecked),
+            rolled_back=tuple(symbol for symbol, (_, unsafe, _) in visits.items() if unsafe),
             tuned=tuple(tuned),
             failed=tuple(failed),
             skipped=chosen.skipped,
             held=held,
         )
 
-    def _visit(self, symbol: str, now: datetime) -> _Visit | None:
-        """Settle, take back and recheck what is to be; None for a symbol that cannot be read."""
+    def _visit(self, symbol: str, now: datetime) -> tuple[Due | None, Sequence[Reason], bool] | None:
+        """Settle, take back and recheck what is to be; None for a symbol that cannot be read.
+
+        What is due of it, why its promotion was taken out of use, and whether it was rechecked.
+        """
         observed = self._observe(symbol, now)
         if observed is None:
             return None
@@ -136,8 +122,7 @@ class Ticker:
         if rechecked:
             observed, found = self._take_back(self._observe(symbol, now) or observed, now)
             unsafe = found or unsafe
-        due = self._due(observed, unsafe)
-        return _Visit(symbol=symbol, due=due, rolled_back=bool(unsafe), rechecked=rechecked)
+        return self._due(observed, unsafe), unsafe, rechecked
 
     def _due(self, observed: Observed, unsafe: Sequence[Reason]) -> Due | None:
         # What was unsafe stays the reason to tune: without it the ledger would say "never tuned".
@@ -196,17 +181,15 @@ class Ticker:
         return [promotion.symbol, *self._common(), *options, *(["--data", str(data)] if data else [])]
 
     def _left(self, now: datetime) -> float:
-        return self.config.daemon.budget_seconds_per_day - self._spent(now)
-
-    def _spent(self, now: datetime) -> float:
-        """Seconds that runs and rechecks took in the last day."""
+        """Seconds of the budget that runs and rechecks of the last day have left."""
         runs = sum(
             (run.finished_at - max(run.started_at, now - DAY)) / timedelta(seconds=1)
             for run in self.store.records.runs()
             if run.finished_at is not None and run.finished_at > now - DAY
         )
         notes = stored_notes(self.store.records.telemetry(since=now - DAY), self.log)
-        return runs + sum(note.seconds for note in notes if isinstance(note, Recheck))
+        rechecks = sum(note.seconds for note in notes if isinstance(note, Recheck))
+        return self.config.daemon.budget_seconds_per_day - runs - rechecks
 
     def _tune(self, chosen: Plan) -> tuple[list[str], list[str], str | None]:
         tuned: list[str] = []

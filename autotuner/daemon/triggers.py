@@ -84,10 +84,12 @@ class Situation:
 
 def reasons(situation: Situation, maximum_age: timedelta = MAXIMUM_AGE) -> tuple[Reason, ...]:
     """Every reason to tune, the most pressing first; none when the symbol may stay as it is."""
-    if situation.promotion is None:
+    promotion = situation.promotion
+    if promotion is None:
         return (Reason(kind="never tuned", text="never tuned"),)
     texts = {kind: check(situation) for kind, check in _CHECKS.items()}
-    texts["age"] = _age(situation.now, situation.promotion, situation.tuned_at, maximum_age)
+    age = situation.now - max(promotion.promoted_at, situation.tuned_at or promotion.promoted_at)
+    texts["age"] = f"last tuned {age.days} days ago" if age >= maximum_age else None
     return tuple(Reason(kind=kind, text=text) for kind, text in texts.items() if text is not None)
 
 
@@ -114,9 +116,8 @@ def _quarantine(situation: Situation) -> str | None:
 
 
 def _recompiles(situation: Situation) -> str | None:
-    hits = sum(window.limit_hits for window in situation.windows)
-    recompiles = sum(window.recompiles for window in situation.windows)
-    eager = sum(window.eager_calls for window in situation.windows)
+    names = "recompiles", "limit_hits", "eager_calls"
+    recompiles, hits, eager = (sum(getattr(each, name) for each in situation.windows) for name in names)
     if not (hits or recompiles or eager):
         return None
     return f"production saw {recompiles} recompiles, {hits} limit hits and {eager} eager calls"
@@ -133,15 +134,6 @@ def _latency(situation: Situation) -> str | None:
     return None
 
 
-def _drift(situation: Situation) -> str | None:
-    return f"on fresh prices: {'; '.join(situation.broken)}" if situation.broken else None
-
-
-def _model(situation: Situation) -> str | None:
-    changed = situation.model_changed
-    return None if changed is None else f"the model changed ({changed})"
-
-
 def _series(situation: Situation) -> str | None:
     before, now = situation.promoted_bucket, situation.bucket
     if before is None or now is None or now <= before:
@@ -149,25 +141,13 @@ def _series(situation: Situation) -> str | None:
     return f"the series grew past {now:,} points (from {before:,})"
 
 
-def _workload(situation: Situation) -> str | None:
-    shift = situation.workload_shifted
-    return None if shift is None else f"the workload shifted ({shift})"
-
-
-def _age(
-    now: datetime, promotion: Promotion, tuned_at: datetime | None, maximum_age: timedelta
-) -> str | None:
-    age = now - max(promotion.promoted_at, tuned_at or promotion.promoted_at)
-    return f"last tuned {age.days} days ago" if age >= maximum_age else None
-
-
 _CHECKS: dict[Kind, Callable[[Situation], str | None]] = {
     "environment": _environment,
     "quarantine": _quarantine,
     "recompiles": _recompiles,
     "latency": _latency,
-    "drift": _drift,
-    "model": _model,
+    "drift": lambda s: f"on fresh prices: {'; '.join(s.broken)}" if s.broken else None,
+    "model": lambda s: f"the model changed ({s.model_changed})" if s.model_changed else None,
     "series": _series,
-    "workload": _workload,
+    "workload": lambda s: f"the workload shifted ({s.workload_shifted})" if s.workload_shifted else None,
 }

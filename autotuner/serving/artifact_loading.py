@@ -60,9 +60,7 @@ class LoadArtifacts:
             folder = workplace(self.environment.fingerprint)
         except CacheRefused as error:
             return self._aside(error)
-        _point_torch_at(folder)
-        said = {"compile_artifacts": f"made anew: {why}"}
-        return replace(self, folder=folder, found=False, lasts=True, said=said)
+        return self._into(folder, lasts=True, said=f"made anew: {why}")
 
     def save(self) -> None:
         """Store what this process compiled, for the next one; where that fails it is said and left."""
@@ -76,9 +74,11 @@ class LoadArtifacts:
     def _aside(self, error: CacheRefused) -> LoadArtifacts:
         folder = _temporary_folder()
         warnings.warn(f"{error}; compiling into {folder} instead", RuntimeWarning, stacklevel=5)
+        return self._into(folder, lasts=False, said=f"temporary: {error}")
+
+    def _into(self, folder: Path, *, lasts: bool, said: str) -> LoadArtifacts:
         _point_torch_at(folder)
-        said = {"compile_artifacts": f"temporary: {error}"}
-        return replace(self, folder=folder, found=False, lasts=False, said=said)
+        return replace(self, folder=folder, found=False, lasts=lasts, said={"compile_artifacts": said})
 
 
 def _point_torch_at(folder: Path) -> None:

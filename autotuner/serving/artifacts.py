@@ -6,17 +6,17 @@ torch unpickles and loads what lies in them, so that whoever can write there can
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from autotuner.errors import AutotuneError
-from autotuner.files import unsafe
+from autotuner.files import failing_as, levels, unsafe
 from autotuner.paths import cache_folder
 from autotuner.process import Owner
 from autotuner.serving.manifest import ManifestSummary, add_files
@@ -50,14 +50,12 @@ def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
             f"compile cache {str(root)!r} has a space or a quote in its name, at which torch's compiler calls "
             "break: name another folder in AUTOTUNE_CACHE"
         )
-    try:
+    with failing_as(CacheRefused, f"compile cache {folder} cannot be used"):
         for above in reversed(root.parents):
             _make(above)
-        for level in _levels(root, folder):
+        for level in (root, *levels(root, folder)):
             _make(level)
             _refuse_unsafe(level)
-    except OSError as error:
-        raise CacheRefused(f"compile cache {folder} cannot be used: {error.strerror or error}") from None
     return folder
 
 
@@ -72,10 +70,8 @@ def workplace(environment_fingerprint: str) -> Path:
             shutil.rmtree(left, ignore_errors=True)
     owner = Owner.current()
     name = f"run-{owner.pid}-{owner.started:.0f}-{quote(owner.host, safe='')}-"
-    try:
+    with failing_as(CacheRefused, f"compile cache {above} cannot be used"):
         folder = Path(tempfile.mkdtemp(prefix=name, dir=above))
-    except OSError as error:
-        raise CacheRefused(f"compile cache {above} cannot be used: {error.strerror or error}") from None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
@@ -86,10 +82,8 @@ def store(made: Path, environment_fingerprint: str, settings_key: str) -> tuple[
     Raises ``CacheRefused`` when the settings' folder or its neighbourhood is unsafe or cannot be filled.
     """
     folder = compile_cache(environment_fingerprint, settings_key)
-    try:
+    with failing_as(CacheRefused, f"compile cache {folder} cannot be filled"):
         summary = add_files(made, folder)
-    except OSError as error:
-        raise CacheRefused(f"compile cache {folder} cannot be filled: {error.strerror or error}") from None
     return (folder, summary) if summary else None
 
 
@@ -101,14 +95,10 @@ def wipe(path: Path) -> None:
     root = _root()
     if ".." in path.parts or root not in path.parents:
         raise CacheRefused(f"{path} is not in the compile cache {root}: it is not removed")
-    try:
-        for level in _levels(root, path):
+    with failing_as(CacheRefused, f"{path} cannot be removed"), contextlib.suppress(FileNotFoundError):
+        for level in (root, *levels(root, path)):
             _refuse_unsafe(level)
         shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise CacheRefused(f"{path} cannot be removed: {error.strerror or error}") from None
 
 
 def _root() -> Path:
@@ -116,12 +106,6 @@ def _root() -> Path:
         return cache_folder().absolute()
     except (OSError, RuntimeError) as error:
         raise CacheRefused(f"compile cache: {error}; name a folder in AUTOTUNE_CACHE") from None
-
-
-def _levels(root: Path, folder: Path) -> Iterator[Path]:
-    """``root`` and every folder below it down to ``folder``."""
-    yield root
-    yield from reversed([level for level in (folder, *folder.parents) if root in level.parents])
 
 
 def _is_split(path: str) -> bool:

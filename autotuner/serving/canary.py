@@ -13,8 +13,7 @@ from toto_core.settings import RuntimeSettings
 
 FIELD = "canary"
 """Name in a promotion's figures: ``{"share": 0.25, "previous": {...}}``."""
-_BORN = time.time_ns()
-_PROCESS = f"{os.getpid()} {_BORN}"
+_PROCESS = f"{os.getpid()} {time.time_ns()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +55,8 @@ def previous_of(promised_json: object, symbol: str, process: str = _PROCESS) -> 
         canary = canary_of(promised_json)
     except ValueError:
         return None
-    return None if canary is None or _lot(symbol, process) < canary.share else canary.previous
-
-
-def _lot(symbol: str, process: str) -> float:
+    if canary is None:
+        return None
     digest = hashlib.sha256(f"{process} {symbol}".encode()).digest()
-    return int.from_bytes(digest[:4]) / 2**32
+    lot = int.from_bytes(digest[:4]) / 2**32
+    return None if lot < canary.share else canary.previous

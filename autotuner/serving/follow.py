@@ -9,17 +9,17 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from autotuner.serving.lookup import lookup
+from autotuner.serving.lookup import Resolution, lookup
 from autotuner.serving.pipeline import load_pipeline
 from toto_core.settings import RuntimeSettings
 
 if TYPE_CHECKING:
     from toto_core.compile_report import CompileReport
     from toto_core.forecast import Forecast
-    from toto_core.pipeline import TotoPipeline
 
 PREPARE_SECONDS = 900.0
 _KILL_SECONDS = 2.0
+_PREPARED_FOR = ("model", "profile", "device", "db")
 
 
 class LivePipeline:
@@ -67,8 +67,7 @@ class LivePipeline:
     def close(self) -> None:
         """Stop following; the current pipeline stays usable. Safe to call twice."""
         self._stopped.set()
-        preparing = self._preparing
-        if preparing is not None:
+        if (preparing := self._preparing) is not None:
             with contextlib.suppress(ProcessLookupError):
                 preparing.kill()
         self._thread.join(timeout=_KILL_SECONDS)
@@ -98,19 +97,12 @@ class LivePipeline:
             return
         before, self._pipeline = self._pipeline, fresh
         self.switches += 1
-        _retire(before)
+        before.on_call = None  # it may still be answering its last call: its memory goes with that
 
     def _prepared(self) -> bool:
         """Whether another process could compile and keep what the new settings need."""
-        asked = {
-            name: value for name, value in self._asked.items() if name in ("model", "profile", "device", "db")
-        }
-        command = [
-            sys.executable,
-            "-m",
-            "autotuner.serving.prepare",
-            json.dumps({"symbol": self._symbol, **asked}),
-        ]
+        asked = json.dumps({"symbol": self._symbol, **self._asked_for(_PREPARED_FOR)})
+        command = [sys.executable, "-m", "autotuner.serving.prepare", asked]
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
@@ -128,12 +120,11 @@ class LivePipeline:
         self.waiting = f"the new settings could not be prepared: {lines[-1]}"
         return False
 
-    def _found(self) -> Any:
-        asked = {name: value for name, value in self._asked.items() if name in _LOOKED_UP}
-        return lookup(self._symbol, **asked)
+    def _found(self) -> Resolution:
+        return lookup(self._symbol, **self._asked_for((*_PREPARED_FOR, "workload", "settings")))
 
-
-_LOOKED_UP = ("model", "workload", "profile", "settings", "db", "device")
+    def _asked_for(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: self._asked[name] for name in names if name in self._asked}
 
 
 def follow(symbol: str, *, every_seconds: float = 60.0, **asked: Any) -> LivePipeline:
@@ -160,8 +151,3 @@ def why_wait(running: RuntimeSettings, wanted: RuntimeSettings) -> str | None:
             f"{wanted.label} waits for the next start: it compiles just in time, beside the calls served here"
         )
     return None
-
-
-def _retire(pipeline: TotoPipeline) -> None:
-    """Let go of a pipeline that may still be answering its last call: its memory goes with that call."""
-    pipeline.on_call = None

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autotuner.errors import AutotuneError
-from autotuner.files import unsafe
+from autotuner.files import failing_as, levels, unsafe
 from storage.whole_files import written_whole
 
 MANIFEST = "manifest.json"
@@ -50,13 +50,11 @@ def link_verified(folder: Path, into: Path) -> ManifestSummary | None:
     for name, entry in listed.items():
         target = into / name
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            for level in _levels(folder, name):
+        with failing_as(Damaged, f"artifact {folder / name} cannot be read"):
+            for level in levels(folder, folder / name):
                 _refuse_unsafe(level, folder=level != folder / name)
             _link(folder / name, target)
             intact = target.stat().st_size == entry["bytes"] and _sha256(target) == entry["sha256"]
-        except OSError as error:
-            raise Damaged(f"artifact {folder / name} cannot be read: {error.strerror or error}") from None
         if not intact:
             raise Damaged(f"artifact {folder / name} is not what was stored: its checksum differs")
     return _summary(text, listed)
@@ -112,14 +110,6 @@ def _is_entry(name: str, entry: Any) -> bool:
     path = PurePosixPath(name)
     inside = not path.is_absolute() and ".." not in path.parts and name != MANIFEST and "\0" not in name
     return inside and isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
-
-
-def _levels(folder: Path, name: str) -> Iterator[Path]:
-    """Every level below ``folder`` down to the file ``name``."""
-    level = folder
-    for part in PurePosixPath(name).parts:
-        level /= part
-        yield level
 
 
 def _refuse_unsafe(path: Path, *, folder: bool) -> None:

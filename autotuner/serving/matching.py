@@ -42,14 +42,6 @@ class ReadEntry:
         return self.entry.since, self.entry.promotion_id
 
 
-@dataclass(frozen=True, kw_only=True)
-class Match:
-    """The entry that fits, or one line for everything that speaks against the others."""
-
-    found: ReadEntry | None = None
-    reasons: tuple[str, ...] = ()
-
-
 def readable(entries: Iterable[SnapshotEntry], step: str) -> tuple[list[ReadEntry], tuple[str, ...]]:
     """The entries that can be read whole, and one line for each that cannot, which spoils no other."""
     known, reasons = [], []
@@ -62,20 +54,22 @@ def readable(entries: Iterable[SnapshotEntry], step: str) -> tuple[list[ReadEntr
     return known, tuple(reasons)
 
 
-def fitting(known: Sequence[ReadEntry], wanted: Criteria, step: str) -> Match:
-    """The best of ``known`` that matches ``wanted`` in every field; else how the nearest differs.
+def fitting(
+    known: Sequence[ReadEntry], wanted: Criteria, step: str
+) -> tuple[ReadEntry | None, tuple[str, ...]]:
+    """The best of ``known`` that matches ``wanted`` in every field; else None and how the nearest differs.
 
     Fields that are not asked for are preferably those of the symbol's last promotion; then newer is better.
     """
     if not known:
-        return Match()
+        return None, ()
     latest = last(known)
     ranked = sorted(known, key=lambda item: (_likeness(item, latest), item.age_rank), reverse=True)
     misfits = [_misfits(item, wanted) for item in ranked]
     best = min(range(len(ranked)), key=lambda place: len(misfits[place]))  # the first of equals
     if not misfits[best]:
-        return Match(found=ranked[best])
-    return Match(reasons=(one_line(f"{step}: {'; '.join(misfits[best])}"),))
+        return ranked[best], ()
+    return None, (one_line(f"{step}: {'; '.join(misfits[best])}"),)
 
 
 def last(known: Sequence[ReadEntry]) -> ReadEntry | None:

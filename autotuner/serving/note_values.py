@@ -43,12 +43,11 @@ def plain_value(value: object) -> Any:
         case RuntimeSettings() | Workload():
             return value.to_dict()
         case Mapping():
-            return {_key(key): count for key, count in value.items()}
+            return {
+                "/".join(map(str, key)) if isinstance(key, tuple) else str(key): count
+                for key, count in value.items()
+            }
     return value
-
-
-def _key(key: Shape | int) -> str:
-    return str(key) if isinstance(key, int) else "/".join(map(str, key))
 
 
 def _text(value: object, where: str) -> str:
@@ -82,10 +81,8 @@ def _texts(value: object, where: str) -> tuple[str, ...]:
 
 
 def _buckets(value: object, where: str) -> dict[int, int]:
-    return {
-        _place(name, BUCKETS - 1): whole(count, where)
-        for name, count in _table(value, where, BUCKETS).items()
-    }
+    table = _table(value, where, BUCKETS)
+    return {_place(name, BUCKETS - 1): whole(count, where) for name, count in table.items()}
 
 
 def _shapes(value: object, where: str) -> dict[Shape, int]:

@@ -145,19 +145,17 @@ def _warm_pipeline(
 ) -> TotoPipeline:
     from toto_core.pipeline import TotoPipeline
 
-    workload = found.workload
-    revision = workload.revision if workload is not None and workload.model == found.model else None
+    workload = found.workload or Workload()
     pipeline = TotoPipeline.from_pretrained(
         found.model,
         device=device,
         settings=settings,
-        revision=revision,
+        revision=workload.revision if workload.model == found.model else None,
         artifacts=None if artifacts is None else packages_folder(artifacts),
     )
     pipeline.provenance = provenance
-    shapes = (RequestShape(),) if workload is None else workload.shapes
-    for shape in shapes:
-        _warm_up(pipeline, shape, series=1 if workload is None else workload.series_per_call)
+    for shape in workload.shapes:
+        _warm_up(pipeline, shape, series=workload.series_per_call)
     return pipeline
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from autotuner.errors import one_line
 from autotuner.serving.canary import previous_of
-from autotuner.serving.matching import Criteria, Match, ReadEntry, fitting, last, pinned, readable
+from autotuner.serving.matching import Criteria, ReadEntry, fitting, last, pinned, readable
 from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.snapshot import Snapshot
 from toto_core import compile_config
@@ -80,24 +80,21 @@ def resolve(request: LookupRequest, snapshot: Snapshot | None, notes: tuple[str,
 class _Promotion:
     """The symbol's own entries: the one that fits, and the one that says what the symbol is run for."""
 
-    match: Match
+    found: ReadEntry | None = None
     subject: ReadEntry | None = None
     reasons: tuple[str, ...] = ()
 
 
 def _promotion(request: LookupRequest, snapshot: Snapshot | None) -> _Promotion:
     if snapshot is None or request.symbol is None:
-        return _Promotion(match=Match())
+        return _Promotion()
     own = [entry for entry in snapshot.entries if entry.symbol == request.symbol]
     known, skipped = readable(own, "promotion")
-    match = fitting(known, request, "promotion")
-    subject = match.found or last([item for item in known if request.model in {None, item.entry.model}])
+    found, misfits = fitting(known, request, "promotion")
+    subject = found or last([item for item in known if request.model in {None, item.entry.model}])
     none = f"promotion: {request.symbol} has none; run `autotune run --symbol {request.symbol}`"
-    return _Promotion(
-        match=match,
-        subject=subject,
-        reasons=(*skipped, *match.reasons, *(() if known else (none,))),
-    )
+    reasons = (*skipped, *misfits, *(() if known else (none,)))
+    return _Promotion(found=found, subject=subject, reasons=reasons)
 
 
 def _safe(request: LookupRequest, promotion: _Promotion, notes: tuple[str, ...]) -> Resolution:
@@ -120,31 +117,31 @@ def _stored(
     """Pin, promotion, winner of the workload, in this order; ``safe`` when none of them fits."""
     if snapshot is None or request.symbol is None:
         return safe
-    pin, why_not = _pin(snapshot, request.symbol, safe)
-    if pin is not None:
-        return pin
-    safe = _missed(safe, *why_not)
-    if promotion.match.found is not None:
-        known = promotion.match.found
-        since = known.entry.since.isoformat()
-        safe = _missed(safe, *promotion.reasons)
-        before = previous_of(known.entry.promised_json, request.symbol)
-        if before is not None:
-            note = f"promotion: {known.settings.label} is on trial; this process stays with what ran before"
-            return dataclasses.replace(_missed(safe, note), settings=before, source="promotion", since=since)
-        return dataclasses.replace(safe, settings=known.settings, source="promotion", since=since)
-    return _winner(request, snapshot, _missed(safe, *promotion.reasons))
+    safe = _with_pin(snapshot, request.symbol, safe)
+    if safe.source == "pin":
+        return safe
+    safe = _missed(safe, *promotion.reasons)
+    known = promotion.found
+    if known is None:
+        return _winner(request, snapshot, safe)
+    settings = known.settings
+    before = previous_of(known.entry.promised_json, request.symbol)
+    if before is not None:
+        note = f"promotion: {settings.label} is on trial; this process stays with what ran before"
+        safe, settings = _missed(safe, note), before
+    since = known.entry.since.isoformat()
+    return dataclasses.replace(safe, settings=settings, source="promotion", since=since)
 
 
-def _pin(snapshot: Snapshot, symbol: str, safe: Resolution) -> tuple[Resolution | None, tuple[str, ...]]:
+def _with_pin(snapshot: Snapshot, symbol: str, safe: Resolution) -> Resolution:
     pin = next((pin for pin in snapshot.pins if pin.symbol == symbol), None)
     if pin is None:
-        return None, (f"pin: {symbol} has none",)
+        return _missed(safe, f"pin: {symbol} has none")
     try:
         settings = pinned(pin)
     except Exception as error:  # what a damaged or newer store holds can fail in any way
-        return None, (one_line(f"pin: that of {symbol} cannot be read: {error}"),)
-    return dataclasses.replace(safe, settings=settings, source="pin", since=pin.since.isoformat()), ()
+        return _missed(safe, one_line(f"pin: that of {symbol} cannot be read: {error}"))
+    return dataclasses.replace(safe, settings=settings, source="pin", since=pin.since.isoformat())
 
 
 def _winner(request: LookupRequest, snapshot: Snapshot, safe: Resolution) -> Resolution:
@@ -154,20 +151,16 @@ def _winner(request: LookupRequest, snapshot: Snapshot, safe: Resolution) -> Res
     signature = workload.signature
     same = [entry for entry in snapshot.entries if entry.workload_signature == signature]
     known, skipped = readable(same, step)
-    wanted = Criteria(
-        model=None, workload=None, profile=safe.profile or DEFAULT_PROFILE, environment=request.environment
-    )
-    match = fitting(known, wanted, step)
+    profile = safe.profile or DEFAULT_PROFILE
+    wanted = Criteria(model=None, workload=None, profile=profile, environment=request.environment)
+    found, misfits = fitting(known, wanted, step)
     nothing = () if known else (f"{step}: none for {workload.summary}",)
-    safe = _missed(safe, *skipped, *match.reasons, *nothing)
-    if match.found is None:
+    safe = _missed(safe, *skipped, *misfits, *nothing)
+    if found is None:
         return safe
+    since = found.entry.since.isoformat()  # its profile is the one that was wanted
     return dataclasses.replace(
-        safe,
-        settings=match.found.settings,
-        source="workload winner",
-        profile=match.found.entry.profile,
-        since=match.found.entry.since.isoformat(),
+        safe, settings=found.settings, source="workload winner", profile=profile, since=since
     )
 
 

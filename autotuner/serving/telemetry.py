@@ -51,17 +51,10 @@ class Counts:
 
     def window(self, labels: Labels, ended: datetime) -> Window:
         """What was counted until ``ended``, of the calls that ``labels`` name."""
-        return Window(
-            **vars(labels),
-            window_start=self.begun,
-            window_end=max(self.begun, ended),  # clocks are set back
-            longest_ms=self.longest_ms,
-            recompiles=self.recompiles,
-            eager_calls=self.eager_calls,
-            limit_hits=self.limit_hits,
-            shapes=self.shapes,
-            buckets={place: count for place, count in enumerate(self.buckets) if count},
-        )
+        counted = vars(self) | {"buckets": {place: n for place, n in enumerate(self.buckets) if n}}
+        begun = counted.pop("begun")
+        ended = max(begun, ended)  # clocks are set back
+        return Window(**vars(labels), **counted, window_start=begun, window_end=ended)
 
 
 class Telemetry:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from autotuner.daemon.intake import stored_notes
-from autotuner.daemon.live import notes_of
+from autotuner.daemon.situation import notes_of
 from autotuner.paths import spool_folder
 from autotuner.serving.spool import Labels, Recheck, write_note
 from autotuner.serving.telemetry import Counts

@@ -11,7 +11,7 @@ import pytest
 
 from autotuner.commands.recheck import judged
 from autotuner.daemon.intake import stored_notes
-from autotuner.daemon.live import notes_of
+from autotuner.daemon.situation import notes_of
 from autotuner.errors import AutotuneError
 from autotuner.figures import Figures
 from autotuner.measurement.outcome import Failed
