@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from autotuner.serving.lookup import Resolution, lookup
 
-if TYPE_CHECKING:
-    from autotuner.serving.pipeline import load_pipeline
-
 __all__ = ["Resolution", "load_pipeline", "lookup"]
 __version__ = "0.1.0"
 
-
-def __getattr__(name: str) -> Any:
-    if name != "load_pipeline":
-        raise AttributeError(f"module 'autotuner' has no attribute {name!r}")
+if TYPE_CHECKING:  # by name, so that mypy still finds a name that is not there
     from autotuner.serving.pipeline import load_pipeline
+else:
 
-    return load_pipeline
+    def __getattr__(name: str) -> Any:
+        if name != "load_pipeline":
+            raise AttributeError(f"module 'autotuner' has no attribute {name!r}")
+        from autotuner.serving.pipeline import load_pipeline
+
+        return load_pipeline

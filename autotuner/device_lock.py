@@ -122,7 +122,7 @@ def _holder(records: Repository, device: str) -> tuple[LeaseRecord | None, Owner
 
 
 @contextlib.contextmanager
-def alone(records: Repository, device: str, *, seconds: float, say: Say) -> Iterator[Lease]:
+def measure_alone(records: Repository, device: str, *, seconds: float, say: Say) -> Iterator[Lease]:
     """Measure alone on ``device`` inside the block; waits up to ``seconds`` for whoever measures now.
 
     The file lock keeps out other stores of this machine, the lease whoever else uses this store. Raises

@@ -19,11 +19,12 @@ __all__ = ["ENGINE_VERSION", "CompileReport", "Forecast", "RuntimeSettings", "To
 
 _ON_FIRST_USE = {"CompileReport": "compile_report", "Forecast": "forecast", "TotoPipeline": "pipeline"}
 
+if not TYPE_CHECKING:  # else mypy would believe in every name
 
-def __getattr__(name: str) -> Any:
-    """Import what a lookup of settings can do without only when it is asked for (PEP 562)."""
-    if name not in _ON_FIRST_USE:
-        raise AttributeError(f"module 'toto_core' has no attribute {name!r}")
-    from importlib import import_module
+    def __getattr__(name: str) -> Any:
+        """Import what a lookup of settings can do without only when it is asked for (PEP 562)."""
+        if name not in _ON_FIRST_USE:
+            raise AttributeError(f"module 'toto_core' has no attribute {name!r}")
+        from importlib import import_module
 
-    return getattr(import_module(f"toto_core.{_ON_FIRST_USE[name]}"), name)
+        return getattr(import_module(f"toto_core.{_ON_FIRST_USE[name]}"), name)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.cli import options
-from autotuner.cli.run_options import Asked, request_of
+from autotuner.cli.run_options import RunOptions, request_of
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.files import read_symbols
 from autotuner.paths import store_location
@@ -99,7 +99,7 @@ def run_command(
     exit_code: bool,
     as_json: bool,
     db: str | None,
-    **asked_for: Any,
+    **values: Any,
 ) -> None:
     """Tune symbols: search, prove the winner against the champion, store it.
 
@@ -112,15 +112,15 @@ def run_command(
     """
     from autotuner.store import Store
 
-    asked = Asked(**asked_for)
-    if asked.replay and not db:
+    run_options = RunOptions(**values)
+    if run_options.replay and not db:
         raise UsageError("--replay writes recorded answers: name a store of their own with --db")
-    wanted = _symbols(symbols, everything, symbols_file, asked.data)
+    wanted = _symbols(symbols, everything, symbols_file, run_options.data)
     signal.signal(signal.SIGTERM, _as_interrupt)
     with Store(store_location(db)) as store:
         if due:
-            wanted = _due(wanted, store, asked.device)
-        documents, failures = _tune_all(wanted, asked, store, quiet=as_json)
+            wanted = _due(wanted, store, run_options.device)
+        documents, failures = _tune_all(wanted, run_options, store, quiet=as_json)
     if as_json:
         single = len(wanted) == 1 and not everything and documents
         options.print_json(documents[0] if single else {"symbols": documents, "failed": failures})
@@ -135,7 +135,7 @@ def _end(documents: list[dict[str, Any]], failures: list[dict[str, str]], *, exi
 
 
 def _tune_all(
-    symbols: Sequence[str], asked: Asked, store: Store, *, quiet: bool
+    symbols: Sequence[str], run_options: RunOptions, store: Store, *, quiet: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Documents of the symbols that were tuned and reasons of those that were not; one never ends the rest."""
     from autotuner.report.run_view import run_lines
@@ -144,7 +144,7 @@ def _tune_all(
     failures: list[dict[str, str]] = []
     for symbol in symbols:
         try:
-            document = _tune(symbol, asked, store, quiet=quiet)
+            document = _tune(symbol, run_options, store, quiet=quiet)
         except KeyboardInterrupt:
             raise AutotuneError(
                 f"{symbol}: interrupted; what was measured is stored, and the same command goes on from there"
@@ -163,15 +163,15 @@ def _tune_all(
     return documents, failures
 
 
-def _tune(symbol: str, asked: Asked, store: Store, *, quiet: bool) -> dict[str, Any]:
+def _tune(symbol: str, run_options: RunOptions, store: Store, *, quiet: bool) -> dict[str, Any]:
     from autotuner.tuning.run import tune
 
-    request = request_of(symbol, asked)
+    request = request_of(symbol, run_options)
     plan = None
-    if asked.replay:
+    if run_options.replay:
         from autotuner.commands.replay import replay_plan
 
-        request, plan = replay_plan(request, asked.replay)
+        request, plan = replay_plan(request, run_options.replay)
     with _progress(quiet=quiet) as progress:
         return tune(request, store, progress, plan)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RunOptions:
     """The options of one ``run`` that hold for all its symbols."""
 
     data: Path | None
@@ -41,44 +41,44 @@ class Asked:
     replay: Path | None
 
 
-def request_of(symbol: str, asked: Asked) -> TuneRequest:
+def request_of(symbol: str, options: RunOptions) -> TuneRequest:
     """What one symbol's run is asked to do. Raises ``UsageError`` for options that contradict each other."""
     from autotuner.search.profiles import Limits, profile
     from autotuner.tuning.request import TuneRequest
 
-    peak = None if asked.memory_limit_mb is None else asked.memory_limit_mb << 20
+    peak = None if options.memory_limit_mb is None else options.memory_limit_mb << 20
     return TuneRequest(
         symbol=symbol,
-        workload=_workload(asked),
-        profile=profile(asked.profile),
-        limits=Limits(peak_bytes=peak, deadline_ms=asked.deadline_ms),
-        data=asked.data,
-        device=asked.device,
-        trials=asked.trials,
-        seconds=asked.seconds,
-        seed=asked.seed,
-        threads=asked.threads,
-        because=asked.because,
-        triggers=asked.triggers,
-        canary=asked.canary,
-        resume=asked.resume,
-        reuse=not asked.fresh,
+        workload=_workload(options),
+        profile=profile(options.profile),
+        limits=Limits(peak_bytes=peak, deadline_ms=options.deadline_ms),
+        data=options.data,
+        device=options.device,
+        trials=options.trials,
+        seconds=options.seconds,
+        seed=options.seed,
+        threads=options.threads,
+        because=options.because,
+        triggers=options.triggers,
+        canary=options.canary,
+        resume=options.resume,
+        reuse=not options.fresh,
     )
 
 
-def _workload(asked: Asked) -> Workload:
+def _workload(options: RunOptions) -> Workload:
     from autotuner.workload import RequestShape, Workload, read_workload
 
-    lengths = {"context_length": asked.context_length, "prediction_length": asked.prediction_length}
+    lengths = {"context_length": options.context_length, "prediction_length": options.prediction_length}
     given: dict[str, Any] = {name: value for name, value in lengths.items() if value is not None}
-    if asked.num_samples is not None:
-        given["num_samples"] = asked.num_samples or None  # 0 asks for the mean path
-    if asked.workload_file and given:
+    if options.num_samples is not None:
+        given["num_samples"] = options.num_samples or None  # 0 asks for the mean path
+    if options.workload_file and given:
         raise UsageError(f"--workload and --{next(iter(given)).replace('_', '-')} contradict each other")
-    file, shapes = asked.workload_file, (RequestShape(**given),)
+    file, shapes = options.workload_file, (RequestShape(**given),)
     workload = read_workload(file) if file else Workload(shapes=shapes)
     return dataclasses.replace(
         workload,
-        model=asked.model or workload.model,
-        calls_per_process=asked.calls_per_process or workload.calls_per_process,
+        model=options.model or workload.model,
+        calls_per_process=options.calls_per_process or workload.calls_per_process,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from autotuner.device_lock import Say, alone
+from autotuner.device_lock import Say, measure_alone
 from autotuner.environment import current_environment, spare_threads
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
@@ -143,7 +143,7 @@ def measuring(
     with contextlib.ExitStack() as stack:
         lease = None
         if plan.device is not None:
-            lease = stack.enter_context(alone(store.records, plan.device, seconds=seconds, say=say))
+            lease = stack.enter_context(measure_alone(store.records, plan.device, seconds=seconds, say=say))
         runner = stack.enter_context(contextlib.closing(plan.make_runner(say_steps or say)))
         yield Measuring(runner=runner, check=lease.check if lease else lambda: None)
 

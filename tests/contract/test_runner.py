@@ -20,8 +20,8 @@ from autotuner.measurement.outcome import (
 from autotuner.measurement.recorded import Recorded, ReplayTable
 from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.measurement.runner import Runner
-from tests.support.benches import EAGER, process_runner
 from tests.support.faulty_children import SEGFAULT, children_that
+from tests.support.process_runners import EAGER, process_runner
 from toto_core.settings import RuntimeSettings
 
 CACHES = "autotune-contract-"

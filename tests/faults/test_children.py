@@ -14,9 +14,9 @@ from autotuner.measurement.process_runner import ProcessRunner
 from autotuner.search.profiles import Limits, profile
 from autotuner.search.scoring import judge
 from autotuner.workload import Workload
-from tests.support.benches import EAGER, process_runner
 from tests.support.families import Family
 from tests.support.faulty_children import EAT_MEMORY, HANG, SEGFAULT, SHIFTED_FORECAST, children_that
+from tests.support.process_runners import EAGER, process_runner
 from toto_core.settings import RuntimeSettings
 
 COMPILED = RuntimeSettings(compile_mode="default", num_threads=1)
@@ -96,7 +96,7 @@ _PARENT = """
 import sys, pathlib
 from autotuner.search.profiles import Limits, profile
 from autotuner.workload import Workload
-from tests.support.benches import process_runner, EAGER
+from tests.support.process_runners import process_runner, EAGER
 from tests.support.outcomes import violations
 runner = process_runner(pathlib.Path(sys.argv[1]))
 runner.measure(EAGER.replace(precision="bf16"), seconds=120)

@@ -22,7 +22,6 @@ from autotuner.tuning.measuring import MeasuringPlan
 from autotuner.tuning.request import TuneRequest
 from autotuner.tuning.run import tune
 from autotuner.workload import Workload
-from tests.support.benches import EAGER, process_runner
 from tests.support.faulty_children import (
     EAT_MEMORY,
     HANG,
@@ -32,6 +31,7 @@ from tests.support.faulty_children import (
     by_recompile_limit,
     children_that,
 )
+from tests.support.process_runners import EAGER, process_runner
 from toto_core.settings import RuntimeSettings
 
 SYMBOLS = ("AAPL", "AMD", "BTCUSD", "ETHUSD", "GOOGL")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autotuner.device_lock import alone
+from autotuner.device_lock import measure_alone
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Launch, Outcome
 from autotuner.search.space import SearchSpace
@@ -49,7 +49,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 def taken(store: Store) -> bool:
     try:
-        with alone(store.records, DEVICE, seconds=0.0, say=lambda _: None):
+        with measure_alone(store.records, DEVICE, seconds=0.0, say=lambda _: None):
             return False
     except AutotuneError:
         return True

@@ -8,7 +8,7 @@ import pytest
 
 from autotuner.measurement.outcome import ArmLaunch, Measured
 from autotuner.workload import RequestShape, Workload
-from tests.support.benches import EAGER, process_runner
+from tests.support.process_runners import EAGER, process_runner
 from tests.support.tiny_model import save_tiny_model
 
 COMPILED = EAGER.replace(compile_mode="default")
