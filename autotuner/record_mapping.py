@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
@@ -23,8 +23,10 @@ from storage.records import (
     Stage,
     TelemetryRecord,
 )
-from storage.repository import Repository
 from toto_core.settings import RuntimeSettings, SettingsError
+
+if TYPE_CHECKING:  # a forecast maps a time and opens no store
+    from storage.repository import Repository
 
 
 @dataclass(frozen=True, kw_only=True)
