@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # a forecast maps a time and opens no store
 
 
 @dataclass(frozen=True, kw_only=True)
-class _About:
+class _TunedFor:
     """What a run and a promotion alike are about."""
 
     symbol: str
@@ -48,7 +48,7 @@ class _About:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject(_About):
+class Subject(_TunedFor):
     """What a run is about: everything two measurements must share to be comparable."""
 
     series_digest: str
@@ -56,7 +56,7 @@ class Subject(_About):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Promotion(_About):
+class Promotion(_TunedFor):
     """One line of the ledger in the tuner's own types; ``figures`` are what it rests on."""
 
     profile: str
@@ -72,15 +72,15 @@ class Promotion(_About):
     rolled_back_reason: str | None = None
 
 
-_ALIKE = ("profile", "verdict", "reason", "promoted_at", "kind", "run_id")
-_SET_BY_READING = ("id", "rolled_back_at", "rolled_back_reason")
+_SAME_FIELDS = ("profile", "verdict", "reason", "promoted_at", "kind", "run_id")
+_FROM_THE_STORE = ("id", "rolled_back_at", "rolled_back_reason")
 
 
 def promotion_record(promotion: Promotion) -> PromotionRecord:
     """A promotion as the ledger keeps it."""
     return PromotionRecord(
         **promotion.keys,
-        **{name: getattr(promotion, name) for name in _ALIKE},
+        **{name: getattr(promotion, name) for name in _SAME_FIELDS},
         model=promotion.workload.model,
         settings_key=promotion.settings.key,
         settings_json=promotion.settings.to_json(),
@@ -139,7 +139,7 @@ def read_promotion(record: PromotionRecord, records: Repository, store: str) -> 
     try:
         return Promotion(
             **_about(record.symbol, *texts),
-            **{name: getattr(record, name) for name in (*_ALIKE, *_SET_BY_READING)},
+            **{name: getattr(record, name) for name in (*_SAME_FIELDS, *_FROM_THE_STORE)},
             settings=RuntimeSettings.from_json(record.settings_json),
             figures=figures_from_json(record.evidence_json),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotuner.errors import UsageError
+from autotuner.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from autotuner.tuning.request import TuneRequest
@@ -58,7 +58,7 @@ def request_of(symbol: str, options: RunOptions) -> TuneRequest:
         seconds=options.seconds,
         seed=options.seed,
         threads=options.threads,
-        because=options.because,
+        because=None if options.because is None else one_line(options.because),
         triggers=options.triggers,
         canary=options.canary,
         resume=options.resume,

@@ -1,1 +1,1 @@
-"""What runs by itself: the nightly crontab line."""
+"""The daemon: when and why to tune again, what is taken back, and what starts it."""

@@ -74,7 +74,7 @@ def settle(config: Config) -> Settled:
 class Daemon:
     """One daemon over one store. ``log`` gets an event's name and its fields.
 
-    ``state`` is what the web server shows: last tick, next tick, what is being done.
+    ``last``, ``last_at``, ``next_at`` and ``healthy`` are what the web server shows.
     """
 
     location: str

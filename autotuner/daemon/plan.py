@@ -18,7 +18,7 @@ _MOST_DOUBLINGS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """A symbol with reasons to tune, the most pressing first.
+    """A symbol with reasons to tune.
 
     ``calls_per_day`` is what production makes of it, ``excess_ms`` what a call takes beyond its promise;
     ``last_ended`` is when its last run ended, ``fruitless`` how many runs since its promotion changed nothing,

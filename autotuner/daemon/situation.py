@@ -121,8 +121,10 @@ def observe(
     known = Observed(symbol=symbol, promotion=promotion, environment=environment, now=now, last_ended=ended)
     if promotion is None:
         return known
-    notes = stored_notes(store.records.telemetry(symbol, since=promotion.promoted_at), log)
     canary, subject = promotion.figures.canary, store.measured_subject(symbol)
+    keys = {each.key for each in (promotion.settings, canary and canary.previous) if each}
+    stored = store.records.telemetry(symbol, since=promotion.promoted_at)
+    notes = stored_notes([record for record in stored if record.settings_key in keys], log)
     measured, present = _prices(store, subject, config)
     return replace(
         known,

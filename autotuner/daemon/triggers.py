@@ -27,10 +27,10 @@ Kind = Literal[
 MAXIMUM_AGE = timedelta(days=7)
 FEWEST_CALLS = 20
 """A window of fewer calls does not count."""
-SLACK, EVIDENCE, MOST_OF_ONE = 1.10, 0.6, 0.2
-"""Latency has shifted when the windows' excess over ``SLACK`` times the promise sums to ``EVIDENCE``, in logarithms.
+SLACK, SHIFT_AT, MOST_OF_A_WINDOW = 1.10, 0.6, 0.2
+"""Latency has shifted when the windows' excess over ``SLACK`` times the promise sums to ``SHIFT_AT``, in logarithms.
 
-One window adds ``MOST_OF_ONE`` at most, so that no single bad minute is a shift: a CUSUM (Page 1954), bounded.
+One window adds ``MOST_OF_A_WINDOW`` at most, so that no single bad minute is a shift: a CUSUM (Page 1954), bounded.
 """
 _ROUNDING = 1e-9
 
@@ -83,7 +83,7 @@ class Situation:
 
 
 def reasons(situation: Situation, maximum_age: timedelta = MAXIMUM_AGE) -> tuple[Reason, ...]:
-    """Every reason to tune, the most pressing first; none when the symbol may stay as it is."""
+    """Every reason to tune; none when the symbol may stay as it is."""
     promotion = situation.promotion
     if promotion is None:
         return (Reason(kind="never tuned", text="never tuned"),)
@@ -99,8 +99,8 @@ def shifted(ratios: Sequence[float]) -> bool:
     for ratio in ratios:
         excess = math.log(ratio / SLACK) if ratio > 0 else 0.0
         # Bounded above as well: what has passed is forgotten within as many windows as it took to be seen.
-        total = min(EVIDENCE, max(0.0, total + min(MOST_OF_ONE, excess)))
-    return total >= EVIDENCE - _ROUNDING
+        total = min(SHIFT_AT, max(0.0, total + min(MOST_OF_A_WINDOW, excess)))
+    return total >= SHIFT_AT - _ROUNDING
 
 
 def _environment(situation: Situation) -> str | None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autotuner.environment import Environment
+from autotuner.errors import AutotuneError
 from autotuner.serving.plain_values import LARGEST, fields, items, number, text, whole
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
@@ -108,11 +109,23 @@ def _table(value: object, where: str, most: int) -> Mapping[str, object]:
     return fields(value, where)
 
 
-def _environment(value: object, where: str) -> Environment:
-    found = Environment.from_dict(fields(value, where))
+def _environment(given: Mapping[str, Any]) -> Environment:
+    found = Environment.from_dict(given)
     for name, each in vars(found).items():
-        whole(each, where) if name == "threads" else _text(each, where)
+        whole(each, name) if name == "threads" else _text(each, name)
     return found
+
+
+def _as_far_as_known(read: Callable[[Mapping[str, Any]], Any]) -> Callable[[object, str], Any]:
+    # It only informs: what another version says there must not cost the note.
+    def read_or_none(value: object, where: str) -> Any:
+        given = fields(value, where)
+        try:
+            return read(given)
+        except (AutotuneError, TypeError, ValueError):
+            return None
+
+    return read_or_none
 
 
 _BY_NAME: dict[str, Callable[[Any, str], Any]] = {
@@ -129,7 +142,7 @@ _BY_TYPE: dict[str, Callable[[Any, str], Any]] = {
     "tuple[str, ...]": _texts,
     "Mapping[Shape, int]": _shapes,
     "Mapping[int, int]": _buckets,
-    "RuntimeSettings": lambda value, where: RuntimeSettings.from_dict(fields(value, where)),
-    "Workload": lambda value, where: Workload.from_dict(fields(value, where)),
-    "Environment": _environment,
+    "RuntimeSettings": _as_far_as_known(RuntimeSettings.from_dict),
+    "Workload": _as_far_as_known(Workload.from_dict),
+    "Environment": _as_far_as_known(_environment),
 }

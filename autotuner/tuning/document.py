@@ -59,7 +59,7 @@ def run_document(
     run_id: str,
     selftest: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything a run came to, in plain values; the fields are documented in the README."""
+    """Everything a run came to, in plain values."""
     profile, workload = request.profile, request.workload
     return {
         **_what_runs(request.symbol, profile.name, workload, decision.settings, figures),

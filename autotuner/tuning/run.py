@@ -107,10 +107,9 @@ class _Run:
         found = found or self._find(study_name, champion)
         figures = replace(found.figures, because=request.because, triggers=request.triggers)
         if found.decision.promoted:
-            if champion and found.decision.verdict == "better" and 0 < request.canary < 1:
-                canary = Canary(share=request.canary, previous=champion.settings)
-                figures = replace(figures, canary=canary)
-            self._promote(found.decision, figures)
+            replaced = champion if found.decision.verdict == "better" and 0 < request.canary < 1 else None
+            canary = Canary(share=request.canary, previous=replaced.settings) if replaced else None
+            self._promote(found.decision, replace(figures, canary=canary))
         return run_document(
             request=request,
             decision=found.decision,

@@ -169,10 +169,14 @@ def metrics(daemon: Daemon) -> bytes:
 
 def _live(store: Store, log: Log, calls: Gauge) -> None:
     since = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    notes = stored_notes(store.records.telemetry(since=since), log)
-    newest = {note.symbol: note.calls for note in notes if isinstance(note, Window)}
-    for symbol, count in newest.items():
-        calls.labels(symbol).set(count)
+    told: set[str] = set()
+    for record in reversed(store.records.telemetry(since=since)):
+        if record.symbol in told:  # reading a note takes longer than leaving it
+            continue
+        for note in stored_notes([record], log):
+            if isinstance(note, Window):
+                calls.labels(note.symbol).set(note.calls)
+                told.add(record.symbol)
 
 
 def _store_opens(store: str) -> bool:

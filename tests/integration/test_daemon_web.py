@@ -85,7 +85,7 @@ def test_metrics_go_through_whatever_is_stored_as_telemetry(
     monkeypatch.setattr(intake, "_said", set())
     monkeypatch.setattr(daemon, "log", lambda event, **fields: said.append(fields["reason"]))
     bad = unreadable({"symbol": "AMD"})
-    for payload in (*bad.values(), WINDOW):
+    for payload in (WINDOW, *bad.values()):
         insert(daemon.location, payload, symbol="AMD", settings_key=SETTINGS.key, at=datetime.now(UTC))
     answers = [get(port, "/metrics") for _ in range(2)]
 

@@ -190,3 +190,15 @@ def test_a_recheck_says_how_long_it_took() -> None:
     found = parse_note(json.loads(RECHECK) | times)
     assert isinstance(found, Recheck)
     assert (found.seconds, found.kept) == (60.0, False)
+
+
+@pytest.mark.parametrize("field", ["settings", "workload", "environment"])
+def test_a_quarantine_of_a_later_version_counts_without_what_only_informs(field: str) -> None:
+    note = parse_note(QUARANTINE)
+    later = note_fields(note)
+    later[field] = {**later[field], "later": 1}
+    found = parse_note(later)
+
+    assert isinstance(found, Quarantine)
+    assert getattr(found, field) is None
+    assert found.settings_key == later["settings_key"]
