@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parents[1]
 SETTINGS = '{"compile_mode": "default", "num_threads": 1}'
 STORE = HERE / "tests" / "data" / "store-0.1.0" / "autotune.db.gz"
 """What every version since 0.1.0 can open: each tree gets a copy, and pins AMD in it."""
-COMMANDS = ("--help", "list", "history AMD", "show AMD", "forecast AMD")
+COMMANDS = ("--help", "list", "history AMD", "show AMD", "forecast --symbol AMD")
 _IMPORT = "import autotuner"
 _LOOK_UP = 'import autotuner; assert autotuner.lookup("AMD").source == "pin"'
 _LOAD = """
