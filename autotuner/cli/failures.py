@@ -9,7 +9,6 @@ import click
 
 from autotuner.errors import AutotuneError, UsageError
 from storage.errors import StorageError
-from toto_core.model_files import CheckpointError
 from toto_core.settings import SettingsError
 from toto_core.symbols import SymbolError
 
@@ -21,11 +20,11 @@ def one_line_failures() -> Iterator[None]:
         yield
     except (UsageError, SymbolError, SettingsError) as error:
         raise _Refused(error) from error
-    except (AutotuneError, StorageError, CheckpointError) as error:
+    except (AutotuneError, StorageError) as error:
         raise _Failed(error) from error
     except ValueError as error:
-        # Errors of modules that import pandas or torch, recognised without importing those.
-        if type(error).__name__ not in {"SeriesError", "DeviceError", "RequestError"}:
+        # Errors of modules that most commands do not load, recognised without loading those.
+        if type(error).__name__ not in {"CheckpointError", "SeriesError", "DeviceError", "RequestError"}:
             raise
         raise _Failed(error) from error
 
