@@ -22,7 +22,7 @@ demo: install
 	$(BIN)/autotune forecast --symbol AMD --db $(DEMO_DB)
 
 test: install
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 exhaustive: install
 	$(BIN)/python -m pytest -q -m exhaustive

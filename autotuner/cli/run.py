@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     "--canary",
     type=click.FloatRange(min=0, max=1, max_open=True),
     default=0.0,
-    help="Share of the processes that gets what replaces a champion first; the daemon judges the trial.",
+    help="Share of the processes that gets a new winner first; the daemon confirms it or takes it back.",
 )
 @click.option(
     "--threads", type=options.COUNT, help="Most CPU threads of a process [default: all CPUs but one]."

@@ -78,7 +78,7 @@ def settle_canary(store: Store, observed: Observed, now: datetime, log: Log) -> 
     found = judge(observed.situation.windows, live_windows(observed.before))
     if found.verdict == "wait":
         return False
-    log("trial", symbol=observed.symbol, verdict=found.verdict, reason=found.text)
+    log("canary", symbol=observed.symbol, verdict=found.verdict, reason=found.text)
     if found.verdict == "roll back":
         _roll_back(store, promotion, found.text, now)
         return True

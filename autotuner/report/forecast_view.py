@@ -1,4 +1,4 @@
-"""How a forecast is drawn in a terminal: one line of history, one row a step, where the figures come from."""
+"""Draws a forecast in a terminal: one line of history, one row a step, where the figures come from."""
 
 from __future__ import annotations
 

@@ -129,8 +129,8 @@ class Search:
         wanted = {*(self.space.keys if self.profile.searches else ()), *self._queue}
         reused = len(wanted & self._outcomes.keys())
         # Scores of another profile or space would mislead the sampler, so each has a study of its own.
-        told = repr((self.space.digest, self.profile, self.limits))
-        digest = hashlib.sha256(told.encode()).hexdigest()[:8]
+        scored_by = repr((self.space.digest, self.profile, self.limits))
+        digest = hashlib.sha256(scored_by.encode()).hexdigest()[:8]
         with open_study(
             url=self.storage_url,
             name=f"{self.study_name} / {self.profile.name} / {digest}",

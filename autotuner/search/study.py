@@ -108,7 +108,7 @@ def _untold(
     study: optuna.Study, space: SearchSpace, known: Mapping[RuntimeSettings, Judged]
 ) -> list[FrozenTrial]:
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    told = {space.key_of(trial.params) for trial in complete}
+    already_told = {space.key_of(trial.params) for trial in complete}
     return [
         optuna.trial.create_trial(
             params=space.values_of(key),
@@ -117,7 +117,7 @@ def _untold(
             constraints={constraint.name: constraint.amount for constraint in known[key].constraints},
         )
         for key in sorted(known, key=lambda key: key.key)
-        if key in space and key not in told and known[key].score is not None
+        if key in space and key not in already_told and known[key].score is not None
     ]
 
 

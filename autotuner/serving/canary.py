@@ -1,4 +1,4 @@
-"""A promotion on trial: only a share of the processes gets it, the others stay with what ran before."""
+"""A canary: a promotion that only a share of the processes gets, while the others stay with what ran before."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PROCESS = f"{os.getpid()} {time.time_ns()}"
 
 @dataclass(frozen=True, kw_only=True)
 class Canary:
-    """The ``share`` of the processes that gets what is on trial, and what the others stay with."""
+    """The ``share`` of the processes that gets the promotion, and what the others stay with."""
 
     share: float
     previous: RuntimeSettings
@@ -35,7 +35,7 @@ class Canary:
 
 
 def canary_of(promised_json: object) -> Canary | None:
-    """The trial that a promotion's figures name, None for none. Raises ``ValueError`` when it cannot be read."""
+    """The canary that a promotion's figures name, None for none. Raises ``ValueError`` when it cannot be read."""
     if not isinstance(promised_json, str):
         raise ValueError("its figures are no text")
     if f'"{FIELD}"' not in promised_json:  # nearly always, and quick
@@ -43,13 +43,13 @@ def canary_of(promised_json: object) -> Canary | None:
     try:
         return Canary.from_dict(json.loads(promised_json)[FIELD])
     except Exception as error:  # what a damaged or newer store holds can fail in any way
-        raise ValueError(f"its trial cannot be read: {error}") from None
+        raise ValueError(f"its canary cannot be read: {error}") from None
 
 
 def previous_of(promised_json: object, symbol: str, process: str = _PROCESS) -> RuntimeSettings | None:
-    """What ``process`` stays with while the promotion is on trial; None when it gets the new configuration.
+    """What ``process`` stays with while the promotion is a canary; None when it gets the new configuration.
 
-    The same process always gets the same answer for a symbol. Figures that cannot be read are no trial.
+    The same process always gets the same answer for a symbol. Figures that cannot be read name no canary.
     """
     try:
         canary = canary_of(promised_json)

@@ -29,9 +29,9 @@ class LivePipeline:
     the next start of this process, None when there is none. Not safe for calls from several threads at once.
     """
 
-    def __init__(self, symbol: str, *, every_seconds: float, asked: dict[str, Any]) -> None:
-        self._symbol, self._asked = symbol, asked
-        self._pipeline = load_pipeline(symbol, **asked)
+    def __init__(self, symbol: str, *, every_seconds: float, options: dict[str, Any]) -> None:
+        self._symbol, self._options = symbol, options
+        self._pipeline = load_pipeline(symbol, **options)
         self._seen = self._found().settings
         self.waiting: str | None = None
         self.switches = 0
@@ -75,11 +75,11 @@ class LivePipeline:
     def _watch(self) -> None:
         while not self._stopped.wait(self._every_seconds):
             try:
-                self._look()
+                self._switch_if_promoted()
             except Exception as error:  # following must never end a process that forecasts
                 self.waiting = f"following failed: {type(error).__name__}: {error}"
 
-    def _look(self) -> None:
+    def _switch_if_promoted(self) -> None:
         found = self._found()
         if found.settings == self._seen:  # served already, or refused once: asking again would change nothing
             return
@@ -90,7 +90,7 @@ class LivePipeline:
         self.waiting = why_wait(self._pipeline.settings, found.settings)
         if self.waiting is not None or not self._prepared():
             return
-        fresh = load_pipeline(self._symbol, **self._asked)
+        fresh = load_pipeline(self._symbol, **self._options)
         if fresh.settings != found.settings:  # quarantined here: what runs goes on
             self.waiting = str(fresh.provenance.get("settings_source"))
             fresh.unload()
@@ -101,8 +101,8 @@ class LivePipeline:
 
     def _prepared(self) -> bool:
         """Whether another process could compile and keep what the new settings need."""
-        asked = json.dumps({"symbol": self._symbol, **self._asked_for(_PREPARED_FOR)})
-        command = [sys.executable, "-m", "autotuner.serving.prepare", asked]
+        request = json.dumps({"symbol": self._symbol, **self._options_for(_PREPARED_FOR)})
+        command = [sys.executable, "-m", "autotuner.serving.prepare", request]
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
@@ -121,18 +121,18 @@ class LivePipeline:
         return False
 
     def _found(self) -> Resolution:
-        return lookup(self._symbol, **self._asked_for((*_PREPARED_FOR, "workload", "settings")))
+        return lookup(self._symbol, **self._options_for((*_PREPARED_FOR, "workload", "settings")))
 
-    def _asked_for(self, names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: self._asked[name] for name in names if name in self._asked}
+    def _options_for(self, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: self._options[name] for name in names if name in self._options}
 
 
-def follow(symbol: str, *, every_seconds: float = 60.0, **asked: Any) -> LivePipeline:
-    """A ``LivePipeline``; ``asked`` are the arguments of ``load_pipeline``.
+def follow(symbol: str, *, every_seconds: float = 60.0, **options: Any) -> LivePipeline:
+    """A ``LivePipeline``; ``options`` are the arguments of ``load_pipeline``.
 
     Looks for a new promotion every ``every_seconds`` in the background. Raises as ``load_pipeline`` does.
     """
-    return LivePipeline(symbol, every_seconds=every_seconds, asked=asked)
+    return LivePipeline(symbol, every_seconds=every_seconds, options=options)
 
 
 def why_wait(running: RuntimeSettings, wanted: RuntimeSettings) -> str | None:

@@ -93,7 +93,7 @@ def _read(entry: SnapshotEntry) -> ReadEntry:
     if not isinstance(entry.since, datetime) or entry.since.tzinfo is None:
         raise TypeError("since must be a time with its zone")
     _text("settings_json", entry.settings_json)
-    canary_of(entry.promised_json)  # settings on a trial that cannot be read would go to every process
+    canary_of(entry.promised_json)  # one that cannot be read would go to every process
     return ReadEntry(
         entry=entry,
         settings=RuntimeSettings.from_json(entry.settings_json),

@@ -127,7 +127,7 @@ def _stored(
     settings = known.settings
     before = previous_of(known.entry.promised_json, request.symbol)
     if before is not None:
-        note = f"promotion: {settings.label} is on trial; this process stays with what ran before"
+        note = f"promotion: {settings.label} is a canary; this process stays with what ran before"
         safe, settings = _missed(safe, note), before
     since = known.entry.since.isoformat()
     return dataclasses.replace(safe, settings=settings, source="promotion", since=since)

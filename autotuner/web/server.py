@@ -169,14 +169,14 @@ def metrics(daemon: Daemon) -> bytes:
 
 def _live(store: Store, log: Log, calls: Gauge) -> None:
     since = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    told: set[str] = set()
+    counted: set[str] = set()
     for record in reversed(store.records.telemetry(since=since)):
-        if record.symbol in told:  # reading a note takes longer than leaving it
+        if record.symbol in counted:  # reading a note takes longer than leaving it
             continue
         for note in stored_notes([record], log):
             if isinstance(note, Window):
                 calls.labels(note.symbol).set(note.calls)
-                told.add(record.symbol)
+                counted.add(record.symbol)
 
 
 def _store_opens(store: str) -> bool:

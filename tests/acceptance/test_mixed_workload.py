@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from autotuner.measurement.outcome import Failed, Measured
+from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.search.profiles import Limits, profile
 from autotuner.search.search import Search, SearchPlan
@@ -28,20 +29,26 @@ prediction_length = 4
 num_samples = 0
 
 [[requests]]
-context_length = 128
-prediction_length = 8
-num_samples = 0
-
-[[requests]]
 context_length = 256
 prediction_length = 4
 num_samples = 0
 weight = 2.0
 """
+MORE = """
+[[requests]]
+context_length = 128
+prediction_length = 8
+num_samples = 0
+"""
 EAGER = RuntimeSettings(num_threads=1)
 LIMITED = EAGER.replace(compile_mode="default", recompile_limit=1)
 EXACT = EAGER.replace(compile_mode="default")
 BUCKETED = EAGER.replace(compile_mode="default", context_bucket=256)
+
+
+# Two contexts are two graphs, and in one bucket a single one; with a second horizon, which buckets leave, one more.
+TWO_SHAPES = (MIX, (EAGER, LIMITED, BUCKETED), {BUCKETED: 1})
+THREE_SHAPES = (MIX + MORE, (EAGER, LIMITED, EXACT, BUCKETED), {EXACT: 3, BUCKETED: 2})
 
 
 def _runner(workload: Workload, folder: Path) -> ProcessRunner:
@@ -58,21 +65,27 @@ def _runner(workload: Workload, folder: Path) -> ProcessRunner:
     )
 
 
-def test_recompile_limit_and_bucket_change_the_outcome_and_the_study_finds_it(tmp_path: Path) -> None:
-    mix = tmp_path / "mix.toml"
-    mix.write_text(MIX.format(model=save_tiny_model(tmp_path / "model")))
-    workload = read_workload(mix)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mix", "keys", "graphs"), [TWO_SHAPES, pytest.param(*THREE_SHAPES, marks=pytest.mark.exhaustive)]
+)
+def test_recompile_limit_and_bucket_change_the_outcome_and_the_study_finds_it(
+    mix: str, keys: tuple[RuntimeSettings, ...], graphs: dict[RuntimeSettings, int], tmp_path: Path
+) -> None:
+    file = tmp_path / "mix.toml"
+    file.write_text(mix.format(model=save_tiny_model(tmp_path / "model")))
+    workload = read_workload(file)
     runner = _runner(workload, tmp_path)
     try:
         study = Search(
             runner=runner,
-            space=SearchSpace.of((EAGER, LIMITED, EXACT, BUCKETED)),
+            space=SearchSpace.of(keys),
             workload=workload,
             profile=profile("production"),
             limits=Limits(),
             known={},
             first=[],
-            plan=SearchPlan(trials=4, seconds=280.0, seed=0),
+            plan=SearchPlan(trials=len(keys), seconds=280.0, seed=0),
             storage_url=None,
             study_name="mixed",
             on_outcome=lambda _: None,
@@ -82,25 +95,29 @@ def test_recompile_limit_and_bucket_change_the_outcome_and_the_study_finds_it(tm
     finally:
         runner.close()
 
-    limited, exact, bucketed = (study.outcomes[key] for key in (LIMITED, EXACT, BUCKETED))
+    limited = study.outcomes[LIMITED]
     assert isinstance(limited, Failed)
     assert limited.kind == "not_compiled"
     assert "recompile limit" in limited.detail
-    assert isinstance(exact, Measured)
-    assert isinstance(bucketed, Measured)
-    # three contexts with two horizons are three graphs; in one bucket only the horizons differ
-    assert (exact.report.graphs, bucketed.report.graphs) == (3, 2)
-    assert bucketed.cold_start_ms is not None
-    assert exact.cold_start_ms is not None
-    assert bucketed.cold_start_ms < exact.cold_start_ms
-    assert np.isclose(bucketed.accuracy.mae, exact.accuracy.mae, rtol=1e-4)
-    assert study.ranked[0].settings in {EXACT, BUCKETED}
     assert study.failed == {"not_compiled": 1}
+    measured = {key: study.outcomes[key] for key in graphs}
+    assert {key: _graphs(outcome) for key, outcome in measured.items()} == graphs
+    assert study.ranked[0].settings in graphs
+    if EXACT in measured:
+        exact, bucketed = measured[EXACT], measured[BUCKETED]
+        assert isinstance(exact, Measured)
+        assert isinstance(bucketed, Measured)
+        assert bucketed.start_ms < exact.start_ms
+        assert np.isclose(bucketed.accuracy.mae, exact.accuracy.mae, rtol=1e-4)
+
+
+def _graphs(outcome: Outcome) -> int | None:
+    return outcome.report.graphs if isinstance(outcome, Measured) else None
 
 
 def test_the_space_of_a_mix_offers_limits_and_buckets_and_that_of_one_shape_does_not(tmp_path: Path) -> None:
     mix = tmp_path / "mix.toml"
-    mix.write_text(MIX.format(model="toto-mini"))
+    mix.write_text((MIX + MORE).format(model="toto-mini"))
     facts = {"device": "cpu", "threads": 2, "patch_size": TINY.patch_size}
     mixed = read_workload(mix)
     many = search_space(mixed, mixed.facts(**facts))  # type: ignore[arg-type]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+import pytest
+
 from autotuner.serving.telemetry import Counts
 from tests.support.simulated_world import (
     BEGIN,
@@ -18,6 +20,8 @@ from tests.support.simulated_world import (
     tuned,
     write_prices,
 )
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_month_in_which_every_trigger_fires_for_its_reason_and_no_other(world: World) -> None:

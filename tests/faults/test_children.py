@@ -19,6 +19,8 @@ from tests.support.faulty_children import EAT_MEMORY, HANG, SEGFAULT, SHIFTED_FO
 from tests.support.process_runners import EAGER, process_runner
 from toto_core.settings import RuntimeSettings
 
+pytestmark = pytest.mark.slow
+
 COMPILED = RuntimeSettings(compile_mode="default", num_threads=1)
 BF16 = RuntimeSettings(precision="bf16", num_threads=1)
 

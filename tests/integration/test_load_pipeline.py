@@ -132,14 +132,17 @@ print(json.dumps({
     "graphs": pipeline.compile_report.graphs,
     "found": pipeline.compile_report.cache_hits,
     "warnings": [str(w.message) for w in caught if issubclass(w.category, RuntimeWarning)],
+    "heavy": sorted(set(sys.argv[2:]) & set(sys.modules)),
 }))
 """
+COMPILER = ["torch._dynamo", "torch._inductor"]
+HEAVY = (*COMPILER, "huggingface_hub", "optuna", "pandas", "pyarrow", "sqlalchemy")
 
 
 def first_forecast(db: str, **variables: str) -> dict[str, Any]:
     """What a fresh process says of its first forecast."""
     finished = subprocess.run(
-        [sys.executable, "-c", FIRST_FORECAST, db],
+        [sys.executable, "-c", FIRST_FORECAST, db, *HEAVY],
         check=True,
         capture_output=True,
         text=True,
@@ -162,10 +165,12 @@ def test_a_fresh_process_with_stored_artifacts_needs_no_compiler_and_damage_is_m
     cold = first_forecast(db)
     assert cold["compiled"]
     assert (cold["graphs"], cold["found"], cold["warnings"]) == (1, 0, [])
+    assert cold["heavy"] == COMPILER
     np.testing.assert_allclose(cold["mean"], eager.mean.flatten(), rtol=1e-4)
 
     warm = first_forecast(db, PATH=str(tmp_path))  # where no compiler is
     assert (warm["graphs"], warm["found"], warm["warnings"]) == (1, 1, [])
+    assert warm["heavy"] == []
     assert warm["mean"] == cold["mean"]
 
     stored = compile_cache(current_environment().fingerprint, DEFAULT.key)

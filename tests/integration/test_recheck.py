@@ -24,6 +24,8 @@ from tests.support.command import Cli
 from tests.support.outcomes import measured, timing
 from toto_core.settings import RuntimeSettings
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime.now(UTC)
 WORKLOAD = Workload()
 PREPARED = prepare("AMD", WORKLOAD, data=None, device="cpu")

@@ -11,6 +11,8 @@ from autotuner.workload import RequestShape, Workload
 from tests.support.process_runners import EAGER, process_runner
 from tests.support.tiny_model import save_tiny_model
 
+pytestmark = pytest.mark.slow
+
 COMPILED = EAGER.replace(compile_mode="default")
 
 

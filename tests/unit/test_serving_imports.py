@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.support.snapshots import entry, published
-from tests.support.tiny_model import save_tiny_model
 
 HEAVY = (
     "torch",
@@ -134,37 +133,3 @@ def test_importing_what_loads_pipelines_leaves_torch_and_its_variables_alone(tmp
         "print(json.dumps([sorted(set(sys.argv[1:]) & set(sys.modules)), before == dict(os.environ)]))"
     )
     assert in_another_process(code) == [[], True]
-
-
-LOAD = """
-import json, sys
-import torch
-from autotuner import load_pipeline
-from autotuner.workload import RequestShape, Workload
-from toto_core.settings import RuntimeSettings
-
-shape = RequestShape(context_length=64, prediction_length=20, num_samples=8)
-workload = Workload(model=sys.argv[1], shapes=(shape,))
-settings = RuntimeSettings(compile_mode="default", num_threads=1)
-report = load_pipeline("AMD", workload=workload, settings=settings).compile_report
-print(json.dumps([report.graphs, report.cache_hits, sorted(set(sys.argv[2:]) & set(sys.modules))]))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.compiling
-@pytest.mark.timeout(600)
-def test_loading_a_pipeline_from_stored_artifacts_loads_no_compiler(tmp_path: Path) -> None:
-    compiler = ("torch._dynamo", "torch._inductor")
-    given = (
-        save_tiny_model(tmp_path / "tiny"),
-        *compiler,
-        "huggingface_hub",
-        "pandas",
-        "optuna",
-        "sqlalchemy",
-    )
-    places = {"AUTOTUNE_CACHE": str(tmp_path / "cache"), "AUTOTUNE_DB": str(tmp_path / "store.db")}
-
-    assert in_another_process(LOAD, given, **places) == [2, 0, list(compiler)]
-    assert in_another_process(LOAD, given, **places) == [2, 2, []]
