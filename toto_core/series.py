@@ -9,18 +9,29 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from toto_core.prices.columns import PriceTable, SeriesError
-from toto_core.prices.reading import SUFFIXES, file_suffix, read_columns
-from toto_core.prices.repair import describe_gaps, in_time_order
-from toto_core.symbols import SymbolError, parse_symbol
+from toto_core.prices.options import AS_THEY_LIE, PriceOptions, SeriesError
+from toto_core.prices.repair import describe_gaps, describe_jumps
+from toto_core.symbols import SymbolError, file_stem, parse_symbol, symbol_of_stem
 
-__all__ = ["EMBEDDED", "PriceSeries", "SeriesError", "available_symbols", "find_series", "read_series"]
+__all__ = [
+    "EMBEDDED",
+    "PriceOptions",
+    "PriceSeries",
+    "SeriesError",
+    "available_symbols",
+    "find_series",
+    "passed_over",
+    "read_series",
+]
 
 EMBEDDED = "embedded"
+SUFFIXES = (".csv", ".csv.gz", ".parquet")
+"""Endings, in any case, of the files that a folder is searched for; what a file is, its bytes tell."""
 
 
 # Compared by identity: an array has no single truth value; `digest` says whether two series are equal.
@@ -28,9 +39,10 @@ EMBEDDED = "embedded"
 class PriceSeries:
     """The price history of one symbol, oldest first.
 
-    `timestamps` is datetime64[ns] UTC, strictly increasing, `(time,)`; `close` is float64, finite and above
-    zero, `(time,)`; both are read-only copies. `source` is a path or "embedded". `repairs` are sentences
-    on what was repaired or noticed in the file. Raises SeriesError or SymbolError when a field breaks this.
+    `timestamps` is datetime64[ns] UTC, strictly increasing, `(time,)`; `close` is float64 and finite, `(time,)`,
+    and above zero unless its reader was told to allow less; both are read-only copies. `source` is a path or
+    "embedded". `repairs` are sentences on what was repaired, left out or noticed in the file. Raises
+    SeriesError or SymbolError when a field breaks this.
     """
 
     symbol: str
@@ -52,8 +64,8 @@ class PriceSeries:
         # A comparison with NaT is false, so this refuses NaT as well.
         if np.isnat(timestamps[0]) or not np.all(timestamps[1:] > timestamps[:-1]):
             raise SeriesError(f"{self.symbol}: timestamps must be strictly increasing")
-        if not np.all(np.isfinite(close) & (close > 0)):
-            raise SeriesError(f"{self.symbol}: every close must be finite and above zero")
+        if not np.all(np.isfinite(close)):
+            raise SeriesError(f"{self.symbol}: every close must be finite")
         timestamps.setflags(write=False)
         close.setflags(write=False)
         object.__setattr__(self, "timestamps", timestamps)
@@ -74,43 +86,45 @@ class PriceSeries:
         return len(self) * 4 // 5
 
 
-def read_series(path: Path, symbol: str, *, minimum_points: int = 1) -> PriceSeries:
-    """Return the series of `symbol` held by the file `path` (.csv, .csv.gz or .parquet).
+def read_series(
+    path: Path, symbol: str, *, minimum_points: int = 1, options: PriceOptions = AS_THEY_LIE
+) -> PriceSeries:
+    """Return the series of `symbol` held by the file `path`, whatever its name.
 
-    `minimum_points` is what the caller needs, context length + prediction length. Raises SymbolError for
-    a bad symbol and SeriesError for a file that is missing, unreadable, too short or holds bad prices.
+    `minimum_points` is what the caller needs, context length + prediction length; `options` decide where the
+    file leaves a choice. Raises SymbolError for a bad symbol and SeriesError for a file that is missing,
+    unreadable, too short, unclear or holds bad prices.
     """
     symbol = parse_symbol(symbol)
     label = _label(path)
-    suffix = file_suffix(path.name)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise SeriesError(f"{label}: a folder or device where a price file is wanted")
-        if suffix is None:
-            raise SeriesError(f"{label}: the name of a price file must end in {', '.join(SUFFIXES)}")
         content = path.read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from error
-    return _series(read_columns(content, suffix, label), symbol, str(path), label, minimum_points)
+    return _series(content, symbol, _Origin(str(path), label), minimum_points, options)
 
 
-def find_series(symbol: str, data: Path | None, *, minimum_points: int = 1) -> PriceSeries:
+def find_series(
+    symbol: str, data: Path | None, *, minimum_points: int = 1, options: PriceOptions = AS_THEY_LIE
+) -> PriceSeries:
     """Return the series of `symbol` from the file or folder `data`, or the embedded one when it is None.
 
-    In a folder the name is the symbol, upper-case or lower-case, with one of the suffixes. Raises
-    SymbolError for a bad symbol and SeriesError as `read_series` does, or when there is no such file.
+    In a folder the name is the symbol, in any case and percent-encoded where needed (`BTC%2FUSDT.csv`), with one
+    of `SUFFIXES`. Raises SymbolError for a bad symbol and SeriesError as `read_series` does, or when there is
+    no such file.
     """
     symbol = parse_symbol(symbol)
     if data is None:
         return _embedded_series(symbol, minimum_points)
     if not _holds(data.is_dir):
-        return read_series(data, symbol, minimum_points=minimum_points)
-    wanted = _file_names(symbol)
-    listed = set(_listed(data))
-    present = [name for name in wanted if name in listed]
+        return read_series(data, symbol, minimum_points=minimum_points, options=options)
+    present = _files_of(symbol, data)
     if not present:
-        raise SeriesError(f"{_label(data)}: no price file for {symbol}: looked for {', '.join(wanted)}")
-    series = read_series(data / present[0], symbol, minimum_points=minimum_points)
+        wanted = ", ".join(f"{file_stem(symbol)}{suffix}" for suffix in SUFFIXES)
+        raise SeriesError(f"{_label(data)}: no price file for {symbol}: looked for {wanted}, in any case")
+    series = read_series(data / present[0], symbol, minimum_points=minimum_points, options=options)
     if len(present) == 1:
         return series
     return replace(series, repairs=(*series.repairs, f"{', '.join(present[1:])} also there: not read"))
@@ -124,23 +138,41 @@ def available_symbols(data: Path | None) -> tuple[str, ...]:
     elif _holds(data.is_file):
         names = [data.name]
     else:
-        names = [name for name in _listed(data) if _is_looked_for(name) and _holds((data / name).is_file)]
+        names = [name for name in _listed(data) if _holds((data / name).is_file)]
     return tuple(sorted({symbol for name in names if (symbol := _symbol_in(name)) is not None}))
 
 
+def passed_over(data: Path | None) -> tuple[str, ...]:
+    """Return, sorted, the names in the folder `data` that are no price file of a symbol, hidden ones left out."""
+    if data is None or not _holds(data.is_dir):
+        return ()
+    names = (name for name in _listed(data) if not name.startswith("."))
+    return tuple(
+        sorted(name for name in names if _symbol_in(name) is None or not _holds((data / name).is_file))
+    )
+
+
 def _embedded_series(symbol: str, minimum_points: int) -> PriceSeries:
-    asset = resources.files("toto_core").joinpath("assets", f"{symbol}.csv.gz")
+    asset = resources.files("toto_core").joinpath("assets", f"{file_stem(symbol)}.csv.gz")
     if not asset.is_file():
         known = ", ".join(available_symbols(None))
         raise SeriesError(f"no embedded series for {symbol}, only for {known}: give --data for others")
     label = f"{EMBEDDED} {symbol}.csv.gz"
-    columns = read_columns(asset.read_bytes(), ".csv.gz", label)
-    return _series(columns, symbol, EMBEDDED, label, minimum_points)
+    return _series(asset.read_bytes(), symbol, _Origin(EMBEDDED, label), minimum_points, AS_THEY_LIE)
 
 
-def _file_names(symbol: str) -> list[str]:
-    names = (f"{name}{suffix}" for suffix in SUFFIXES for name in (symbol, symbol.lower()))
-    return list(dict.fromkeys(names))
+def _files_of(symbol: str, folder: Path) -> list[str]:
+    """The names in the folder that stand for the symbol, the one to read first."""
+    names = [name for name in _listed(folder) if _symbol_in(name) == symbol]
+    stem = file_stem(symbol)
+    return sorted(
+        names, key=lambda name: (SUFFIXES.index(_suffix(name) or ""), not name.startswith(stem), name)
+    )
+
+
+def _suffix(name: str) -> str | None:
+    lower = name.lower()
+    return next((suffix for suffix in SUFFIXES if lower.endswith(suffix)), None)
 
 
 def _listed(folder: Path) -> list[str]:
@@ -163,18 +195,13 @@ def _unreadable(path: Path, error: OSError) -> SeriesError:
 
 
 def _symbol_in(file_name: str) -> str | None:
-    suffix = file_suffix(file_name)
+    suffix = _suffix(file_name)
     if suffix is None:
         return None
     try:
-        return parse_symbol(file_name[: -len(suffix)])
-    except SymbolError:
+        return symbol_of_stem(file_name[: -len(suffix)])
+    except (SymbolError, UnicodeDecodeError):
         return None
-
-
-def _is_looked_for(file_name: str) -> bool:
-    symbol = _symbol_in(file_name)
-    return symbol is not None and file_name in _file_names(symbol)
 
 
 def _label(path: Path) -> str:
@@ -182,12 +209,25 @@ def _label(path: Path) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def _series(table: PriceTable, symbol: str, source: str, label: str, minimum_points: int) -> PriceSeries:
-    timestamps, close, repairs = in_time_order(table.stamps, table.prices)
-    if close.size < minimum_points:
+class _Origin(NamedTuple):
+    """Where prices come from: as a series keeps it, and as messages name it."""
+
+    source: str
+    label: str
+
+
+def _series(
+    content: bytes, symbol: str, origin: _Origin, minimum_points: int, options: PriceOptions
+) -> PriceSeries:
+    from toto_core.prices.reading import read_prices  # pyarrow takes long to import
+
+    prices = read_prices(content, symbol, origin.label, options)
+    if prices.close.size < minimum_points:
         raise SeriesError(
-            f"{label}: {close.size} points where context length + prediction length needs {minimum_points}: "
-            "give a longer history or ask for less"
+            f"{origin.label}: {prices.close.size} points where context length + prediction length needs "
+            f"{minimum_points}: give a longer history or ask for less"
         )
-    told = (*table.columns.notices, *repairs, *describe_gaps(timestamps))
-    return PriceSeries(symbol=symbol, source=source, timestamps=timestamps, close=close, repairs=told)
+    told = (*prices.notes, *describe_gaps(prices.stamps), *describe_jumps(prices.stamps, prices.close))
+    return PriceSeries(
+        symbol=symbol, source=origin.source, timestamps=prices.stamps, close=prices.close, repairs=told
+    )

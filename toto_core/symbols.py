@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote, unquote
 
 MAX_QUOTED_LENGTH = 60
 
 # Matched before upper-casing: "ß".upper() is "SS", so upper-casing first would let non-ASCII text through.
-_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_SYMBOL = re.compile(r"[A-Za-z0-9^][A-Za-z0-9._=&/^-]{0,31}")
 
 
 class SymbolError(ValueError):
@@ -15,14 +16,24 @@ class SymbolError(ValueError):
 
 
 def parse_symbol(text: str) -> str:
-    """Return `text` upper-cased, a match of `[A-Z0-9][A-Z0-9._-]{0,31}`. Raises SymbolError for anything else."""
+    """Return `text` upper-cased, a match of `[A-Z0-9^][A-Z0-9._=&/^-]{0,31}`, else raise SymbolError."""
     # fullmatch, because "$" would also match before a trailing newline.
     if _SYMBOL.fullmatch(text) is None:
         raise SymbolError(
-            f"{quoted(text)} is not a symbol: use 1 to 32 of A-Z, 0-9, '.', '_' and '-', "
-            "beginning with a letter or digit"
+            f"{quoted(text)} is not a symbol: use 1 to 32 of A-Z, 0-9 and . _ = & / ^ -, "
+            "beginning with a letter, a digit or ^"
         )
     return text.upper()
+
+
+def file_stem(symbol: str) -> str:
+    """The symbol as a file's name without its ending: ``BTC/USDT`` is ``BTC%2FUSDT``."""
+    return quote(symbol, safe="^=&")
+
+
+def symbol_of_stem(stem: str) -> str:
+    """The symbol that a file's name without its ending stands for, in any case. Raises SymbolError for none."""
+    return parse_symbol(unquote(stem, errors="strict") if "%" in stem else stem)
 
 
 def quoted(text: str) -> str:

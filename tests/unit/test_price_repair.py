@@ -4,10 +4,11 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toto_core.prices.repair import describe_gaps, in_time_order
+from toto_core.prices.repair import DifferingPricesError, describe_gaps, describe_jumps, in_time_order
 
 DAY = timedelta(days=1)
 MONDAY = datetime(2024, 1, 1)
@@ -25,9 +26,9 @@ def test_rows_in_order_are_left_alone() -> None:
     assert repairs == ()
 
 
-def test_rows_out_of_order_are_sorted_and_the_last_of_a_duplicate_wins() -> None:
+def test_rows_out_of_order_are_sorted_and_a_row_that_comes_again_is_kept_once() -> None:
     stamps = as_stamps([MONDAY + 2 * DAY, MONDAY, MONDAY + DAY, MONDAY, MONDAY])
-    ordered, prices, repairs = in_time_order(stamps, np.array([3.0, 1.0, 2.0, 9.0, 7.0]))
+    ordered, prices, repairs = in_time_order(stamps, np.array([3.0, 7.0, 2.0, 7.0, 7.0]))
     assert ordered.tolist() == as_stamps([MONDAY, MONDAY + DAY, MONDAY + 2 * DAY]).tolist()
     assert prices.tolist() == [7.0, 2.0, 3.0]
     assert repairs == ("rows out of time order: sorted", "2 duplicated timestamps: the last kept")
@@ -35,16 +36,34 @@ def test_rows_out_of_order_are_sorted_and_the_last_of_a_duplicate_wins() -> None
 
 @given(days=st.lists(st.integers(min_value=0, max_value=9), min_size=1, max_size=200))
 @example(days=[day % 3 for day in range(200)])
-def test_of_any_number_of_duplicates_the_last_row_is_kept(days: list[int]) -> None:
+def test_of_any_number_of_duplicates_one_is_kept(days: list[int]) -> None:
     stamps = as_stamps([MONDAY + day * DAY for day in days])
-    ordered, prices, _ = in_time_order(stamps, np.arange(1.0, len(days) + 1))
-    last_row = {day: row for row, day in enumerate(days, start=1)}
-    assert prices.tolist() == [last_row[day] for day in sorted(last_row)]
+    ordered, prices, _ = in_time_order(stamps, np.array(days) + 1.0)
+    assert prices.tolist() == [day + 1.0 for day in sorted(set(days))]
     assert np.all(ordered[1:] > ordered[:-1])
 
 
+@given(
+    days=st.lists(st.integers(min_value=0, max_value=9), min_size=1, max_size=50), again=st.integers(0, 49)
+)
+def test_one_time_with_two_prices_is_never_decided(days: list[int], again: int) -> None:
+    days = [*days, days[again % len(days)]]
+    prices = np.append(np.array(days[:-1]) + 1.0, 99.0)
+    with pytest.raises(DifferingPricesError) as refusal:
+        in_time_order(as_stamps([MONDAY + day * DAY for day in days]), prices)
+    assert refusal.value.stamp == as_stamps([MONDAY + days[-1] * DAY])[0]
+
+
+def test_prices_of_five_times_or_a_fifth_are_told() -> None:
+    stamps = as_stamps([MONDAY + i * DAY for i in range(5)])
+    assert describe_jumps(stamps, np.array([1.0, 4.9, 1.0, 4.9, 1.0])) == ()
+    assert describe_jumps(stamps, np.array([1.0, 5.0, 5.0, 1.0, -9.0])) == (
+        "2 jumps of 5x or more, the first from 1 to 5 at 2024-01-02T00:00:00Z: a split, or a wrong decimal mark",
+    )
+
+
 def test_one_duplicate_is_counted_in_the_singular() -> None:
-    *_, repairs = in_time_order(as_stamps([MONDAY, MONDAY]), np.array([1.0, 2.0]))
+    *_, repairs = in_time_order(as_stamps([MONDAY, MONDAY]), np.array([2.0, 2.0]))
     assert repairs == ("1 duplicated timestamp: the last kept",)
 
 

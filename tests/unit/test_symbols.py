@@ -7,14 +7,26 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toto_core.symbols import MAX_QUOTED_LENGTH, SymbolError, parse_symbol, quoted
+from toto_core.symbols import MAX_QUOTED_LENGTH, SymbolError, file_stem, parse_symbol, quoted, symbol_of_stem
 
 SYMBOL_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
 
 @pytest.mark.parametrize(
     ("text", "symbol"),
-    [("AMD", "AMD"), ("amd", "AMD"), ("brk.b", "BRK.B"), ("7203", "7203"), ("A..B", "A..B"), ("x_-", "X_-")],
+    [
+        ("AMD", "AMD"),
+        ("amd", "AMD"),
+        ("brk.b", "BRK.B"),
+        ("7203", "7203"),
+        ("A..B", "A..B"),
+        ("x_-", "X_-"),
+        ("^gspc", "^GSPC"),
+        ("BTC/USDT", "BTC/USDT"),
+        ("es=f", "ES=F"),
+        ("eurusd=x", "EURUSD=X"),
+        ("m&m.ns", "M&M.NS"),
+    ],
 )
 def test_a_symbol_is_upper_cased(text: str, symbol: str) -> None:
     assert parse_symbol(text) == symbol
@@ -35,7 +47,9 @@ def test_a_symbol_is_upper_cased(text: str, symbol: str) -> None:
         ".AMD",
         "-AMD",
         "_AMD",
-        "A/B",
+        "/AMD",
+        "=AMD",
+        "A:B",
         "A\\B",
         "A B",
         "A;rm -rf",
@@ -75,7 +89,7 @@ def test_a_very_long_text_is_cut_in_the_message() -> None:
 @example(text="AMD\n")
 @example(text="ß")
 def test_what_is_accepted_is_exactly_the_rule_and_stays_in_its_folder(text: str) -> None:
-    allowed = re.fullmatch(r"[A-Z0-9][A-Z0-9._-]{0,31}", text.upper()) is not None and text.isascii()
+    allowed = re.fullmatch(r"[A-Z0-9^][A-Z0-9._=&/^-]{0,31}", text.upper()) is not None and text.isascii()
     if not allowed:
         with pytest.raises(SymbolError):
             parse_symbol(text)
@@ -83,7 +97,8 @@ def test_what_is_accepted_is_exactly_the_rule_and_stays_in_its_folder(text: str)
     symbol = parse_symbol(text)
     assert symbol == text.upper()
     assert parse_symbol(symbol) == symbol
-    assert (Path("folder") / f"{symbol}.csv").resolve().parent == Path("folder").resolve()
+    assert (Path("folder") / f"{file_stem(symbol)}.csv").resolve().parent == Path("folder").resolve()
+    assert symbol_of_stem(file_stem(symbol)) == symbol
 
 
 @given(text=st.text(max_size=200))

@@ -1,31 +1,65 @@
-"""Puts the rows of a series in time order, drops repeated stamps and tells of gaps."""
+"""Puts the rows of a series in time order, drops repeated stamps, and tells of gaps and jumps."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+JUMP = 5
+"""Prices change less from one row to the next unless a share was split or a decimal mark is wrong."""
 _DAY_NS = 86_400_000_000_000
 _GAP_FACTOR = 1.5
 # A weekend with a holiday on either side, as in Thursday's close, then Tuesday's.
 _LONGEST_MARKET_HOLIDAY_NS = 5 * _DAY_NS
 
 
+class DifferingPricesError(ValueError):
+    """Two rows have the time ``stamp`` and different prices."""
+
+    def __init__(self, stamp: np.datetime64) -> None:
+        super().__init__(str(stamp))
+        self.stamp = stamp
+
+
 def in_time_order(
     stamps: npt.NDArray[np.datetime64], prices: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[np.float64], tuple[str, ...]]:
-    """Return stamps and prices, `(time,)`, oldest first, the last row of each stamp, and the repairs."""
-    # Stable, so that of equal stamps the last in the file stays last.
-    order = np.argsort(stamps, kind="stable")
-    ordered = stamps[order]
-    kept = np.append(ordered[1:] != ordered[:-1], True)
+    """Stamps and prices, `(time,)`, oldest first and once each, and what was repaired.
+
+    Raises DifferingPricesError where one stamp has several prices.
+    """
     repairs: list[str] = []
     if np.any(stamps[1:] < stamps[:-1]):
+        order = np.argsort(stamps, kind="stable")
+        stamps, prices = stamps[order], prices[order]
         repairs.append("rows out of time order: sorted")
-    dropped = int(np.count_nonzero(~kept))
-    if dropped:
-        repairs.append(f"{_count(dropped, 'duplicated timestamp')}: the last kept")
-    return ordered[kept], prices[order][kept], tuple(repairs)
+    again = stamps[1:] == stamps[:-1]
+    differing = np.flatnonzero(again & (prices[1:] != prices[:-1]))
+    if differing.size:
+        raise DifferingPricesError(stamps[differing[0]])
+    dropped = int(np.count_nonzero(again))
+    if not dropped:
+        return stamps, prices, tuple(repairs)
+    repairs.append(f"{count(dropped, 'duplicated timestamp')}: the last kept")
+    kept = np.append(~again, True)
+    return stamps[kept], prices[kept], tuple(repairs)
+
+
+def describe_jumps(
+    timestamps: npt.NDArray[np.datetime64], prices: npt.NDArray[np.float64]
+) -> tuple[str, ...]:
+    """A sentence on prices of five times or a fifth of the one before, `(time,)`, or nothing for none."""
+    before, after = prices[:-1], prices[1:]
+    positive = (before > 0) & (after > 0)
+    jumps = np.flatnonzero(positive & ((after >= JUMP * before) | (before >= JUMP * after)))
+    if not jumps.size:
+        return ()
+    first = int(jumps[0])
+    at = np.datetime_as_string(timestamps[first + 1], unit="s")
+    return (
+        f"{count(jumps.size, 'jump')} of {JUMP}x or more, the first from {before[first]:g} to {after[first]:g} at "
+        f"{at}Z: a split, or a wrong decimal mark",
+    )
 
 
 def describe_gaps(timestamps: npt.NDArray[np.datetime64]) -> tuple[str, ...]:
@@ -46,7 +80,7 @@ def describe_gaps(timestamps: npt.NDArray[np.datetime64]) -> tuple[str, ...]:
     longest = int(np.argmax(steps_ns))
     after = np.datetime_as_string(timestamps[longest], unit="s")
     return (
-        f"{_count(gaps.size, 'gap')} longer than {_span(limit_ns)} left as they are, "
+        f"{count(gaps.size, 'gap')} longer than {_span(limit_ns)} left as they are, "
         f"the longest {_span(float(steps_ns[longest]))} after {after}Z",
     )
 
@@ -67,5 +101,6 @@ def _span(nanoseconds: float) -> str:
     return f"{nanoseconds / 1e9:g} seconds"
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """``1 row``, ``2 rows``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,76 @@
+"""What a person may say of their price files, and the refusal of a file that holds no clear prices."""
+
+from __future__ import annotations
+
+import zoneinfo
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from toto_core.symbols import quoted
+
+DECIMALS = (".", ",")
+
+
+class SeriesError(ValueError):
+    """Bad price data; the message is one line: file, row (when known), reason, and the option that decides it."""
+
+
+class CellRefusedError(ValueError):
+    """A cell of one column makes no sense; ``row`` counts the column's cells from 0."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(reason)
+        self.row = row
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceOptions:
+    """How price files are to be read, where they leave a choice; None leaves it to the file.
+
+    ``price_column`` and ``time_column`` are names in the header, or positions from 1 where there is none.
+    ``timezone`` is the IANA zone of stamps without an offset (UTC unless given). ``decimal`` is ``.`` or ``,``.
+    ``allow_negative`` admits prices of zero and below. Raises ``ValueError`` for anything else.
+    """
+
+    price_column: str | None = None
+    time_column: str | None = None
+    timezone: str | None = None
+    decimal: str | None = None
+    allow_negative: bool = False
+
+    def __post_init__(self) -> None:
+        if self.decimal not in (None, *DECIMALS):
+            raise ValueError(f"decimal {self.decimal!r}: must be '.' or ','")
+        if self.timezone is None:
+            return
+        try:
+            zoneinfo.ZoneInfo(self.timezone)
+        except (ValueError, OSError):  # zoneinfo's own error for an unknown zone is a KeyError
+            raise ValueError(_unknown_zone(self.timezone)) from None
+        except zoneinfo.ZoneInfoNotFoundError:
+            raise ValueError(_unknown_zone(self.timezone)) from None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_dict``. Raises ``ValueError`` for unknown names and values of another kind."""
+        kinds = {field.name: bool if field.name == "allow_negative" else str for field in fields(cls)}
+        for name, value in values.items():
+            if name not in kinds:
+                raise ValueError(f"{quoted(str(name))} is not one of {', '.join(kinds)}")
+            if not isinstance(value, kinds[name]):
+                wanted = "true or false" if kinds[name] is bool else "text"
+                raise ValueError(f"{name} must be {wanted}, not {quoted(str(value))}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, str | bool]:
+        """The options that are given, by name."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name))}
+
+
+def _unknown_zone(name: str) -> str:
+    return f"timezone {quoted(name)} is not known: use a name such as America/New_York or UTC"
+
+
+AS_THEY_LIE = PriceOptions()
+"""Nothing said: the file decides, and is refused where it leaves a choice."""
