@@ -13,6 +13,7 @@ from autotuner.serving import plain_values
 from autotuner.serving.canary import Canary
 from autotuner.workload import Workload
 from toto_core.compile_report import CompileReport
+from toto_core.prices.options import PriceOptions, PriceSource
 
 Stage = Literal["search", "duel", "shared"]
 """What was measured: one trial of a search, which only ranks; launches of a duel; one launch that agrees with the
@@ -41,8 +42,9 @@ class Figures:
 
     ``ratio`` is reference time over its time (above 1 is faster), over ``launches`` launches. Times are in
     milliseconds, weighted over request shapes; ``shapes`` are those of each shape. ``drift``, ``quantile_shift``
-    and the errors are those of ``measurement.outcome.Accuracy``. ``because`` is why it was tuned, in words, and
-    ``triggers`` are the kinds of the daemon's reasons; ``canary`` is there while it is on trial.
+    and the errors are those of ``measurement.outcome.Accuracy``. ``prices`` is where the prices lay and how they
+    were read, ``because`` why it was tuned, in words; ``triggers`` are the kinds of the daemon's reasons; ``canary``
+    is there while only a share of the processes has it.
     """
 
     stage: Stage | None = None
@@ -64,6 +66,7 @@ class Figures:
     compile_report: CompileReport | None = None
     conditions: Conditions | None = None
     shared_from: SharedFrom | None = None
+    prices: PriceSource | None = None
     because: str | None = None
     triggers: tuple[str, ...] = ()
     canary: Canary | None = None
@@ -91,7 +94,7 @@ class Figures:
         return self.p50_ms * left_open, None if self.p99_ms is None else self.p99_ms * left_open
 
 
-_SELDOM = frozenset({"shared_from", "because", "triggers", "canary"})
+_SELDOM = frozenset({"shared_from", "prices", "because", "triggers", "canary"})
 
 
 def trial_figures(measured: Measured, workload: Workload) -> Figures:
@@ -207,6 +210,8 @@ _READERS: dict[str, Callable[[object, str], Any]] = {
     "CompileReport": _of(CompileReport),
     "SharedFrom": _of(SharedFrom),
     "Canary": _canary,
+    "PriceOptions": _of(PriceOptions),
+    "PriceSource": _of(PriceSource),
     "tuple[str, ...]": _tuple_of(plain_values.text),
     "tuple[ShapeTiming, ...]": _tuple_of(_of(ShapeTiming)),
 }

@@ -5,23 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from autotuner.errors import AutotuneError, UsageError
+from toto_core.prices.content import as_utf8
 from toto_core.symbols import SymbolError, parse_symbol
 
 
 def read_symbols(path: Path) -> tuple[str, ...]:
     """The symbols of a file with one a line, in its order, each once; ``#`` starts a comment.
 
-    Raises ``UsageError``, which names the file and the line.
+    ``-`` is standard input. Any encoding that editors write is read. Raises ``UsageError``, which names the
+    file and the line.
     """
+    name = "standard input" if str(path) == "-" else str(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"{path}: cannot be read: {reason}") from None
+        content = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        lines = as_utf8(content, name).decode().splitlines()
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"{name}: cannot be read: it is not text") from None
     found: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
@@ -30,9 +36,9 @@ def read_symbols(path: Path) -> tuple[str, ...]:
         try:
             found[parse_symbol(text)] = None
         except SymbolError as error:
-            raise UsageError(f"{path}: line {number}: {error}") from None
+            raise UsageError(f"{name}: line {number}: {error}") from None
     if not found:
-        raise UsageError(f"{path}: names no symbol")
+        raise UsageError(f"{name}: names no symbol")
     return tuple(found)
 
 

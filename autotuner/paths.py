@@ -11,6 +11,8 @@ from toto_core.settings import RuntimeSettings
 
 DATABASE_VARIABLE = "AUTOTUNE_DB"
 CACHE_VARIABLE = "AUTOTUNE_CACHE"
+CONFIG_VARIABLE = "AUTOTUNE_CONFIG"
+CONFIG_NAME = "autotune.toml"
 
 
 def store_location(explicit: str | None = None, environ: Mapping[str, str] | None = None) -> str:
@@ -52,6 +54,15 @@ def spool_folder(store: str) -> Path:
     """Where production leaves notes (quarantine, telemetry) for the tuner to take in."""
     path = snapshot_path(store)
     return path.with_name(f"{path.name.removesuffix('.snapshot.db')}-spool")
+
+
+def config_path(explicit: Path | None = None) -> Path | None:
+    """``explicit``, else ``AUTOTUNE_CONFIG``, else ``autotune.toml`` in this folder, else None."""
+    named = explicit or os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    here = Path(CONFIG_NAME)
+    return here if here.exists() else None
 
 
 def cache_folder(environ: Mapping[str, str] | None = None) -> Path:

@@ -43,6 +43,7 @@ from storage.records import (
     WorkloadRecord,
 )
 from storage.repository import Repository
+from toto_core.prices.options import EMBEDDED, PriceSource
 from toto_core.settings import RuntimeSettings
 
 if TYPE_CHECKING:  # it needs numpy, which takes as long to import as a listing takes to print
@@ -211,6 +212,19 @@ class Store:
         """What the symbol was last promoted for."""
         record = self.records.active_promotion(symbol, profile=profile)
         return None if record is None else self.read(record)
+
+    def price_source(self, promotion: Promotion) -> PriceSource:
+        """Where the prices lay on which a promotion rests, and how they were read.
+
+        Of a promotion of a version that did not keep this: what its symbol was last measured on.
+        """
+        if promotion.figures.prices is not None:
+            return promotion.figures.prices
+        subject = self.measured_subject(promotion.symbol)
+        if subject is None:
+            return PriceSource()
+        source = self.records.series(subject.series_digest).source
+        return PriceSource(data=None if source == EMBEDDED else source)
 
     def winners_elsewhere(self, subject: Subject) -> tuple[RuntimeSettings, ...]:
         """Configurations active for other symbols of the same workload and environment, newest first."""

@@ -26,6 +26,7 @@ from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult
 from autotuner.search.profiles import profile
 from autotuner.tuning.measuring import effective_cost, plan_measuring, prepare
 from autotuner.workload import Workload
+from toto_core.prices.options import PriceSource
 from toto_core.settings import RuntimeSettings
 
 PRODUCTION = profile("production")
@@ -117,7 +118,7 @@ def joint_duel(
     one: RuntimeSettings, other: RuntimeSettings, symbol: str, runs: list[dict[str, Any]], *, seconds: float
 ) -> DuelResult | None:
     """A fresh duel of two promoted settings; nobody else takes part, so that there is time for many launches."""
-    prepared = prepare(symbol, Workload(), data=None, device="cpu")
+    prepared = prepare(symbol, Workload(), prices=PriceSource(), device="cpu")
     runner = plan_measuring(prepared, profile=PRODUCTION).make_runner(lambda _: None)
     starts = {
         RuntimeSettings.from_dict(run["document"]["settings"]): run["document"].get("warm_start_ms")

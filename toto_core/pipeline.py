@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from toto_core import compile_config
+from toto_core.common_scale import powers_of_ten
 from toto_core.compile_report import CompileReport
 from toto_core.compiling.ahead import PackageStore
 from toto_core.compiling.calls import Calls
@@ -27,9 +28,16 @@ from toto_core.toto1.forward import FirstPatch, NewestPatch
 from toto_core.toto1.sampling import Noise, draw_noise
 from toto_core.toto1.scaling import Stats
 
+MOST_REPLACED = 0.01
+"""Share of a forecast's samples that may come out as NaN or infinite, and be 0 instead, before it is none."""
+
 
 class PipelineClosedError(RuntimeError):
     """The pipeline was unloaded; load another one."""
+
+
+class NoForecastError(RuntimeError):
+    """The model gave NaN or infinite prices; the message says how many."""
 
 
 class TotoPipeline:
@@ -56,6 +64,11 @@ class TotoPipeline:
         """Time steps in a patch."""
         self.cold_start_ms: float | None = None
         """Load and first call together, compilation included; None before the first call."""
+        self.common_scale = True
+        """Whether small series are forecast times a power of ten; False gives the reference's own numbers, its floor
+        of 0.1 on the variance included."""
+        self._replaced = 0
+        self._largest_power = 1.0
         self._calls: Calls | None = Calls(decoder, settings, packages)
         self.compile_report = self._calls.report
         """What compiling did so far."""
@@ -104,14 +117,18 @@ class TotoPipeline:
     ) -> Forecast:
         """Forecast ``prediction_length`` steps of one or more series.
 
-        ``context`` is (time,), (variate, time) or (batch, variate, time); ``padding_mask`` (True for real
-        values) and ``id_mask`` (group of each variate) have its shape. ``num_samples=None`` gives the
+        ``context`` is (time,), (variate, time) or (batch, variate, time); a column (time, 1), a table of one column
+        and a masked array are one series. ``padding_mask`` (True for real values) and ``id_mask`` (group of each
+        variate) have its shape. ``num_samples=None`` gives the
         deterministic mean path. ``samples_per_batch`` bounds memory and changes no number; it defaults to the
-        settings'. The same ``seed`` gives the same noise to every series. Raises ``RequestError``.
+        settings'. The same ``seed`` gives the same noise to every series. Series that the
+        reference's floor would move are forecast times a power of ten (``scale_factor`` in the metadata). Raises
+        ``RequestError``, and ``NoForecastError`` when more than 1 % of the samples are not finite.
         """
         started = time.perf_counter()
         calls = self._open()
         request = self._request(prediction_length, num_samples, samples_per_batch, seed)
+        self._replaced, self._largest_power = 0, 1.0
         paths = self._paths(read_context(context, padding_mask, id_mask, self.patch_size), request)
         self._note(request, calls.report, length(context), _milliseconds(started))
         return _forecast(paths, request)
@@ -133,6 +150,7 @@ class TotoPipeline:
         started = time.perf_counter()
         calls = self._open()
         request = self._request(prediction_length, num_samples, samples_per_batch, seed)
+        self._replaced, self._largest_power = 0, 1.0
         forecasts: dict[str, Forecast] = {}
         for names, joint in joint_contexts(contexts, self.settings.series_per_batch, self.patch_size):
             for name, path in zip(names, self._paths(joint, request), strict=True):
@@ -180,12 +198,28 @@ class TotoPipeline:
             variates = whole.series.shape[1]
             drawn = draw_noise(request.seed, num_samples=request.num_samples, variates=variates, steps=steps)
             noise = Noise(*(uniform.to(self.device) for uniform in drawn))
+        powers = powers_of_ten(whole.series, whole.valid) if self.common_scale else None
+        if powers is not None:
+            whole = whole._replace(series=whole.series * powers.unsqueeze(-1))
+            self._largest_power = max(self._largest_power, float(powers.max()))
         parts: list[Tensor] = []
         with torch.no_grad():  # not inference_mode: freezing needs tensors that still have version counters
             for part, real in batches(whole, self.settings, self.patch_size):
                 parts.append(self._forecast(part, request, noise)[:real])
         synchronize(self.device)
-        return torch.cat(parts)
+        paths = torch.cat(parts)
+        self._count_replaced(paths)
+        return paths if powers is None else paths / powers[..., None, None]
+
+    def _count_replaced(self, paths: Tensor) -> None:
+        """Count what was not finite: the engine makes it 0, which no sample is otherwise."""
+        replaced = paths.numel() - int(torch.count_nonzero(paths))
+        if replaced > MOST_REPLACED * paths.numel():
+            raise NoForecastError(
+                f"{replaced:,} of {paths.numel():,} prices came out as NaN or infinite: this is no forecast; "
+                "try eager fp32 settings, and another checkpoint if these give the same"
+            )
+        self._replaced += replaced
 
     def _forecast(self, context: Context, request: ForecastRequest, noise: Noise | None) -> Tensor:
         """Prices (batch, variate, time, sample) of one model call's series, on the CPU."""
@@ -230,6 +264,8 @@ class TotoPipeline:
         self.last_run_metadata = {
             "torch_compile_success": report.really_compiled,
             "num_samples_used": request.num_samples,
+            "samples_replaced": self._replaced,
+            "scale_factor": self._largest_power,
             "graphs": report.graphs,
             "graph_breaks": report.graph_breaks,
             "recompiles": report.recompiles,

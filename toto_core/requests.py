@@ -17,6 +17,8 @@ from torch.nn.functional import pad
 from toto_core.settings import RuntimeSettings, round_up
 from toto_core.toto1.decode import Context
 
+_SURELY_TURNED = 4
+"""Times as many variates as time steps: a table with a row a time step, not a forecast that anybody wants."""
 ArrayLike = Any
 """A tensor, a numpy array, or nested sequences of numbers."""
 
@@ -64,14 +66,19 @@ def read_context(
 
     ``padding_mask`` is True for real values, ``id_mask`` the group of each variate; both have the shape of
     ``context``. Padding to whole patches repeats the reference: zeros on the left, attended. Raises
-    ``RequestError`` for other shapes, non-finite real values, or a group that changes inside a patch.
+    ``RequestError`` for other shapes, less than a patch, non-finite real values, or a group that changes inside a
+    patch.
     """
+    context, padding_mask = _without_mask(context, padding_mask)
     series = _batched(context, torch.float32, "context")
     if series.numel() == 0:
         raise RequestError("predict: context is empty")
+    _check_shape(series, patch_size)
     valid = torch.ones_like(series, dtype=torch.bool)
     if padding_mask is not None:
         valid = _like(padding_mask, series, torch.bool, "padding_mask")
+        if not bool(valid.any(-1).any(-1).all()):
+            raise RequestError("predict: padding_mask is false throughout: no value of the context is real")
     if not bool(torch.isfinite(series[valid]).all()):
         raise RequestError("predict: context holds NaN or infinite values; mask them with padding_mask")
     series = torch.where(valid, series, torch.zeros_like(series))
@@ -85,7 +92,8 @@ def read_context(
 def length(context: ArrayLike) -> int:
     """Time steps of a context as the caller gave it."""
     shape = getattr(context, "shape", None)
-    return int(np.shape(context)[-1] if shape is None else shape[-1])
+    found = np.shape(context) if shape is None else shape
+    return int(found[0] if _is_column(found) else found[-1])
 
 
 def batches(context: Context, settings: RuntimeSettings, patch_size: int) -> Iterator[tuple[Context, int]]:
@@ -166,8 +174,34 @@ def _groups(ids: Tensor, missing: int, patch_size: int) -> Tensor:
     return ids[..., 0]
 
 
+def _is_column(shape: Sequence[int]) -> bool:
+    """Whether a shape is that of one series written as a column, (time, 1)."""
+    return len(shape) == 2 and shape[1] == 1 and shape[0] > 1
+
+
+def _without_mask(context: ArrayLike, padding_mask: ArrayLike | None) -> tuple[ArrayLike, ArrayLike | None]:
+    """A masked array as its values and the mask of the real ones; anything else as it is."""
+    if not isinstance(context, np.ma.MaskedArray) or padding_mask is not None:
+        return context, padding_mask
+    return context.filled(0), ~np.ma.getmaskarray(context)
+
+
+def _check_shape(series: Tensor, patch_size: int) -> None:
+    """Raise ``RequestError`` for (batch, variate, time) that is too short, or lies the wrong way round."""
+    _, variates, steps = series.shape
+    if variates >= _SURELY_TURNED * steps:
+        raise RequestError(
+            f"predict: context has {variates} variates of {steps} time steps: time comes last, so turn it round "
+            "(context.T)"
+        )
+    if steps < patch_size:
+        raise RequestError(
+            f"predict: context has {steps} time steps, fewer than one patch of {patch_size}: give a longer history"
+        )
+
+
 def _check_whole(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise RequestError(f"predict: {name} must be a whole number from {low} to {high}, not {value!r}")
 
 
@@ -180,6 +214,8 @@ def _batched(values: ArrayLike, dtype: torch.dtype, name: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RequestError(f"predict: {name} is not an array of numbers ({reason})") from None
+    if _is_column(tensor.shape):
+        tensor = tensor.T
     if not 1 <= tensor.ndim <= 3:
         raise RequestError(f"predict: {name} must have 1 to 3 dimensions, not {tensor.ndim}")
     return tensor.reshape((1,) * (3 - tensor.ndim) + tuple(tensor.shape))

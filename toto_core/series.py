@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from toto_core.prices.options import AS_THEY_LIE, PriceOptions, SeriesError
+from toto_core.prices.options import AS_THEY_LIE, EMBEDDED, PriceOptions, PriceSource, SeriesError
 from toto_core.prices.repair import describe_gaps, describe_jumps
 from toto_core.symbols import SymbolError, file_stem, parse_symbol, symbol_of_stem
 
@@ -22,6 +22,7 @@ __all__ = [
     "EMBEDDED",
     "PriceOptions",
     "PriceSeries",
+    "PriceSource",
     "SeriesError",
     "available_symbols",
     "find_series",
@@ -29,7 +30,6 @@ __all__ = [
     "read_series",
 ]
 
-EMBEDDED = "embedded"
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 """Endings, in any case, of the files that a folder is searched for; what a file is, its bytes tell."""
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import SYMBOL, data_option, measuring_options, note, print_json, workload_option
+from autotuner.cli.options import SYMBOL, measuring_options, note, print_json, workload_option
+from autotuner.cli.price_options import price_options
 from autotuner.paths import store_location
 
 
 @click.command()
 @click.argument("symbols", type=SYMBOL, nargs=-1, required=True)
-@data_option
+@price_options
 @click.option("--model", default="toto-mini", show_default=True, help="toto-mini, a folder, or a hub id.")
 @workload_option
 @measuring_options(300.0, "Seconds for each symbol.")

@@ -11,7 +11,7 @@ import click
 from autotuner.cli.options import answer, json_option, store_options
 from autotuner.daemon import crontab
 from autotuner.daemon.units import service_unit, timer_units
-from autotuner.paths import data_folder
+from autotuner.paths import config_path, data_folder
 
 _schedule_option = click.option(
     "--schedule",
@@ -114,8 +114,6 @@ def _line(schedule: str, db: str | None) -> str:
 
 
 def _units(kind: str, calendar: str, db: str | None) -> dict[str, str]:
-    from autotuner.daemon.config import config_path
-
     executable, store = crontab.find_executable(sys.argv[0]), crontab.store_for_cron(db, os.environ)
     found = config_path()
     config = found and found.absolute()

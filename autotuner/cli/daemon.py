@@ -54,8 +54,8 @@ def daemon_command(config_file: Path | None, once: bool, db: str | None) -> None
     autotune daemon
     autotune daemon --once
     """
-    from autotuner.daemon.config import config_path
     from autotuner.daemon.loop import Daemon
+    from autotuner.paths import config_path
     from autotuner.web.server import serving
 
     path = config_path(config_file)
@@ -97,9 +97,10 @@ def check_command(config_file: Path | None, as_json: bool) -> None:
     \b
     autotune config check
     """
-    from autotuner.daemon.config import config_path, read_config
+    from autotuner.daemon.config import read_config
     from autotuner.daemon.loop import settle
     from autotuner.daemon.schedule import next_tick, parse_zone
+    from autotuner.paths import config_path
 
     path = config_path(config_file)
     settled = settle(read_config(path))

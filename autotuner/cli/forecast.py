@@ -8,12 +8,12 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import SYMBOL, data_option, device_option, note, print_json, store_options
+from autotuner.cli.options import SYMBOL, device_option, note, print_json, store_options
+from autotuner.cli.price_options import price_options
 from autotuner.errors import AutotuneError
 from autotuner.record_mapping import moment
 from autotuner.workload import LONGEST, RequestShape, Workload
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from autotuner.serving.resolution import Resolution
     from toto_core.forecast import Forecast
     from toto_core.pipeline import TotoPipeline
-    from toto_core.series import PriceSeries
+    from toto_core.series import PriceSeries, PriceSource
 
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 _SHOWN_PRICES = 40
@@ -50,14 +50,14 @@ _TELLING = ("snapshot", "symbol", "promotion", "workload winner")
     help="Last prices that the model sees [default: as the symbol was tuned, else 512].",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of the noise.")
-@data_option
+@price_options
 @click.option(
     "--model", help="toto-mini, a folder, or a hub id [default: as the symbol was tuned, else toto-mini]."
 )
 @device_option
 @click.option("--eager", is_flag=True, help="Run uncompiled in fp32, whatever is stored.")
 @store_options
-def forecast_command(symbol: str, data: Path | None, eager: bool, as_json: bool, **options: Any) -> None:
+def forecast_command(symbol: str, prices: PriceSource, eager: bool, as_json: bool, **options: Any) -> None:
     """Forecast the next prices of SYMBOL and say with which settings, and why with these.
 
     Settings hold for the workload they were measured for: another horizon, context or number of samples than
@@ -71,7 +71,8 @@ def forecast_command(symbol: str, data: Path | None, eager: bool, as_json: bool,
 
     asked = {name: options.pop(name) for name in ("model", "device", "db")}
     asked["settings"] = RuntimeSettings() if eager else None
-    made = _make(symbol, find_series(symbol, data), asked, **options)
+    series = find_series(symbol, prices.path, options=prices.options)
+    made = _make(symbol, series, asked, **options)
     if as_json:
         print_json(made.document())
         return
@@ -110,6 +111,7 @@ class _Made:
 
     def document(self) -> dict[str, Any]:
         from autotuner.report.documents import lookup_document
+        from autotuner.tuning.document import series_document
 
         sampled = self.shape.num_samples is not None
         quantiles = {str(q): self._quantile(q) for q in _QUANTILES} if sampled else {}
@@ -131,6 +133,7 @@ class _Made:
             "latency_ms": self.metadata["latency_ms"],
             "first_call_ms": self.metadata["cold_start_ms"],
             "metadata": self.metadata,
+            "series": series_document(self.series),
         }
 
     def view(self) -> ForecastView:
@@ -151,6 +154,8 @@ class _Made:
                 ("from", f"{self.source}{since}"),
                 ("latency", f"{latency_ms:.1f} ms"),
                 ("first call", f"{first_ms:,.0f} ms with loading; ready after {self.ready_ms:,.0f} ms"),
+                ("prices", self.series.source),
+                *(("prices", repair) for repair in self.series.repairs),
                 *(("why", reason) for reason in self._why_not_stored()),
             ),
         )

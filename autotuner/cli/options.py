@@ -47,11 +47,6 @@ device_option = click.option("--device", type=click.Choice(["cpu", "cuda"]), def
 workload_option = click.option(
     "--workload", "workload_file", type=EXISTING_FILE, help="TOML file with a mix of request shapes."
 )
-data_option = click.option(
-    "--data",
-    type=click.Path(exists=True, path_type=Path),
-    help="Folder with <SYMBOL>.csv[.gz] or .parquet, or one file [default: the embedded samples].",
-)
 
 
 def store_options(command: Command) -> Command:

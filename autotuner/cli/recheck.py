@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import COUNT, answer, data_option, measuring_options, note, one_symbol
+from autotuner.cli.options import COUNT, answer, measuring_options, note, one_symbol
+from autotuner.cli.price_options import price_options
 from autotuner.paths import store_location
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _LIMITS = ("broken", "drift", "quantile_shift", "drift_budget")
 
 @click.command()
 @one_symbol
-@data_option
+@price_options
 @click.option(
     "--profile", "profile_name", help="Profile whose settings are meant [default: the one promoted last]."
 )
@@ -36,10 +37,12 @@ def recheck_command(symbol: str, exit_code: bool, as_json: bool, db: str | None,
     """
     from autotuner.commands.recheck import recheck
     from autotuner.store import Store
+    from autotuner.tuning.document import series_document
 
     with Store(store_location(db), create=False) as store:
-        found = recheck(symbol, store, say=note, **options)
-    answer({name: getattr(found, name) for name in _SHOWN + _LIMITS}, _line(found), as_json=as_json)
+        found, series = recheck(symbol, store, say=note, **options)
+    document = {name: getattr(found, name) for name in _SHOWN + _LIMITS} | {"series": series_document(series)}
+    answer(document, _line(found), as_json=as_json)
     if exit_code and not found.kept:
         raise click.exceptions.Exit(3)
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.cli import options
-from autotuner.cli.run_options import RunOptions, request_of
+from autotuner.cli.price_options import price_options
+from autotuner.cli.run_options import RunOptions, TunedAs, request_of
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.files import read_symbols
 from autotuner.paths import store_location
@@ -22,7 +23,8 @@ from storage.errors import StorageError
 
 if TYPE_CHECKING:
     from autotuner.cli.progress import LiveProgress, PlainProgress
-    from autotuner.store import Store
+    from autotuner.store import Promotion, Store
+    from autotuner.tuning.request import TuneRequest
 
 
 @click.command()
@@ -30,14 +32,24 @@ if TYPE_CHECKING:
     "--symbol", "symbols", type=options.SYMBOL, multiple=True, help="Symbol to tune; may be given again."
 )
 @click.option("--all", "everything", is_flag=True, help="Every symbol that has prices.")
-@click.option("--symbols-file", type=options.EXISTING_FILE, help="One symbol a line; # starts a comment.")
 @click.option(
-    "--due", is_flag=True, help="Only symbols that are due: never tuned, a week old, or another environment."
+    "--symbols-file",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="One symbol a line; # starts a comment; - reads standard input.",
 )
-@options.data_option
 @click.option(
-    "--profile", default="production", show_default=True, help="production, accuracy, throughput or research."
+    "--due",
+    is_flag=True,
+    help="Only what is due: never tuned, a week old, or another environment; with --all also every symbol in the "
+    "store. Goes on as with --as-before.",
 )
+@click.option(
+    "--as-before",
+    is_flag=True,
+    help="Prices, workload and profile that the symbol was last promoted with, where no option says otherwise.",
+)
+@price_options
+@click.option("--profile", help="production, accuracy, throughput or research [default: production].")
 @click.option("--model", help="toto-mini, a folder in the official layout, or a hub id [default: toto-mini].")
 @click.option(
     "--context-length", type=options.COUNT, help="Time steps of history per request [default: 512]."
@@ -96,6 +108,7 @@ def run_command(
     everything: bool,
     symbols_file: Path | None,
     due: bool,
+    as_before: bool,
     exit_code: bool,
     as_json: bool,
     db: str | None,
@@ -115,15 +128,21 @@ def run_command(
     run_options = RunOptions(**values)
     if run_options.replay and not db:
         raise UsageError("--replay writes recorded answers: name a store of their own with --db")
-    wanted = _symbols(symbols, everything, symbols_file, run_options.data)
     signal.signal(signal.SIGTERM, _as_interrupt)
+    wanted = _named(symbols, everything, symbols_file)
+    left_out = _say_passed_over(run_options.prices.path) if everything else ()
     with Store(store_location(db)) as store:
-        if due:
-            wanted = _due(wanted, store, run_options.device)
-        documents, failures = _tune_all(wanted, run_options, store, quiet=as_json)
+        wanted = wanted or _all(run_options.prices.path, store, due=due)
+        subjects = _due(wanted, run_options, store) if due else [(symbol, None) for symbol in wanted]
+        if as_before and not due:
+            subjects = [
+                (symbol, _tuned_as(store, store.active(symbol, run_options.profile))) for symbol in wanted
+            ]
+        documents, failures = _tune_all(subjects, run_options, store, quiet=as_json)
     if as_json:
         single = len(wanted) == 1 and not everything and documents
-        options.print_json(documents[0] if single else {"symbols": documents, "failed": failures})
+        passed = {"passed_over": list(left_out)} if everything else {}
+        options.print_json(documents[0] if single else {"symbols": documents, "failed": failures} | passed)
     _end(documents, failures, exit_code=exit_code)
 
 
@@ -135,16 +154,16 @@ def _end(documents: list[dict[str, Any]], failures: list[dict[str, str]], *, exi
 
 
 def _tune_all(
-    symbols: Sequence[str], run_options: RunOptions, store: Store, *, quiet: bool
+    subjects: Sequence[tuple[str, TunedAs | None]], run_options: RunOptions, store: Store, *, quiet: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Documents of the symbols that were tuned and reasons of those that were not; one never ends the rest."""
     from autotuner.report.run_view import run_lines
 
     documents: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
-    for symbol in symbols:
+    for symbol, before in subjects:
         try:
-            document = _tune(symbol, run_options, store, quiet=quiet)
+            document = _tune(request_of(symbol, run_options, before), run_options.replay, store, quiet=quiet)
         except KeyboardInterrupt:
             raise AutotuneError(
                 f"{symbol}: interrupted; what was measured is stored, and the same command goes on from there"
@@ -152,7 +171,7 @@ def _tune_all(
         except UsageError:
             raise
         except (AutotuneError, StorageError, ValueError) as error:
-            if len(symbols) == 1:
+            if len(subjects) == 1:
                 raise
             failures.append({"symbol": symbol, "reason": " ".join(str(error).split())})
             options.note(f"{symbol}: {error}")
@@ -163,47 +182,67 @@ def _tune_all(
     return documents, failures
 
 
-def _tune(symbol: str, run_options: RunOptions, store: Store, *, quiet: bool) -> dict[str, Any]:
+def _tune(request: TuneRequest, replay: Path | None, store: Store, *, quiet: bool) -> dict[str, Any]:
     from autotuner.tuning.run import tune
 
-    request = request_of(symbol, run_options)
     plan = None
-    if run_options.replay:
+    if replay:
         from autotuner.commands.replay import replay_plan
 
-        request, plan = replay_plan(request, run_options.replay)
+        request, plan = replay_plan(request, replay)
     with _progress(quiet=quiet) as progress:
         return tune(request, store, progress, plan)
 
 
-def _symbols(
-    symbols: tuple[str, ...], everything: bool, symbols_file: Path | None, data: Path | None
-) -> tuple[str, ...]:
+def _named(symbols: tuple[str, ...], everything: bool, symbols_file: Path | None) -> tuple[str, ...]:
+    """The symbols that the options name, none for --all. Raises ``UsageError``."""
     if sum((bool(symbols), everything, symbols_file is not None)) != 1:
         raise UsageError("name the symbols with --symbol, with --symbols-file, or say --all")
-    if symbols:
-        return tuple(dict.fromkeys(symbols))
-    if symbols_file:
-        return read_symbols(symbols_file)
+    return read_symbols(symbols_file) if symbols_file else tuple(dict.fromkeys(symbols))
+
+
+def _all(data: Path | None, store: Store, *, due: bool) -> tuple[str, ...]:
+    """Every symbol with prices; of what is due those of the store, which know their own prices, come first."""
     from toto_core.series import available_symbols
 
-    available = available_symbols(data)
+    known = {record.symbol for record in store.records.active_promotions()} if due else set()
+    given = () if data is None and known else available_symbols(data)
+    available = tuple(sorted({*known, *given}))
     if not available:
         raise AutotuneError(f"{data}: holds no <SYMBOL>.csv, .csv.gz or .parquet")
     return available
 
 
-def _due(symbols: Sequence[str], store: Store, device: str) -> tuple[str, ...]:
-    from autotuner.daemon.situation import why_due
+def _say_passed_over(data: Path | None) -> tuple[str, ...]:
+    from toto_core.series import passed_over
+
+    left_out = passed_over(data)
+    for name in left_out:
+        options.note(f"{name!a}: passed over: price files are called <SYMBOL>.csv, .csv.gz or .parquet")
+    return left_out
+
+
+def _due(symbols: Sequence[str], run_options: RunOptions, store: Store) -> list[tuple[str, TunedAs | None]]:
+    """What is due of the symbols, each as it was tuned before: once for every profile and workload."""
+    from autotuner.daemon.situation import tuned_for, why_due
     from autotuner.environment import current_environment
 
-    found, environment, now = [], current_environment(device), datetime.now(UTC)
+    found: list[tuple[str, TunedAs | None]] = []
+    environment, now = current_environment(run_options.device), datetime.now(UTC)
     for symbol in symbols:
-        reason = why_due(store, symbol, environment=environment, now=now)
-        options.note(f"{symbol}: {'due: ' + reason if reason else 'not due'}")
-        if reason:
-            found.append(symbol)
-    return tuple(found)
+        for promotion in tuned_for(store, symbol, run_options.profile) or (None,):
+            reason = why_due(store, promotion, environment=environment, now=now)
+            options.note(f"{symbol}: {'due: ' + reason if reason else 'not due'}")
+            if reason:
+                found.append((symbol, _tuned_as(store, promotion)))
+    return found
+
+
+def _tuned_as(store: Store, promotion: Promotion | None) -> TunedAs | None:
+    if promotion is None:
+        return None
+    source = store.price_source(promotion)
+    return TunedAs(profile=promotion.profile, workload=promotion.workload, prices=source)
 
 
 def _progress(*, quiet: bool) -> AbstractContextManager[LiveProgress | PlainProgress]:

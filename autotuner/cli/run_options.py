@@ -12,14 +12,30 @@ from autotuner.errors import UsageError, one_line
 if TYPE_CHECKING:
     from autotuner.tuning.request import TuneRequest
     from autotuner.workload import Workload
+    from toto_core.prices.options import PriceSource
+
+
+DEFAULT_PROFILE = "production"
+_WORKLOAD_OPTIONS = (
+    *("model", "workload_file", "context_length", "prediction_length", "num_samples", "calls_per_process"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedAs:
+    """What a symbol was last tuned for, and on which prices."""
+
+    profile: str
+    workload: Workload
+    prices: PriceSource
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """The options of one ``run`` that hold for all its symbols."""
 
-    data: Path | None
-    profile: str
+    prices: PriceSource
+    profile: str | None
     model: str | None
     context_length: int | None
     prediction_length: int | None
@@ -41,18 +57,21 @@ class RunOptions:
     replay: Path | None
 
 
-def request_of(symbol: str, options: RunOptions) -> TuneRequest:
-    """What one symbol's run is asked to do. Raises ``UsageError`` for options that contradict each other."""
+def request_of(symbol: str, options: RunOptions, before: TunedAs | None = None) -> TuneRequest:
+    """What one symbol's run is asked to do; where no option says it, as ``before``.
+
+    Raises ``UsageError`` for options that contradict each other.
+    """
     from autotuner.search.profiles import Limits, profile
     from autotuner.tuning.request import TuneRequest
 
     peak = None if options.memory_limit_mb is None else options.memory_limit_mb << 20
     return TuneRequest(
         symbol=symbol,
-        workload=_workload(options),
-        profile=profile(options.profile),
+        workload=before.workload if before and _of_any_workload(options) else _workload(options),
+        profile=profile(options.profile or (before.profile if before else DEFAULT_PROFILE)),
         limits=Limits(peak_bytes=peak, deadline_ms=options.deadline_ms),
-        data=options.data,
+        prices=options.prices.or_else(before.prices) if before else options.prices,
         device=options.device,
         trials=options.trials,
         seconds=options.seconds,
@@ -64,6 +83,10 @@ def request_of(symbol: str, options: RunOptions) -> TuneRequest:
         resume=options.resume,
         reuse=not options.fresh,
     )
+
+
+def _of_any_workload(options: RunOptions) -> bool:
+    return all(getattr(options, name) is None for name in _WORKLOAD_OPTIONS)
 
 
 def _workload(options: RunOptions) -> Workload:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from autotuner.device_lock import Say
 from autotuner.measurement.outcome import Outcome
@@ -15,6 +14,8 @@ from autotuner.store import Store
 from autotuner.tuning.measuring import Prepared, measuring, plan_measuring, prepare
 from autotuner.workload import Workload
 from storage.records import RunStatus
+from toto_core.prices.options import PriceSource
+from toto_core.series import PriceSeries
 from toto_core.settings import COMPILE_MODES, RuntimeSettings
 
 PROFILE = "compare"
@@ -33,11 +34,20 @@ class ModeResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All compile modes of one symbol; ``price_level`` is its newest price."""
+    """All compile modes of one symbol on its prices."""
 
-    symbol: str
-    price_level: float
+    series: PriceSeries
     modes: tuple[ModeResult, ...]
+
+    @property
+    def symbol(self) -> str:
+        """Whose prices they are."""
+        return self.series.symbol
+
+    @property
+    def price_level(self) -> float:
+        """The newest price, without its sign."""
+        return abs(float(self.series.close[-1]))
 
 
 def compare(
@@ -45,7 +55,7 @@ def compare(
     workload: Workload,
     store: Store,
     *,
-    data: Path | None,
+    prices: PriceSource,
     device: str,
     seconds: float,
     say: Callable[[str, str], None],
@@ -58,7 +68,9 @@ def compare(
     """
     comparisons = []
     for symbol in dict.fromkeys(symbols):
-        prepared = prepare(symbol, workload, data=data, device=device)
+        prepared = prepare(symbol, workload, prices=prices, device=device)
+        for repair in prepared.series.repairs:
+            say(symbol, f"{prepared.series.source}: {repair}")
         store.remember(prepared.subject, prepared.series)
         comparisons.append(_compared(prepared, store, seconds=seconds, say=partial(say, symbol)))
     return comparisons
@@ -94,4 +106,4 @@ def _compared(prepared: Prepared, store: Store, *, seconds: float, say: Say) -> 
         )
         for mode, settings in asked.items()
     )
-    return Comparison(symbol=subject.symbol, price_level=float(prepared.series.close[-1]), modes=modes)
+    return Comparison(series=prepared.series, modes=modes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from autotuner.device_lock import Say
 from autotuner.errors import AutotuneError
@@ -16,6 +15,7 @@ from autotuner.search.scoring import judge
 from autotuner.serving.spool import Recheck
 from autotuner.store import Promotion, Store
 from autotuner.tuning.measuring import Prepared, measuring, plan_measuring, prepare
+from toto_core.series import PriceSeries, PriceSource
 
 
 def recheck(
@@ -23,13 +23,13 @@ def recheck(
     store: Store,
     *,
     profile_name: str | None,
-    data: Path | None,
+    prices: PriceSource,
     device: str,
     threads: int | None,
     seconds: float,
     say: Say,
-) -> Recheck:
-    """Compare what is active with uncompiled fp32 on today's prices, and store what comes of it.
+) -> tuple[Recheck, PriceSeries]:
+    """Compare what is active with uncompiled fp32 on today's prices, which are returned too, and store the result.
 
     Raises ``AutotuneError`` when nothing is promoted for this environment or there is too little time,
     ``SeriesError``, ``CheckpointError`` and ``StorageError``, each with one line.
@@ -39,7 +39,10 @@ def recheck(
     if promotion is None:
         raise AutotuneError(f"{symbol}: nothing is promoted yet: run `autotune run --symbol {symbol}` first")
     wanted = profile(promotion.profile)
-    prepared = prepare(symbol, promotion.workload, data=data, device=device)
+    source = prices.or_else(store.price_source(promotion))
+    prepared = prepare(symbol, promotion.workload, prices=source, device=device)
+    for repair in prepared.series.repairs:
+        say(f"{prepared.series.source}: {repair}")
     differences = prepared.subject.environment.differences(promotion.environment)
     if differences:
         raise AutotuneError(
@@ -54,7 +57,7 @@ def recheck(
         found = judged(promotion, prepared, outcome, wanted, begun=begun)
         under_way.check()
         keep(store, found)
-    return found
+    return found, prepared.series
 
 
 def judged(

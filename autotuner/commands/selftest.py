@@ -27,6 +27,7 @@ from autotuner.search.profiles import profile
 from autotuner.store import Store
 from autotuner.tuning.measuring import effective_cost, measuring, plan_measuring, prepare
 from autotuner.workload import Workload
+from toto_core.prices.options import PriceSource
 from toto_core.settings import RuntimeSettings
 
 LAUNCHES = 10
@@ -73,7 +74,7 @@ def self_test_machine(
     ``SeriesError``, ``CheckpointError`` or ``StorageError``, each with one line.
     """
     end = time.monotonic() + seconds
-    prepared = prepare(symbol, workload, data=None, device=device)
+    prepared = prepare(symbol, workload, prices=PriceSource(), device=device)
     wanted, environment = profile("production"), prepared.subject.environment
     plan = plan_measuring(prepared, profile=wanted, seed=seed)
     with (

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -15,10 +14,8 @@ from pydantic_settings import (
 )
 
 from autotuner.errors import UsageError
+from toto_core.prices.options import PriceOptions, PriceSource
 from toto_core.symbols import SymbolError, parse_symbol
-
-CONFIG_VARIABLE = "AUTOTUNE_CONFIG"
-DEFAULT_NAME = "autotune.toml"
 
 Share = Annotated[float, Field(ge=0, le=64)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -63,9 +60,29 @@ class SymbolConfig(_Section):
     calls_per_process: Annotated[int, Field(ge=1)] | None = None
 
     def arguments(self) -> list[str]:
-        """Options of ``autotune run``."""
-        given = self.model_dump(exclude_none=True)
+        """Options of ``autotune run``, those of the prices left out."""
+        given = self.model_dump(exclude_none=True, exclude={"data"})
         return [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+class PricesConfig(_Section):
+    """``[prices]``: how price files are to be read, where they leave a choice; commands that read them obey too."""
+
+    price_column: str | None = None
+    time_column: str | None = None
+    timezone: str | None = None
+    decimal: str | None = None
+    allow_negative: bool = False
+
+    @model_validator(mode="after")
+    def _make_sense(self) -> Self:
+        _ = self.options
+        return self
+
+    @property
+    def options(self) -> PriceOptions:
+        """The same, as the reader takes them."""
+        return PriceOptions(**self.model_dump())
 
 
 class Config(BaseSettings):
@@ -76,6 +93,7 @@ class Config(BaseSettings):
     )
 
     daemon: DaemonConfig = DaemonConfig()
+    prices: PricesConfig = PricesConfig()
     defaults: SymbolConfig = SymbolConfig()
     symbols: dict[str, SymbolConfig] = {}
 
@@ -87,19 +105,25 @@ class Config(BaseSettings):
         except SymbolError as error:
             raise ValueError(str(error)) from None
 
+    def prices_of(self, symbol: str) -> PriceSource:
+        """Where the prices of ``symbol`` lie and how they are read, as far as the file says."""
+        data = self.of(symbol).data
+        return PriceSource(data=None if data is None else str(data), options=self.prices.options)
+
     def of(self, symbol: str) -> SymbolConfig:
         """What holds for ``symbol``: its own section over ``[defaults]``."""
         own = self.symbols.get(symbol, SymbolConfig()).model_dump(exclude_none=True)
         return SymbolConfig(**self.defaults.model_dump(exclude_none=True) | own)
 
 
-def config_path(explicit: Path | None = None) -> Path | None:
-    """``explicit``, else ``AUTOTUNE_CONFIG``, else ``autotune.toml`` in this folder, else None."""
-    named = explicit or os.environ.get(CONFIG_VARIABLE)
-    if named:
-        return Path(named)
-    here = Path(DEFAULT_NAME)
-    return here if here.exists() else None
+def price_arguments(source: PriceSource) -> list[str]:
+    """A source as options of a command."""
+    given = source.options.to_dict()
+    flags = ["--allow-negative"] if given.pop("allow_negative", False) else []
+    named = ({"data": source.data} if source.data else {}) | given
+    return [
+        part for name, value in named.items() for part in (f"--{name.replace('_', '-')}", str(value))
+    ] + flags
 
 
 def read_config(path: Path | None) -> Config:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
-from autotuner.daemon.config import SymbolConfig
+from autotuner.daemon.config import Config
 from autotuner.daemon.intake import Log, stored_notes
 from autotuner.daemon.plan import Due
 from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons
@@ -23,7 +23,7 @@ from autotuner.workload import Workload
 from storage.errors import NotFound
 from storage.records import MEASURED
 from toto_core.model_files import CheckpointError, digest, locate
-from toto_core.series import SeriesError, find_series
+from toto_core.series import PriceSource, SeriesError, find_series
 from toto_core.settings import RuntimeSettings
 
 DAY = timedelta(days=1)
@@ -113,10 +113,10 @@ class Observed:
 
 
 def observe(
-    store: Store, symbol: str, config: SymbolConfig, *, environment: Environment, now: datetime, log: Log
+    store: Store, symbol: str, config: Config, *, environment: Environment, now: datetime, log: Log
 ) -> Observed:
     """Read everything the triggers ask for. Raises ``StorageError`` and ``AutotuneError`` of the store."""
-    promotion = store.active(symbol, config.profile)
+    promotion = store.active(symbol, config.of(symbol).profile)
     ended = max((run.finished_at for run in store.records.runs(symbol) if run.finished_at), default=None)
     known = Observed(symbol=symbol, promotion=promotion, environment=environment, now=now, last_ended=ended)
     if promotion is None:
@@ -125,7 +125,8 @@ def observe(
     keys = {each.key for each in (promotion.settings, canary and canary.previous) if each}
     stored = store.records.telemetry(symbol, since=promotion.promoted_at)
     notes = stored_notes([record for record in stored if record.settings_key in keys], log)
-    measured, present = _prices(store, subject, config)
+    source = config.prices_of(symbol).or_else(store.price_source(promotion))
+    measured, present = _prices(store, subject, source)
     return replace(
         known,
         ours=notes_of(notes, promotion, promotion.settings),
@@ -183,14 +184,14 @@ def _model_changed(subject: Subject | None, promotion: Promotion) -> str | None:
 
 
 def _prices(
-    store: Store, subject: Subject | None, config: SymbolConfig
+    store: Store, subject: Subject | None, source: PriceSource
 ) -> tuple[_Prices | None, _Prices | None]:
     """The prices that the symbol was measured on, and those that are there now; None for what is not known."""
     if subject is None:
         return None, None
     try:
         measured = store.records.series(subject.series_digest)
-        present = find_series(subject.symbol, config.data)
+        present = find_series(subject.symbol, source.path, options=source.options)
     except (SeriesError, AutotuneError, NotFound):
         return None, None
     return _Prices(measured.digest, measured.points), _Prices(present.digest, len(present))
@@ -210,15 +211,29 @@ def _power(prices: _Prices | None) -> int | None:
     return 1 << math.floor(math.log2(prices.points)) if prices and prices.points > 0 else None
 
 
-def why_due(store: Store, symbol: str, *, environment: Environment, now: datetime) -> str | None:
-    """Why ``symbol`` is to be tuned, in a few words, None when it is not: what `autotune run --due` asks.
+def why_due(
+    store: Store, promotion: Promotion | None, *, environment: Environment, now: datetime
+) -> str | None:
+    """Why a symbol is to be tuned, in a few words, None when it is not: what `autotune run --due` asks.
 
-    Raises ``StorageError`` and ``AutotuneError`` of the store.
+    ``promotion`` is None for one that never was. Raises ``StorageError`` and ``AutotuneError`` of the store.
     """
-    promotion = store.active(symbol)
     tuned_at = None if promotion is None else max(confirmations(store, promotion), default=None)
     situation = Situation(promotion=promotion, environment=environment, now=now, tuned_at=tuned_at)
     return next((reason.text for reason in reasons(situation)), None)
+
+
+def tuned_for(store: Store, symbol: str, profile: str | None) -> tuple[Promotion, ...]:
+    """What is active of a symbol: for every profile and workload the newest, in whatever environment.
+
+    ``profile`` None is any. Raises ``StorageError`` and ``AutotuneError`` of the store.
+    """
+    newest = {
+        (record.profile, record.workload_signature): record
+        for record in store.records.active_promotions()
+        if record.symbol == symbol and profile in {None, record.profile}
+    }
+    return tuple(store.read(record) for record in newest.values())
 
 
 def confirmations(store: Store, promotion: Promotion) -> tuple[datetime, ...]:

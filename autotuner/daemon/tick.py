@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from autotuner.commands.recheck import keep, nothing_measured
-from autotuner.daemon.config import Config
+from autotuner.daemon.config import Config, price_arguments
 from autotuner.daemon.intake import Intake, Log, stored_notes, take_in
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.plan import Due, Plan, Skipped, plan
@@ -135,8 +135,8 @@ class Ticker:
 
     def _observe(self, symbol: str, now: datetime) -> Observed | None:
         try:
-            environment, config = self.machine.environment(), self.config.of(symbol)
-            return observe(self.store, symbol, config, environment=environment, now=now, log=self.log)
+            environment = self.machine.environment()
+            return observe(self.store, symbol, self.config, environment=environment, now=now, log=self.log)
         except AutotuneError as error:  # one symbol that cannot be read must not hold up the others
             self.log("unreadable", symbol=symbol, reason=str(error))
             return None
@@ -176,9 +176,9 @@ class Ticker:
         return RECHECK_SECONDS + daemon.run_seconds <= self._left(now)
 
     def _recheck_arguments(self, promotion: Promotion) -> list[str]:
-        data = self.config.of(promotion.symbol).data
+        prices = price_arguments(self.config.prices_of(promotion.symbol))
         options = ["--timeout", str(RECHECK_SECONDS), "--profile", promotion.profile]
-        return [promotion.symbol, *self._common(), *options, *(["--data", str(data)] if data else [])]
+        return [promotion.symbol, *self._common(), *options, *prices]
 
     def _left(self, now: datetime) -> float:
         """Seconds of the budget that runs and rechecks of the last day have left."""
@@ -230,6 +230,7 @@ class Ticker:
             *self._common(),
             *canary,
             *fresh,
+            *("--as-before", *price_arguments(self.config.prices_of(due.symbol))),
             *self.config.of(due.symbol).arguments(),
         ]
 

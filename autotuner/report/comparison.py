@@ -11,6 +11,7 @@ from rich.table import Table
 
 from autotuner.commands.compare import Comparison, ModeResult
 from autotuner.measurement.outcome import Measured
+from autotuner.tuning.document import series_document
 from autotuner.workload import Workload
 
 Cell = Callable[[Measured, Comparison], str]
@@ -49,6 +50,7 @@ def comparison_document(comparisons: Sequence[Comparison], workload: Workload) -
             {
                 "symbol": comparison.symbol,
                 "price_level": comparison.price_level,
+                "series": series_document(comparison.series),
                 "modes": {mode.mode: _mode_document(mode, workload) for mode in comparison.modes},
             }
             for comparison in comparisons

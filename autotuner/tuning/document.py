@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # these need optuna, scipy and SQLAlchemy, which most command
     from autotuner.search.search import SearchResult
     from autotuner.store import Promotion
     from autotuner.tuning.request import TuneRequest
+    from toto_core.series import PriceSeries
 
 
 def pay_offs(
@@ -49,6 +50,16 @@ def fastest_once_running(study: SearchResult, workload: Workload, profile: Profi
     }
 
 
+def series_document(series: PriceSeries) -> dict[str, Any]:
+    """Where prices came from, how many there are, and what was repaired, left out or noticed."""
+    return {
+        "source": series.source,
+        "points": len(series),
+        "last": f"{series.timestamps[-1].astype('datetime64[s]')}Z",
+        "repairs": list(series.repairs),
+    }
+
+
 def run_document(
     *,
     request: TuneRequest,
@@ -57,12 +68,14 @@ def run_document(
     study: SearchResult,
     distinct_keys: int,
     run_id: str,
+    series: PriceSeries,
     selftest: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything a run came to, in plain values."""
     profile, workload = request.profile, request.workload
     return {
         **_what_runs(request.symbol, profile.name, workload, decision.settings, figures),
+        "series": series_document(series),
         "trials": {
             "total": study.total,
             "measured": study.measured,

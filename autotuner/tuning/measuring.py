@@ -23,7 +23,7 @@ from autotuner.serving.manifest import ManifestSummary
 from autotuner.store import Store, Subject
 from autotuner.workload import Workload
 from toto_core.model_files import check_weights, digest, locate, read_config
-from toto_core.series import PriceSeries, find_series
+from toto_core.series import PriceSeries, PriceSource, find_series
 from toto_core.settings import RuntimeSettings
 
 _MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
@@ -38,10 +38,10 @@ class Prepared:
     patch_size: int
 
 
-def prepare(symbol: str, workload: Workload, *, data: Path | None, device: str) -> Prepared:
+def prepare(symbol: str, workload: Workload, *, prices: PriceSource, device: str) -> Prepared:
     """Read prices and model. Raises ``SeriesError`` or ``CheckpointError``, each with one line."""
     minimum = workload.longest_context + workload.longest_prediction
-    series = find_series(symbol, data, minimum_points=minimum)
+    series = find_series(symbol, prices.path, minimum_points=minimum, options=prices.options)
     folder = locate(workload.model, revision=workload.revision)
     config = read_config(folder)
     check_weights(folder)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.search import SearchPlan, TrialEvent
 from autotuner.search.space import SearchSpace
 from autotuner.workload import Workload
+from toto_core.prices.options import THE_SAMPLES, PriceSource
 
 
 class Listener(Protocol):
@@ -43,7 +43,7 @@ class TuneRequest:
     workload: Workload
     profile: Profile
     limits: Limits = Limits()
-    data: Path | None = None
+    prices: PriceSource = THE_SAMPLES
     device: str = "cpu"
     trials: int = 40
     seconds: float = 300.0

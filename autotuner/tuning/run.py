@@ -25,6 +25,7 @@ from autotuner.tuning.finalists import duel_of_finalists, why_unfit
 from autotuner.tuning.measuring import MeasuringPlan, measuring, plan_measuring, prepare
 from autotuner.tuning.request import Listener, TuneRequest, search_seconds, trial_seconds
 from autotuner.tuning.takeover import objection, proven_elsewhere, shared_decision, spot_check
+from toto_core.series import PriceSeries
 
 
 def tune(
@@ -38,7 +39,7 @@ def tune(
     """
     clock = plan.clock if plan else time.monotonic
     end = clock() + request.seconds
-    prepared = prepare(request.symbol, request.workload, data=request.data, device=request.device)
+    prepared = prepare(request.symbol, request.workload, prices=request.prices, device=request.device)
     subject, series = prepared.subject, prepared.series
     for repair in series.repairs:
         listener.say(f"{series.source}: {repair}")
@@ -56,6 +57,7 @@ def tune(
             run = _Run(
                 request=request,
                 subject=subject,
+                series=series,
                 store=store,
                 listener=listener,
                 plan=plan,
@@ -87,6 +89,7 @@ class _Run:
 
     request: TuneRequest
     subject: Subject
+    series: PriceSeries
     store: Store
     listener: Listener
     plan: MeasuringPlan
@@ -105,7 +108,9 @@ class _Run:
         champion = self.store.champion(self.subject, request.profile.name)
         found = None if champion else self._take_over()
         found = found or self._find(study_name, champion)
-        figures = replace(found.figures, because=request.because, triggers=request.triggers)
+        figures = replace(
+            found.figures, because=request.because, triggers=request.triggers, prices=request.prices
+        )
         if found.decision.promoted:
             replaced = champion if found.decision.verdict == "better" and 0 < request.canary < 1 else None
             canary = Canary(share=request.canary, previous=replaced.settings) if replaced else None
@@ -117,6 +122,7 @@ class _Run:
             study=found.study,
             distinct_keys=len(self.plan.space.keys),
             run_id=self.run_id,
+            series=self.series,
             selftest=self.store.selftest(self.subject.environment),
         )
 

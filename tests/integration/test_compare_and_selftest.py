@@ -20,7 +20,7 @@ from autotuner.search.space import SearchSpace
 from autotuner.store import Store
 from autotuner.tuning.measuring import MeasuringPlan
 from autotuner.workload import Workload
-from toto_core.series import SeriesError
+from toto_core.series import PriceSource, SeriesError
 from toto_core.settings import COMPILE_MODES, RuntimeSettings
 
 WORKLOAD = Workload()
@@ -69,7 +69,7 @@ def compared(store: Store, *symbols: str, said: list[tuple[str, str]] | None = N
         symbols,
         WORKLOAD,
         store,
-        data=None,
+        prices=PriceSource(),
         device="cpu",
         seconds=60.0,
         say=lambda symbol, line: heard.append((symbol, line)),

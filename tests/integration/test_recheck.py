@@ -22,13 +22,14 @@ from autotuner.tuning.measuring import prepare
 from autotuner.workload import Workload
 from tests.support.command import Cli
 from tests.support.outcomes import measured, timing
+from toto_core.prices.options import PriceSource
 from toto_core.settings import RuntimeSettings
 
 pytestmark = pytest.mark.slow
 
 NOW = datetime.now(UTC)
 WORKLOAD = Workload()
-PREPARED = prepare("AMD", WORKLOAD, data=None, device="cpu")
+PREPARED = prepare("AMD", WORKLOAD, prices=PriceSource(), device="cpu")
 BF16 = RuntimeSettings(precision="bf16", num_threads=1)
 
 

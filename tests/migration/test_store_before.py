@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.daemon.config import SymbolConfig
+from autotuner.daemon.config import Config, SymbolConfig
 from autotuner.daemon.intake import take_in
 from autotuner.daemon.situation import observe
 from autotuner.environment import Environment
@@ -116,7 +116,14 @@ def test_the_daemon_reads_what_production_left_and_goes_on(place: Path, tmp_path
     with Store(str(place)) as store:
         assert take_in(store.records, spool).telemetry == 1
         now = datetime(2026, 11, 25, 19, tzinfo=UTC)
-        seen = observe(store, "AMD", SymbolConfig(profile="accuracy"), environment=THERE, now=now, log=silent)
+        seen = observe(
+            store,
+            "AMD",
+            Config(defaults=SymbolConfig(profile="accuracy")),
+            environment=THERE,
+            now=now,
+            log=silent,
+        )
     situation = seen.situation
 
     assert situation.promotion is not None

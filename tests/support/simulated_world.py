@@ -27,7 +27,7 @@ from autotuner.tuning.measuring import prepare
 from autotuner.workload import Workload
 from storage.records import RunRecord
 from tests.support.outcomes import measured, timing
-from toto_core.series import find_series
+from toto_core.series import PriceSource, find_series
 from toto_core.settings import RuntimeSettings
 
 BEGIN = datetime(2026, 5, 4, 0, 0, tzinfo=UTC)
@@ -74,7 +74,7 @@ class World:
         symbol, because = (arguments[list(arguments).index(name) + 1] for name in ("--symbol", "--because"))
         assert seconds >= RUN_SECONDS
         workload = Workload(model=str(self.model))
-        prepared = prepare(symbol, workload, data=self.data, device="cpu")
+        prepared = prepare(symbol, workload, prices=PriceSource(data=str(self.data)), device="cpu")
         subject = replace(prepared.subject, environment=self.surroundings)
         self.store.remember(subject, prepared.series)
         run_id, settings = str(uuid.uuid4()), next(self.settings)

@@ -141,6 +141,24 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(
     assert "does not fit config.json" in refusal(folder)
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.model.", "module.model.", "module._orig_mod.model.", ""])
+def test_the_prefixes_of_compiled_and_distributed_models_are_read(folder: Path, prefix: str) -> None:
+    expected = checkpoint.load(folder).state_dict()
+    weights = load_file(folder / "model.safetensors")
+    renamed = {prefix + name.removeprefix("model."): tensor for name, tensor in weights.items()}
+    save_file(renamed, folder / "model.safetensors")
+    found = checkpoint.load(folder).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(folder: Path, value: float) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.transformer.layers.2.norm1.scale"][0] = value
+    save_file(weights, folder / "model.safetensors")
+    assert "model.transformer.layers.2.norm1.scale holds NaN or infinite weights" in refusal(folder)
+
+
 def test_a_missing_tensor_is_named(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.transformer.layers.2.norm1.scale"]

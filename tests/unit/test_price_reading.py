@@ -160,10 +160,10 @@ def test_what_is_no_table_of_prices_is_refused_with_its_reason(content: str | by
         ("inf", "'inf' is not finite"),
         ("-Infinity", "'-Infinity' is not finite"),
         ("1e999", "'1e999' is too large"),
-        ("0", "0 is not above zero: --allow-negative allows it"),
-        ("-0.0", "-0 is not above zero: --allow-negative allows it"),
-        ("-3", "-3 is not above zero: --allow-negative allows it"),
-        ("1e-999", "0 is not above zero: --allow-negative allows it"),
+        ("0", "0.0 is not above zero: --allow-negative allows it"),
+        ("-0.0", "-0.0 is not above zero: --allow-negative allows it"),
+        ("-3", "-3.0 is not above zero: --allow-negative allows it"),
+        ("1e-999", "0.0 is not above zero: --allow-negative allows it"),
         ("1_000", "'1_000' is not a number"),
         ("0x10", "'0x10' is not a number"),
         ("nan(1)", "'nan(1)' is not a number"),
@@ -204,7 +204,7 @@ def test_an_adjusted_close_that_is_blank_throughout_gives_way_to_the_close() -> 
 def test_a_bad_adjusted_close_is_named_by_its_own_column_and_says_what_else_there_is() -> None:
     assert refusal_of("date,close,Adj Close\n2024-01-01,1,x\n") == "X, line 2: Adj Close 'x' is not a number"
     assert refusal_of("date,close,Adj Close\n2024-01-01,1,-2\n") == (
-        "X, line 2: Adj Close -2 is not above zero: --price-column 'close' reads another column, "
+        "X, line 2: Adj Close -2.0 is not above zero: --price-column 'close' reads another column, "
         "--allow-negative allows it"
     )
 

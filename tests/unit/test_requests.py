@@ -3,12 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toto_core.requests import RequestError, batches, read_context
+from toto_core.requests import ForecastRequest, RequestError, batches, length, read_context
 from toto_core.settings import RuntimeSettings
 from toto_core.toto1.decode import Context
 
@@ -39,6 +40,30 @@ def test_a_context_may_be_anything_array_like_of_one_to_three_dimensions(context
     assert torch.equal(read_in.valid, torch.tensor([[[False] * 3 + [True] * 5]]))
     assert read_in.groups is None
     assert read_in.pad_patches is None
+
+
+def test_a_column_is_one_series() -> None:
+    values = np.arange(1.0, 9.0)
+    for column in (values[:, None], torch.from_numpy(values)[:, None], pd.DataFrame({"close": values})):
+        assert torch.equal(read(column).series, torch.from_numpy(values).float()[None, None])
+        assert length(column) == 8
+    masked = read(values[:, None], padding_mask=(values > 2.0)[:, None])
+    assert masked.valid.flatten().tolist() == [False, False, *[True] * 6]
+
+
+def test_what_a_masked_array_hides_is_not_real() -> None:
+    read_in = read(np.ma.masked_array([1.0, np.nan, 3.0, 4.0], mask=[False, True, False, False]))
+    assert torch.equal(read_in.series, torch.tensor([[[1.0, 0.0, 3.0, 4.0]]]))
+    assert read_in.valid.flatten().tolist() == [True, False, True, True]
+
+
+def test_numbers_of_numpy_count_as_whole_numbers() -> None:
+    numbers: dict[str, Any] = dict.fromkeys(
+        ("steps", "num_samples", "samples_per_batch", "seed"), np.int64(3)
+    )
+    assert ForecastRequest(patch_size=4, **numbers).patches == 1
+    with pytest.raises(RequestError, match="num_samples must be a whole number"):
+        ForecastRequest(patch_size=4, **numbers | {"num_samples": np.float64(3)})
 
 
 def test_dimensions_are_batch_variate_and_time() -> None:
@@ -79,12 +104,17 @@ def test_groups_are_read_per_patch_and_padding_joins_the_first_one() -> None:
         ([[1.0], [1.0, 2.0]], {}, "not an array of numbers"),
         ([1.0 + 1.0j], {}, "not an array of numbers"),
         (None, {}, "not an array of numbers"),
-        ([1.0, float("nan")], {}, "NaN or infinite"),
-        ([1.0, 1e39], {}, "NaN or infinite"),
-        ([1.0, float("inf")], {"padding_mask": [True, True]}, "NaN or infinite"),
-        ([1.0, 2.0], {"padding_mask": [True]}, "padding_mask must have the shape of context"),
-        ([1.0, 2.0], {"id_mask": [[0, 0], [0, 0]]}, "id_mask must have the shape of context"),
+        ([1.0, 2.0, 3.0, float("nan")], {}, "NaN or infinite"),
+        ([1.0, 2.0, 3.0, 1e39], {}, "NaN or infinite"),
+        ([1.0, 2.0, 3.0, float("inf")], {"padding_mask": [True] * 4}, "NaN or infinite"),
+        ([1.0, 2.0, 3.0, 4.0], {"padding_mask": [True]}, "padding_mask must have the shape of context"),
+        ([1.0, 2.0, 3.0, 4.0], {"id_mask": [[0, 0], [0, 0]]}, "id_mask must have the shape of context"),
         ([1.0, 2.0, 3.0, 4.0], {"id_mask": [0, 0, 0, 1]}, "id_mask changes inside a patch"),
+        ([1.0, 2.0, 3.0], {}, "3 time steps, fewer than one patch of 4: give a longer history"),
+        (np.ones((40, 5)), {}, "40 variates of 5 time steps: time comes last"),
+        (np.ones(8), {"padding_mask": [False] * 8}, "padding_mask is false throughout"),
+        (np.ma.masked_array(np.ones(8), mask=True), {}, "padding_mask is false throughout"),
+        (np.ones((2, 1, 8)), {"padding_mask": np.arange(16).reshape(2, 1, 8) < 8}, "padding_mask is false"),
     ],
 )
 def test_what_cannot_be_forecast_is_refused_in_one_line(
@@ -104,7 +134,7 @@ def some_context(series: int, variates: int, length: int, *, groups: bool) -> Co
 
 @settings(max_examples=100)
 @given(
-    st.tuples(st.integers(1, 7), st.integers(1, 2), st.integers(1, 30)),
+    st.tuples(st.integers(1, 7), st.integers(1, 2), st.integers(PATCH, 30)),
     st.booleans(),
     st.integers(1, 4),
     st.integers(0, 20),

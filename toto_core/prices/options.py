@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import zoneinfo
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Self
 
 from toto_core.symbols import quoted
 
+EMBEDDED = "embedded"
+"""What a series names as its source when it is one of the samples of this package."""
 DECIMALS = (".", ",")
 
 
@@ -44,12 +46,14 @@ class PriceOptions:
             raise ValueError(f"decimal {self.decimal!r}: must be '.' or ','")
         if self.timezone is None:
             return
+        import zoneinfo  # only zones need it
+
         try:
             zoneinfo.ZoneInfo(self.timezone)
-        except (ValueError, OSError):  # zoneinfo's own error for an unknown zone is a KeyError
-            raise ValueError(_unknown_zone(self.timezone)) from None
-        except zoneinfo.ZoneInfoNotFoundError:
-            raise ValueError(_unknown_zone(self.timezone)) from None
+        except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+            raise ValueError(
+                f"timezone {quoted(self.timezone)} is not known: use a name such as America/New_York or UTC"
+            ) from None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -68,9 +72,27 @@ class PriceOptions:
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name))}
 
 
-def _unknown_zone(name: str) -> str:
-    return f"timezone {quoted(name)} is not known: use a name such as America/New_York or UTC"
-
-
 AS_THEY_LIE = PriceOptions()
 """Nothing said: the file decides, and is refused where it leaves a choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceSource:
+    """Where prices lie, a file or a folder (None: the samples of this package), and how they are to be read."""
+
+    data: str | None = None
+    options: PriceOptions = AS_THEY_LIE
+
+    @property
+    def path(self) -> Path | None:
+        """``data`` as a path."""
+        return None if self.data is None else Path(self.data)
+
+    def or_else(self, before: Self) -> Self:
+        """This source where it says anything, else ``before``; options alone say how to read ``before``."""
+        if self.data is not None or self == type(before)():
+            return before if self.data is None else self
+        return replace(before, options=self.options)
+
+
+THE_SAMPLES = PriceSource()

@@ -28,6 +28,11 @@ class Header:
     separator: str | None = None
     points_only: bool = False
 
+    def __post_init__(self) -> None:
+        # Names go into messages of one line.
+        printable = tuple("".join(c if c.isprintable() else "?" for c in name) for name in self.names)
+        object.__setattr__(self, "names", printable)
+
 
 class Table(Protocol):
     """A file whose cells are read when they are asked for; ``place`` names a row, counted from 0, for people."""

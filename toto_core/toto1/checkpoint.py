@@ -13,6 +13,8 @@ from torch import Tensor
 from toto_core.toto1.model import TotoModel
 from toto_core.toto1.model_config import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, ModelConfig, read_config
 
+_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", "model.")
+"""What a model compiled or trained on several devices was saved with, and what the official one has."""
 _FUSED_SWIGLU = {"mlp.0.w12.": "mlp.0.", "mlp.0.w3.": "mlp.2."}
 
 
@@ -45,7 +47,9 @@ def from_official(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, 
     order = _head_order(config)
     translated = {}
     for official, tensor in weights.items():
-        name = official.removeprefix("model.")
+        name = official
+        for prefix in _PREFIXES:
+            name = name.removeprefix(prefix)
         for fused, plain in _FUSED_SWIGLU.items():
             name = name.replace(fused, plain)
         if "rotary_emb" in name:
@@ -79,5 +83,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: is not a readable safetensors file ({reason}); fetch or convert it again"
         ) from None
+    for name, tensor in weights.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{path}: {name} holds NaN or infinite weights; fetch or train it again")
     # copied, because load_file maps the file: a file overwritten in place would kill every process that uses it
     return {name: tensor.to(torch.float32, copy=True) for name, tensor in weights.items()}
