@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from storage.address import parse_address, sqlite_url
+from storage.errors import StoreUnavailable
 from toto_core.settings import RuntimeSettings
 
 DATABASE_VARIABLE = "AUTOTUNE_DB"
@@ -16,38 +18,48 @@ CONFIG_NAME = "autotune.toml"
 
 
 def store_location(explicit: str | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """The store's path or URL: ``explicit``, else ``AUTOTUNE_DB``, else ``autotune.db`` in the user data folder."""
+    """The store's path or URL: ``explicit``, else ``AUTOTUNE_DB``, else ``autotune.db`` in the user data folder.
+
+    Every way to write a place comes out in one form. Raises ``StoreUnavailable`` for what is none.
+    """
     chosen = explicit or (os.environ if environ is None else environ).get(DATABASE_VARIABLE)
     if not chosen:
         return str(data_folder() / "autotune.db")
-    return chosen if "://" in chosen else str(Path(chosen).expanduser())
+    address = parse_address(chosen)
+    if address.path is None or address.timeout_s is not None:
+        return address.url or f"{sqlite_url(Path(str(address.path)))}?timeout={address.timeout_s}"
+    return str(address.path)
 
 
 def is_file(store: str) -> bool:
-    """Whether the store is a SQLite file rather than a server's URL."""
-    return "://" not in store or store.startswith("sqlite://")
+    """Whether the store is a SQLite file rather than a server's URL. Raises ``StoreUnavailable`` for neither."""
+    return parse_address(store).path is not None
 
 
 def store_path(store: str) -> Path:
-    """The path of a store that is a file."""
-    return Path(store.removeprefix("sqlite:///")).expanduser()
+    """The path of a store that is a file. Raises ``StoreUnavailable`` for one that is none."""
+    path = parse_address(store).path
+    if path is None:
+        raise StoreUnavailable("this store is on a server and has no path")
+    return path
 
 
 def snapshot_path(store: str) -> Path:
     """The snapshot that production reads: beside a file store, in the user data folder for a server."""
-    if is_file(store):
-        path = store_path(store)
-        return path.with_name(f"{path.stem}.snapshot.db")
-    digest = hashlib.sha256(store.encode()).hexdigest()[:12]
+    address = parse_address(store)
+    if address.path is not None:
+        return address.path.with_name(f"{address.path.stem}.snapshot.db")
+    digest = hashlib.sha256(str(address.url).encode()).hexdigest()[:12]
     return data_folder() / f"autotune-{digest}.snapshot.db"
 
 
 def studies_url(store: str) -> str:
     """Optuna's own tables: a second database, so that a browser of studies can never lock the store."""
-    if not is_file(store):
-        return store
-    path = store_path(store).absolute()
-    return f"sqlite:///{path.with_name(f'{path.stem}-studies.db')}"
+    address = parse_address(store)
+    if address.path is None:
+        return str(address.url)
+    path = address.path.absolute()
+    return sqlite_url(path.with_name(f"{path.stem}-studies.db"))
 
 
 def spool_folder(store: str) -> Path:

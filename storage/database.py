@@ -12,6 +12,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, 
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
+from storage.address import Address, parse_address
 from storage.backup import back_up
 from storage.errors import SchemaTooNew, StorageError, StoreUnavailable
 from storage.migrations import HEAD_REVISION, VERSION_TABLE, current_revision, known_revisions, upgrade
@@ -124,18 +125,21 @@ class Database(AbstractContextManager["Database"]):
 def open_database(
     url_or_path: str | Path, *, create: bool = True, busy_timeout_s: float = BUSY_TIMEOUT_S
 ) -> Database:
-    """Open the store at a path, a `sqlite:///` or a `postgresql+psycopg://` URL, and update its schema.
+    """Open the store at a place that `parse_address` reads, and update its schema.
 
     A missing or empty file becomes a new store if `create`. Raises `StoreUnavailable` when it cannot be
     reached, read or upgraded now, `StoreCorrupt` when it is damaged, `SchemaTooNew` when it is newer.
     """
-    place = _place(url_or_path)
-    if isinstance(place, URL):
-        database = Database(_server_engine(place), path=None, busy_timeout_s=busy_timeout_s)
+    address = Address(path=url_or_path) if isinstance(url_or_path, Path) else parse_address(url_or_path)
+    timeout_s = busy_timeout_s if address.timeout_s is None else address.timeout_s
+    if address.path is None:
+        engine = _server_engine(_server(str(address.url)))
+        database = Database(engine, path=None, busy_timeout_s=timeout_s)
     else:
+        path = address.path.absolute()
         with _CREATING:
-            _require_file(place, create=create)
-        database = Database(_file_engine(place, busy_timeout_s), path=place, busy_timeout_s=busy_timeout_s)
+            _require_file(path, create=create)
+        database = Database(_file_engine(path, timeout_s), path=path, busy_timeout_s=timeout_s)
     try:
         database.with_file(refuse_cut_short)
         database.bring_up_to_date()
@@ -146,31 +150,13 @@ def open_database(
     return database
 
 
-def _place(url_or_path: str | Path) -> Path | URL:
-    given = str(url_or_path)
-    if isinstance(url_or_path, Path) or "://" not in given:
-        return _file(given)
+def _server(url: str) -> URL:
     try:
-        url = make_url(given)
+        return make_url(url)
     except (ArgumentError, ValueError):
         raise StoreUnavailable(
             "the store's address is no URL: give a path or postgresql+psycopg://…"
         ) from None
-    if url.get_backend_name() == "sqlite":
-        return _file(url.database or ":memory:")
-    if url.get_backend_name() == "postgresql":
-        return url
-    raise StoreUnavailable(
-        f"a store cannot be kept in {url.drivername}: give a path or postgresql+psycopg://…"
-    )
-
-
-def _file(name: str) -> Path:
-    if name == ":memory:":
-        raise StoreUnavailable("a store in memory would be lost at once: name a file")
-    if not name or "\0" in name:
-        raise StoreUnavailable(f"{name!r} is no file name: name a file for the store")
-    return Path(name).absolute()
 
 
 def _require_file(path: Path, *, create: bool) -> None:

@@ -21,7 +21,7 @@ from autotuner.serving.resolution import (
     resolve,
 )
 from autotuner.workload import DEFAULT_MODEL, Workload
-from storage.errors import SnapshotError
+from storage.errors import SnapshotError, StorageError
 from storage.snapshot import Snapshot, read_snapshot
 from toto_core.settings import RuntimeSettings
 from toto_core.symbols import MAX_QUOTED_LENGTH, SymbolError, parse_symbol, quoted
@@ -140,7 +140,7 @@ def _snapshot_file(store: str | None, home: str | None, data_home: str | None) -
     """The snapshot's path, or an empty one and the reason; ``home`` and ``data_home`` only decide it."""
     try:
         return str(snapshot_path(store_location(store))), ""
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, StorageError) as error:
         return "", one_line(f"snapshot: the store {store!r} has no place: {error}; name a file or a server")
 
 

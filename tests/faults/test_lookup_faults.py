@@ -138,7 +138,7 @@ def test_a_store_without_a_place_is_said(store: str) -> None:
 
 
 def test_a_store_of_a_forbidden_name_is_said_in_printable_text() -> None:
-    assert refusal(lookup("AMD", db="a\0\x1b[2J.db")).isprintable()
+    assert all(reason.isprintable() for reason in lookup("AMD", db="a\0\x1b[2J.db").reasons)
 
 
 def test_a_store_on_a_server_that_was_never_published_is_said() -> None:

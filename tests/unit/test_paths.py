@@ -55,7 +55,7 @@ def test_the_cache_folder_can_be_named(home: Path) -> None:
     assert cache_folder({"AUTOTUNE_CACHE": "~/cache"}) == home / "cache"
 
 
-@pytest.mark.parametrize("store", ["a.db", "/data/a.db", "sqlite:////data/a.db", "~/a.db", "~nobody-here"])
+@pytest.mark.parametrize("store", ["a.db", "/data/a.db", "sqlite:////data/a.db", "~/a.db", "file:/data/a.db"])
 def test_a_path_and_a_sqlite_url_are_files(store: str) -> None:
     assert is_file(store)
 
