@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -36,6 +37,10 @@ class PipelineClosedError(RuntimeError):
     """The pipeline was unloaded; load another one."""
 
 
+class PipelineForkedError(RuntimeError):
+    """The pipeline belongs to the process that loaded it; its threads do not exist in a child made by a fork."""
+
+
 class NoForecastError(RuntimeError):
     """The model gave NaN or infinite prices; the message says how many."""
 
@@ -67,6 +72,7 @@ class TotoPipeline:
         self.common_scale = True
         """Whether small series are forecast times a power of ten; False gives the reference's own numbers, its floor
         of 0.1 on the variance included."""
+        self._pid = os.getpid()
         self._replaced = 0
         self._largest_power = 1.0
         self._calls: Calls | None = Calls(decoder, settings, packages)
@@ -175,6 +181,11 @@ class TotoPipeline:
     def _open(self) -> Calls:
         if self._calls is None:
             raise PipelineClosedError("this pipeline was unloaded; load another one")
+        if os.getpid() != self._pid:
+            raise PipelineForkedError(
+                f"this pipeline was loaded in process {self._pid} and does not work after os.fork(): start processes "
+                "with multiprocessing's 'spawn' or 'forkserver' and load it there"
+            )
         return self._calls
 
     def _request(

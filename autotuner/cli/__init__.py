@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from autotuner import __version__
-from autotuner.cli.failures import one_line_failures
+from autotuner.cli.failures import one_line_failures, printing_what_can_be_printed
 
 _MODULES = {
     "run": ("run",),
@@ -68,4 +68,5 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry point."""
     gc.set_threshold(100_000)  # imports make many objects and no garbage: collecting took a tenth of `list`
-    cli(args=None if arguments is None else list(arguments), prog_name="autotune")
+    with printing_what_can_be_printed():
+        cli(args=None if arguments is None else list(arguments), prog_name="autotune")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
+import os
+import sys
 from collections.abc import Iterator
 
 import click
@@ -11,6 +15,8 @@ from autotuner.errors import AutotuneError, UsageError
 from storage.errors import StorageError
 from toto_core.settings import SettingsError
 from toto_core.symbols import SymbolError
+
+_OUTPUT_FAILS = {errno.ENOSPC, errno.EIO, errno.EPIPE, errno.EBADF}
 
 
 @contextlib.contextmanager
@@ -27,6 +33,23 @@ def one_line_failures() -> Iterator[None]:
         if type(error).__name__ not in {"CheckpointError", "SeriesError", "DeviceError", "RequestError"}:
             raise
         raise _Failed(error) from error
+
+
+@contextlib.contextmanager
+def printing_what_can_be_printed() -> Iterator[None]:
+    """Escape what a terminal's encoding lacks, and end with one line when the output cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OUTPUT_FAILS:
+            raise
+        with contextlib.suppress(OSError):
+            click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes out the rest when it ends
+        sys.exit(1)
 
 
 class _Failed(click.ClickException):

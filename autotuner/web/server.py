@@ -1,17 +1,19 @@
 """Metrics and health over HTTP, for Prometheus and for runtimes not written in Python; reads only.
 
-GET alone, bound to 127.0.0.1 unless told otherwise, and only for the host names it is known by.
+GET and HEAD alone, bound to 127.0.0.1 unless told otherwise, and only for the host names it is known by.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
@@ -43,7 +45,7 @@ def serving(daemon: Daemon) -> Iterator[None]:
         return
     host, port = parse_address(address)
     try:
-        server = ThreadingHTTPServer((host, port), handler_of(daemon, host))
+        server = _server_of(host)((host, port), handler_of(daemon, host))
     except OSError as error:
         raise UsageError(f"daemon.http {address!r}: cannot be served: {error.strerror or error}") from None
     server.daemon_threads = True
@@ -56,9 +58,21 @@ def serving(daemon: Daemon) -> Iterator[None]:
         server.server_close()
 
 
+class _Server6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+
+def _server_of(host: str) -> type[ThreadingHTTPServer]:
+    return _Server6 if ":" in host else ThreadingHTTPServer
+
+
 def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of ``"127.0.0.1:9478"``. Raises ``UsageError``."""
+    """Host and port of ``"127.0.0.1:9478"`` or ``"[::1]:9478"``. Raises ``UsageError``."""
     host, _, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if (":" in host) != bracketed:
+        raise UsageError(f"daemon.http {text!r}: an IPv6 address stands in brackets, such as [::1]:9478")
     if not host or not port.isdecimal() or not 0 <= int(port) <= 65_535:
         raise UsageError(f"daemon.http {text!r}: must be HOST:PORT, such as 127.0.0.1:9478")
     return host, int(port)
@@ -71,21 +85,29 @@ def handler_of(daemon: Daemon, host: str) -> type[BaseHTTPRequestHandler]:
         server_version, sys_version = "autotune", ""
 
         def do_GET(self) -> None:
+            self._respond(with_body=True)
+
+        def do_HEAD(self) -> None:
+            self._respond(with_body=False)
+
+        def _respond(self, *, with_body: bool) -> None:
             if not known_host(self.headers.get("Host", ""), host):
-                self._answer(421, _JSON, _json({"error": "this server is not known by that host name"}))
-                return
-            self._answer(*answer(daemon, self.path.partition("?")[0]))
+                found = 421, _JSON, _json({"error": "this server is not known by that host name"})
+            else:
+                found = answer(daemon, self.path.partition("?")[0])
+            self._answer(*found, with_body=with_body)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name upstream
             return
 
-        def _answer(self, status: int, kind: str, body: bytes) -> None:
+        def _answer(self, status: int, kind: str, body: bytes, *, with_body: bool) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
-            self.wfile.write(body)
+            if with_body:
+                self.wfile.write(body)
 
     return Handler
 
@@ -93,7 +115,8 @@ def handler_of(daemon: Daemon, host: str) -> type[BaseHTTPRequestHandler]:
 def known_host(header: str, bound: str) -> bool:
     """Whether a Host header names this server: a web page that had its name resolve to us does not."""
     name = header.rpartition(":")[0] if header.rpartition(":")[2].isdecimal() else header
-    return bound in ("0.0.0.0", "::") or name.lower() in (*_LOCAL, bound.lower())  # noqa: S104 - the user's choice
+    own = f"[{bound.lower()}]" if ":" in bound else bound.lower()
+    return bound in ("0.0.0.0", "::") or name.lower() in (*_LOCAL, own)  # noqa: S104 - the user's choice
 
 
 def answer(daemon: Daemon, path: str) -> tuple[int, str, bytes]:
@@ -123,7 +146,7 @@ def health(daemon: Daemon) -> dict[str, Any]:
 def settings(daemon: Daemon, symbol: str) -> tuple[int, str, bytes]:
     """What a symbol is to run with, as ``lookup`` says it on this machine."""
     try:
-        known = parse_symbol(symbol)
+        known = parse_symbol(unquote(symbol))
     except SymbolError as error:
         return 400, _JSON, _json({"error": str(error)})
     found = lookup(known, db=daemon.location)

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -18,10 +21,11 @@ from autotuner.errors import UsageError
 from autotuner.figures import Figures
 from autotuner.measurement.outcome import Interval
 from autotuner.store import Promotion, Store
-from autotuner.web.server import handler_of, parse_address
+from autotuner.web.server import handler_of, parse_address, serving
 from autotuner.workload import Workload
 from tests.support.notes import WINDOW, insert, unreadable
 from toto_core.settings import RuntimeSettings
+from toto_core.symbols import parse_symbol
 
 SETTINGS = RuntimeSettings(compile_mode="default", num_threads=1)
 
@@ -117,8 +121,43 @@ def test_settings_are_served_for_runtimes_in_any_language(port: int) -> None:
     assert get(port, "/api/v1/settings/..%2Fx")[0] == 400
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "OPTIONS"])
-def test_nothing_but_get_is_answered(port: int, method: str) -> None:
+@pytest.mark.parametrize(
+    "symbol", ["BTC%2FUSDT", "%5EGSPC", "M%26M.NS", "ES=F", "eurusd=x", "^gspc", "BTC/USDT"]
+)
+def test_symbols_are_read_percent_encoded_or_not(port: int, symbol: str) -> None:
+    status, text = get(port, f"/api/v1/settings/{symbol}")
+    assert (status, json.loads(text)["symbol"]) == (200, parse_symbol(unquote(symbol)))
+
+
+def test_head_is_get_without_its_body(port: int) -> None:
+    for path in ("/metrics", "/healthz", "/nowhere"):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("HEAD", path)
+        response = connection.getresponse()
+        assert response.status == get(port, path)[0]
+        assert int(response.headers["Content-Length"]) > 0
+        assert response.read() == b""
+        connection.close()
+
+
+def test_an_ipv6_address_is_served(daemon: Daemon, tmp_path: Path) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as free:
+            free.bind(("::1", 0))
+            port = free.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    config = tmp_path / "autotune.toml"
+    config.write_text(f'[daemon]\nhttp = "[::1]:{port}"\n')
+    with serving(replace(daemon, config_file=config)):
+        connection = http.client.HTTPConnection("::1", port, timeout=10)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_nothing_but_get_and_head_is_answered(port: int, method: str) -> None:
     assert get(port, "/metrics", method=method)[0] == 501
 
 
@@ -128,7 +167,15 @@ def test_unknown_paths_and_host_names_are_refused(port: int) -> None:
     assert get(port, "/metrics", host=f"localhost:{port}")[0] == 200
 
 
-@pytest.mark.parametrize("text", ["9478", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", ":9478"])
+@pytest.mark.parametrize(
+    "text", ["9478", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", ":9478", "[]:1", "[::1]"]
+)
 def test_an_address_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="HOST:PORT"):
+    with pytest.raises(UsageError, match="HOST:PORT|in brackets"):
         parse_address(text)
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert parse_address("[::1]:9478") == ("::1", 9478)
+    with pytest.raises(UsageError, match="in brackets"):
+        parse_address("::1:9478")
