@@ -19,15 +19,15 @@ PromotionKind = Literal["run", "select", "import"]
 MEASURED = "measured"
 UNFINISHED: tuple[RunStatus, ...] = ("running", "interrupted")
 
-_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9._-]{0,31}")
-_NO_SYMBOL = "is not a symbol: use capitals, digits, '.', '_' or '-', at most 32 characters"
+_SYMBOL = re.compile(r"[A-Z0-9^][A-Z0-9._=&/^-]{0,31}")
+_NO_SYMBOL = "is not a symbol: use capitals, digits and . _ = & / ^ -, at most 32 characters"
 _UNKEPT = re.compile("[\0\ud800-\udfff]")
 _MAY_BE_EMPTY = frozenset({"detail", "reason", "rolled_back_reason"})
 _READ_ELSEWHERE = frozenset({"payload_json"})  # one note that cannot be read must not hide the others
 
 
 def check_symbol(symbol: object) -> str:
-    """The symbol unchanged. Raises `InvalidRecord` unless it matches `[A-Z0-9][A-Z0-9._-]{0,31}`."""
+    """The symbol unchanged. Raises `InvalidRecord` unless it matches `[A-Z0-9^][A-Z0-9._=&/^-]{0,31}`."""
     if isinstance(symbol, str) and _SYMBOL.fullmatch(symbol):
         return symbol
     raise InvalidRecord(f"{symbol!r} {_NO_SYMBOL}")

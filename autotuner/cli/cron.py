@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import click
 
-from autotuner.cli.options import answer, json_option, store_options
+from autotuner.cli.options import (
+    COUNT,
+    EXISTING_FILE,
+    Command,
+    answer,
+    device_option,
+    json_option,
+    store_options,
+    workload_option,
+)
+from autotuner.cli.price_options import price_options
 from autotuner.daemon import crontab
+from autotuner.daemon.config import price_arguments
 from autotuner.daemon.units import service_unit, timer_units
-from autotuner.paths import config_path, data_folder
+from autotuner.errors import UsageError
+from autotuner.paths import CACHE_VARIABLE, cache_folder, config_path, data_folder
+from toto_core.prices.options import PriceSource
 
 _schedule_option = click.option(
     "--schedule",
@@ -22,22 +38,70 @@ _schedule_option = click.option(
 )
 
 
+def _what_to_run(command: Command) -> Command:
+    """Options that decide what the line runs; the command gets them as ``task``, the arguments of ``autotune``."""
+
+    @functools.wraps(command)
+    def with_task(
+        *args: Any,
+        config_file: Path | None,
+        prices: PriceSource,
+        profile: str | None,
+        model: str | None,
+        workload_file: Path | None,
+        threads: int | None,
+        device: str,
+        **others: Any,
+    ) -> Any:
+        given = {
+            "profile": profile,
+            "model": model,
+            "workload": workload_file and str(workload_file.absolute()),
+            "threads": threads and str(threads),
+            "device": None if device == "cpu" else device,
+        }
+        named = [part for name, value in given.items() if value for part in (f"--{name}", value)]
+        named += price_arguments(prices)
+        if config_file is None:
+            return command(*args, task=[*crontab.TUNE_WHAT_IS_DUE, *named], **others)
+        if named:
+            raise UsageError(f"--config and {named[0]} contradict each other: the file says it all")
+        return command(*args, task=[*crontab.TICK, "--config", str(config_file.absolute())], **others)
+
+    made: Any = price_options(with_task)
+    for option in (
+        click.option(
+            "--config", "config_file", type=EXISTING_FILE, help="The line ticks by this configuration."
+        ),
+        click.option("--profile", help="As of `autotune run` [default: as each symbol was tuned]."),
+        click.option("--model", help="As of `autotune run` [default: as each symbol was tuned]."),
+        workload_option,
+        click.option("--threads", type=COUNT, help="Most CPU threads of a process."),
+        device_option,
+    ):
+        made = option(made)
+    return cast("Command", made)
+
+
 @click.group()
 def cron_command() -> None:
     """Keep the settings fresh: one line in your crontab that tunes every night what is due.
 
-    The line stands in a marked block of its own; nothing else in the crontab is touched. Output goes to
+    The line stands in a marked block of its own; nothing else in the crontab is touched. What is due is tuned again
+    on its own prices, for its own workload and profile; a configuration file (--config) says most. Output goes to
     cron.log in the user data folder.
 
     \b
     autotune cron show
     autotune cron install --schedule "17 3 * * 1-5"
+    autotune cron install --config autotune.toml
     autotune cron remove
     """
 
 
 @cron_command.command("show")
 @_schedule_option
+@_what_to_run
 @click.option(
     "--format",
     "kind",
@@ -50,7 +114,9 @@ def cron_command() -> None:
     "--calendar", default="*-*-* 03:17:00", show_default=True, help="When the timer ticks (systemd.time(7))."
 )
 @store_options
-def show_command(schedule: str, kind: str, calendar: str, db: str | None, as_json: bool) -> None:
+def show_command(
+    schedule: str, task: list[str], kind: str, calendar: str, db: str | None, as_json: bool
+) -> None:
     """Print the line that would be installed and whether it is, or units for systemd.
 
     \b
@@ -63,7 +129,7 @@ def show_command(schedule: str, kind: str, calendar: str, db: str | None, as_jso
         lines = (f"# {name}\n{text}" if len(units) > 1 else text for name, text in units.items())
         answer({"units": units}, *lines, as_json=as_json)
         return
-    line = _line(schedule, db)
+    line = _line(schedule, task, db)
     installed = crontab.installed_lines(crontab.read_crontab())
     state = f"another line: {'; '.join(installed)}" if installed else "no; `autotune cron install` does it"
     up_to_date = installed == (line,)
@@ -74,14 +140,15 @@ def show_command(schedule: str, kind: str, calendar: str, db: str | None, as_jso
 
 @cron_command.command("install")
 @_schedule_option
+@_what_to_run
 @store_options
-def install_command(schedule: str, db: str | None, as_json: bool) -> None:
+def install_command(schedule: str, task: list[str], db: str | None, as_json: bool) -> None:
     """Put the line into your crontab, in place of the one that is there.
 
     \b
     autotune cron install --schedule "17 3 * * *"
     """
-    line = _line(schedule, db)
+    line = _line(schedule, task, db)
     before = crontab.read_crontab()
     after = crontab.with_block(before, crontab.block_of(line))
     _make_folder(_log().parent)
@@ -108,9 +175,17 @@ def remove_command(as_json: bool) -> None:
     answer({"installed": False, "changed": after != before}, said, as_json=as_json)
 
 
-def _line(schedule: str, db: str | None) -> str:
+def _line(schedule: str, task: Sequence[str], db: str | None) -> str:
     executable, store = crontab.find_executable(sys.argv[0]), crontab.store_for_cron(db, os.environ)
-    return crontab.cron_line(schedule=schedule, executable=executable, log=_log(), store=store)
+    arguments = [*task, *(["--db", store] if store else [])]
+    return crontab.cron_line(
+        schedule=schedule, executable=executable, log=_log(), arguments=arguments, cache=_cache()
+    )
+
+
+def _cache() -> str | None:
+    """The compile cache that a variable names here; cron and systemd have none of our variables."""
+    return str(cache_folder().absolute()) if os.environ.get(CACHE_VARIABLE) else None
 
 
 def _units(kind: str, calendar: str, db: str | None) -> dict[str, str]:
@@ -118,8 +193,8 @@ def _units(kind: str, calendar: str, db: str | None) -> dict[str, str]:
     found = config_path()
     config = found and found.absolute()
     if kind == "systemd":
-        return service_unit(executable=executable, store=store, config=config)
-    return timer_units(executable=executable, store=store, config=config, calendar=calendar)
+        return service_unit(executable=executable, store=store, config=config, cache=_cache())
+    return timer_units(executable=executable, store=store, config=config, calendar=calendar, cache=_cache())
 
 
 def _make_folder(folder: Path) -> None:

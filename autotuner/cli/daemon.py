@@ -114,7 +114,7 @@ def check_command(config_file: Path | None, as_json: bool) -> None:
             "config": json.loads(settled.config.model_dump_json()),
         },
         f"{path or 'built-in configuration'}: good",
-        f"symbols: {', '.join(settled.symbols)}",
+        f"symbols: {', '.join(settled.symbols) or 'those of the store, or the samples while it is empty'}",
         f"next tick: {upcoming:%Y-%m-%d %H:%M} UTC ({daemon.schedule} in {daemon.timezone})",
         *(f"quiet: {window}" for window in settled.quiet),
         as_json=as_json,

@@ -202,12 +202,11 @@ def _named(symbols: tuple[str, ...], everything: bool, symbols_file: Path | None
 
 
 def _all(data: Path | None, store: Store, *, due: bool) -> tuple[str, ...]:
-    """Every symbol with prices; of what is due those of the store, which know their own prices, come first."""
+    """Every symbol with prices; for what is due also every symbol of the store."""
+    from autotuner.daemon.situation import symbols_to_keep
     from toto_core.series import available_symbols
 
-    known = {record.symbol for record in store.records.active_promotions()} if due else set()
-    given = () if data is None and known else available_symbols(data)
-    available = tuple(sorted({*known, *given}))
+    available = symbols_to_keep(store, data) if due else available_symbols(data)
     if not available:
         raise AutotuneError(f"{data}: holds no <SYMBOL>.csv, .csv.gz or .parquet")
     return available

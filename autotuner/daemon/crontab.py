@@ -9,18 +9,20 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cronsim import CronSim, CronSimError
 
 from autotuner.errors import AutotuneError, UsageError, one_line
-from autotuner.paths import DATABASE_VARIABLE, is_file, store_location, store_path
+from autotuner.paths import CACHE_VARIABLE, DATABASE_VARIABLE, is_file, store_location, store_path
 
 START, END = "# >>> autotune >>>", "# <<< autotune <<<"
 DEFAULT_SCHEDULE = "17 3 * * *"
-_TASK = "run --all --due"
+TUNE_WHAT_IS_DUE, TICK = ("run", "--all", "--due"), ("daemon", "--once")
+_TASKS = (TUNE_WHAT_IS_DUE, TICK)
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:@=-]+")
 _HINT = "# kept by `autotune cron`; what is changed here is lost"
 _NO_NEWLINE = "# the line above this block had no newline at its end"
 _MARK = rf"^[^\S\n]*(?:{re.escape(START)}|{re.escape(END)})[^\S\n]*$"
@@ -68,17 +70,31 @@ def parse_schedule(text: str) -> str:
                 f"schedule {text!a}: {name} {field!a} is not *, a number from {low} to {high}, a range, a list "
                 "or a step of these"
             )
+    try:
+        next(CronSim(" ".join(fields), datetime.now(UTC)))
+    except (CronSimError, StopIteration):
+        raise UsageError(
+            f"schedule {text!a}: names a day that no month has, so it would never fire"
+        ) from None
     return " ".join(fields)
 
 
-def cron_line(*, schedule: str, executable: Path, log: Path, store: str | None) -> str:
-    """The crontab line: ``executable`` tunes what is due in ``store`` and appends its output to ``log``.
+def cron_line(
+    *,
+    schedule: str,
+    executable: Path,
+    log: Path,
+    arguments: Sequence[str] = TUNE_WHAT_IS_DUE,
+    cache: str | None = None,
+) -> str:
+    """The crontab line: ``executable`` is called with ``arguments`` and its output appended to ``log``.
 
-    Raises ``UsageError`` for a bad schedule and ``CrontabError`` for a name that no crontab line can hold.
+    cron has none of our variables: ``cache`` is what ``AUTOTUNE_CACHE`` is to be, None for its default. Raises
+    ``UsageError`` for a bad schedule and ``CrontabError`` for a name that no crontab line can hold.
     """
-    words = [_quoted(str(executable)), _TASK]
-    if store is not None:
-        words += ["--db", _quoted(store)]
+    words = [] if cache is None else [f"{CACHE_VARIABLE}={_quoted(cache)}"]
+    words += [_quoted(str(executable))]
+    words += [word if _PLAIN_WORD.fullmatch(word) else _quoted(word) for word in arguments]
     return " ".join((parse_schedule(schedule), *words, ">>", _quoted(str(log)), "2>&1"))
 
 
@@ -216,7 +232,7 @@ def _blocks(text: str) -> list[re.Match[str]]:
             )
     for block in blocks:
         for place, line in enumerate(block[0].split("\n"), start=_number(text, block.start())):
-            if _acts(line.strip()) and f" {_TASK}" not in line:
+            if _acts(line.strip()) and not any(f" {' '.join(task)}" in line for task in _TASKS):
                 raise CrontabError(
                     f"the crontab's line {place} is not autotune's but stands in its block: move it out "
                     "with crontab -e"

@@ -18,6 +18,7 @@ from autotuner.daemon.intake import Log
 from autotuner.daemon.measuring_child import Tuned, run_tuner
 from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import jitter, next_tick, parse_zone
+from autotuner.daemon.situation import symbols_to_keep
 from autotuner.daemon.tick import Ticked, Ticker
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError, one_line
@@ -49,7 +50,7 @@ def watchdog_seconds() -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """What the files say, checked: configuration, symbols and quiet windows."""
+    """What the files say, checked: configuration, quiet windows and symbols, none for those of the store."""
 
     config: Config
     symbols: tuple[str, ...]
@@ -64,7 +65,8 @@ def settle(config: Config) -> Settled:
     if daemon.watchlist is not None:
         symbols = read_symbols(daemon.watchlist)
     else:
-        symbols = tuple(config.symbols) or available_symbols(config.defaults.data)
+        data = config.defaults.data
+        symbols = tuple(config.symbols) or (available_symbols(data) if data else ())
     quiet = tuple(parse_quiet(text, zone) for text in daemon.quiet)
     hours = () if daemon.calendar is None else (exchange_hours(daemon.calendar),)
     return Settled(config=config, symbols=symbols, quiet=(*quiet, *hours))
@@ -103,7 +105,7 @@ class Daemon:
         if once:
             self._tick(settled)
             return
-        notify(READY="1", STATUS=f"keeping {len(settled.symbols)} symbols")
+        notify(READY="1", STATUS=f"keeping {len(settled.symbols) or 'all'} symbols")
         self.log("started", symbols=list(settled.symbols), schedule=settled.config.daemon.schedule)
         while not self.stop.is_set():
             self.next_at = self._next(settled.config)
@@ -147,7 +149,15 @@ class Daemon:
         machine = ThisMachine(stop=self.stop, nice=daemon.nice, device=daemon.device, quiet=settled.quiet)
         try:
             with Store(self.location) as store:
-                self.last = Ticker(store=store, machine=machine, log=self.log, **vars(settled)).tick()
+                symbols = settled.symbols or symbols_to_keep(store, None)
+                self.last = Ticker(
+                    store=store,
+                    config=settled.config,
+                    symbols=symbols,
+                    quiet=settled.quiet,
+                    machine=machine,
+                    log=self.log,
+                ).tick()
         except (StorageError, AutotuneError) as error:
             self.healthy = False
             self.log("tick_failed", reason=str(error))

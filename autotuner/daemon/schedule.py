@@ -32,7 +32,8 @@ def next_tick(schedule: str, after: datetime, zone: ZoneInfo) -> datetime:
         return next(CronSim(schedule, after.astimezone(zone))).astimezone(UTC)
     except (CronSimError, StopIteration):
         raise UsageError(
-            f"schedule {schedule!r}: must be minute, hour, day of month, month, day of week, such as '17 3 * * *'"
+            f"schedule {schedule!r}: must be minute, hour, day of month, month, day of week of a day that there is, "
+            "such as '17 3 * * *'"
         ) from None
 
 

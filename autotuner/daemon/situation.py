@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 from autotuner.daemon.config import Config
@@ -23,7 +24,7 @@ from autotuner.workload import Workload
 from storage.errors import NotFound
 from storage.records import MEASURED
 from toto_core.model_files import CheckpointError, digest, locate
-from toto_core.series import PriceSource, SeriesError, find_series
+from toto_core.series import PriceSource, SeriesError, available_symbols, find_series
 from toto_core.settings import RuntimeSettings
 
 DAY = timedelta(days=1)
@@ -221,6 +222,16 @@ def why_due(
     tuned_at = None if promotion is None else max(confirmations(store, promotion), default=None)
     situation = Situation(promotion=promotion, environment=environment, now=now, tuned_at=tuned_at)
     return next((reason.text for reason in reasons(situation)), None)
+
+
+def symbols_to_keep(store: Store, data: Path | None) -> tuple[str, ...]:
+    """The symbols of the store, which know their own prices, and those of ``data``; the samples where there are none.
+
+    Raises ``SeriesError`` when ``data`` cannot be listed, and ``StorageError``.
+    """
+    known = {record.symbol for record in store.records.active_promotions()}
+    given = () if data is None and known else available_symbols(data)
+    return tuple(sorted({*known, *given}))
 
 
 def tuned_for(store: Store, symbol: str, profile: str | None) -> tuple[Promotion, ...]:

@@ -57,13 +57,17 @@ WantedBy=timers.target
 """
 
 
-def service_unit(*, executable: Path, store: str | None, config: Path | None) -> dict[str, str]:
+def service_unit(
+    *, executable: Path, store: str | None, config: Path | None, cache: str | None = None
+) -> dict[str, str]:
     """``autotune.service``, its name to its text: the daemon, started at boot, watched, restarted when it fails."""
     command = _command(executable, "daemon", store, config)
-    return {"autotune.service": _SERVICE.format(command=command, hardening=_HARDENING)}
+    return {"autotune.service": _SERVICE.format(command=command, hardening=_environment(cache) + _HARDENING)}
 
 
-def timer_units(*, executable: Path, store: str | None, config: Path | None, calendar: str) -> dict[str, str]:
+def timer_units(
+    *, executable: Path, store: str | None, config: Path | None, calendar: str, cache: str | None = None
+) -> dict[str, str]:
     """``autotune-tick.service`` and ``autotune-tick.timer``: one tick on ``calendar`` (systemd.time(7)).
 
     Raises ``UsageError`` for a calendar that is not one line.
@@ -72,9 +76,13 @@ def timer_units(*, executable: Path, store: str | None, config: Path | None, cal
         raise UsageError(f"calendar {calendar!a}: must be one line, such as '*-*-* 03:17:00'")
     command = _command(executable, "daemon --once", store, config)
     return {
-        "autotune-tick.service": _TICK.format(command=command, hardening=_HARDENING),
+        "autotune-tick.service": _TICK.format(command=command, hardening=_environment(cache) + _HARDENING),
         "autotune-tick.timer": _TIMER.format(calendar=calendar.strip()),
     }
+
+
+def _environment(cache: str | None) -> str:
+    return "" if cache is None else f"Environment={_quoted(f'AUTOTUNE_CACHE={cache}')}\n"
 
 
 def _command(executable: Path, words: str, store: str | None, config: Path | None) -> str:

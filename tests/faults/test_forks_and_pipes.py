@@ -1,4 +1,4 @@
-"""What a process does to its children, its output and its arguments ends in one line, not in a hang or a traceback."""
+"""Forks, outputs that cannot be written and arguments that are no text end in one line, never in a traceback."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_unknown_paths_and_host_names_are_refused(port: int) -> None:
     "text", ["9478", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", ":9478", "[]:1", "[::1]"]
 )
 def test_an_address_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="HOST:PORT|in brackets"):
+    with pytest.raises(UsageError, match=r"HOST:PORT|in brackets"):
         parse_address(text)
 
 

@@ -23,6 +23,11 @@ class Cli:
         """The store."""
         return self.folder / "autotune.db"
 
+    @property
+    def interpreter(self) -> tuple[str, str]:
+        """Python, and the code that is ``autotune``."""
+        return sys.executable, _MAIN
+
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Variables of a child: nothing of this process's own settings, all folders inside ``folder``."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("TOTO_", "AUTOTUNE_"))}

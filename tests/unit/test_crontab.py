@@ -13,6 +13,7 @@ from autotuner.daemon.crontab import (
     DEFAULT_SCHEDULE,
     END,
     START,
+    TUNE_WHAT_IS_DUE,
     CrontabError,
     block_of,
     cron_line,
@@ -27,7 +28,7 @@ from autotuner.errors import UsageError
 
 EXECUTABLE = Path("/opt/tools/bin/autotune")
 LOG = Path("/home/ann/.local/share/autotune/cron.log")
-LINE = cron_line(schedule=DEFAULT_SCHEDULE, executable=EXECUTABLE, log=LOG, store=None)
+LINE = cron_line(schedule=DEFAULT_SCHEDULE, executable=EXECUTABLE, log=LOG)
 BLOCK = block_of(LINE)
 
 
@@ -64,7 +65,7 @@ def without_marks(text: str) -> bool:
 @given(text=CRONTABS, schedule=SCHEDULES)
 def test_removing_what_was_installed_restores_every_byte(text: str, schedule: str) -> None:
     assume(without_marks(text))
-    block = block_of(cron_line(schedule=schedule, executable=EXECUTABLE, log=LOG, store=None))
+    block = block_of(cron_line(schedule=schedule, executable=EXECUTABLE, log=LOG))
     assert without_block(with_block(text, block)) == text
 
 
@@ -80,7 +81,7 @@ def test_installing_twice_changes_nothing_the_second_time(text: str) -> None:
 @given(before=CRONTABS, after=CRONTABS, schedule=SCHEDULES)
 def test_a_new_schedule_replaces_the_line_in_place(before: str, after: str, schedule: str) -> None:
     assume(without_marks(before) and without_marks(after))
-    line = cron_line(schedule=schedule, executable=EXECUTABLE, log=LOG, store=None)
+    line = cron_line(schedule=schedule, executable=EXECUTABLE, log=LOG)
     changed = with_block(with_block(before, BLOCK) + after, block_of(line))
     assert changed == with_block(before, block_of(line)) + after
     assert installed_lines(changed) == (line,)
@@ -167,6 +168,8 @@ def test_schedules_in_range_are_taken_as_they_are(schedule: str) -> None:
         ("17 3 * * %", "day of week '%'"),
         ("17 3 * * *\n0 0 * * * rm -rf /", "one line of plain text"),
         ("17 3 * *\n*", "one line of plain text"),
+        ("0 0 31 2 *", "would never fire"),
+        ("0 0 31 4,6 *", "would never fire"),
         ("17 3 * * *\r", "one line of plain text"),
         ("17 3 * * *\x00", "one line of plain text"),
     ],
@@ -178,9 +181,10 @@ def test_other_schedules_are_refused_with_their_field(schedule: str, reason: str
 
 
 @pytest.mark.parametrize(
-    "schedule", ["0 0 1 1 7", "*/59 */23 */31 JAN sUn", "0-59/5,7 0,1-2 31 2 *", "5-5/9 1 1 1 0"]
+    "schedule",
+    ["0 0 1 1 7", "*/59 */23 */31 JAN sUn", "0-59/5,7 0,1-2 31 1 *", "0 0 29 2 *", "5-5/9 1 1 1 0"],
 )
-def test_names_alone_steps_and_days_that_never_come_are_every_crons(schedule: str) -> None:
+def test_names_alone_steps_and_days_that_seldom_come_are_every_crons(schedule: str) -> None:
     assert parse_schedule(schedule) == schedule
 
 
@@ -227,7 +231,9 @@ def test_the_line_calls_the_program_with_its_arguments_whatever_their_names(
     program, log, store = place / "autotune", place / "cron.log", str(place / "st%re.db")
     program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\necho complaint >&2\n')
     program.chmod(0o700)
-    line = cron_line(schedule=DEFAULT_SCHEDULE, executable=program, log=log, store=store)
+    line = cron_line(
+        schedule=DEFAULT_SCHEDULE, executable=program, log=log, arguments=[*TUNE_WHAT_IS_DUE, "--db", store]
+    )
     for _ in range(2):
         subprocess.run(["/bin/sh", "-c", as_cron_reads(line)], check=True, cwd=tmp_path)
     assert log.read_text() == f"run\n--all\n--due\n--db\n{store}\ncomplaint\n" * 2
@@ -240,7 +246,7 @@ def test_without_a_store_the_line_is_plain() -> None:
 @pytest.mark.parametrize("name", ["two\nlines", "re\rturn", "nul\0", "back\\slash", "tab\t", "\udcff"])
 def test_a_name_no_crontab_line_can_hold_is_refused(name: str) -> None:
     with pytest.raises(CrontabError, match="no crontab line can hold"):
-        cron_line(schedule=DEFAULT_SCHEDULE, executable=EXECUTABLE, log=LOG, store=name)
+        cron_line(schedule=DEFAULT_SCHEDULE, executable=EXECUTABLE, log=LOG, arguments=["--db", name])
 
 
 def test_cron_is_told_the_store_whenever_its_own_environment_would_name_another(

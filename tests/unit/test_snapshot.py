@@ -44,7 +44,7 @@ PIN = SnapshotPin(
     since=NOW,
 )
 
-symbols = st.from_regex(r"[A-Z0-9][A-Z0-9._-]{0,31}", fullmatch=True)
+symbols = st.from_regex(r"[A-Z0-9^][A-Z0-9._=&/^-]{0,31}", fullmatch=True)
 times = st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 1, 1), timezones=st.just(UTC))
 entries = st.builds(
     SnapshotEntry,

@@ -32,7 +32,7 @@ names = texts.filter(bool)
 moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 labels = {
-    "symbol": st.from_regex(r"[A-Z0-9][A-Z0-9._-]{0,31}", fullmatch=True),
+    "symbol": st.from_regex(r"[A-Z0-9^][A-Z0-9._=&/^-]{0,31}", fullmatch=True),
     "settings_key": names,
     "environment_fingerprint": names,
     "profile": st.none() | texts,
