@@ -56,6 +56,12 @@ def levels(root: Path, path: Path) -> Iterator[Path]:
     yield from reversed([level for level in (path, *path.parents) if root in level.parents])
 
 
+def mounted_noexec(path: Path) -> bool:
+    """Whether ``path``, or where it would be made, is mounted so that code in it cannot be loaded."""
+    there = next((level for level in (path, *path.parents) if level.exists()), None)
+    return there is not None and bool(os.statvfs(there).f_flag & getattr(os, "ST_NOEXEC", 0))  # not on macOS
+
+
 def unsafe(state: os.stat_result, *, folder: bool) -> str:
     """Why what has this ``lstat`` could be another user's work, such as ``"is a link"``; empty when it cannot."""
     expected = stat.S_ISDIR(state.st_mode) if folder else stat.S_ISREG(state.st_mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -22,3 +23,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with the most slow tests first: begun last, one of them would leave the other core idle for minutes."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture
+def noexec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A private folder on a file system that is mounted noexec, or that says so where nothing may be mounted."""
+    folder = tmp_path / "noexec"
+    folder.mkdir(mode=0o700)
+    real = os.statvfs
+
+    def says_noexec(path: object) -> object:
+        found = real(path)  # type: ignore[arg-type] # whatever it is given
+        if not Path(str(path)).is_relative_to(folder):
+            return found
+        return os.statvfs_result([*found[:8], found.f_flag | os.ST_NOEXEC, found.f_namemax])
+
+    monkeypatch.setattr(os, "statvfs", says_noexec)
+    return folder

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autotuner.cli.options import db_option, json_option, print_json
-from autotuner.paths import cache_folder, store_location
+from autotuner.paths import DATABASE_VARIABLE, cache_folder, store_location
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +42,7 @@ def doctor_command(ctx: click.Context, model: str, db: str | None, as_json: bool
     from autotuner.doctor.probes import machine_checks
     from autotuner.doctor.store_checks import store_checks
 
-    checks = (*machine_checks(os.environ), *store_checks(store_location(db), cache_folder(), model))
+    checks = (*machine_checks(os.environ), *store_checks(_location(db), cache_folder(), model))
     failed = essential_missing(checks)
     if as_json:
         print_json({"ok": not failed, "checks": [check.to_dict() for check in checks]})
@@ -81,3 +81,8 @@ def _cell(text: str, ascii_only: bool) -> str:
     from rich.markup import escape
 
     return escape(text.encode("ascii", "backslashreplace").decode() if ascii_only else text)
+
+
+def _location(db: str | None) -> str:
+    """The store's address as it was given, good or not: the checks say what is wrong with it."""
+    return db or os.environ.get(DATABASE_VARIABLE) or store_location()

@@ -13,8 +13,9 @@ from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from autotuner.doctor.checks import Check, warning
-from autotuner.files import unsafe
+from autotuner.files import mounted_noexec, unsafe
 from autotuner.paths import is_file, snapshot_path, store_path
+from storage.address import parse_address
 from storage.database import Database
 from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
 from storage.migrations import HEAD_REVISION, known_revisions
@@ -40,7 +41,10 @@ def store_checks(store: str, cache: Path, model: str) -> tuple[Check, ...]:
 def check_database(store: str) -> Check:
     """Whether the store can be read, is whole, and is of this version; nothing is created or upgraded."""
     name = "database"
-    path = store_path(store) if is_file(store) else None
+    try:
+        path = store_path(store) if is_file(store) else None
+    except StorageError as error:
+        return _broken(name, error)
     if path is not None and not _holds_something(path):
         return _not_yet(name, path, "the first `autotune run` makes the store")
     try:
@@ -55,10 +59,12 @@ def check_database(store: str) -> Check:
 
 def check_snapshot(store: str) -> Check:
     """Whether the snapshot that production reads is whole and says what the store says."""
-    name, path = "snapshot", snapshot_path(store)
-    contents = _contents(store)
+    name = "snapshot"
     try:
+        path, contents = snapshot_path(store), _contents(store)
         snapshot = read_snapshot(path)
+    except StoreUnavailable:
+        return Check(name=name, found="none: the store has no place")
     except SnapshotError as error:
         if error.reason == "missing" and not any(contents or ()):
             return Check(name=name, found="none yet: nothing is promoted or pinned")
@@ -110,9 +116,7 @@ def _read_only(store: str) -> Database:
     if is_file(store):
         return _read_only_file(store_path(store).absolute())
     try:
-        url = make_url(store)
-        if url.get_backend_name() != "postgresql":
-            raise StoreUnavailable(f"a store cannot be kept in {url.drivername}: {_ADDRESSES}")
+        url = make_url(str(parse_address(store).url))
         engine = create_engine(url, connect_args={"connect_timeout": _WAIT_SECONDS})
     except (ArgumentError, NoSuchModuleError, ValueError):
         raise StoreUnavailable(f"the store's address is no URL of a server: {_ADDRESSES}") from None
@@ -218,7 +222,7 @@ def _fault(folder: Path, state: os.stat_result) -> tuple[str, str]:
         return fault, fixes.get(fault, elsewhere)
     if not os.access(folder, os.W_OK | os.X_OK):
         return "cannot be written", private
-    if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):  # macOS has no such flag
+    if mounted_noexec(folder):
         return "is mounted noexec: compiled code cannot be loaded from it", elsewhere
     return "", ""
 

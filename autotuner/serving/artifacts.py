@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from autotuner.errors import AutotuneError
-from autotuner.files import failing_as, levels, unsafe
+from autotuner.files import failing_as, levels, mounted_noexec, unsafe
 from autotuner.paths import cache_folder
 from autotuner.process import Owner
 from autotuner.serving.manifest import ManifestSummary, add_files
@@ -32,6 +32,15 @@ _REMEDIES = {
 
 class CacheRefused(AutotuneError):  # noqa: N818 - reads as the message it stands for
     """A cache folder could have been written by someone else, or cannot be made; the message is one line."""
+
+
+def refuse_noexec(root: Path) -> None:
+    """Raise ``CacheRefused`` for a place from which no compiled code could be loaded, before any is made."""
+    if mounted_noexec(root):
+        raise CacheRefused(
+            f"compile cache {root} is mounted noexec, so that compiled code cannot be loaded from it: name a folder "
+            "elsewhere in AUTOTUNE_CACHE"
+        )
 
 
 def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
@@ -51,6 +60,7 @@ def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
             "break: name another folder in AUTOTUNE_CACHE"
         )
     with failing_as(CacheRefused, f"compile cache {folder} cannot be used"):
+        refuse_noexec(root)
         for above in reversed(root.parents):
             _make(above)
         for level in (root, *levels(root, folder)):

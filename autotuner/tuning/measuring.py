@@ -12,13 +12,14 @@ import psutil
 
 from autotuner.device_lock import Say, measure_alone
 from autotuner.environment import current_environment, spare_threads
+from autotuner.errors import AutotuneError
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import EffectiveCost
 from autotuner.paths import cache_folder, holds_artifacts, trial_artifacts
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.space import SearchSpace, search_space
-from autotuner.serving.artifacts import CacheRefused, store
+from autotuner.serving.artifacts import CacheRefused, refuse_noexec, store
 from autotuner.serving.manifest import ManifestSummary
 from autotuner.store import Store, Subject
 from autotuner.workload import Workload
@@ -39,12 +40,17 @@ class Prepared:
 
 
 def prepare(symbol: str, workload: Workload, *, prices: PriceSource, device: str) -> Prepared:
-    """Read prices and model. Raises ``SeriesError`` or ``CheckpointError``, each with one line."""
+    """Read prices and model. Raises ``SeriesError``, ``CheckpointError`` or ``AutotuneError``, each with one line."""
     minimum = workload.longest_context + workload.longest_prediction
     series = find_series(symbol, prices.path, minimum_points=minimum, options=prices.options)
     folder = locate(workload.model, revision=workload.revision)
     config = read_config(folder)
     check_weights(folder)
+    shortest = min(shape.context_length for shape in workload.shapes)
+    if shortest < config.patch_size:
+        raise AutotuneError(
+            f"context length {shortest} is shorter than one patch of {workload.model}, {config.patch_size} time steps"
+        )
     subject = Subject(
         symbol=symbol,
         workload=workload,
@@ -80,12 +86,17 @@ def plan_measuring(
     seed: int = 0,
     threads: int | None = None,
 ) -> MeasuringPlan:
-    """To measure for real: child processes on this machine, of at most ``threads`` CPU threads each."""
+    """To measure for real: child processes on this machine, of at most ``threads`` CPU threads each.
+
+    Raises ``CacheRefused`` when nothing that is compiled could be loaded.
+    """
     subject, series = prepared.subject, prepared.series
     workload, environment = subject.workload, subject.environment
     device = environment.device
     facts = workload.facts(device=device, threads=threads or spare_threads(), patch_size=prepared.patch_size)
     space = search_space(workload, facts)
+    if profile.searches:
+        refuse_noexec(cache_folder())
     caches = cache_folder() / f"trials-{environment.fingerprint}-{workload.signature}"
 
     def make(say: Say) -> Runner:

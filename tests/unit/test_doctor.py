@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -415,16 +414,8 @@ def test_a_cache_of_another_user_is_essential(tmp_path: Path) -> None:
     assert "belongs to user 65534" in check.found
 
 
-SHARED_MEMORY = Path("/dev/shm")
-
-
-@pytest.mark.skipif(
-    not SHARED_MEMORY.is_dir() or not os.statvfs(SHARED_MEMORY).f_flag & getattr(os, "ST_NOEXEC", 0),
-    reason="needs a file system that is mounted noexec",
-)
-def test_a_cache_from_which_no_code_can_be_loaded_is_essential() -> None:
-    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as folder:
-        check = check_cache(Path(folder))
+def test_a_cache_from_which_no_code_can_be_loaded_is_essential(noexec: Path) -> None:
+    check = check_cache(noexec)
     assert bad(check) == ESSENTIAL
     assert "noexec" in check.found
 
