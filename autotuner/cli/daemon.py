@@ -27,6 +27,11 @@ max_age_days = 7
 
 [defaults]
 profile = "production"
+# data = "prices"               # folder of <SYMBOL>.csv; left out: the prices that each symbol was tuned on
+
+[prices]                       # only where your files leave a choice
+# price_column = "Settle"
+# timezone = "America/New_York"
 
 [symbols.AMD]
 profile = "accuracy"

@@ -139,10 +139,17 @@ def _volatility(close: Floats, first: int, last: int, prediction: int) -> Floats
     steps = min(max(prediction, _VOLATILITY_STEPS), first + prediction - 1)
     if steps < 2:
         return np.zeros(last - first + 1)
-    stretches = np.lib.stride_tricks.sliding_window_view(np.diff(np.log(close)), steps)
+    stretches = np.lib.stride_tricks.sliding_window_view(_returns(close), steps)
     # Return j leads to price j + 1, so the last return of origin o is o + prediction - 2.
     begin = first + prediction - 1 - steps
     return np.asarray(stretches[begin : begin + last - first + 1].std(axis=1), dtype=np.float64)
+
+
+def _returns(close: Floats) -> Floats:
+    # (time - 1,); of prices that reach zero, which have no logarithm, moves as shares of the typical price.
+    if np.all(close > 0):
+        return np.asarray(np.diff(np.log(close)))
+    return np.asarray(np.diff(close) / max(float(np.abs(close).mean()), np.finfo(np.float64).tiny))
 
 
 def _with_extremes(even: Indices, calmest: int, wildest: int) -> Indices:
@@ -168,7 +175,8 @@ def _groups(targets: Floats) -> list[Indices]:
     everything = np.arange(targets.shape[0])
     if targets.shape[1] < _FEWEST_STEPS or targets.shape[0] < 2 * _FEWEST_WINDOWS:
         return [everything]
-    volatility = np.abs(np.diff(targets, axis=1) / targets[:, :-1]).mean(axis=1)
+    levels = np.maximum(np.abs(targets[:, :-1]), _NEGLIGIBLE * np.abs(targets).mean() or 1.0)
+    volatility = (np.abs(np.diff(targets, axis=1)) / levels).mean(axis=1)
     order, half = np.argsort(volatility, kind="stable"), targets.shape[0] // 2
     return [everything, order[:half], order[half:]]
 
