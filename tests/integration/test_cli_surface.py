@@ -43,6 +43,7 @@ HEAVY = {
     "scipy",
     "sqlalchemy",
     "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.orm",
     "torch",
     "torch._dynamo",
     "torch._inductor",
