@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto_core.prices.options import CellRefusedError
-from toto_core.prices.table import Column, is_text, texts_of
+from toto_core.prices.table import Column, filled, is_text, texts_of
 from toto_core.symbols import quoted
 
 MISSING = ("", "null", "none", "nan", "n/a", "na", "#n/a", "-", "--", "nil", "<na>")
@@ -69,7 +69,7 @@ def _typed(cells: Column) -> Numbers:
         cells = cells.cast(pa.float64(), safe=False)
     else:
         raise CellRefusedError(0, f"holds {kind}, not numbers")
-    values = cells.fill_null(np.nan).to_numpy()
+    values = filled(cells, np.nan).to_numpy()
     return _finite(Numbers(values=values, missing=np.isnan(values)), cells)
 
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from toto_core.prices.formats import COMPACT, EPOCH, Stamps, calendar_of, epochs_of, readings, unit_of
 from toto_core.prices.options import CellRefusedError
-from toto_core.prices.table import Column, is_text
+from toto_core.prices.table import Column, filled, is_text
 from toto_core.symbols import quoted
 
 _NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -90,7 +90,7 @@ def _digits(cells: Column, now: np.datetime64) -> Times | None:
 def _from_counts(counts: Column, nanoseconds: int) -> Stamps:
     """Counts since 1970 as stamps. Raises CellRefusedError for one that nanoseconds cannot hold."""
     limit = np.iinfo(np.int64).max // nanoseconds
-    values = counts.fill_null(0).to_numpy()
+    values = filled(counts, 0).to_numpy()
     beyond = np.flatnonzero((values > limit) | (values < -limit))
     if beyond.size:
         raise CellRefusedError(int(beyond[0]), "is not between the years 1678 and 2261")
@@ -104,7 +104,7 @@ def _with_blanks(stamps: Stamps, cells: Column) -> Stamps:
 
 def _from_integers(cells: Column, now: np.datetime64) -> Times:
     present = ~cells.is_null().to_numpy()
-    counts = cells.cast(pa.int64(), safe=False).fill_null(0).to_numpy()
+    counts = filled(cells.cast(pa.int64(), safe=False), 0).to_numpy()
     for read, local in ((calendar_of, True), (epochs_of, False)):
         stamps = np.full(counts.shape, np.datetime64("NaT", "ns"))
         stamps[present] = read(counts[present])
@@ -118,7 +118,7 @@ def _from_integers(cells: Column, now: np.datetime64) -> Times:
 
 
 def _from_floats(cells: Column, now: np.datetime64) -> Times:
-    values = cells.cast(pa.float64()).fill_null(np.nan).to_numpy()
+    values = filled(cells.cast(pa.float64()), np.nan).to_numpy()
     blank = np.isnan(values)
     large = np.flatnonzero(~blank & (np.abs(values) >= 2.0**53))
     if large.size:

@@ -57,4 +57,10 @@ def is_text(kind: Any) -> bool:
 
 def texts_of(column: Column) -> Column:
     """The cells as text; a missing one is empty."""
-    return column.cast(pa.string()).fill_null("")
+    return filled(column.cast(pa.string()), "")
+
+
+def filled(column: Column, value: object) -> Column:
+    """The cells, a missing one as ``value``."""
+    # Only where it must be: pyarrow imports pandas to look at a value of Python.
+    return column.fill_null(value) if column.null_count else column
