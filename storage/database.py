@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, NullPool, Table, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.orm import Session
 
 from storage.address import Address, parse_address
 from storage.backup import back_up
 from storage.errors import SchemaTooNew, StorageError, StoreUnavailable
 from storage.migrations import HEAD_REVISION, VERSION_TABLE, current_revision, known_revisions, upgrade
-from storage.models import Base
 from storage.sqlite_files import connect, create_file, refuse_cut_short, settle_journal_mode, translating
 
 BUSY_TIMEOUT_S = 5.0
@@ -37,26 +35,26 @@ class Database(AbstractContextManager["Database"]):
         self._writers = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self) -> Iterator[Connection]:
         """One write transaction: committed and synced when the block ends, undone when it raises.
 
         Raises `StoreUnavailable` when another writer holds the store for longer than the busy timeout,
         `MissingReference`, `StoreCorrupt` or another `StorageError` for what the database refuses.
         """
-        with translating(self.label), Session(self._writers) as session, session.begin():
-            yield session
+        with translating(self.label), self._writers.begin() as connection:
+            yield connection
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self) -> Iterator[Connection]:
         """One read transaction: every query in it sees the same state. Raises as `write` does."""
-        with translating(self.label), Session(self._readers) as session, session.begin():
-            yield session
+        with translating(self.label), self._readers.begin() as connection:
+            yield connection
 
-    def lock(self, session: Session, *tables: type[Base]) -> None:
+    def lock(self, connection: Connection, *tables: Table) -> None:
         """Within a write transaction: keep all other writers from these tables until it ends."""
-        if session.get_bind().dialect.name == "postgresql":  # on SQLite a writer is alone anyway
-            names = ", ".join(table.__tablename__ for table in tables)
-            session.execute(text(f"LOCK TABLE {names} IN EXCLUSIVE MODE"))
+        if connection.dialect.name == "postgresql":  # on SQLite a writer is alone anyway
+            names = ", ".join(table.name for table in tables)
+            connection.execute(text(f"LOCK TABLE {names} IN EXCLUSIVE MODE"))
 
     def revision(self) -> str | None:
         """The schema revision of the store. Raises `StorageError`."""

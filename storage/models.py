@@ -1,12 +1,23 @@
-"""The tables, as SQLAlchemy classes whose columns have the names of the records' fields."""
+"""The tables, whose columns have the names of the records' fields."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, Double, ForeignKey, Index, MetaData, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 from sqlalchemy.types import TypeDecorator
 
 from storage.errors import StoreCorrupt
@@ -39,197 +50,175 @@ class UtcTime(TypeDecorator[datetime]):
             raise StoreCorrupt(f"the store holds {value!r} where a time belongs: restore a backup") from error
 
 
-class Base(DeclarativeBase):
-    """Base of all tables."""
+METADATA = MetaData(naming_convention=NAMING)
 
-    metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {str: Text(), datetime: UtcTime(), float: Double()}  # noqa: RUF012 - SQLAlchemy's form
+ENVIRONMENTS = Table(
+    "environments",
+    METADATA,
+    Column("fingerprint", Text, primary_key=True),
+    Column("facts_json", Text, nullable=False),
+    Column("first_seen", UtcTime, nullable=False),
+)
+"""Environments by fingerprint."""
 
+WORKLOADS = Table(
+    "workloads",
+    METADATA,
+    Column("signature", Text, primary_key=True),
+    Column("workload_json", Text, nullable=False),
+    Column("first_seen", UtcTime, nullable=False),
+)
+"""Workloads by signature."""
 
-class EnvironmentRow(Base):
-    """Environments by fingerprint."""
+SERIES = Table(
+    "series",
+    METADATA,
+    Column("digest", Text, primary_key=True),
+    Column("symbol", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("points", BigInteger, nullable=False),
+    Column("first_timestamp", UtcTime, nullable=False),
+    Column("last_timestamp", UtcTime, nullable=False),
+    Column("first_seen", UtcTime, nullable=False),
+)
+"""Series by digest."""
 
-    __tablename__ = "environments"
+RUNS = Table(
+    "runs",
+    METADATA,
+    Column("run_id", Text, primary_key=True),
+    Column("symbol", Text, nullable=False),
+    Column("workload_signature", Text, ForeignKey("workloads.signature"), nullable=False),
+    Column("environment_fingerprint", Text, ForeignKey("environments.fingerprint"), nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("finished_at", UtcTime, nullable=True),
+    Column("status", Text, nullable=False),
+    Column("owner_pid", BigInteger, nullable=False),
+    Column("owner_started", Double, nullable=False),
+    Column("owner_host", Text, nullable=True),
+    Column("resumed_at", UtcTime, nullable=True),
+    Column("study_name", Text, nullable=False),
+    Column("summary_json", Text, nullable=True),
+    Index(None, "symbol", "started_at"),
+)
+"""Tuning runs; the only rows besides leases that change."""
 
-    fingerprint: Mapped[str] = mapped_column(primary_key=True)
-    facts_json: Mapped[str]
-    first_seen: Mapped[datetime]
+MEASUREMENTS = Table(
+    "measurements",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=False),
+    Column("symbol", Text, nullable=False),
+    Column("workload_signature", Text, ForeignKey("workloads.signature"), nullable=False),
+    Column("environment_fingerprint", Text, ForeignKey("environments.fingerprint"), nullable=False),
+    Column("series_digest", Text, ForeignKey("series.digest"), nullable=False),
+    Column("model_digest", Text, nullable=False),
+    Column("settings_key", Text, nullable=False),
+    Column("settings_json", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("measurement_json", Text, nullable=True),
+    Column("measured_at", UtcTime, nullable=False),
+    Index(None, "run_id"),
+    Index(None, "symbol", "measured_at"),
+    Index("ix_measurements_lookup", "workload_signature", "environment_fingerprint", "settings_key"),
+)
+"""Raw measurements, one row per trial."""
 
+PROMOTIONS = Table(
+    "promotions",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=True),
+    Column("symbol", Text, nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("workload_signature", Text, ForeignKey("workloads.signature"), nullable=False),
+    Column("environment_fingerprint", Text, ForeignKey("environments.fingerprint"), nullable=False),
+    Column("settings_key", Text, nullable=False),
+    Column("settings_json", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("evidence_json", Text, nullable=False),
+    Column("promoted_at", UtcTime, nullable=False),
+    Column("kind", Text, nullable=False),
+    Index("ix_promotions_active", "symbol", "profile", "workload_signature", "environment_fingerprint"),
+)
+"""The ledger: append-only."""
 
-class WorkloadRow(Base):
-    """Workloads by signature."""
+ROLLBACKS = Table(
+    "rollbacks",
+    METADATA,
+    Column("promotion_id", Integer, ForeignKey("promotions.id"), primary_key=True, autoincrement=False),
+    Column("reason", Text, nullable=False),
+    Column("rolled_back_at", UtcTime, nullable=False),
+)
+"""Which promotions were taken back: append-only, at most one row a promotion."""
 
-    __tablename__ = "workloads"
+PINS = Table(
+    "pins",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("symbol", Text, nullable=False),
+    Column("settings_key", Text, nullable=True),
+    Column("settings_json", Text, nullable=True),
+    Column("reason", Text, nullable=False),
+    Column("pinned_at", UtcTime, nullable=False),
+    Index(None, "symbol"),
+)
+"""Pins: append-only; the newest row of a symbol holds, and one without settings unpins."""
 
-    signature: Mapped[str] = mapped_column(primary_key=True)
-    workload_json: Mapped[str]
-    first_seen: Mapped[datetime]
+ARTIFACTS = Table(
+    "artifacts",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("environment_fingerprint", Text, ForeignKey("environments.fingerprint"), nullable=False),
+    Column("settings_key", Text, nullable=False),
+    Column("model_digest", Text, nullable=False),
+    Column("engine_version", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Index(None, "environment_fingerprint", "settings_key"),
+)
+"""Compile artifacts on disk."""
 
+LEASES = Table(
+    "leases",
+    METADATA,
+    Column("device", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("acquired_at", UtcTime, nullable=False),
+    Column("heartbeat_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+)
+"""One row per device for ever, so that its fencing token never goes back."""
 
-class SeriesRow(Base):
-    """Series by digest."""
+TELEMETRY = Table(
+    "telemetry",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("symbol", Text, nullable=False),
+    Column("settings_key", Text, nullable=False),
+    Column("window_start", UtcTime, nullable=False),
+    Column("window_end", UtcTime, nullable=False),
+    Column("payload_json", Text, nullable=False),
+    Index(None, "symbol", "window_start"),
+)
+"""What production saw, window by window."""
 
-    __tablename__ = "series"
-
-    digest: Mapped[str] = mapped_column(primary_key=True)
-    symbol: Mapped[str]
-    source: Mapped[str]
-    points: Mapped[int] = mapped_column(BigInteger)
-    first_timestamp: Mapped[datetime]
-    last_timestamp: Mapped[datetime]
-    first_seen: Mapped[datetime]
-
-
-class RunRow(Base):
-    """Tuning runs; the only rows besides leases that change."""
-
-    __tablename__ = "runs"
-    __table_args__ = (Index(None, "symbol", "started_at"),)
-
-    run_id: Mapped[str] = mapped_column(primary_key=True)
-    symbol: Mapped[str]
-    workload_signature: Mapped[str] = mapped_column(ForeignKey("workloads.signature"))
-    environment_fingerprint: Mapped[str] = mapped_column(ForeignKey("environments.fingerprint"))
-    profile: Mapped[str]
-    seed: Mapped[int] = mapped_column(BigInteger)
-    started_at: Mapped[datetime]
-    finished_at: Mapped[datetime | None]
-    status: Mapped[str]
-    owner_pid: Mapped[int] = mapped_column(BigInteger)
-    owner_started: Mapped[float]
-    owner_host: Mapped[str | None]
-    resumed_at: Mapped[datetime | None]
-    study_name: Mapped[str]
-    summary_json: Mapped[str | None]
-
-
-class MeasurementRow(Base):
-    """Raw measurements, one row per trial."""
-
-    __tablename__ = "measurements"
-    __table_args__ = (
-        Index(None, "run_id"),
-        Index(None, "symbol", "measured_at"),
-        Index("ix_measurements_lookup", "workload_signature", "environment_fingerprint", "settings_key"),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id"))
-    symbol: Mapped[str]
-    workload_signature: Mapped[str] = mapped_column(ForeignKey("workloads.signature"))
-    environment_fingerprint: Mapped[str] = mapped_column(ForeignKey("environments.fingerprint"))
-    series_digest: Mapped[str] = mapped_column(ForeignKey("series.digest"))
-    model_digest: Mapped[str]
-    settings_key: Mapped[str]
-    settings_json: Mapped[str]
-    stage: Mapped[str]
-    outcome: Mapped[str]
-    detail: Mapped[str]
-    measurement_json: Mapped[str | None]
-    measured_at: Mapped[datetime]
-
-
-class PromotionRow(Base):
-    """The ledger: append-only."""
-
-    __tablename__ = "promotions"
-    __table_args__ = (
-        Index("ix_promotions_active", "symbol", "profile", "workload_signature", "environment_fingerprint"),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.run_id"))
-    symbol: Mapped[str]
-    profile: Mapped[str]
-    model: Mapped[str]
-    workload_signature: Mapped[str] = mapped_column(ForeignKey("workloads.signature"))
-    environment_fingerprint: Mapped[str] = mapped_column(ForeignKey("environments.fingerprint"))
-    settings_key: Mapped[str]
-    settings_json: Mapped[str]
-    verdict: Mapped[str]
-    reason: Mapped[str]
-    evidence_json: Mapped[str]
-    promoted_at: Mapped[datetime]
-    kind: Mapped[str]
-
-
-class RollbackRow(Base):
-    """Which promotions were taken back: append-only, at most one row a promotion."""
-
-    __tablename__ = "rollbacks"
-
-    promotion_id: Mapped[int] = mapped_column(
-        ForeignKey("promotions.id"), primary_key=True, autoincrement=False
-    )
-    reason: Mapped[str]
-    rolled_back_at: Mapped[datetime]
-
-
-class PinRow(Base):
-    """Pins: append-only; the newest row of a symbol holds, and one without settings unpins."""
-
-    __tablename__ = "pins"
-    __table_args__ = (Index(None, "symbol"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    symbol: Mapped[str]
-    settings_key: Mapped[str | None]
-    settings_json: Mapped[str | None]
-    reason: Mapped[str]
-    pinned_at: Mapped[datetime]
-
-
-class ArtifactRow(Base):
-    """Compile artifacts on disk."""
-
-    __tablename__ = "artifacts"
-    __table_args__ = (Index(None, "environment_fingerprint", "settings_key"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    environment_fingerprint: Mapped[str] = mapped_column(ForeignKey("environments.fingerprint"))
-    settings_key: Mapped[str]
-    model_digest: Mapped[str]
-    engine_version: Mapped[str]
-    path: Mapped[str]
-    sha256: Mapped[str]
-    bytes: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime]
-
-
-class LeaseRow(Base):
-    """One row per device for ever, so that its fencing token never goes back."""
-
-    __tablename__ = "leases"
-
-    device: Mapped[str] = mapped_column(primary_key=True)
-    owner: Mapped[str]
-    token: Mapped[int] = mapped_column(BigInteger)
-    acquired_at: Mapped[datetime]
-    heartbeat_at: Mapped[datetime]
-    expires_at: Mapped[datetime]
-
-
-class TelemetryRow(Base):
-    """What production saw, window by window."""
-
-    __tablename__ = "telemetry"
-    __table_args__ = (Index(None, "symbol", "window_start"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    symbol: Mapped[str]
-    settings_key: Mapped[str]
-    window_start: Mapped[datetime]
-    window_end: Mapped[datetime]
-    payload_json: Mapped[str]
-
-
-class SelfTestRow(Base):
-    """What self-tests found of a machine."""
-
-    __tablename__ = "selftests"
-    __table_args__ = (Index(None, "environment_fingerprint"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    environment_fingerprint: Mapped[str] = mapped_column(ForeignKey("environments.fingerprint"))
-    measured_at: Mapped[datetime]
-    result_json: Mapped[str]
+SELFTESTS = Table(
+    "selftests",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("environment_fingerprint", Text, ForeignKey("environments.fingerprint"), nullable=False),
+    Column("measured_at", UtcTime, nullable=False),
+    Column("result_json", Text, nullable=False),
+    Index(None, "environment_fingerprint"),
+)
+"""What self-tests found of a machine."""

@@ -7,13 +7,12 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Table, select, update
 
 from storage.errors import InvalidRecord, NotFound, StorageError
 from storage.exchange import Exchange, Validator, build_document, parse_document
 from storage.ledger import Ledger, active_promotions, append_promotion, current_pins
-from storage.models import Base, EnvironmentRow, MeasurementRow, PinRow, RunRow, SeriesRow, WorkloadRow
+from storage.models import ENVIRONMENTS, MEASUREMENTS, PINS, RUNS, SERIES, WORKLOADS
 from storage.records import (
     UNFINISHED,
     EnvironmentRecord,
@@ -29,10 +28,10 @@ from storage.records import (
 from storage.rows import PromotedFor, RecordT, append, insert_if_absent, matching, records, to_record
 from storage.upkeep import Upkeep
 
-_SUBJECTS: dict[type[Record], type[Base]] = {
-    EnvironmentRecord: EnvironmentRow,
-    WorkloadRecord: WorkloadRow,
-    SeriesRecord: SeriesRow,
+_SUBJECTS: dict[type[Record], Table] = {
+    EnvironmentRecord: ENVIRONMENTS,
+    WorkloadRecord: WORKLOADS,
+    SeriesRecord: SERIES,
 }
 # what tells one promotion of a symbol from another, and one pin from another
 _PROMOTION_IDENTITY = attrgetter(
@@ -60,9 +59,9 @@ class Repository(Ledger, Upkeep):
 
     def put(self, *subjects: EnvironmentRecord | WorkloadRecord | SeriesRecord) -> None:
         """Store each unless its key is known; what is known stays as it was first seen."""
-        with self._database.write() as session:
+        with self._database.write() as connection:
             for subject in subjects:
-                insert_if_absent(session, _SUBJECTS[type(subject)], subject)
+                insert_if_absent(connection, _SUBJECTS[type(subject)], subject)
 
     def environment(self, fingerprint: str) -> EnvironmentRecord:
         """The environment of that fingerprint. Raises `NotFound`."""
@@ -77,8 +76,10 @@ class Repository(Ledger, Upkeep):
         return self._named(SeriesRecord, digest, "series", "measure on it")
 
     def _named(self, kind: type[RecordT], key: str, what: str, remedy: str) -> RecordT:
-        with self._database.read() as session:
-            row = session.get(_SUBJECTS[kind], key)
+        with self._database.read() as connection:
+            table = _SUBJECTS[kind]
+            (name,) = table.primary_key.columns.keys()
+            row = connection.execute(matching(table, **{name: key})).first()
             if row is None:
                 raise NotFound(f"no {what} {key} is stored: list what is stored, or {remedy} first")
             return to_record(kind, row)
@@ -87,32 +88,32 @@ class Repository(Ledger, Upkeep):
         """Append a measurement; its id. Raises `InvalidRecord` when it has an id, `MissingReference`."""
         if measurement.id is not None:
             raise InvalidRecord("MeasurementRecord.id is set: a new measurement gets it from the store")
-        return self._append(MeasurementRow, measurement)
+        return self._append(MEASUREMENTS, measurement)
 
     def measurements(
         self, symbol: str | None = None, *, since: datetime | None = None, **wanted: Unpack[MeasuredFor]
     ) -> tuple[MeasurementRecord, ...]:
         """The measurements that match every field given and were made at `since` or later, oldest first."""
-        statement = matching(MeasurementRow, symbol=symbol, **wanted).order_by(MeasurementRow.id)
+        statement = matching(MEASUREMENTS, symbol=symbol, **wanted).order_by(MEASUREMENTS.c.id)
         if since is not None:
-            statement = statement.where(MeasurementRow.measured_at >= since)
+            statement = statement.where(MEASUREMENTS.c.measured_at >= since)
         return self._records(MeasurementRecord, statement)
 
     def start_run(self, run: RunRecord) -> None:
         """Store a run that begins. Raises `InvalidRecord` unless running, `StorageError` for a known id."""
         if run.status != "running":
             raise InvalidRecord(f"RunRecord.status is {run.status}: a run starts as running")
-        with self._database.write() as session:
-            if not insert_if_absent(session, RunRow, run):
+        with self._database.write() as connection:
+            if not insert_if_absent(connection, RUNS, run):
                 raise StorageError(f"run {run.run_id} is stored already: give a new run a new id")
 
     def resume_run(
         self, run_id: str, *, owner_pid: int, owner_started: float, owner_host: str, resumed_at: datetime
     ) -> RunRecord:
         """Hand an unfinished run to another process. Raises `NotFound`, `StorageError` when it has ended."""
-        with self._database.write() as session:
+        with self._database.write() as connection:
             return _change_run(
-                session,
+                connection,
                 run_id,
                 status="running",
                 finished_at=None,
@@ -126,37 +127,37 @@ class Repository(Ledger, Upkeep):
         self, run_id: str, status: RunStatus, finished_at: datetime, summary_json: str | None = None
     ) -> RunRecord:
         """End an unfinished run. Raises `NotFound`, or `StorageError` when it has ended before."""
-        with self._database.write() as session:
+        with self._database.write() as connection:
             return _change_run(
-                session, run_id, status=status, finished_at=finished_at, summary_json=summary_json
+                connection, run_id, status=status, finished_at=finished_at, summary_json=summary_json
             )
 
     def unfinished_runs(
         self, symbol: str | None = None, **wanted: Unpack[PromotedFor]
     ) -> tuple[RunRecord, ...]:
         """The running and interrupted runs for what is wanted, oldest first."""
-        statement = matching(RunRow, symbol=symbol, **wanted).where(RunRow.status.in_(UNFINISHED))
-        return self._records(RunRecord, statement.order_by(RunRow.started_at, RunRow.run_id))
+        statement = matching(RUNS, symbol=symbol, **wanted).where(RUNS.c.status.in_(UNFINISHED))
+        return self._records(RunRecord, statement.order_by(RUNS.c.started_at, RUNS.c.run_id))
 
     def runs(self, symbol: str | None = None) -> tuple[RunRecord, ...]:
         """Every run, or those of one symbol, oldest first."""
-        statement = matching(RunRow, symbol=symbol)
-        return self._records(RunRecord, statement.order_by(RunRow.started_at, RunRow.run_id))
+        statement = matching(RUNS, symbol=symbol)
+        return self._records(RunRecord, statement.order_by(RUNS.c.started_at, RUNS.c.run_id))
 
     def export_document(self) -> dict[str, Any]:
         """One JSON document of the active promotions, the pins, and the workloads and environments named."""
-        with self._database.read() as session:
-            promotions = active_promotions(session)
+        with self._database.read() as connection:
+            promotions = active_promotions(connection)
             fingerprints = {promotion.environment_fingerprint for promotion in promotions}
             signatures = {promotion.workload_signature for promotion in promotions}
-            environments = select(EnvironmentRow).where(EnvironmentRow.fingerprint.in_(fingerprints))
-            workloads = select(WorkloadRow).where(WorkloadRow.signature.in_(signatures))
-            by_fingerprint = environments.order_by(EnvironmentRow.fingerprint)
+            environments = select(ENVIRONMENTS).where(ENVIRONMENTS.c.fingerprint.in_(fingerprints))
+            workloads = select(WORKLOADS).where(WORKLOADS.c.signature.in_(signatures))
+            by_fingerprint = environments.order_by(ENVIRONMENTS.c.fingerprint)
             return build_document(
-                environments=records(session, EnvironmentRecord, by_fingerprint),
-                workloads=records(session, WorkloadRecord, workloads.order_by(WorkloadRow.signature)),
+                environments=records(connection, EnvironmentRecord, by_fingerprint),
+                workloads=records(connection, WorkloadRecord, workloads.order_by(WORKLOADS.c.signature)),
                 promotions=promotions,
-                pins=current_pins(session),
+                pins=current_pins(connection),
             )
 
     def import_document(
@@ -170,26 +171,26 @@ class Repository(Ledger, Upkeep):
         exchange = parse_document(
             document, validate_settings=validate_settings, validate_workload=validate_workload
         )
-        with self._database.write() as session:
+        with self._database.write() as connection:
             environments = sum(
-                insert_if_absent(session, EnvironmentRow, item) for item in exchange.environments
+                insert_if_absent(connection, ENVIRONMENTS, item) for item in exchange.environments
             )
-            workloads = sum(insert_if_absent(session, WorkloadRow, item) for item in exchange.workloads)
+            workloads = sum(insert_if_absent(connection, WORKLOADS, item) for item in exchange.workloads)
             return ImportCounts(
                 environments=environments,
                 workloads=workloads,
-                promotions=_import_promotions(session, exchange),
-                pins=_import_pins(session, exchange),
+                promotions=_import_promotions(connection, exchange),
+                pins=_import_pins(connection, exchange),
             )
 
 
-def _import_promotions(session: Session, exchange: Exchange) -> int:
+def _import_promotions(connection: Connection, exchange: Exchange) -> int:
     # Symbol by symbol, because the order of a symbol's promotions says what it was last promoted for.
-    held = _by_symbol(active_promotions(session))
+    held = _by_symbol(active_promotions(connection))
     offered = _by_symbol(exchange.promotions)
     new = [item for item in exchange.promotions if offered[item.symbol] != held.get(item.symbol)]
     for promotion in new:
-        append_promotion(session, promotion)
+        append_promotion(connection, promotion)
     return len(new)
 
 
@@ -200,21 +201,20 @@ def _by_symbol(promotions: tuple[PromotionRecord, ...]) -> dict[str, list[tuple[
     return symbols
 
 
-def _import_pins(session: Session, exchange: Exchange) -> int:
-    held = set(map(_PIN_IDENTITY, current_pins(session)))
+def _import_pins(connection: Connection, exchange: Exchange) -> int:
+    held = set(map(_PIN_IDENTITY, current_pins(connection)))
     new = [pin for pin in exchange.pins if _PIN_IDENTITY(pin) not in held]
     for pin in new:
-        append(session, PinRow, pin)
+        append(connection, PINS, pin)
     return len(new)
 
 
-def _change_run(session: Session, run_id: str, **changes: Any) -> RunRecord:
-    row = session.get(RunRow, run_id, with_for_update=True)
+def _change_run(connection: Connection, run_id: str, **changes: Any) -> RunRecord:
+    row = connection.execute(matching(RUNS, run_id=run_id).with_for_update()).first()
     if row is None:
         raise NotFound(f"no run {run_id} is stored: list the runs to see which are")
     if row.status not in UNFINISHED:
         raise StorageError(f"run {run_id} has ended as {row.status}: start a new one")
     changed = replace(to_record(RunRecord, row), **changes)
-    for name, value in changes.items():
-        setattr(row, name, value)
+    connection.execute(update(RUNS).where(RUNS.c.run_id == run_id).values(**changes))
     return changed

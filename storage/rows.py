@@ -6,12 +6,10 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any, TypedDict, TypeVar
 
-from sqlalchemy import ColumnElement, Select, inspect, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, insert, select
 
 from storage.database import Database
 from storage.errors import InvalidRecord, StoreCorrupt
-from storage.models import Base
 from storage.records import Record
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -31,28 +29,26 @@ class Queries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def _append(self, table: type[Base], record: Record) -> int:
-        with self._database.write() as session:
-            return append(session, table, record)
+    def _append(self, table: Table, record: Record) -> int:
+        with self._database.write() as connection:
+            return append(connection, table, record)
 
     def _records(self, kind: type[RecordT], statement: Select[Any]) -> tuple[RecordT, ...]:
-        with self._database.read() as session:
-            return records(session, kind, statement)
+        with self._database.read() as connection:
+            return records(connection, kind, statement)
 
 
-def to_record(kind: type[RecordT], row: Base, **extra: object) -> RecordT:
-    """The row as a record of `kind`, with the fields it lacks from `extra`. Raises `StoreCorrupt` if damaged."""
-    names = [field.name for field in fields(kind) if field.name not in extra]
-    values: dict[str, Any] = {name: getattr(row, name) for name in names}
+def to_record(kind: type[RecordT], row: Row[Any]) -> RecordT:
+    """The row as a record of `kind`. Raises `StoreCorrupt` if damaged."""
     try:
-        return kind(**values, **extra)
+        return kind(**{field.name: getattr(row, field.name) for field in fields(kind)})
     except InvalidRecord as error:
-        raise StoreCorrupt(f"a row of {row.__tablename__} is damaged ({error}): restore a backup") from error
+        raise StoreCorrupt(f"a row of the store is damaged ({error}): restore a backup") from error
 
 
-def records(session: Session, kind: type[RecordT], statement: Select[Any]) -> tuple[RecordT, ...]:
+def records(connection: Connection, kind: type[RecordT], statement: Select[Any]) -> tuple[RecordT, ...]:
     """The rows that the query finds, as records of `kind`."""
-    return tuple(to_record(kind, row) for row in session.scalars(statement))
+    return tuple(to_record(kind, row) for row in connection.execute(statement))
 
 
 def columns(record: Record, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -60,28 +56,25 @@ def columns(record: Record, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any
     return {name: value for name, value in vars(record).items() if name not in leave_out}
 
 
-def matching(table: type[Base], **wanted: str | None) -> Select[Any]:
+def matching(table: Table, **wanted: str | None) -> Select[Any]:
     """A query for the rows of `table` whose columns equal the values wanted; None stands for any."""
     return select(table).where(*conditions(table, **wanted))
 
 
-def conditions(table: type[Base], **wanted: str | None) -> list[ColumnElement[bool]]:
+def conditions(table: Table, **wanted: str | None) -> list[ColumnElement[bool]]:
     """The conditions of `matching`."""
-    return [getattr(table, name) == value for name, value in wanted.items() if value is not None]
+    return [table.c[name] == value for name, value in wanted.items() if value is not None]
 
 
-def append(session: Session, table: type[Base], record: Record, leave_out: tuple[str, ...] = ("id",)) -> int:
+def append(connection: Connection, table: Table, record: Record, leave_out: tuple[str, ...] = ("id",)) -> int:
     """Store the record as a new row; the id that the database gave it."""
-    row: Any = table(**columns(record, leave_out=leave_out))
-    session.add(row)
-    session.flush()
-    return int(row.id)
+    new = insert(table).values(**columns(record, leave_out=leave_out)).returning(table.c.id)
+    return int(connection.execute(new).scalar_one())
 
 
-def insert_if_absent(session: Session, table: type[Base], record: Record) -> bool:
+def insert_if_absent(connection: Connection, table: Table, record: Record) -> bool:
     """Store the record unless its primary key is there already; True when it was new."""
     # Only the dialect in use: PostgreSQL's brings asyncio and ssl, which take long to import.
-    dialect = import_module(f"sqlalchemy.dialects.{session.get_bind().dialect.name}")
-    key = inspect(table).primary_key[0]
-    new = dialect.insert(table).values(**columns(record)).on_conflict_do_nothing().returning(key)
-    return session.execute(new).first() is not None
+    dialect = import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
+    new = dialect.insert(table).values(**columns(record)).on_conflict_do_nothing()
+    return connection.execute(new.returning(*table.primary_key)).first() is not None

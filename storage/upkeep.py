@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import CursorResult, Update, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Update, select, update
 
 from storage.errors import InvalidRecord
-from storage.models import ArtifactRow, LeaseRow, SelfTestRow, TelemetryRow
+from storage.models import ARTIFACTS, LEASES, SELFTESTS, TELEMETRY
 from storage.records import ArtifactRecord, LeaseRecord, SelfTestRecord, TelemetryRecord, json_fault
 from storage.rows import Queries, columns, insert_if_absent, matching, to_record
 
@@ -22,61 +21,61 @@ class Upkeep(Queries):
         The token is larger than that of every lease of the device before. Raises `InvalidRecord`.
         """
         wanted = _lease(device, owner, 1, now, ttl_s)
-        with self._database.write() as session:
-            if insert_if_absent(session, LeaseRow, wanted):
+        with self._database.write() as connection:
+            if insert_if_absent(connection, LEASES, wanted):
                 return wanted
             free = (
-                update(LeaseRow)
-                .where(LeaseRow.device == device, LeaseRow.expires_at <= now)
-                .values(token=LeaseRow.token + 1, **columns(wanted, leave_out=("device", "token")))
+                update(LEASES)
+                .where(LEASES.c.device == device, LEASES.c.expires_at <= now)
+                .values(token=LEASES.c.token + 1, **columns(wanted, leave_out=("device", "token")))
             )
-            return _held(session, device) if _changes_one(session, free) else None
+            return _held(connection, device) if _changes_one(connection, free) else None
 
     def renew_lease(self, lease: LeaseRecord, now: datetime, ttl_s: float) -> LeaseRecord | None:
         """The lease prolonged until `now + ttl_s`; None when it has expired. Raises `InvalidRecord`."""
         renewed = _lease(lease.device, lease.owner, lease.token, now, ttl_s)
         prolong = _running(lease, now).values(heartbeat_at=now, expires_at=renewed.expires_at)
-        with self._database.write() as session:
-            return _held(session, lease.device) if _changes_one(session, prolong) else None
+        with self._database.write() as connection:
+            return _held(connection, lease.device) if _changes_one(connection, prolong) else None
 
     def release_lease(self, lease: LeaseRecord, now: datetime) -> bool:
         """End the lease at once; False when it had ended or passed on before."""
-        with self._database.write() as session:
-            return _changes_one(session, _running(lease, now).values(expires_at=now))
+        with self._database.write() as connection:
+            return _changes_one(connection, _running(lease, now).values(expires_at=now))
 
     def leases(self, now: datetime) -> tuple[LeaseRecord, ...]:
         """The leases that run at `now`, by device."""
-        statement = select(LeaseRow).where(LeaseRow.expires_at > now).order_by(LeaseRow.device)
+        statement = select(LEASES).where(LEASES.c.expires_at > now).order_by(LEASES.c.device)
         return self._records(LeaseRecord, statement)
 
     def add_artifact(self, artifact: ArtifactRecord) -> int:
         """Store where artifacts lie; the id. Raises `MissingReference` when its environment is not stored."""
-        return self._append(ArtifactRow, artifact)
+        return self._append(ARTIFACTS, artifact)
 
     def add_telemetry(self, telemetry: TelemetryRecord) -> int:
         """Store one window; the id. Raises `InvalidRecord` when its payload is no JSON."""
         fault = json_fault(telemetry.payload_json)
         if fault:
             raise InvalidRecord(f"TelemetryRecord.payload_json {fault}")
-        return self._append(TelemetryRow, telemetry)
+        return self._append(TELEMETRY, telemetry)
 
     def telemetry(
         self, symbol: str | None = None, since: datetime | None = None
     ) -> tuple[TelemetryRecord, ...]:
         """The windows that match and start at `since` or later, oldest first."""
-        statement = matching(TelemetryRow, symbol=symbol).order_by(TelemetryRow.window_start, TelemetryRow.id)
+        statement = matching(TELEMETRY, symbol=symbol).order_by(TELEMETRY.c.window_start, TELEMETRY.c.id)
         if since is not None:
-            statement = statement.where(TelemetryRow.window_start >= since)
+            statement = statement.where(TELEMETRY.c.window_start >= since)
         return self._records(TelemetryRecord, statement)
 
     def add_selftest(self, selftest: SelfTestRecord) -> int:
         """Store one; the id. Raises `MissingReference` when its environment is not stored."""
-        return self._append(SelfTestRow, selftest)
+        return self._append(SELFTESTS, selftest)
 
     def newest_selftest(self, environment_fingerprint: str) -> SelfTestRecord | None:
         """The last one of that environment, None when there was none."""
-        statement = matching(SelfTestRow, environment_fingerprint=environment_fingerprint)
-        newest_first = statement.order_by(SelfTestRow.measured_at.desc(), SelfTestRow.id.desc())
+        statement = matching(SELFTESTS, environment_fingerprint=environment_fingerprint)
+        newest_first = statement.order_by(SELFTESTS.c.measured_at.desc(), SELFTESTS.c.id.desc())
         return next(iter(self._records(SelfTestRecord, newest_first.limit(1))), None)
 
 
@@ -90,18 +89,17 @@ def _lease(device: str, owner: str, token: int, now: datetime, ttl_s: float) -> 
 
 
 def _running(lease: LeaseRecord, now: datetime) -> Update:
-    return update(LeaseRow).where(
-        LeaseRow.device == lease.device,
-        LeaseRow.owner == lease.owner,
-        LeaseRow.token == lease.token,
-        LeaseRow.expires_at > now,
+    return update(LEASES).where(
+        LEASES.c.device == lease.device,
+        LEASES.c.owner == lease.owner,
+        LEASES.c.token == lease.token,
+        LEASES.c.expires_at > now,
     )
 
 
-def _changes_one(session: Session, statement: Update) -> bool:
-    result = session.execute(statement.execution_options(synchronize_session=False))
-    return isinstance(result, CursorResult) and result.rowcount == 1
+def _changes_one(connection: Connection, statement: Update) -> bool:
+    return connection.execute(statement).rowcount == 1
 
 
-def _held(session: Session, device: str) -> LeaseRecord:
-    return to_record(LeaseRecord, session.scalars(select(LeaseRow).where(LeaseRow.device == device)).one())
+def _held(connection: Connection, device: str) -> LeaseRecord:
+    return to_record(LeaseRecord, connection.execute(matching(LEASES, device=device)).one())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from alembic import context
 
 from storage.migrations import VERSION_TABLE
-from storage.models import Base
+from storage.models import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=METADATA,
     version_table=VERSION_TABLE,
     transactional_ddl=True,
     render_as_batch=True,

@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from storage.database import Database
 from storage.errors import InvalidDocument, InvalidRecord, MissingReference, NotFound, StorageError
-from storage.models import ArtifactRow
+from storage.models import ARTIFACTS
 from storage.records import (
     ArtifactRecord,
     EnvironmentRecord,
@@ -335,8 +335,8 @@ def test_the_ledger_can_only_grow(store: Database, table: str, change: str) -> N
     repository.pin(PIN)
 
     def alter() -> None:
-        with store.write() as session:
-            session.connection().exec_driver_sql(change.format(table))
+        with store.write() as connection:
+            connection.exec_driver_sql(change.format(table))
 
     before = (repository.promotions(), repository.pins())
     with pytest.raises(StorageError, match=f"{table} is append-only"):
@@ -442,8 +442,8 @@ def test_artifacts_are_kept_with_their_environment_and_settings(
     stored = replace(artifact, id=repository.add_artifact(artifact))
     other = replace(artifact, settings_key="other")
     other = replace(other, id=repository.add_artifact(other))
-    with store.read() as session:
-        rows = session.scalars(select(ArtifactRow).order_by(ArtifactRow.id))
+    with store.read() as connection:
+        rows = connection.execute(select(ARTIFACTS).order_by(ARTIFACTS.c.id))
         assert [to_record(ArtifactRecord, row) for row in rows] == [stored, other]
     with pytest.raises(MissingReference):
         repository.add_artifact(replace(artifact, environment_fingerprint="unknown"))

@@ -306,8 +306,7 @@ def test_a_lock_that_is_let_go_in_time_is_waited_for(path: Path) -> None:
 def test_opening_a_store_twice_in_a_process_keeps_its_locks(path: Path) -> None:
     code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
     with new_store(path) as database:
-        with database.write() as session:
-            session.connection()  # begins, and holds the lock that any close of the file would drop
+        with database.write():  # holds the lock that any close of the file would drop
             with open_database(path) as again:
                 assert again.check() == []
                 again.backup(path.with_name("copy.db"))

@@ -30,7 +30,7 @@ from storage.migrations import (
     known_revisions,
     upgrade,
 )
-from storage.models import Base
+from storage.models import METADATA
 from storage.repository import Repository
 from tests.support.postgres import server
 from tests.support.storage_samples import MEASUREMENT, PROMOTION, RUN, new_store, with_subjects
@@ -79,23 +79,21 @@ def test_the_named_head_is_the_newest_revision() -> None:
 
 
 def test_upgrading_from_nothing_gives_exactly_the_declared_tables(tmp_path: Path) -> None:
-    with open_database(tmp_path / "a.db") as database, database.read() as session:
-        connection = session.connection()
+    with open_database(tmp_path / "a.db") as database, database.read() as connection:
         assert current_revision(connection) == HEAD_REVISION
         context = MigrationContext.configure(
             connection, opts={"version_table": VERSION_TABLE, "compare_type": True}
         )
-        assert compare_metadata(context, Base.metadata) == []
+        assert compare_metadata(context, METADATA) == []
     assert not list(tmp_path.glob("*.bak"))
 
 
 def test_a_table_that_migrations_forget_would_be_noticed(tmp_path: Path) -> None:
-    with open_database(tmp_path / "a.db") as database, database.write() as session:
-        connection = session.connection()
+    with open_database(tmp_path / "a.db") as database, database.write() as connection:
         connection.exec_driver_sql("DROP TABLE telemetry")
         connection.exec_driver_sql("ALTER TABLE leases DROP COLUMN heartbeat_at")
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        assert {step[0] for step in compare_metadata(context, Base.metadata)} >= {"add_table", "add_column"}
+        assert {step[0] for step in compare_metadata(context, METADATA)} >= {"add_table", "add_column"}
 
 
 def test_every_table_of_the_ledger_has_its_triggers(tmp_path: Path) -> None:
@@ -109,8 +107,8 @@ def test_every_table_of_the_ledger_has_its_triggers(tmp_path: Path) -> None:
 
 
 def _downgrade(database: Database, revision: str) -> None:
-    with database.write() as session:
-        config = Config(attributes={"connection": session.connection()})
+    with database.write() as connection:
+        config = Config(attributes={"connection": connection})
         config.set_main_option("script_location", SCRIPT_LOCATION)
         command.downgrade(config, revision)
 
@@ -122,8 +120,8 @@ def test_down_and_up_again_gives_the_same_schema(tmp_path: Path) -> None:
         _downgrade(database, "base")
         assert {name for kind, name, _ in _schema(path) if kind == "table"} == {VERSION_TABLE}
         assert database.revision() is None
-        with database.write() as session:
-            upgrade(session.connection())
+        with database.write() as connection:
+            upgrade(connection)
         assert _schema(path) == before
         assert database.check() == []
 
@@ -154,8 +152,8 @@ def test_runs_of_a_version_that_kept_no_hosts_have_none(tmp_path: Path, backend:
         repository = with_subjects(database)
         repository.add_measurement(MEASUREMENT)
         _downgrade(database, "0002")
-        with database.write() as session:
-            session.execute(RUN_OF_0002)
+        with database.write() as connection:
+            connection.execute(RUN_OF_0002)
         database.bring_up_to_date()
 
         assert database.revision() == HEAD_REVISION

@@ -118,8 +118,8 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     def delete_and_fail() -> None:
-        with database.write() as session:
-            session.connection().exec_driver_sql("DELETE FROM series")
+        with database.write() as connection:
+            connection.exec_driver_sql("DELETE FROM series")
             raise ZeroDivisionError
 
     with new_store(tmp_path / "a.db") as database:

@@ -15,7 +15,7 @@ from toto_core.prices.formats import looks_like_time
 from toto_core.prices.numbers import read_numbers
 from toto_core.prices.options import CellRefusedError, SeriesError
 from toto_core.prices.stamps import Times, read_times
-from toto_core.prices.table import Column, Header, Table, texts_of
+from toto_core.prices.table import Column, Header, Table, texts_of, values_of
 from toto_core.symbols import quoted
 
 Rows = npt.NDArray[np.int64] | None
@@ -55,7 +55,7 @@ def rows_of(table: Table, symbol: str, label: str) -> tuple[Rows, tuple[str, ...
         some = ", ".join(distinct[:_NAMED_AT_MOST]) + (", ..." if len(distinct) > _NAMED_AT_MOST else "")
         raise SeriesError(f"{label}: holds {len(distinct)} symbols ({some}), and not {symbol}")
     mask = pc.equal(pc.utf8_upper(pc.utf8_trim_whitespace(cells)), matching[0])
-    rows = np.flatnonzero(mask.combine_chunks().to_numpy(zero_copy_only=False))
+    rows = np.flatnonzero(values_of(mask))
     others = f"{len(distinct) - 1} other symbol{'s' if len(distinct) > 2 else ''}"
     return rows, (f"{len(rows)} rows of {matching[0]} among those of {others}",)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto_core.prices.options import CellRefusedError
-from toto_core.prices.table import Column
+from toto_core.prices.table import Column, filled, values_of
 from toto_core.symbols import quoted
 
 Stamps = npt.NDArray[np.datetime64]
@@ -116,7 +116,7 @@ def calendar_of(counts: Counts) -> Stamps:
 
 def _text_epochs(fields: Column) -> Stamps:
     digits = fields.field("e")
-    whole = pc.cast(pc.if_else(pc.equal(digits, ""), "0", digits), pa.uint64()).fill_null(0).to_numpy()
+    whole = values_of(filled(pc.cast(pc.if_else(pc.equal(digits, ""), "0", digits), pa.uint64()), 0))
     counts = np.where(whole > np.iinfo(np.int64).max, 0, whole).astype(np.int64)
     counts[_absent(fields)] = 0
     rest = _billionths(fields.field("f")) * unit_of(counts) // 10**9
@@ -139,7 +139,7 @@ def _from_fields(fields: Column, texts: Column) -> tuple[Stamps, bool]:
     stamps = _assembled(year, month, number("d"), hour, number("M"), number("S"))
     stamps = stamps + _billionths(fields.field("f")).astype("timedelta64[ns]")
     absent, zones = _absent(fields), fields.field("z")
-    zoned = pc.not_equal(zones, "").fill_null(False).to_numpy(zero_copy_only=False) & ~absent
+    zoned = values_of(filled(pc.not_equal(zones, ""), False)) & ~absent
     _refuse_mixed(zoned, absent, texts)
     stamps[absent] = np.datetime64("NaT", "ns")
     return stamps - _offsets(zones), not zoned.any()
@@ -174,7 +174,7 @@ def _assembled(year: Counts, month: Counts, day: Counts, *clock: Counts) -> Stam
 
 def _month_numbers(names: Column) -> Counts:
     short = pc.utf8_slice_codeunits(pc.utf8_lower(names), 0, 3)
-    found = pc.index_in(short, value_set=pa.array(_MONTHS)).fill_null(-1).to_numpy()
+    found = values_of(filled(pc.index_in(short, value_set=pa.array(_MONTHS)), -1))
     months: Counts = found.astype(np.int64) + 1
     return months
 
@@ -184,8 +184,8 @@ def _hours(hours: Counts, halves: Column | None) -> Counts:
     if halves is None:
         return hours
     half = pc.utf8_lower(halves).fill_null("")
-    after_noon = pc.equal(half, "p").to_numpy(zero_copy_only=False)
-    either = pc.not_equal(half, "").to_numpy(zero_copy_only=False)
+    after_noon = values_of(pc.equal(half, "p"))
+    either = values_of(pc.not_equal(half, ""))
     wrong = either & ((hours < 1) | (hours > 12))
     return np.where(wrong, 99, np.where(either, hours % 12 + 12 * after_noon, hours))
 
@@ -193,7 +193,7 @@ def _hours(hours: Counts, halves: Column | None) -> Counts:
 def _offsets(zones: Column) -> npt.NDArray[np.timedelta64]:
     """Each zone's offset from UTC, zero for none."""
     fields = pc.extract_regex(zones, _OFFSET)
-    west = pc.equal(fields.field("s"), "-").fill_null(False).to_numpy(zero_copy_only=False)
+    west = values_of(filled(pc.equal(fields.field("s"), "-"), False))
     minutes = (_whole(fields.field("h")) * 60 + _whole(fields.field("m"))) * np.where(west, -1, 1)
     return minutes.astype("timedelta64[m]").astype("timedelta64[ns]")
 
@@ -205,12 +205,10 @@ def _billionths(digits: Column) -> Counts:
 
 def _whole(digits: Column) -> Counts:
     """Digits as whole numbers; 0 for none."""
-    values: Counts = (
-        pc.cast(pc.if_else(pc.equal(digits, ""), "0", digits), pa.int64()).fill_null(0).to_numpy()
-    )
+    values: Counts = values_of(filled(pc.cast(pc.if_else(pc.equal(digits, ""), "0", digits), pa.int64()), 0))
     return values
 
 
 def _absent(fields: Column) -> npt.NDArray[np.bool_]:
-    absent: npt.NDArray[np.bool_] = fields.is_null().to_numpy(zero_copy_only=False)
+    absent: npt.NDArray[np.bool_] = values_of(fields.is_null())
     return absent

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from toto_core.prices.options import CellRefusedError
-from toto_core.prices.table import Column, is_text, texts_of
+from toto_core.prices.table import Column, filled, is_text, texts_of, values_of
 from toto_core.symbols import quoted
 
 MISSING = ("", "null", "none", "nan", "n/a", "na", "#n/a", "-", "--", "nil", "<na>")
@@ -56,7 +56,7 @@ def read_numbers(
         if not missing.any():
             return _finite(Numbers(values=values, missing=missing), cells)
     texts = _cleaned(cells)
-    missing = pc.is_null(texts).combine_chunks().to_numpy(zero_copy_only=False)
+    missing = values_of(pc.is_null(texts))
     mark = decimal or _mark(texts, points_only, beside)
     return _finite(Numbers(values=_parsed(texts, mark), missing=missing), cells)
 
@@ -69,14 +69,14 @@ def _typed(cells: Column) -> Numbers:
         cells = cells.cast(pa.float64(), safe=False)
     else:
         raise CellRefusedError(0, f"holds {kind}, not numbers")
-    values = cells.fill_null(np.nan).to_numpy()
+    values = values_of(filled(cells, np.nan))
     return _finite(Numbers(values=values, missing=np.isnan(values)), cells)
 
 
 def _cast(cells: Column) -> npt.NDArray[np.float64] | None:
     """All cells as they are, None where one is not a plain number."""
     try:
-        values: npt.NDArray[np.float64] = pc.cast(cells, pa.float64()).to_numpy()
+        values: npt.NDArray[np.float64] = values_of(filled(pc.cast(cells, pa.float64()), np.nan))
     except pa.ArrowInvalid:
         return None
     return values
@@ -146,7 +146,7 @@ def _parsed(texts: Column, mark: str) -> npt.NDArray[np.float64]:
     plain = pc.replace_substring_regex(texts, f"[ {group}]", "")
     if mark == ",":
         plain = pc.replace_substring(plain, ",", ".")
-    values: npt.NDArray[np.float64] = pc.cast(plain, pa.float64()).fill_null(np.nan).to_numpy()
+    values: npt.NDArray[np.float64] = values_of(filled(pc.cast(plain, pa.float64()), np.nan))
     return values
 
 

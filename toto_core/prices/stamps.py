@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from toto_core.prices.formats import COMPACT, EPOCH, Stamps, calendar_of, epochs_of, readings, unit_of
 from toto_core.prices.options import CellRefusedError
-from toto_core.prices.table import Column, is_text
+from toto_core.prices.table import Column, filled, is_text, values_of
 from toto_core.symbols import quoted
 
 _NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -90,7 +90,7 @@ def _digits(cells: Column, now: np.datetime64) -> Times | None:
 def _from_counts(counts: Column, nanoseconds: int) -> Stamps:
     """Counts since 1970 as stamps. Raises CellRefusedError for one that nanoseconds cannot hold."""
     limit = np.iinfo(np.int64).max // nanoseconds
-    values = counts.fill_null(0).to_numpy()
+    values = values_of(filled(counts, 0))
     beyond = np.flatnonzero((values > limit) | (values < -limit))
     if beyond.size:
         raise CellRefusedError(int(beyond[0]), "is not between the years 1678 and 2261")
@@ -99,12 +99,12 @@ def _from_counts(counts: Column, nanoseconds: int) -> Stamps:
 
 
 def _with_blanks(stamps: Stamps, cells: Column) -> Stamps:
-    return np.where(cells.is_null().to_numpy(), np.datetime64("NaT", "ns"), stamps)
+    return np.where(values_of(cells.is_null()), np.datetime64("NaT", "ns"), stamps)
 
 
 def _from_integers(cells: Column, now: np.datetime64) -> Times:
-    present = ~cells.is_null().to_numpy()
-    counts = cells.cast(pa.int64(), safe=False).fill_null(0).to_numpy()
+    present = ~values_of(cells.is_null())
+    counts = values_of(filled(cells.cast(pa.int64(), safe=False), 0))
     for read, local in ((calendar_of, True), (epochs_of, False)):
         stamps = np.full(counts.shape, np.datetime64("NaT", "ns"))
         stamps[present] = read(counts[present])
@@ -118,7 +118,7 @@ def _from_integers(cells: Column, now: np.datetime64) -> Times:
 
 
 def _from_floats(cells: Column, now: np.datetime64) -> Times:
-    values = cells.cast(pa.float64()).fill_null(np.nan).to_numpy()
+    values = values_of(filled(cells.cast(pa.float64()), np.nan))
     blank = np.isnan(values)
     large = np.flatnonzero(~blank & (np.abs(values) >= 2.0**53))
     if large.size:
@@ -136,7 +136,7 @@ def _from_floats(cells: Column, now: np.datetime64) -> Times:
 def _from_text(cells: Column, now: np.datetime64) -> Times:
     texts = pc.utf8_trim_whitespace(cells)
     texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
-    present = texts.is_valid().combine_chunks().to_numpy(zero_copy_only=False)
+    present = values_of(texts.is_valid())
     sound: dict[str, Times] = {}
     nearest, nearest_name = np.flatnonzero(present), ""
     for name, stamps, local in readings(texts):

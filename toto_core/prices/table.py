@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 Column = Any
@@ -57,4 +59,19 @@ def is_text(kind: Any) -> bool:
 
 def texts_of(column: Column) -> Column:
     """The cells as text; a missing one is empty."""
-    return column.cast(pa.string()).fill_null("")
+    return filled(column.cast(pa.string()), "")
+
+
+def values_of(column: Column) -> npt.NDArray[Any]:
+    """The cells of a column of numbers or truths without gaps as an array, read-only."""
+    # By the array exchange protocol: pyarrow's own to_numpy imports pandas, which takes longer than most files.
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_boolean(whole.type):
+        return np.from_dlpack(whole.cast(pa.uint8())).view(np.bool_)
+    return np.from_dlpack(whole)
+
+
+def filled(column: Column, value: object) -> Column:
+    """The cells, a missing one as ``value``."""
+    # Only where it must be: pyarrow imports pandas to look at a value of Python.
+    return column.fill_null(value) if column.null_count else column
