@@ -16,6 +16,8 @@ from storage.errors import StorageError
 from toto_core.settings import SettingsError
 from toto_core.symbols import SymbolError
 
+_NOT_LOADED_HERE = {"CheckpointError", "SeriesError", "DeviceError", "RequestError", "NoForecastError"}
+"""Errors of modules that most commands do not load, recognised without loading those."""
 _OUTPUT_FAILS = {errno.ENOSPC, errno.EIO, errno.EPIPE, errno.EBADF}
 
 
@@ -28,9 +30,8 @@ def one_line_failures() -> Iterator[None]:
         raise _Refused(error) from error
     except (AutotuneError, StorageError) as error:
         raise _Failed(error) from error
-    except ValueError as error:
-        # Errors of modules that most commands do not load, recognised without loading those.
-        if type(error).__name__ not in {"CheckpointError", "SeriesError", "DeviceError", "RequestError"}:
+    except (ValueError, RuntimeError) as error:
+        if type(error).__name__ not in _NOT_LOADED_HERE:
             raise
         raise _Failed(error) from error
 

@@ -216,7 +216,9 @@ class Ticker:
             self.log("failed", symbol=due.symbol, reason=result.cause)
             return False
         promoted, decision = result.document["promoted"], result.document["decision"]
-        self.log("tuned", symbol=due.symbol, promoted=promoted, **decision)
+        repairs = result.document.get("series", {}).get("repairs")
+        told = {"repairs": repairs} if repairs else {}
+        self.log("tuned", symbol=due.symbol, promoted=promoted, **decision, **told)
         return True
 
     def arguments(self, due: Due, why: str) -> list[str]:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -180,16 +180,17 @@ def test_a_narrow_terminal_gets_whole_figures_and_no_bars(db: str) -> None:
 
 def test_prices_may_come_from_a_file(db: str, tmp_path: Path) -> None:
     prices = tmp_path / "NVDA.csv"
-    rows = (f"2025-01-{day:02d},{100 + day / 4}" for day in range(1, 31))
+    days = (date(2025, 1, 1) + timedelta(days=day) for day in range(40))
+    rows = (f"{day},{100 + number / 4}" for number, day in enumerate(days, start=1))
     prices.write_text("\n".join(("timestamp,close", *rows)) + "\n")
-    options = ("--data", str(tmp_path), "--context-length", "30", "--json")
+    options = ("--data", str(tmp_path), "--context-length", "40", "--json")
     found = document(run(db, "--symbol", "NVDA", *options))
-    assert (found["as_of"], found["last_price"]) == ("2025-01-30T00:00:00+00:00", 107.5)
+    assert (found["as_of"], found["last_price"]) == ("2025-02-09T00:00:00+00:00", 110.0)
     short = run(db, "--symbol", "NVDA", "--data", str(prices))
     assert short.exit_code == 1
     assert short.stdout == ""
     assert short.stderr == (
-        f"Error: NVDA: {prices} holds 30 prices and the context needs 512; "
+        f"Error: NVDA: {prices} holds 40 prices and the context needs 512; "
         "give a longer history or a smaller --context-length\n"
     )
 

@@ -94,7 +94,7 @@ def test_two_hundred_mixed_requests_after_warm_up_compile_nothing_and_answer_as_
 
     rng = np.random.default_rng(0)
     for turn in range(200):
-        lengths = rng.integers(1, 65, size=rng.integers(1, 8))
+        lengths = rng.integers(8, 65, size=rng.integers(1, 8))
         series = {f"S{i}": walk(int(length))[0] for i, length in enumerate(lengths)}
         horizon = int(rng.integers(17, 25))  # three patches, so that cached steps are taken too
         ours = compiled.predict_many(series, horizon, num_samples=5, seed=turn)

@@ -42,7 +42,7 @@ def test_a_daemon_says_that_it_is_ready_alive_and_stopping(tmp_path: Path) -> No
         try:
             heard = [states(receiver)]
             assert heard[0]["READY"] == "1"
-            assert "keeping 5 symbols" in heard[0]["STATUS"]
+            assert "keeping all symbols" in heard[0]["STATUS"]
             while sum("WATCHDOG" in each for each in heard) < 3:
                 heard.append(states(receiver))
             assert any(each.get("STATUS", "").startswith("next tick ") for each in heard)

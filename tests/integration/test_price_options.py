@@ -1,4 +1,4 @@
-"""How price files are read: said on the command line or in ``[prices]`` of ``autotune.toml``; what came of it is shown."""
+"""How price files are read is said on the command line or in ``autotune.toml``, and what came of it is shown."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from toto_core.prices.options import AS_THEY_LIE, PriceOptions, PriceSource
 FILES = Path(__file__).parents[1] / "data" / "prices"
 GERMAN = str(FILES / "german_semicolon.csv")
 SHORT = ("--symbol", "ZQA", "--context-length", "32", "--horizon", "4", "--num-samples", "8", "--eager")
+
+
+@pytest.fixture
+def autotune(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
 
 
 def forecast(autotune: Cli, *arguments: str) -> dict[str, Any]:

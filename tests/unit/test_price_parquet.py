@@ -33,7 +33,7 @@ def hours(columns: Prices) -> list[str]:
     return [str(stamp) for stamp in columns.stamps.astype("datetime64[h]")]
 
 
-BLANK = "close is blank, as in {} of 2 rows (50%, and at most 5% may be): --price-column names another column"
+BLANK = "close is blank, as in {} of 2 rows (50%, and at most 5% may lack one): --price-column names another column"
 SOUND_PARQUET = bytes_of_table({"timestamp": [1_700_000_000, 1_700_000_001], "close": [1.5, 2.5]})
 
 
@@ -88,7 +88,7 @@ def test_every_kind_of_parquet_time_is_made_utc(column: pa.Array) -> None:
     ("closes", "reason"),
     [
         ([1.0, None], f", row 2: {BLANK.format(1)}"),
-        ([1.0, float("nan")], f", row 2: {BLANK.format(1)}"),
+        ([1.0, float("nan")], ", row 2: " + BLANK.format(1).replace("is blank", "'nan' is no price")),
         ([1.0, float("-inf")], ", row 2: close '-inf' is not finite"),
         ([1.0, -2.5], ", row 2: close -2.5 is not above zero: --allow-negative allows it"),
         ([3, 0], ", row 2: close 0.0 is not above zero: --allow-negative allows it"),

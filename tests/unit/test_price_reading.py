@@ -185,7 +185,7 @@ def test_rows_without_a_price_are_left_out_up_to_one_in_twenty() -> None:
         assert prices.close.size == 20
         assert prices.notes == ("1 row without close left out",)
     assert refusal_of(f"date,close\n{rows}2024-01-21,\n2024-01-22,null\n") == (
-        "X, line 22: close is blank, as in 2 of 22 rows (9%, and at most 5% may be): "
+        "X, line 22: close is blank, as in 2 of 22 rows (9%, and at most 5% may lack one): "
         "--price-column names another column"
     )
 

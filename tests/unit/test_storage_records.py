@@ -20,7 +20,7 @@ def test_symbols_of_the_allowed_form_pass_unchanged(symbol: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "symbol", ["", "amd", "-A", ".A", "A" * 33, "A/B", "A B", "A\n", "A\0", "../A", "Ä", "A;DROP", None, 7]
+    "symbol", ["", "amd", "-A", ".A", "A" * 33, "A:B", "A B", "A\n", "A\0", "../A", "Ä", "A;DROP", None, 7]
 )
 def test_anything_else_is_refused_as_a_symbol(symbol: object) -> None:
     with pytest.raises(InvalidRecord, match="not a symbol"):

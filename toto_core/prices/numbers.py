@@ -32,10 +32,16 @@ _INFINITE = r"(?i)^[+-]?inf(?:inity)?$"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Numbers:
-    """``values`` float64 `(row,)`, NaN where ``missing`` `(row,)` says that there is none."""
+    """``values`` float64 `(row,)`, NaN where ``missing`` `(row,)` says that there is none; ``cells`` they came of."""
 
     values: npt.NDArray[np.float64]
     missing: npt.NDArray[np.bool_]
+    cells: Column
+
+    def why_missing(self, row: int) -> str:
+        """``is blank``, or what stands there instead of a number."""
+        text = texts_of(self.cells.slice(row, 1))[0].as_py().strip()
+        return f"{quoted(text)} is no price" if text else "is blank"
 
 
 def read_numbers(
@@ -54,11 +60,11 @@ def read_numbers(
     if values is not None and (decimal == "." or (decimal is None and (points_only or _has_decimals(cells)))):
         missing = np.isnan(values)
         if not missing.any():
-            return _finite(Numbers(values=values, missing=missing), cells)
+            return _finite(Numbers(values=values, missing=missing, cells=cells))
     texts = _cleaned(cells)
     missing = values_of(pc.is_null(texts))
     mark = decimal or _mark(texts, points_only, beside)
-    return _finite(Numbers(values=_parsed(texts, mark), missing=missing), cells)
+    return _finite(Numbers(values=_parsed(texts, mark), missing=missing, cells=cells))
 
 
 def _typed(cells: Column) -> Numbers:
@@ -70,7 +76,7 @@ def _typed(cells: Column) -> Numbers:
     else:
         raise CellRefusedError(0, f"holds {kind}, not numbers")
     values = values_of(filled(cells, np.nan))
-    return _finite(Numbers(values=values, missing=np.isnan(values)), cells)
+    return _finite(Numbers(values=values, missing=np.isnan(values), cells=cells))
 
 
 def _cast(cells: Column) -> npt.NDArray[np.float64] | None:
@@ -157,12 +163,12 @@ def _refuse_first(texts: Column, fits: Column) -> None:
     raise CellRefusedError(row, f"{quoted(cell)} is not {'finite' if infinite else 'a number'}")
 
 
-def _finite(numbers: Numbers, cells: Column) -> Numbers:
+def _finite(numbers: Numbers) -> Numbers:
     """``numbers``. Raises CellRefusedError for one that is infinite."""
     infinite = np.flatnonzero(np.isinf(numbers.values))
     if infinite.size:
         row = int(infinite[0])
-        cell = texts_of(cells.slice(row, 1))[0].as_py().strip()
+        cell = texts_of(numbers.cells.slice(row, 1))[0].as_py().strip()
         named = pc.match_substring_regex(pa.array([cell]), _INFINITE)[0].as_py()
         raise CellRefusedError(row, f"{quoted(cell)} is {'not finite' if named else 'too large'}")
     return numbers

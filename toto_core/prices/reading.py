@@ -134,10 +134,11 @@ class _Reader:
         if not rows:
             raise SeriesError(f"{self.label}: empty: there is no row of prices")
         if without > MOST_MISSING * rows:
+            first = int(np.flatnonzero(numbers.missing & ~timeless)[0])
             raise self._at(
-                int(np.flatnonzero(numbers.missing & ~timeless)[0]),
-                f"{name} is blank, as in {without} of {rows} rows ({without / rows:.0%}, and at most "
-                f"{MOST_MISSING:.0%} may be): --price-column names another column",
+                first,
+                f"{name} {numbers.why_missing(first)}, as in {without} of {rows} rows ({without / rows:.0%}, and at "
+                f"most {MOST_MISSING:.0%} may lack one): --price-column names another column",
             )
         said = [f"{count(blank, 'blank row')} left out"] if blank else []
         said += [f"{count(without, 'row')} without {name} left out"] if without else []
