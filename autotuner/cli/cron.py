@@ -23,7 +23,6 @@ from autotuner.cli.options import (
 )
 from autotuner.cli.price_options import price_options
 from autotuner.daemon import crontab
-from autotuner.daemon.config import price_arguments
 from autotuner.daemon.units import service_unit, timer_units
 from autotuner.errors import UsageError
 from autotuner.paths import CACHE_VARIABLE, cache_folder, config_path, data_folder
@@ -53,6 +52,8 @@ def _what_to_run(command: Command) -> Command:
         device: str,
         **others: Any,
     ) -> Any:
+        from autotuner.daemon.config import price_arguments  # pydantic takes long to import
+
         given = {
             "profile": profile,
             "model": model,

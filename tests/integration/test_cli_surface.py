@@ -105,6 +105,9 @@ class TestStart:
         assert _loaded_by([*arguments, "--db", str(place)]) == {"rich", "sqlalchemy"}
         assert _loaded_by([*arguments, "--db", str(place), "--json"]) == {"sqlalchemy"}
 
+    def test_the_help_loads_nothing_that_takes_long(self) -> None:
+        assert _loaded_by(["--help"]) == set()
+
     def test_a_forecast_loads_the_model_and_no_store(self, place: Path) -> None:
         loaded = _loaded_by(["forecast", "--symbol", "AMD", "--eager", "--json", "--db", str(place)])
         assert loaded == {"numpy", "pyarrow", "torch"}
