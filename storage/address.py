@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote
 
 from storage.errors import StoreUnavailable
 
@@ -69,6 +68,8 @@ def parse_address(text: str) -> Address:
 
 def sqlite_url(path: Path) -> str:
     """The URL of a SQLite file for SQLAlchemy, whatever characters its path has."""
+    from urllib.parse import quote
+
     return f"sqlite:///{quote(str(path))}"
 
 
@@ -81,6 +82,8 @@ def _bare(text: str) -> str:
 
 def _file(rest: str, given: str, *, plain: bool = False) -> Address:
     """The file that the rest of a URL names, percent-encoded and perhaps with a query."""
+    from urllib.parse import unquote  # a lookup by a plain path needs none of it
+
     encoded, _, query = rest.partition("?")
     name = unquote(encoded)
     name = "/" + name.lstrip("/") if name.startswith("//") else name
@@ -94,6 +97,8 @@ def _file(rest: str, given: str, *, plain: bool = False) -> Address:
 
 
 def _timeout(query: str, given: str) -> float | None:
+    from urllib.parse import parse_qsl
+
     options = dict(parse_qsl(query, keep_blank_values=True))
     seconds = options.pop("timeout", None)
     if options:

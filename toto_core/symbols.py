@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote
 
 MAX_QUOTED_LENGTH = 60
 
@@ -28,12 +27,16 @@ def parse_symbol(text: str) -> str:
 
 def file_stem(symbol: str) -> str:
     """The symbol as a file's name without its ending: ``BTC/USDT`` is ``BTC%2FUSDT``."""
-    return quote(symbol, safe="^=&")
+    return symbol.replace("/", "%2F")  # the only character of a symbol that no file name can hold
 
 
 def symbol_of_stem(stem: str) -> str:
     """The symbol that a file's name without its ending stands for, in any case. Raises SymbolError for none."""
-    return parse_symbol(unquote(stem, errors="strict") if "%" in stem else stem)
+    if "%" not in stem:
+        return parse_symbol(stem)
+    from urllib.parse import unquote  # a lookup needs none of it
+
+    return parse_symbol(unquote(stem, errors="strict"))
 
 
 def quoted(text: str) -> str:

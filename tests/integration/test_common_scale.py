@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from autotuner.measurement.outcome import Measured
+from autotuner.search.profiles import Limits, profile
+from autotuner.search.scoring import judge
+from autotuner.workload import Workload
 from tests.support.golden import golden_case
+from tests.support.process_runners import EAGER, process_runner
 from toto_core.common_scale import LEAST
 from toto_core.exact import ExactPipeline
 from toto_core.pipeline import NoForecastError, TotoPipeline
@@ -107,3 +113,25 @@ def test_samples_that_are_not_finite_are_counted_and_too_many_are_no_forecast() 
         next(broken.parameters()).fill_(float("nan"))
     with pytest.raises(NoForecastError, match="512 of 512 prices came out as NaN or infinite"):
         dataclasses.replace(case, model=broken).pipeline().predict(case.series, 8, 64)
+
+
+@pytest.mark.parametrize("settings", [EAGER.replace(precision="bf16")])
+def test_a_trial_on_such_prices_is_judged_as_one_on_the_others(
+    tmp_path: Path, settings: RuntimeSettings
+) -> None:
+    found = []
+    for factor in (1.0, 1e-6):
+        runner = process_runner(tmp_path / str(factor), blocks=2, factor=factor)
+        try:
+            found.append(runner.measure(settings, seconds=120.0))
+        finally:
+            runner.close()
+    plain, small = found
+    assert isinstance(plain, Measured)
+    assert isinstance(small, Measured)
+    # bf16 rounds what differs in the last bit of float32 one way or the other: of one size, not equal
+    assert small.accuracy.drift == pytest.approx(plain.accuracy.drift, rel=0.5)
+    assert small.accuracy.quantile_shift == pytest.approx(plain.accuracy.quantile_shift, rel=0.5)
+    verdicts = [judge(outcome, Workload(), profile("production"), Limits()).reasons for outcome in found]
+    assert verdicts == [(), ()]
+    assert small.accuracy.mae == pytest.approx(plain.accuracy.mae * 1e-6, rel=0.01)

@@ -21,13 +21,14 @@ def process_runner(
     workload: Workload | None = None,
     memory_bytes: int = 4 << 30,
     blocks: int = 6,
+    factor: float = 1.0,
 ) -> ProcessRunner:
-    """A runner whose reference runs on one thread, with few blocks and a short warm-up."""
+    """A runner whose reference runs on one thread, with few blocks and a short warm-up; prices times ``factor``."""
     series = find_series(symbol, None)
     workload = workload or Workload()
     return ProcessRunner(
         workload=workload,
-        close=series.close,
+        close=series.close * factor,
         last_fifth_start=series.last_fifth_start(),
         device="cpu",
         reference=EAGER,

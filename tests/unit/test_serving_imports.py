@@ -54,13 +54,11 @@ NOT_FOR_LOOKUPS = (
 )
 """Of the standard library and of ours, what a trading process need not wait for before its first lookup."""
 LOOK_UP = """
-import json, sys, time
+import json, sys
 import autotuner
-before = time.process_time()
 found = autotuner.lookup("AMD")
-first_ms = (time.process_time() - before) * 1000
 heavy = sorted(set(sys.argv[1:]) & set(sys.modules))
-print(json.dumps({"source": found.source, "first_ms": first_ms, "heavy": heavy}))
+print(json.dumps({"source": found.source, "heavy": heavy}))
 """
 
 
@@ -77,14 +75,11 @@ def in_another_process(code: str, watched: tuple[str, ...] = HEAVY, **variables:
     return json.loads(finished.stdout)
 
 
-def test_a_lookup_imports_nothing_heavy_and_the_first_one_takes_milliseconds(tmp_path: Path) -> None:
+def test_a_lookup_in_a_large_store_imports_nothing_heavy(tmp_path: Path) -> None:
     db = str(tmp_path / "autotune.db")
     published(db, *(entry(f"S{number}") for number in range(499)), entry())
-    answers = [in_another_process(LOOK_UP, AUTOTUNE_DB=db) for _ in range(3)]
 
-    assert all(answer["source"] == "promotion" for answer in answers)
-    assert all(answer["heavy"] == [] for answer in answers)
-    assert min(answer["first_ms"] for answer in answers) < 100  # under 20 on an idle core
+    assert in_another_process(LOOK_UP, AUTOTUNE_DB=db) == {"source": "promotion", "heavy": []}
 
 
 def test_a_lookup_without_a_store_imports_nothing_heavy_either(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from toto_core.prices import names
 from toto_core.prices.formats import looks_like_time
 from toto_core.prices.numbers import read_numbers
-from toto_core.prices.options import CellRefusedError, SeriesError
+from toto_core.prices.options import CellRefusedError, PriceOptions, SeriesError
 from toto_core.prices.stamps import Times, read_times
 from toto_core.prices.table import Column, Header, Table, texts_of, values_of
 from toto_core.symbols import quoted
@@ -239,10 +239,12 @@ def _is_candle(samples: Sequence[Sequence[str]]) -> bool:
         return False
 
 
-def likely_columns(header: Header) -> list[int]:
-    """The columns that are read nearly always, so that one pass over the file may do."""
+def likely_columns(table: Table, options: PriceOptions, label: str) -> list[int]:
+    """The columns that are read nearly always, so that one pass over the file may do. Raises SeriesError."""
+    header = table.header
     if not header.named:
-        return [0]
+        clock = [1] if len(header.names) > 1 and _is_clock(table.sample(1)) else []
+        return [0, *clock, *([] if options.price_column else [headerless_price(table, label)])]
     plain = [names.plain(name) for name in header.names]
     wanted = (names.ADJUSTED, names.CLOSE)
     return [

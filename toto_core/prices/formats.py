@@ -83,12 +83,19 @@ def _likely(texts: Column) -> Iterator[tuple[str, str]]:
 def epochs_of(counts: Counts) -> Stamps:
     """Counts as epochs, each in the unit that its size tells; NaT below what 1973 is in seconds."""
     stamps = np.full(counts.shape, np.datetime64("NaT", "ns"))
+    lowest, highest = _ends(counts)
     for least, nanoseconds in _UNITS:
+        if lowest >= least and highest < least * 1000:  # nearly always one unit throughout
+            return (counts * nanoseconds).view("datetime64[ns]")
         fits = counts >= least
         if nanoseconds > 1:
             fits &= counts < least * 1000
         stamps[fits] = (counts[fits] * nanoseconds).view("datetime64[ns]")
     return stamps
+
+
+def _ends(counts: Counts) -> tuple[int, int]:
+    return (int(counts.min()), int(counts.max())) if counts.size else (0, 0)
 
 
 def unit_of(counts: Counts) -> Counts:
@@ -101,9 +108,9 @@ def unit_of(counts: Counts) -> Counts:
 
 def calendar_of(counts: Counts) -> Stamps:
     """Counts written YYYYMMDD, with hours, minutes and seconds when all have them; NaT for what is none."""
+    lowest, highest = _ends(counts)
     for clock in range(4):
-        least = 19_000_101 * 100**clock
-        if not np.all((counts >= least) & (counts < 21_010_101 * 100**clock)):
+        if lowest < 19_000_101 * 100**clock or highest >= 21_010_101 * 100**clock:
             continue
         parts: list[Counts] = []
         rest = counts

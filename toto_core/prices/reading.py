@@ -61,7 +61,7 @@ def read_prices(
     table: Table = (
         ParquetTable(content, label) if is_parquet(content) else TextTable(as_utf8(content, label), label)
     )
-    table.columns(likely_columns(table.header))
+    table.columns(likely_columns(table, options, label))
     rows, notes = rows_of(table, symbol, label)
     reader = _Reader(table=table, symbol=symbol, label=label, options=options, rows=rows)
     name, numbers, chosen = reader.prices()

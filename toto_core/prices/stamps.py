@@ -103,11 +103,10 @@ def _with_blanks(stamps: Stamps, cells: Column) -> Stamps:
 
 
 def _from_integers(cells: Column, now: np.datetime64) -> Times:
-    present = ~values_of(cells.is_null())
+    present = ~values_of(cells.is_null()) if cells.null_count else np.ones(len(cells), dtype=bool)
     counts = values_of(filled(cells.cast(pa.int64(), safe=False), 0))
     for read, local in ((calendar_of, True), (epochs_of, False)):
-        stamps = np.full(counts.shape, np.datetime64("NaT", "ns"))
-        stamps[present] = read(counts[present])
+        stamps = read(counts) if not cells.null_count else _spread(read(counts[present]), present)
         wrong = np.flatnonzero(present & (np.isnat(stamps) | _is_future(stamps, now)))
         if not wrong.size:
             return Times(stamps=stamps, local=local)
@@ -115,6 +114,13 @@ def _from_integers(cells: Column, now: np.datetime64) -> Times:
     raise CellRefusedError(
         row, f"{counts[row]} is no past time as an epoch in s, ms, us or ns, nor as YYYYMMDD"
     )
+
+
+def _spread(stamps: Stamps, present: npt.NDArray[np.bool_]) -> Stamps:
+    """Stamps of the rows that are present among NaT for the others."""
+    whole = np.full(present.shape, np.datetime64("NaT", "ns"))
+    whole[present] = stamps
+    return whole
 
 
 def _from_floats(cells: Column, now: np.datetime64) -> Times:
