@@ -50,6 +50,7 @@ def test_a_power_of_ten_times_the_prices_is_the_forecast_times_it(mini: TotoPipe
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # the power of ten is applied outside of what is compiled
 @pytest.mark.compiling
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_so_it_is_compiled() -> None:

@@ -120,6 +120,7 @@ def test_two_hundred_mixed_requests_after_warm_up_compile_nothing_and_answer_as_
     assert metadata["cold_start_ms"] > metadata["latency_ms"] > 0.0
 
 
+@pytest.mark.exhaustive  # the suite holds compiled against eager, and eager against the reference
 def test_a_graph_compiled_ahead_gives_the_reference() -> None:
     case = golden_case("grouped_padded")
     compiled = case.pipeline(RuntimeSettings(compile_mode="default", freezing=True))

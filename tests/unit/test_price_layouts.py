@@ -177,7 +177,7 @@ def whole_series(draw: st.DrawFn) -> Series:
 
 
 @pytest.mark.parametrize("layout", [*ROWS, *FRAMES])
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(series=whole_series())
 def test_a_series_reads_back_to_the_last_bit_from_every_layout(layout: str, series: Series) -> None:
     found = read(written(layout, series))
@@ -196,7 +196,7 @@ def test_what_is_wrapped_around_the_text_changes_nothing(layout: str, series: Se
 
 
 @pytest.mark.parametrize("layout", [*ROWS, *FRAMES])
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     series=whole_series(),
     damage=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=3),

@@ -82,11 +82,12 @@ def _likely(texts: Column) -> Iterator[tuple[str, str]]:
 
 def epochs_of(counts: Counts) -> Stamps:
     """Counts as epochs, each in the unit that its size tells; NaT below what 1973 is in seconds."""
-    stamps = np.full(counts.shape, np.datetime64("NaT", "ns"))
     lowest, highest = _ends(counts)
     for least, nanoseconds in _UNITS:
         if lowest >= least and highest < least * 1000:  # nearly always one unit throughout
             return (counts * nanoseconds).view("datetime64[ns]")
+    stamps = np.full(counts.shape, np.datetime64("NaT", "ns"))
+    for least, nanoseconds in _UNITS:
         fits = counts >= least
         if nanoseconds > 1:
             fits &= counts < least * 1000
