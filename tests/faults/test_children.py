@@ -13,10 +13,11 @@ from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner
 from autotuner.search.profiles import Limits, profile
 from autotuner.search.scoring import judge
-from autotuner.workload import Workload
+from autotuner.workload import RequestShape, Workload
 from tests.support.families import Family
 from tests.support.faulty_children import EAT_MEMORY, HANG, SEGFAULT, SHIFTED_FORECAST, children_that
 from tests.support.process_runners import EAGER, process_runner
+from tests.support.tiny_model import save_tiny_model
 from toto_core.settings import RuntimeSettings
 
 pytestmark = pytest.mark.slow
@@ -66,6 +67,18 @@ def test_a_trial_that_eats_memory_is_refused_it(tmp_path: Path, monkeypatch: pyt
     assert outcome.kind == "out_of_memory"
 
 
+def test_a_trial_that_runs_eagerly_past_its_recompile_limit_is_no_measurement(tmp_path: Path) -> None:
+    shapes = tuple(
+        RequestShape(context_length=length, prediction_length=4, num_samples=4) for length in (64, 96)
+    )
+    workload = Workload(model=str(save_tiny_model(tmp_path / "model")), shapes=shapes)
+    limited = COMPILED.replace(compile_scope="layer", recompile_limit=1)
+    outcome = _measure(process_runner(tmp_path, workload=workload, blocks=2), limited, seconds=120.0)
+    assert isinstance(outcome, Failed)
+    assert outcome.kind == "not_compiled"
+    assert "recompile limit" in outcome.detail
+
+
 def test_without_a_compiler_compiled_trials_fail_with_the_cause_and_eager_ones_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +110,7 @@ def test_a_forecast_wrong_by_one_percent_of_price_is_far_beyond_every_limit(
 _PARENT = """
 import sys, pathlib
 from autotuner.search.profiles import Limits, profile
-from autotuner.workload import Workload
+from autotuner.workload import RequestShape, Workload
 from tests.support.process_runners import process_runner, EAGER
 from tests.support.outcomes import violations
 runner = process_runner(pathlib.Path(sys.argv[1]))
