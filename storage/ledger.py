@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from storage.errors import InvalidRecord, NotFound
 from storage.models import ENVIRONMENTS, PINS, PROMOTIONS, ROLLBACKS, WORKLOADS
@@ -107,9 +107,7 @@ class Ledger(Queries):
         """Every pin and every end of one, oldest first."""
         with self._database.read() as connection:
             rows = connection.execute(matching(PINS, symbol=symbol).order_by(PINS.c.id))
-            return tuple(
-                to_record(PinRecord, row) if row.settings_key else to_record(UnpinRecord, row) for row in rows
-            )
+            return tuple(_pin_or_end(row) for row in rows)
 
     def snapshot_contents(self) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin, ...]]:
         """What a snapshot of this moment holds."""
@@ -181,3 +179,7 @@ def _snapshot_contents(connection: Connection) -> tuple[tuple[SnapshotEntry, ...
         for pin in current_pins(connection)
     )
     return entries, pins
+
+
+def _pin_or_end(row: Row[Any]) -> PinRecord | UnpinRecord:
+    return to_record(PinRecord, row, PINS) if row.settings_key else to_record(UnpinRecord, row, PINS)

@@ -82,7 +82,7 @@ class Repository(Ledger, Upkeep):
             row = connection.execute(matching(table, **{name: key})).first()
             if row is None:
                 raise NotFound(f"no {what} {key} is stored: list what is stored, or {remedy} first")
-            return to_record(kind, row)
+            return to_record(kind, row, table)
 
     def add_measurement(self, measurement: MeasurementRecord) -> int:
         """Append a measurement; its id. Raises `InvalidRecord` when it has an id, `MissingReference`."""
@@ -215,6 +215,6 @@ def _change_run(connection: Connection, run_id: str, **changes: Any) -> RunRecor
         raise NotFound(f"no run {run_id} is stored: list the runs to see which are")
     if row.status not in UNFINISHED:
         raise StorageError(f"run {run_id} has ended as {row.status}: start a new one")
-    changed = replace(to_record(RunRecord, row), **changes)
+    changed = replace(to_record(RunRecord, row, RUNS), **changes)
     connection.execute(update(RUNS).where(RUNS.c.run_id == run_id).values(**changes))
     return changed

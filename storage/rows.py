@@ -38,17 +38,18 @@ class Queries:
             return records(connection, kind, statement)
 
 
-def to_record(kind: type[RecordT], row: Row[Any]) -> RecordT:
-    """The row as a record of `kind`. Raises `StoreCorrupt` if damaged."""
+def to_record(kind: type[RecordT], row: Row[Any], table: Table) -> RecordT:
+    """The row of `table` as a record of `kind`. Raises `StoreCorrupt` if damaged."""
     try:
         return kind(**{field.name: getattr(row, field.name) for field in fields(kind)})
     except InvalidRecord as error:
-        raise StoreCorrupt(f"a row of the store is damaged ({error}): restore a backup") from error
+        raise StoreCorrupt(f"a row of {table.name} is damaged ({error}): restore a backup") from error
 
 
 def records(connection: Connection, kind: type[RecordT], statement: Select[Any]) -> tuple[RecordT, ...]:
     """The rows that the query finds, as records of `kind`."""
-    return tuple(to_record(kind, row) for row in connection.execute(statement))
+    table = statement.selected_columns[0].table  # a join is of more than one; the record is the first's
+    return tuple(to_record(kind, row, table) for row in connection.execute(statement))
 
 
 def columns(record: Record, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -102,4 +102,4 @@ def _changes_one(connection: Connection, statement: Update) -> bool:
 
 
 def _held(connection: Connection, device: str) -> LeaseRecord:
-    return to_record(LeaseRecord, connection.execute(matching(LEASES, device=device)).one())
+    return to_record(LeaseRecord, connection.execute(matching(LEASES, device=device)).one(), LEASES)

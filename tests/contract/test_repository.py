@@ -444,7 +444,7 @@ def test_artifacts_are_kept_with_their_environment_and_settings(
     other = replace(other, id=repository.add_artifact(other))
     with store.read() as connection:
         rows = connection.execute(select(ARTIFACTS).order_by(ARTIFACTS.c.id))
-        assert [to_record(ArtifactRecord, row) for row in rows] == [stored, other]
+        assert [to_record(ArtifactRecord, row, ARTIFACTS) for row in rows] == [stored, other]
     with pytest.raises(MissingReference):
         repository.add_artifact(replace(artifact, environment_fingerprint="unknown"))
 

@@ -398,6 +398,24 @@ def test_rows_that_were_never_stored_so_are_reported_as_damage(full: Path, damag
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("table", ["runs", "promotions", "pins"])
+def test_a_damaged_row_is_reported_with_its_table(full: Path, table: str) -> None:
+    with open_database(full) as database:
+        repository = Repository(database)
+        with closing(sqlite3.connect(full)) as other:
+            for (guard,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+                other.execute(f"DROP TRIGGER {guard}")
+            other.execute(f"UPDATE {table} SET symbol = '../..' WHERE rowid = 1")
+            other.commit()
+        read = {
+            "runs": repository.runs,
+            "promotions": repository.promotions,
+            "pins": repository.pin_history,
+        }
+        with pytest.raises(StoreCorrupt, match=f"a row of {table} is damaged .*restore a backup"):
+            read[table]()
+
+
 def test_a_store_deleted_while_open_is_reported_not_made_anew(full: Path) -> None:
     with open_database(full) as database:
         full.unlink()
