@@ -8,12 +8,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import filelock
 
 from autotuner.errors import AutotuneError
+from autotuner.nvidia import visible_gpu
 from autotuner.paths import data_folder
 from autotuner.process import Owner
 from storage.errors import StorageError
@@ -28,7 +31,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def device_id(device: str) -> str:
-    """What a lease is for: ``device`` (``cpu``, ``cuda``) of this machine.
+    """What a lease is for: the CPUs of this machine (``cpu``), or the card that ``cuda`` means here.
 
     The kernel's boot id names the machine: containers on one machine share it, their host names differ.
     """
@@ -36,7 +39,12 @@ def device_id(device: str) -> str:
         machine = _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         machine = os.uname().nodename
-    return f"{machine[:13]}/{device}"
+    return f"{machine[:13]}/{_unit(device)}"
+
+
+def _unit(device: str) -> str:
+    """What of this machine one run at a time may measure on."""
+    return f"cuda-{visible_gpu().uuid}" if device == "cuda" else device
 
 
 class Lease:
@@ -137,19 +145,33 @@ def measure_alone(records: Repository, device: str, *, seconds: float, say: Say)
 
 @contextlib.contextmanager
 def _file_lock(device: str, *, seconds: float, say: Say) -> Iterator[None]:
-    # The lock goes with its process, however that ends.
+    # The locks go with their process, however that ends.
+    end, said = time.monotonic() + seconds, False
+    with contextlib.ExitStack() as held:
+        for acquire in _locks(device):
+            try:
+                held.enter_context(acquire(0))
+            except filelock.Timeout:
+                if not said:
+                    say(f"waiting: another autotune run is measuring on {device}")
+                    said = True
+                try:
+                    held.enter_context(acquire(max(0.0, end - time.monotonic())))
+                except filelock.Timeout:
+                    raise AutotuneError(
+                        f"another autotune run has been measuring on {device} for {seconds:.0f} s; try again later"
+                    ) from None
+        yield
+
+
+def _locks(device: str) -> list[Callable[[float], AbstractContextManager[Any]]]:
+    """What a run on ``device`` holds, in this order.
+
+    Kernels are launched by CPUs: a run on a GPU shares them with runs on other cards, and with none on the CPUs.
+    """
     folder = data_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / f"measuring-{device}.lock")
-    try:
-        held = lock.acquire(timeout=0)
-    except filelock.Timeout:
-        say(f"waiting: another autotune run is measuring on {device}")
-        try:
-            held = lock.acquire(timeout=seconds)
-        except filelock.Timeout:
-            raise AutotuneError(
-                f"another autotune run has been measuring on {device} for {seconds:.0f} s; try again later"
-            ) from None
-    with held:
-        yield
+    cpus = filelock.ReadWriteLock(folder / "measuring-cpus.lock", is_singleton=False)
+    if device == "cpu":
+        return [cpus.acquire_write]
+    return [filelock.FileLock(folder / f"measuring-{_unit(device)}.lock").acquire, cpus.acquire_read]

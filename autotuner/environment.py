@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autotuner.nvidia import visible_gpu
 from toto_core.version import ENGINE_VERSION
 
 _CPUINFO = Path("/proc/cpuinfo")
-_NVIDIA = Path("/proc/driver/nvidia")
 _CPU_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU part")
 
 
@@ -65,15 +65,28 @@ def current_environment(device: str = "cpu") -> Environment:
     """The environment of this machine for ``device`` (``cpu`` or ``cuda``)."""
     cpu = _cpu_facts()
     flags = sorted((cpu.get("flags") or cpu.get("Features") or "").split())
+    hardware, driver, torch = _cpu_identity(cpu), "", _torch_version()
+    if device == "cuda":  # what launches the kernels counts too
+        gpu = visible_gpu()
+        hardware, driver = f"{gpu.model} beside {hardware}", gpu.driver
+        torch = f"{torch} for CUDA {_cuda_build()}"
     return Environment(
         device=device,
-        hardware=_gpu_identity() if device == "cuda" else _cpu_identity(cpu),
+        hardware=hardware,
         isa=hashlib.sha256(" ".join(flags).encode()).hexdigest()[:12],
-        driver=_driver_version() if device == "cuda" else "",
-        torch=_torch_version(),
+        driver=driver,
+        torch=torch,
         engine=ENGINE_VERSION,
         threads=available_threads(),
     )
+
+
+def has_fp16_units() -> bool:
+    """Whether this CPU multiplies fp16 matrices in hardware, as torch's oneDNN asks before it does.
+
+    Elsewhere fp16 is emulated, slower than fp32.
+    """
+    return bool({"avx512_fp16", "amx_fp16"} & set(_cpu_facts().get("flags", "").split()))
 
 
 def available_threads() -> int:
@@ -114,36 +127,6 @@ def _cpu_identity(facts: Mapping[str, str]) -> str:
     return " / ".join(facts[field] for field in _CPU_FIELDS if facts.get(field)) or os.uname().machine
 
 
-def _gpu_identity() -> str:
-    """Model and PCI address of the first GPU, from the driver's own files."""
-    for folder in sorted(_NVIDIA.glob("gpus/*")):
-        try:
-            lines = (folder / "information").read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            continue
-        model = next(
-            (line.partition(":")[2].strip() for line in lines if line.startswith("Model")), "unknown"
-        )
-        return f"{model} / {_pci_id(folder.name)}"
-    return "none"
-
-
-def _pci_id(address: str) -> str:
-    device = Path("/sys/bus/pci/devices") / address
-    try:
-        vendor, model = ((device / name).read_text().strip() for name in ("vendor", "device"))
-    except OSError:
-        return "PCI id unknown"
-    return f"{vendor}:{model}"
-
-
-def _driver_version() -> str:
-    try:
-        return (_NVIDIA / "version").read_text(encoding="utf-8", errors="replace").splitlines()[0].strip()
-    except (OSError, IndexError):
-        return "none"
-
-
 def _torch_version() -> str:
     """The version that ``importlib.metadata`` reports, which takes longer to import than all of a lookup."""
     version = _installed_version("torch")
@@ -155,6 +138,18 @@ def _torch_version() -> str:
         return metadata.version("torch")
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _cuda_build() -> str:
+    """The CUDA release that the installed torch was built with, ``none`` for a build without."""
+    for folder in sys.path:
+        try:
+            lines = Path(folder, "torch", "version.py").read_text(encoding="utf-8")
+        except OSError:
+            continue
+        found = re.search(r"^cuda\b[^=]*=\s*'([^']+)'", lines, re.MULTILINE)
+        return found[1] if found else "none"
+    return "none"
 
 
 def _installed_version(package: str) -> str | None:

@@ -17,7 +17,7 @@ class CompileReport:
     graph_breaks         places where a graph was split.
     recompiles           graphs beyond the first of each call: another shape, or guards that failed.
     recompile_limit_hit  torch reached the limit and runs further shapes in eager mode.
-    cudagraph_skips      reasons why CUDA graphs were not used, where they were asked for.
+    cudagraph_skips      distinct reasons why CUDA graphs were not used, where they were asked for.
     compile_seconds      time spent compiling.
     cache_hits           compiled graphs found on disk.
     eager_calls          calls that ran eagerly because compiling was on hold.

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from toto_core.settings import CUDA_GRAPH_MODES
+
 
 class DeviceError(ValueError):
     """The device cannot be used; the message is one line."""
@@ -36,11 +38,25 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def begin_call(device: torch.device) -> None:
-    """Tell CUDA graphs that the outputs of earlier calls are no longer needed."""
-    if device.type == "cuda":
-        mark_step: Callable[[], None] = torch.compiler.cudagraph_mark_step_begin  # torch leaves it untyped
-        mark_step()
+def records_graphs(device: torch.device, compile_mode: str) -> bool:
+    """Whether torch is to record CUDA graphs, which it does in these modes and on these devices alone."""
+    return device.type == "cuda" and compile_mode in CUDA_GRAPH_MODES
+
+
+def begin_call() -> None:
+    """Tell CUDA graphs that the outputs of earlier calls are no longer needed; imports torch's compiler."""
+    mark_step: Callable[[], None] = torch.compiler.cudagraph_mark_step_begin  # torch leaves it untyped
+    mark_step()
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on the device; from pinned memory nothing waits for the copy."""
+    return tensor.to(device, non_blocking=True)
+
+
+def can_pin(device: torch.device) -> bool:
+    """Whether memory that is sent to ``device`` is better pinned."""
+    return device.type == "cuda"
 
 
 def owned(tensor: Tensor) -> Tensor:
@@ -49,9 +65,12 @@ def owned(tensor: Tensor) -> Tensor:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Most bytes used so far: of the device's allocator, or of this process's resident memory on a CPU."""
+    """Most bytes used so far: of this process's resident memory on a CPU; on a GPU what torch reserved there.
+
+    What the driver needs for the process itself, some hundreds of MB, is not torch's and not counted.
+    """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     try:  # getrusage would count what the parent held when it started this process
         with Path("/proc/self/status").open(encoding="ascii") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))

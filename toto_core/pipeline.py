@@ -17,16 +17,16 @@ from toto_core.common_scale import powers_of_ten
 from toto_core.compile_report import CompileReport
 from toto_core.compiling.ahead import PackageStore
 from toto_core.compiling.calls import Calls
-from toto_core.device import begin_call, owned, peak_bytes, resolve_device, synchronize
+from toto_core.device import can_pin, owned, peak_bytes, resolve_device, send, synchronize
+from toto_core.float32_products import EXACT, TF32, pinned
 from toto_core.forecast import Forecast
 from toto_core.model_files import digest, locate
 from toto_core.requests import ArrayLike, ForecastRequest, batches, joint_contexts, length, read_context
 from toto_core.settings import RuntimeSettings
 from toto_core.toto1 import checkpoint
-from toto_core.toto1.cache import empty_suffix
 from toto_core.toto1.decode import Carry, Context, Decoder
 from toto_core.toto1.forward import FirstPatch, NewestPatch
-from toto_core.toto1.sampling import Noise, draw_noise
+from toto_core.toto1.sampling import Noise, draw_uniforms
 from toto_core.toto1.scaling import Stats
 
 MOST_REPLACED = 0.01
@@ -75,6 +75,7 @@ class TotoPipeline:
         self._pid = os.getpid()
         self._replaced = 0
         self._largest_power = 1.0
+        self._products = TF32 if settings.precision == "tf32" and device.type == "cuda" else EXACT
         self._calls: Calls | None = Calls(decoder, settings, packages)
         self.compile_report = self._calls.report
         """What compiling did so far."""
@@ -165,6 +166,11 @@ class TotoPipeline:
         self._note(request, calls.report, longest, _milliseconds(started))
         return {name: forecasts[name] for name in contexts}
 
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes used so far: reserved on a GPU, resident on a CPU, where it is the whole process's."""
+        return peak_bytes(self.device)
+
     def hold_compilation(self, *, hold: bool = True) -> None:
         """Compile nothing from now on, as wanted in trading hours: a shape never seen runs in eager mode.
 
@@ -207,14 +213,16 @@ class TotoPipeline:
         if request.num_samples is not None:
             steps = request.rows if request.patches == 1 else request.patches * request.patch_size
             variates = whole.series.shape[1]
-            drawn = draw_noise(request.seed, num_samples=request.num_samples, variates=variates, steps=steps)
-            noise = Noise(*(uniform.to(self.device) for uniform in drawn))
+            size = {"num_samples": request.num_samples, "variates": variates, "steps": steps}
+            drawn = draw_uniforms(request.seed, **size, pin=can_pin(self.device))
+            noise = Noise(*send(drawn, self.device).unbind(0))
         powers = powers_of_ten(whole.series, whole.valid) if self.common_scale else None
         if powers is not None:
             whole = whole._replace(series=whole.series * powers.unsqueeze(-1))
             self._largest_power = max(self._largest_power, float(powers.max()))
         parts: list[Tensor] = []
-        with torch.no_grad():  # not inference_mode: freezing needs tensors that still have version counters
+        # not inference_mode: freezing needs tensors that still have version counters
+        with torch.no_grad(), pinned(self._products):
             for part, real in batches(whole, self.settings, self.patch_size):
                 parts.append(self._forecast(part, request, noise)[:real])
         synchronize(self.device)
@@ -235,7 +243,7 @@ class TotoPipeline:
     def _forecast(self, context: Context, request: ForecastRequest, noise: Noise | None) -> Tensor:
         """Prices (batch, variate, time, sample) of one model call's series, on the CPU."""
         context = context.each(lambda part: part.to(self.device))
-        begin_call(self.device)
+        self._open().begin()
         first_noise = None if noise is None else Noise(*(uniform[:, : request.rows] for uniform in noise))
         first = self._open().first(context, request.rows, first_noise, keep=request.patches > 1)
         if first.carry is None:
@@ -259,7 +267,7 @@ class TotoPipeline:
         slots = request.patches - 1
         if self.settings.compiled:  # powers of two, so that not every horizon is a graph of its own
             slots = 1 << (slots - 1).bit_length()
-        suffix = empty_suffix(carry.prefix, samples=samples, slots=slots)
+        suffix = self._open().suffix(carry.prefix, samples=samples, slots=slots)
         newest, patches = NewestPatch(prices, stats), [prices]
         for index in range(1, request.patches):
             rows = slice(index * request.patch_size, (index + 1) * request.patch_size)
@@ -284,7 +292,6 @@ class TotoPipeline:
             "cudagraph_skips": list(report.cudagraph_skips),
             "cold_start_ms": self.cold_start_ms,
             "latency_ms": ms,
-            "peak_bytes": peak_bytes(self.device),
             **self.provenance,
         }
         if self.on_call is not None:

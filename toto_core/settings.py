@@ -10,7 +10,10 @@ from typing import Any
 
 COMPILE_MODES = ("eager", "default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
 """Simplest first: between equals the simpler one stays."""
-PRECISIONS = ("fp32", "bf16")
+CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
+"""Compile modes in which torch records CUDA graphs."""
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+"""Most exact first, as far as a mantissa goes that also has fp32's range."""
 COMPILE_SCOPES = ("full", "layer")
 DEFAULT_RECOMPILE_LIMIT = 8
 """torch 2.13's own ``torch._dynamo.config.recompile_limit``."""
@@ -26,7 +29,8 @@ class RuntimeSettings:
     """One way to run a model; the default is the safe one: eager, fp32.
 
     compile_mode      one of ``COMPILE_MODES``.
-    precision         ``fp32`` or ``bf16`` (matrix products; delicate parts stay fp32).
+    precision         of matrix products: ``fp32``; ``tf32`` (fp32 whose factors a GPU rounds to 10 bits of mantissa);
+                      ``bf16`` or ``fp16`` (the transformer's layers; delicate parts stay fp32).
     recompile_limit   graphs one function may get before torch goes on in eager mode without a word.
     series_per_batch  series in one model call; a shorter batch is padded to it when compiled.
     samples_per_batch sample paths decoded together, None for all at once; bounds memory.
@@ -133,7 +137,8 @@ class SettingsFacts:
     """What of a device and a workload decides which settings can differ at all.
 
     ``shapes`` are the distinct (context length, prediction length) pairs in time steps; ``most_samples`` is 0
-    for the deterministic mean path; ``threads`` the CPU threads a process would use by itself.
+    for the deterministic mean path; ``threads`` the CPU threads a process would use by itself; ``fp16_units`` whether
+    the device multiplies fp16 matrices in hardware, as every GPU does.
     """
 
     device: str
@@ -142,6 +147,14 @@ class SettingsFacts:
     shapes: tuple[tuple[int, int], ...]
     most_samples: int
     series_per_call: int = 1
+    fp16_units: bool = False
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions worth trying here: a CPU has no tf32, and fp16 only where it has units for it."""
+        if self.device != "cpu":
+            return PRECISIONS
+        return ("fp32", "bf16", "fp16") if self.fp16_units else ("fp32", "bf16")
 
     def graphs_needed(self, context_bucket: int) -> int:
         """How many static graphs the prefill needs for all shapes, with contexts padded to a bucket."""
@@ -157,14 +170,15 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
     """The representative of all settings that cannot differ from ``settings`` under ``facts``.
 
     On a CPU there are no CUDA graphs, so reduce-overhead is default and max-autotune-no-cudagraphs is
-    max-autotune. Eager mode has no graph to bucket, freeze or recompile. One graph for the repeated layer
-    cannot hold the weights of any. Idempotent.
+    max-autotune, and no tf32, which is fp32. Eager mode has no graph to bucket, freeze or recompile. One graph
+    for the repeated layer cannot hold the weights of any. Idempotent.
     """
     if facts.device == "cpu":
         aliases = {"reduce-overhead": "default", "max-autotune-no-cudagraphs": "max-autotune"}
         mode = aliases.get(settings.compile_mode, settings.compile_mode)
         threads = settings.num_threads or facts.threads
-        settings = settings.replace(compile_mode=mode, num_threads=threads)
+        precision = "fp32" if settings.precision == "tf32" else settings.precision
+        settings = settings.replace(compile_mode=mode, precision=precision, num_threads=threads)
     else:
         settings = settings.replace(num_threads=None)
     settings = settings.replace(series_per_batch=min(settings.series_per_batch, facts.series_per_call))

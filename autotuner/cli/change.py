@@ -96,7 +96,7 @@ def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) ->
 @one_symbol
 @click.option("--settings", metavar="JSON", help="Fields of the settings; those left out take their default.")
 @click.option("--mode", metavar="MODE", help="Compile mode alone, instead of --settings.")
-@click.option("--precision", metavar="NAME", help="fp32 or bf16, with --mode [default: fp32].")
+@click.option("--precision", metavar="NAME", help="fp32, tf32, bf16 or fp16, with --mode [default: fp32].")
 @click.option("--reason", default="by hand", show_default=True, help="Kept in the history.")
 @store_options
 def pin_command(symbol: str, reason: str, as_json: bool, db: str | None, **given: str | None) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 
 from autotuner.measurement.outcome import Conditions
 from autotuner.measurement.placement import busy_seconds, with_siblings
+from autotuner.nvidia import gpu_state
 
 CLOCK_DROP = 0.9
 """A clock below this share of the fastest one seen disturbs a round: timings would differ by as much."""
@@ -46,9 +45,10 @@ def add_reading(
 ) -> tuple[ReadingsSoFar, bool]:
     """What is seen now, and whether ``reading`` disturbs: another's GPU process, or a clock that dropped.
 
-    ``own`` are the ids of this process and its children.
+    ``own`` are the ids of this process and its children. Where none of them is among the GPU's although they compute
+    there, its ids are those of another namespace (the driver's, outside this container) and tell nothing.
     """
-    foreign = len(reading.gpu_processes - own)
+    foreign = len(reading.gpu_processes - own) if reading.gpu_processes & own else 0
     clock = reading.clock_mhz
     now = ReadingsSoFar(
         fastest_mhz=max(seen.fastest_mhz, clock or 0.0),
@@ -77,17 +77,10 @@ def own_processes() -> frozenset[int]:
 
 
 def _read_gpu() -> HardwareReading:
-    try:
-        nvml: Any = importlib.import_module("pynvml")
-    except ImportError:
+    state = gpu_state()
+    if state is None:
         return HardwareReading()
-    with contextlib.suppress(nvml.NVMLError):
-        nvml.nvmlInit()
-        handle = nvml.nvmlDeviceGetHandleByIndex(0)
-        running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        clock = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
-        return HardwareReading(clock_mhz=float(clock), gpu_processes=frozenset(each.pid for each in running))
-    return HardwareReading()
+    return HardwareReading(clock_mhz=state.clock_mhz, gpu_processes=state.processes)
 
 
 FOREIGN_SHARE = 0.15

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import psutil
 
+LAUNCHING_CPUS = 2
+"""CPUs that an arm on a GPU is kept on: one launches kernels, one serves what the driver and Python do beside."""
+
 
 class Placement:
     """Chooses ``width`` CPUs a round; None where arms want every CPU, or where nobody can be placed."""

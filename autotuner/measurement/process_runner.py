@@ -21,6 +21,7 @@ from autotuner.measurement.accuracy import WINDOWS, ShapeForecasts, merge_accura
 from autotuner.measurement.child.handle import Child, ChildError, not_compiled
 from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.outcome import ArmLaunch, Failed, Launch, Measured, Outcome
+from autotuner.measurement.placement import LAUNCHING_CPUS
 from autotuner.measurement.rounds import Rounds, TimedRounds
 from autotuner.measurement.statistics import EffectiveCost, paired_ratio, shape_timing
 from autotuner.measurement.stopping import StopAfterStartingTime, StopWhenPrecise
@@ -101,7 +102,7 @@ class ProcessRunner:
                 self._say(f"starting {settings.label}")
                 arm = self._start(settings, children, deadline, empty=not again)
                 arm.wait_ready(deadline)
-                failed = not_compiled(settings, arm.report)
+                failed = not_compiled(settings, arm.report, self._device)
                 outcome = failed or self._measure_beside(reference, arm, deadline, beat)
                 if isinstance(outcome, Failed) or outcome.was_warm or not settings.compiled:
                     return outcome
@@ -125,7 +126,10 @@ class ProcessRunner:
             self._say(f"timing {len(running)} configurations side by side")
             longer = StopAfterStartingTime(blocks=blocks, began=began)
             taken = self._rounds(running, deadline).take(longer.most, longer, least=blocks)
-            ended = {id(arm): _launched(arm, index, taken, deadline) for index, arm in enumerate(running)}
+            ended = {
+                id(arm): _launched(arm, self._device, index, taken, deadline)
+                for index, arm in enumerate(running)
+            }
             results = tuple(arm if isinstance(arm, Failed) else ended[id(arm)] for arm in started)
         return Launch(settings=tuple(arms), arms=results, conditions=taken.conditions)
 
@@ -185,8 +189,14 @@ class ProcessRunner:
             order=self._order,
             deadline=deadline,
             device=self._device,
-            width=max((arm.settings.num_threads or 0 for arm in arms), default=0),
+            width=self._width(arms),
         )
+
+    def _width(self, arms: Sequence[Child]) -> int:
+        """CPUs that a round is kept on, 0 for all."""
+        if self._device != "cpu":
+            return LAUNCHING_CPUS
+        return max((arm.settings.num_threads or 0 for arm in arms), default=0)
 
     def _ensure_reference(self, deadline: float) -> Child:
         if self._reference is not None and self._reference.alive:
@@ -227,7 +237,7 @@ class ProcessRunner:
             arm.wait_ready(deadline)
         except ChildError as error:
             return error.failed
-        failed = not_compiled(settings, arm.report)
+        failed = not_compiled(settings, arm.report, self._device)
         if failed is not None:
             arm.close()
         return failed or arm
@@ -255,14 +265,14 @@ def _standard(forecasts: list[dict[str, Any]]) -> Sequence[ShapeForecasts]:
     return found
 
 
-def _launched(arm: Child, index: int, taken: TimedRounds, deadline: float) -> ArmLaunch | Failed:
+def _launched(arm: Child, device: str, index: int, taken: TimedRounds, deadline: float) -> ArmLaunch | Failed:
     if index in taken.failed:
         return taken.failed[index]
     try:
         arm.refresh(deadline + _GRACE_SECONDS)
     except ChildError as error:
         return error.failed
-    return not_compiled(arm.settings, arm.report) or ArmLaunch(
+    return not_compiled(arm.settings, arm.report, device) or ArmLaunch(
         start_ms=arm.start_ms,
         was_warm=arm.was_warm,
         blocks=taken.blocks[index],

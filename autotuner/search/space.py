@@ -15,7 +15,6 @@ from toto_core.settings import (
     COMPILE_MODES,
     COMPILE_SCOPES,
     DEFAULT_RECOMPILE_LIMIT,
-    PRECISIONS,
     RuntimeSettings,
     SettingsFacts,
     canonical,
@@ -134,7 +133,7 @@ def search_space(workload: Workload, facts: SettingsFacts) -> SearchSpace:
     """Everything worth trying for ``workload`` under ``facts``."""
     choices: dict[str, tuple[Value, ...]] = {
         "compile_mode": COMPILE_MODES,
-        "precision": PRECISIONS,
+        "precision": facts.precisions,
         "recompile_limit": (2, DEFAULT_RECOMPILE_LIMIT, 64),
         "series_per_batch": _powers_up_to(workload.series_per_call),
         "samples_per_batch": _samples(workload, facts),
@@ -154,8 +153,14 @@ def likely_winners(space: SearchSpace) -> tuple[RuntimeSettings, ...]:
     Matrix products dominate on a CPU, and freezing is how inductor packs weights: that alone bought most of
     what compiling buys in the measurements this design rests on. Then packed ones in bf16, and plain weights,
     which are faster for a model that fits into the processor's caches. More would keep the search from
-    going where these point (benchmarks/search.py).
+    going where these point (benchmarks/search.py). On a GPU launching the kernels takes longer than running them,
+    and CUDA graphs launch all of a call at once.
     """
+    if space.facts is not None and space.facts.device != "cpu":
+        graphs = RuntimeSettings(compile_mode="reduce-overhead")
+        best = graphs.replace(compile_mode="max-autotune", precision="bf16")
+        wanted = (graphs.replace(precision="bf16"), graphs, best)
+        return tuple(dict.fromkeys(key for key in map(space.canonical, wanted) if key in space))
     packed = RuntimeSettings(compile_mode="default", freezing=True)
     wanted = (packed, packed.replace(precision="bf16"), packed.replace(freezing=False))
     return tuple(dict.fromkeys(key for key in map(space.canonical, wanted) if key in space))

@@ -87,7 +87,7 @@ class LivePipeline:
         self.waiting = None
         if found.settings == self._pipeline.settings:
             return
-        self.waiting = why_wait(self._pipeline.settings, found.settings)
+        self.waiting = why_wait(self._pipeline.settings, found.settings, self._pipeline.device.type)
         if self.waiting is not None or not self._prepared():
             return
         fresh = load_pipeline(self._symbol, **self._options)
@@ -135,12 +135,16 @@ def follow(symbol: str, *, every_seconds: float = 60.0, **options: Any) -> LiveP
     return LivePipeline(symbol, every_seconds=every_seconds, options=options)
 
 
-def why_wait(running: RuntimeSettings, wanted: RuntimeSettings) -> str | None:
+def why_wait(running: RuntimeSettings, wanted: RuntimeSettings, device: str = "cpu") -> str | None:
     """Why ``wanted`` cannot take over from ``running`` in a living process, None when it can.
 
     A process has one thread count; and what torch compiles just in time would be compiled in this process,
-    beside the calls it serves.
+    beside the calls it serves. On a GPU all of it is, and torch keeps CUDA graphs by thread (pytorch#123177).
     """
+    if device != "cpu" and wanted.compiled:
+        return (
+            f"{wanted.label} waits for the next start: on a GPU it would compile beside the calls served here"
+        )
     if wanted.num_threads is not None and wanted.num_threads != running.num_threads:
         return (
             f"{wanted.label} waits for the next start: this process runs "

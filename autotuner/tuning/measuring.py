@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from autotuner.device_lock import Say, measure_alone
-from autotuner.environment import current_environment, spare_threads
+from autotuner.environment import current_environment, has_fp16_units, spare_threads
 from autotuner.errors import AutotuneError
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
@@ -93,7 +93,12 @@ def plan_measuring(
     subject, series = prepared.subject, prepared.series
     workload, environment = subject.workload, subject.environment
     device = environment.device
-    facts = workload.facts(device=device, threads=threads or spare_threads(), patch_size=prepared.patch_size)
+    facts = workload.facts(
+        device=device,
+        threads=threads or spare_threads(),
+        patch_size=prepared.patch_size,
+        fp16_units=has_fp16_units(),
+    )
     space = search_space(workload, facts)
     if profile.searches:
         refuse_noexec(cache_folder())

@@ -48,8 +48,17 @@ ONE_SHAPE = SettingsFacts(device="cpu", threads=4, patch_size=64, shapes=((512, 
 CUDA = SettingsFacts(device="cuda", threads=4, patch_size=64, shapes=((512, 8),), most_samples=256)
 
 
-def facts(*shapes: tuple[int, int], device: str = "cuda", most_samples: int = 256) -> SettingsFacts:
-    return SettingsFacts(device=device, threads=4, patch_size=64, shapes=shapes, most_samples=most_samples)
+def facts(
+    *shapes: tuple[int, int], device: str = "cuda", most_samples: int = 256, fp16_units: bool = False
+) -> SettingsFacts:
+    return SettingsFacts(
+        device=device,
+        threads=4,
+        patch_size=64,
+        shapes=shapes,
+        most_samples=most_samples,
+        fp16_units=fp16_units,
+    )
 
 
 @given(all_settings, all_facts)
@@ -99,6 +108,27 @@ def test_without_cuda_graphs_two_modes_are_aliases(alias: str, mode: str) -> Non
 
     assert canonical(asked, ONE_SHAPE).compile_mode == mode
     assert canonical(asked, CUDA).compile_mode == alias
+
+
+def test_tf32_is_fp32_on_a_cpu_and_a_precision_of_its_own_on_a_gpu() -> None:
+    asked = RuntimeSettings(precision="tf32")
+
+    assert canonical(asked, ONE_SHAPE).precision == "fp32"
+    assert canonical(asked, CUDA).precision == "tf32"
+
+
+@pytest.mark.parametrize(
+    ("device", "fp16_units", "expected"),
+    [
+        ("cpu", False, ("fp32", "bf16")),
+        ("cpu", True, ("fp32", "bf16", "fp16")),
+        ("cuda", False, ("fp32", "tf32", "bf16", "fp16")),
+    ],
+)
+def test_precisions_are_tried_where_they_can_differ(
+    device: str, fp16_units: bool, expected: tuple[str, ...]
+) -> None:
+    assert facts((512, 8), device=device, fp16_units=fp16_units).precisions == expected
 
 
 def test_threads_are_named_on_a_cpu_and_left_alone_on_a_gpu() -> None:
@@ -185,7 +215,7 @@ def test_a_label_names_what_differs_from_the_default() -> None:
 WRONG: list[dict[str, Any]] = [
     {"compile_mode": "fast"},
     {"compile_mode": None},
-    {"precision": "fp16"},
+    {"precision": "int8"},
     {"compile_scope": "half"},
     {"recompile_limit": 0},
     {"recompile_limit": True},

@@ -91,6 +91,11 @@ def test_a_cuda_space_has_all_modes_and_no_threads() -> None:
     assert found.choices["num_threads"] == (None,)
 
 
+def test_every_precision_of_the_device_is_in_the_space() -> None:
+    assert {key.precision for key in space(ONE_SHAPE, "cuda").keys} == {"fp32", "tf32", "bf16", "fp16"}
+    assert {key.precision for key in space(ONE_SHAPE).keys} == {"fp32", "bf16"}
+
+
 def test_series_are_batched_in_powers_of_two_up_to_all_of_a_call() -> None:
     assert space(SEVERAL).choices["series_per_batch"] == (1, 2, 4, 6)
     assert space(ONE_SHAPE).choices["series_per_batch"] == (1,)

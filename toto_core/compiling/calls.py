@@ -14,9 +14,11 @@ from toto_core.compile_report import CompileReport
 from toto_core.compiling.ahead import NEWEST_TEMPLATE, AheadOfTime, PackageStore, Result, first_template
 from toto_core.compiling.packages import flatten
 from toto_core.compiling.tally import Tally, counts
+from toto_core.device import begin_call, records_graphs
 from toto_core.settings import RuntimeSettings
+from toto_core.torch_versions import compile_alone, limiting
 from toto_core.toto1 import forward
-from toto_core.toto1.cache import Suffix
+from toto_core.toto1.cache import Prefix, Suffix, empty_suffix
 from toto_core.toto1.decode import Carry, Context, Decoder, LayerOps
 from toto_core.toto1.forward import FirstPatch, NewestPatch
 from toto_core.toto1.sampling import Noise
@@ -40,6 +42,8 @@ class Calls:
         self._tally = Tally(CompileReport(requested=settings.compiled))
         self._ahead: AheadOfTime | None = None
         self._seen: set[tuple[Any, ...]] = set()
+        self._kept: dict[tuple[Any, ...], Suffix] = {}
+        self._records_graphs = records_graphs(decoder.fold_weight.device, settings.compile_mode)
         decoder.ops = LayerOps()
         self._first, self._following = _bound(decoder)
         if not settings.compiled:
@@ -56,6 +60,26 @@ class Calls:
     def report(self) -> CompileReport:
         """What compiling did so far."""
         return self._tally.report
+
+    def begin(self) -> None:
+        """Begin a model call: nothing that earlier ones returned is read any more."""
+        if self._records_graphs:
+            begin_call()
+
+    def suffix(self, prefix: Prefix, *, samples: int, slots: int) -> Suffix:
+        """An empty suffix as ``cache.empty_suffix`` makes it.
+
+        CUDA graphs write to fixed addresses, and torch records none that writes into an input it believes may
+        move: for them every shape keeps its tensors, which are zeroed here.
+        """
+        if not self._records_graphs:
+            return empty_suffix(prefix, samples=samples, slots=slots)
+        shape = (prefix.keys[0].shape, prefix.keys[0].dtype, samples, slots)
+        if shape not in self._kept:
+            self._kept[shape] = stay_in_place(empty_suffix(prefix, samples=samples, slots=slots))
+        kept = self._kept[shape]
+        torch._foreach_zero_([*kept.keys, *kept.values])
+        return kept
 
     def first(self, context: Context, rows: int, noise: Noise | None, *, keep: bool) -> FirstPatch:
         """``forward.first`` under the settings."""
@@ -100,7 +124,11 @@ class Calls:
         packed = self.settings.freezing and shape not in self._seen
         before, started = counts(), time.perf_counter()
         try:
-            with _freezing() if packed else contextlib.nullcontext():
+            with contextlib.ExitStack() as around:
+                if shape not in self._seen:
+                    around.enter_context(limiting(self.settings.recompile_limit))
+                if packed:
+                    around.enter_context(_freezing())
                 result = call(*arguments)
         finally:
             self._tally.add(name, before, counts(), time.perf_counter() - started)
@@ -129,12 +157,15 @@ def _bound(decoder: Decoder) -> tuple[Callable[..., FirstPatch], Callable[..., N
 
 
 def _compile(function: Callable[..., Any], settings: RuntimeSettings) -> Callable[..., Any]:
-    # torch's overloads leave out recompile_limit and isolate_recompiles, which the function itself takes
-    torch_compile: Callable[..., Callable[..., Any]] = torch.compile
-    return torch_compile(
-        function,
-        mode=settings.compile_mode,
-        dynamic=settings.dynamic,
-        recompile_limit=settings.recompile_limit,
-        isolate_recompiles=True,  # Dynamo's cache is per code object: without it pipelines use up one limit
+    return compile_alone(
+        function, limit=settings.recompile_limit, mode=settings.compile_mode, dynamic=settings.dynamic
     )
+
+
+def stay_in_place(suffix: Suffix) -> Suffix:
+    """The same suffix, whose tensors torch is told never move."""
+    from torch._dynamo import mark_static_address  # here, because it takes seconds and eager mode needs none
+
+    for tensor in (*suffix.keys, *suffix.values):
+        mark_static_address(tensor, guard=False)
+    return suffix

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from toto_core.settings import RuntimeSettings
+from toto_core.torch_versions import package_runner
 
 Run = Callable[[list[Tensor]], list[Tensor]]
 """A loaded package: a list of tensors in, a list of tensors out; every input must be contiguous."""
@@ -63,9 +63,7 @@ def package_name(*identity: object) -> str:
 
 def load(path: Path) -> Run:
     """Map a package into this process. Raises ``RuntimeError`` for a file that is not a package."""
-    runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
-    run: Run = runner.run
-    return run
+    return package_runner(path, "cpu")
 
 
 def build(module: FlatCall, tensors: Sequence[Tensor], settings: RuntimeSettings, path: Path) -> Run:

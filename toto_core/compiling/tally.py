@@ -39,7 +39,7 @@ class Tally:
             report,
             graph_breaks=report.graph_breaks + after.breaks - before.breaks,
             recompile_limit_hit=report.recompile_limit_hit or fell_back or after.limits > before.limits,
-            cudagraph_skips=report.cudagraph_skips + (_skip_reasons() if after.skips > before.skips else ()),
+            cudagraph_skips=_with_reasons(report.cudagraph_skips, skipped=after.skips > before.skips),
         )
         found = after.cache_hits - before.cache_hits
         self.add_graphs(call, after.graphs - before.graphs, seconds, found=found)
@@ -75,6 +75,11 @@ def counts() -> Counts:
         inductor["cudagraph_skips"],
         inductor["fxgraph_cache_hit"],
     )
+
+
+def _with_reasons(known: tuple[str, ...], *, skipped: bool) -> tuple[str, ...]:
+    # Each reason once: a graph that is skipped while it runs is counted again in every call.
+    return tuple(dict.fromkeys((*known, *_skip_reasons()))) if skipped else known
 
 
 def _skip_reasons() -> tuple[str, ...]:

@@ -67,6 +67,10 @@ class LayerOps:
     step: Callable[..., Tensor] = step_layer
 
 
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precisions whose weights are stored narrower; those of ``fp32`` and ``tf32`` are the same."""
+
+
 class Decoder(nn.Module):
     """A model prepared for inference in one precision.
 
@@ -84,7 +88,7 @@ class Decoder(nn.Module):
         self.config = model.config
         self.patch_embed = model.patch_embed
         layers = model.transformer.layers
-        self.layers = layers if precision == "fp32" else _in_bf16(layers)
+        self.layers = _in_half(layers, _HALF[precision]) if precision in _HALF else layers
         time_layers = [i for i, axis in enumerate(self.config.layer_axes) if axis == "time"]
         self.time_layers = len(time_layers)
         self.last_time = max(time_layers, default=-1)
@@ -183,10 +187,10 @@ def _fold_heads(model: TotoModel) -> tuple[Tensor, Tensor]:
     return (head_weight @ unembed).float(), (offset @ head_weight.T + head_bias).float()
 
 
-def _in_bf16(layers: nn.ModuleList) -> nn.ModuleList:
-    """A copy whose matrix products run in bf16; norms keep their float32 scale."""
+def _in_half(layers: nn.ModuleList, dtype: torch.dtype) -> nn.ModuleList:
+    """A copy whose matrix products run in ``dtype``; norms keep their float32 scale."""
     copied: nn.ModuleList = copy.deepcopy(layers)
     for module in copied.modules():
         if isinstance(module, nn.Linear):
-            module.to(torch.bfloat16)
+            module.to(dtype)
     return copied

@@ -50,16 +50,21 @@ def mixture_mean(parameters: Mixture) -> Tensor:
     return (parameters.probs * parameters.loc).sum(-1)
 
 
-def draw_noise(seed: int, *, num_samples: int, variates: int, steps: int) -> Noise:
-    """Draw the noise of one forecast on the CPU, each tensor float32 (variate, time, sample).
+def draw_uniforms(seed: int, *, num_samples: int, variates: int, steps: int, pin: bool = False) -> Tensor:
+    """Draw the noise of one forecast on the CPU: float32 (3, variate, time, sample), which ``Noise`` has unbound.
 
     The same seed gives the same numbers on every device and for every setting, and every series of a batch
-    reads the same ones, so that a forecast does not depend on its batch.
+    reads the same ones, so that a forecast does not depend on its batch. ``pin`` draws into pinned memory.
     """
     generator = torch.Generator().manual_seed(seed)
     smallest = 2.0**-25  # rand() is a multiple of 2^-24 and may be 0, where the logarithm is not finite
-    uniforms = torch.rand((3, variates, steps, num_samples), generator=generator).clamp_min_(smallest)
-    return Noise(*uniforms.unbind(0))
+    shape = (3, variates, steps, num_samples)
+    return torch.rand(shape, generator=generator, pin_memory=pin).clamp_min_(smallest)
+
+
+def draw_noise(seed: int, *, num_samples: int, variates: int, steps: int) -> Noise:
+    """``draw_uniforms`` as ``Noise``, each tensor (variate, time, sample)."""
+    return Noise(*draw_uniforms(seed, num_samples=num_samples, variates=variates, steps=steps).unbind(0))
 
 
 def sample(parameters: Mixture, component: Tensor, radius: Tensor, angle: Tensor) -> Tensor:

@@ -16,15 +16,17 @@ from typing import Any
 
 import psutil
 
+from autotuner.environment import available_threads
 from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.child.timing import WINDOW
 from autotuner.measurement.outcome import Block, Failed
-from autotuner.measurement.placement import place
+from autotuner.measurement.placement import LAUNCHING_CPUS, place
 from autotuner.paths import inductor_folder
 from toto_core.compile_report import CompileReport
-from toto_core.settings import RuntimeSettings
+from toto_core.settings import CUDA_GRAPH_MODES, RuntimeSettings
 
 _POLL_SECONDS = 0.25
+_COMPILE_WORKERS = 8
 _INHERITED = (
     "TOTO_",
     "TORCH_LOGS",
@@ -33,6 +35,17 @@ _INHERITED = (
     "AOT_INDUCTOR_",
     "OMP_",
     "MKL_NUM_THREADS",
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_NO_CUDA_MEMORY_CACHING",
+    "CUDA_LAUNCH_BLOCKING",
+    "CUBLAS_",
+    "CUBLASLT_",
+    "TRITON_",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
 )
 """Variables that would change what is measured; a child gets none of its parent's."""
 _KEPT = ("TORCHINDUCTOR_VEC_ISA_OK",)
@@ -209,22 +222,33 @@ class Child:
 
 def _environment(job: ArmJob) -> dict[str, str]:
     kept = {name: os.environ[name] for name in os.environ if name in _KEPT or not name.startswith(_INHERITED)}
-    threads = {"OMP_NUM_THREADS": str(job.settings.num_threads)} if job.settings.num_threads else {}
+    gpu = job.device != "cpu"
+    count = LAUNCHING_CPUS if gpu else job.settings.num_threads
+    threads = {"OMP_NUM_THREADS": str(count)} if count else {}
+    # A pool of compile workers can hang and outlive its parent; the templates of a GPU's products need one.
+    workers = min(_COMPILE_WORKERS, available_threads()) if gpu else 1
     return {
         **kept,
         **threads,
         "TORCHINDUCTOR_CACHE_DIR": str(inductor_folder(Path(job.artifacts))),
-        "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compile workers can hang and outlive its parent
+        "TORCHINDUCTOR_COMPILE_THREADS": str(workers),
         "HF_HUB_OFFLINE": "1",  # the parent has fetched the model
         "PYTHONUNBUFFERED": "1",
     }
 
 
-def not_compiled(settings: RuntimeSettings, report: CompileReport) -> Failed | None:
-    """The failure of a configuration that asks for compilation and did not get it, None for all others."""
-    if not settings.compiled or report.really_compiled:
+def not_compiled(settings: RuntimeSettings, report: CompileReport, device: str = "cpu") -> Failed | None:
+    """The failure of a configuration that asks for compilation and did not get it, None for all others.
+
+    One that asks for CUDA graphs on a GPU gets them for every call or fails: torch goes on without a word.
+    """
+    wants_graphs = device != "cpu" and settings.compile_mode in CUDA_GRAPH_MODES
+    skipped = report.cudagraph_skips if wants_graphs else ()
+    if not settings.compiled or (report.really_compiled and not skipped):
         return None
-    if report.recompile_limit_hit:
+    if skipped:
+        cause = f"torch recorded no CUDA graphs for some calls: {skipped[0]}"
+    elif report.recompile_limit_hit:
         cause = (
             f"the recompile limit of {settings.recompile_limit} was reached and further shapes ran eagerly"
         )
