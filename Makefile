@@ -5,7 +5,12 @@ BIN := $(VENV)/bin
 DEMO_DB ?= .autotune/demo.db
 TORCH := torch==2.13.0
 
-.PHONY: install demo test exhaustive check lint types layers format bench clean
+GPU_PYTHON ?= python3
+WHEELS := .autotune/wheels
+SITE := .autotune/gpu-site
+GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
+
+.PHONY: install demo test exhaustive check lint types layers format bench gpu gpu-wheels clean
 
 install: $(VENV)/installed
 
@@ -47,6 +52,17 @@ bench: install
 	$(BIN)/python benchmarks/lookup.py
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/settings.py
+
+# On a machine with a network: what a GPU machine without one lacks. Take the folder along with the checkout.
+gpu-wheels:
+	rm -rf $(WHEELS)
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+	  $(addprefix --platform ,$(GPU_PLATFORMS)) --dest $(WHEELS) --requirement benchmarks/gpu-wheels.txt
+
+# On the GPU machine, whose Python has torch; nothing is installed into it.
+gpu:
+	$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target $(SITE) $(WHEELS)/*.whl
+	PYTHONPATH=$(CURDIR)/$(SITE) $(GPU_PYTHON) benchmarks/gpu.py $(GPU_OPTIONS)
 
 clean:
 	rm -rf $(VENV) .autotune .mypy_cache .ruff_cache .pytest_cache

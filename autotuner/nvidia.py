@@ -62,7 +62,7 @@ def gpu_state(environ: Mapping[str, str] = os.environ) -> GpuState | None:
                 nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle) & nvml.nvmlClocksThrottleReasonGpuIdle
             )
             clock = None if idle else float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))
-        except nvml.NVMLError:
+        except (nvml.NVMLError, ValueError):
             return None
         return GpuState(clock_mhz=clock, processes=frozenset(each.pid for each in running))
 
@@ -118,6 +118,8 @@ def _handle(nvml: Any, environ: Mapping[str, str]) -> Any:
     asked = first_visible(environ)
     if asked.startswith(("GPU-", "MIG-")):
         return nvml.nvmlDeviceGetHandleByUUID(asked)
+    if not asked.isdigit():
+        raise ValueError(f"{asked!r} names no card")
     return nvml.nvmlDeviceGetHandleByIndex(int(asked))
 
 
@@ -128,12 +130,10 @@ def _text(value: str | bytes) -> str:
 def _from_driver_files(environ: Mapping[str, str]) -> Gpu:
     asked = first_visible(environ)
     cards = [_card(folder) for folder in sorted(_PROC.glob("gpus/*"))]
-    wanted = [uuid for uuid, _ in cards].index(asked) if asked in [uuid for uuid, _ in cards] else asked
-    try:
-        uuid, model = cards[int(wanted)]
-    except (ValueError, IndexError):
-        return NO_GPU
-    return Gpu(uuid=uuid, model=model, driver=_driver_version())
+    for index, (uuid, model) in enumerate(cards):
+        if asked in {str(index), uuid}:
+            return Gpu(uuid=uuid, model=model, driver=_driver_version())
+    return NO_GPU
 
 
 def _card(folder: Path) -> tuple[str, str]:

@@ -34,7 +34,7 @@ def main() -> None:
         _call(pipeline, series, job)
         milliseconds = (time.perf_counter() - begun) * 1000.0
         print(
-            json.dumps({"ms": milliseconds, "peak_bytes": pipeline.last_run_metadata["peak_bytes"]}),
+            json.dumps({"ms": milliseconds, "peak_bytes": pipeline.peak_bytes}),
             flush=True,
         )
 
