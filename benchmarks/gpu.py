@@ -66,7 +66,7 @@ def commands(step: str, device: str, out: Path | None) -> list[list[str]]:
     if step == "tune":
         store = ["--db", str((out or Path(tempfile.gettempdir())) / "gpu-run.db")]
         seconds = "170" if device == "cuda" else "60"
-        autotune = [python, "-m", "autotuner.cli"]
+        autotune = [python, "-c", "from autotuner.cli import main; main()"]
         tuned = [*autotune, "run", "--symbol", "AMD", "--device", device, "--timeout", seconds, *store]
         return [tuned, [*autotune, "explain", "--symbol", "AMD", *store]]
     small = [] if device == "cuda" else ["--small"]
