@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import random
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,10 @@ MODES = (
     ("reduce-overhead", "fp16"),
     ("max-autotune", "bf16"),
 )
+LONG = (("eager", "fp32"), ("eager", "bf16"), ("reduce-overhead", "fp32"), ("reduce-overhead", "bf16"))
+"""What the horizon of two patches is tried with."""
+ROWS = ((8, 256), (128, 64))
+"""Steps and samples."""
 CALLS = 5
 """Of a block, after one that is discarded."""
 
@@ -88,6 +95,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--build", help="only build this arm, to fill the compiler's cache")
     options = parser.parse_args()
     shape = (
         dataclasses.replace(
@@ -99,33 +107,36 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         checkpoint.save(TotoModel(shape), Path(folder))
-        for horizon, samples in ((8, 256), (128, 64)):
-            modes = (
-                MODES[:4] if options.small else MODES if horizon == 8 else (*MODES[:2], *MODES[4:5], MODES[6])
-            )
+        if not options.build and not options.small:
+            build_side_by_side(options.device)
+        for horizon, samples in ROWS:
+            modes = MODES[:4] if options.small else MODES if horizon == 8 else LONG
             table(folder, options, horizon, samples, modes)
 
 
-def table(folder: str, options: argparse.Namespace, horizon: int, samples: int, modes: Any) -> None:
+def build_side_by_side(device: str) -> None:
+    """Every compiled arm in a process of its own, all at once: the table then finds its graphs on disk."""
+    begun = time.perf_counter()
+    names = [f"{mode} {precision}" for mode, precision in MODES if mode != "eager"] + ["toto-ts compiled"]
+    command = [sys.executable, __file__, "--device", device, "--build"]
+    processes = [(name, subprocess.Popen([*command, name], stdout=subprocess.DEVNULL)) for name in names]
+    for name, process in processes:
+        process.wait()
+        print(
+            f"{name}: built after {time.perf_counter() - begun:.0f} s, exit code {process.returncode}",
+            flush=True,
+        )
+
+
+def table(
+    folder: str, options: argparse.Namespace, horizon: int, samples: int, modes: Sequence[tuple[str, str]]
+) -> None:
     """Build every arm, let them take turns, print the rows."""
     contexts = [find_series(s, None).close[-512:].astype(np.float32) for s in SYMBOLS]
     work = Work(folder=folder, device=options.device, contexts=contexts, horizon=horizon, samples=samples)
-    arms = []
-    for mode, precision in modes:
-        begun = time.perf_counter()
-        try:
-            arms.append(ours(work, mode, precision))
-        except Exception as error:  # a configuration that fails is a row too
-            print(f"{mode} {precision}: {type(error).__name__}: {str(error).splitlines()[0]}")
-            continue
-        print(f"built {mode} {precision} in {time.perf_counter() - begun:.1f} s", flush=True)
-    for compiled in (False, True):
-        try:
-            arms.append(peer(work, compiled=compiled))
-        except Exception as error:
-            print(
-                f"toto-ts {'compiled' if compiled else 'eager'}: {type(error).__name__}: {str(error)[:200]}"
-            )
+    arms = build_arms(work, modes, options.build)
+    if options.build:
+        return
     order = random.Random(0)
     for round_ in range(options.rounds if not options.small else 4):
         for arm in order.sample(arms, len(arms)):
@@ -135,6 +146,26 @@ def table(folder: str, options: argparse.Namespace, horizon: int, samples: int, 
     for arm in arms:
         arm.gpu_ms = device_ms(arm)
     print_rows(arms, horizon, samples)
+
+
+def build_arms(work: Work, modes: Sequence[tuple[str, str]], only: str | None) -> list[Arm]:
+    """Every arm that can be built, ``only`` one where it is named; one that fails is told and left out."""
+    makers = {
+        f"{mode} {precision}": functools.partial(ours, work, mode, precision) for mode, precision in modes
+    }
+    makers |= {f"toto-ts {mode}": functools.partial(peer, work, mode=mode) for mode in ("eager", "compiled")}
+    arms = []
+    for name, make in makers.items():
+        if only not in {None, name}:
+            continue
+        begun = time.perf_counter()
+        try:
+            arms.append(make())
+        except Exception as error:
+            print(f"{name}: {type(error).__name__}: {str(error)[:300]}", flush=True)
+            continue
+        print(f"built {name} in {time.perf_counter() - begun:.1f} s", flush=True)
+    return arms
 
 
 def ours(work: Work, mode: str, precision: str) -> Arm:
@@ -155,7 +186,7 @@ def ours(work: Work, mode: str, precision: str) -> Arm:
     return Arm(name=f"{mode} {precision}", call=call, pipeline=pipeline, cold_s=cold, replay_s=replay)
 
 
-def peer(work: Work, *, compiled: bool) -> Arm:
+def peer(work: Work, *, mode: str) -> Arm:
     """toto-ts as its README runs it."""
     from toto.data.util.dataset import MaskedTimeseries  # type: ignore[import-not-found]
     from toto.inference.forecaster import TotoForecaster  # type: ignore[import-not-found]
@@ -163,7 +194,7 @@ def peer(work: Work, *, compiled: bool) -> Arm:
 
     begun = time.perf_counter()
     toto = Toto.load_from_checkpoint(work.folder).to(work.device)
-    if compiled:
+    if mode == "compiled":
         toto.compile()
         toto.model.compile()  # the forecaster calls the backbone
     forecaster = TotoForecaster(toto.model)
@@ -186,8 +217,7 @@ def peer(work: Work, *, compiled: bool) -> Arm:
     call(0, 0)
     cold = time.perf_counter() - begun
     call(0, 1)
-    name = f"toto-ts {'compiled' if compiled else 'eager'} fp32"
-    return Arm(name=name, call=call, cold_s=cold, replay_s=time.perf_counter() - begun)
+    return Arm(name=f"toto-ts {mode} fp32", call=call, cold_s=cold, replay_s=time.perf_counter() - begun)
 
 
 def timed(arm: Arm, symbol: int, seed: int) -> float:

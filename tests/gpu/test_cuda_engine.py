@@ -23,7 +23,6 @@ pytestmark = [
 ]
 TYPICAL, HALF = 1e-5, 0.02
 """Share of the largest price, and of the spread of a forecast, by which a mean path may differ."""
-GRAPHS = ("reduce-overhead", "max-autotune")
 
 
 @pytest.fixture(autouse=True)
@@ -83,65 +82,6 @@ def test_tf32_and_fp16_are_really_other_numbers() -> None:
             assert not torch.equal(found[one], found[other]), (one, other)
 
 
-@pytest.mark.parametrize("horizon", [8, 128])
-@pytest.mark.parametrize("mode", ["default", *GRAPHS])
-def test_a_compiled_forecast_is_the_eager_one_in_every_call(mode: str, horizon: int) -> None:
-    compiled, eager = mini(RuntimeSettings(compile_mode=mode)), mini(RuntimeSettings())
-
-    for seed in range(6):
-        ours, theirs = (p.predict(context(), horizon, 32, seed=seed) for p in (compiled, eager))
-        assert ours.samples is not None
-        assert theirs.samples is not None
-        torch.testing.assert_close(ours.samples, theirs.samples, rtol=1e-4, atol=1e-2)
-    assert compiled.compile_report.really_compiled
-    assert compiled.compile_report.recompiles == 0
-
-
-@pytest.mark.parametrize("horizon", [8, 128, 300])
-def test_cuda_graphs_are_recorded_and_replayed_for_one_patch_and_for_several(horizon: int) -> None:
-    pipeline = mini(RuntimeSettings(compile_mode="reduce-overhead"))
-
-    calls = replayed(pipeline, horizon)
-
-    assert pipeline.compile_report.cudagraph_skips == ()
-    assert not_compiled(pipeline.settings, pipeline.compile_report, "cuda") is None
-    assert "cudaGraphLaunch" in calls
-
-
-def test_without_graphs_nothing_is_replayed() -> None:
-    assert "cudaGraphLaunch" not in replayed(mini(RuntimeSettings(compile_mode="default")), 8)
-
-
-def test_a_mode_whose_graphs_are_skipped_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What a suffix in tensors that move comes to: torch skips the graph in every call and says nothing.
-    monkeypatch.setattr("toto_core.compiling.calls.stay_in_place", lambda suffix: suffix)
-    pipeline = mini(RuntimeSettings(compile_mode="reduce-overhead"))
-
-    replayed(pipeline, 128)
-
-    assert pipeline.compile_report.really_compiled
-    assert not_compiled(pipeline.settings, pipeline.compile_report, "cuda") is not None
-
-
-def test_two_pipelines_in_turns_do_not_disturb_each_others_graphs() -> None:
-    graphs = [mini(RuntimeSettings(compile_mode="reduce-overhead", precision=p)) for p in ("fp32", "bf16")]
-    eager = [mini(RuntimeSettings(precision=p)) for p in ("fp32", "bf16")]
-
-    for seed in range(5):
-        for compiled, plain in zip(graphs, eager, strict=True):
-            ours, theirs = (p.predict(context(), 128, 16, seed=seed).mean for p in (compiled, plain))
-            torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=0.0)
-
-
-def test_a_batch_beyond_one_patch_in_parts_is_the_batch_at_once() -> None:
-    asked = RuntimeSettings(compile_mode="reduce-overhead", series_per_batch=2, samples_per_batch=8)
-    series = torch.stack([context(), context() * 1.5, context() * 0.7]).unsqueeze(1)
-
-    ours, theirs = (mini(s).predict(series, 100, 32).mean for s in (asked, RuntimeSettings()))
-
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=0.0)
-
-
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -178,3 +118,55 @@ def test_memory_is_what_torch_reserved() -> None:
     pipeline.predict(context(), 8, 32)
 
     assert pipeline.peak_bytes == torch.cuda.max_memory_reserved() > 0
+
+
+@pytest.mark.parametrize("horizon", [8, 128])
+def test_cuda_graphs_are_replayed_for_one_patch_and_for_several_and_forecast_as_eager_does(
+    horizon: int,
+) -> None:
+    compiled, eager = mini(RuntimeSettings(compile_mode="reduce-overhead")), mini(RuntimeSettings())
+
+    for seed in range(6):
+        ours, theirs = (p.predict(context(), horizon, 32, seed=seed) for p in (compiled, eager))
+        assert ours.samples is not None
+        assert theirs.samples is not None
+        torch.testing.assert_close(ours.samples, theirs.samples, rtol=1e-4, atol=1e-2)
+    assert "cudaGraphLaunch" in replayed(compiled, horizon)
+    assert compiled.compile_report.really_compiled
+    assert compiled.compile_report.recompiles == 0
+    assert compiled.compile_report.cudagraph_skips == ()
+    assert not_compiled(compiled.settings, compiled.compile_report, "cuda") is None
+
+
+def test_without_graphs_nothing_is_replayed() -> None:
+    assert "cudaGraphLaunch" not in replayed(mini(RuntimeSettings(compile_mode="default")), 8)
+
+
+def test_a_mode_whose_graphs_are_skipped_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a suffix in tensors that move comes to: torch skips the graph in every call and says nothing.
+    monkeypatch.setattr("toto_core.compiling.calls.stay_in_place", lambda suffix: suffix)
+    pipeline = mini(RuntimeSettings(compile_mode="reduce-overhead"))
+
+    replayed(pipeline, 128)
+
+    assert pipeline.compile_report.really_compiled
+    assert not_compiled(pipeline.settings, pipeline.compile_report, "cuda") is not None
+
+
+def test_two_pipelines_in_turns_do_not_disturb_each_others_graphs() -> None:
+    graphs = [mini(RuntimeSettings(compile_mode="reduce-overhead", precision=p)) for p in ("fp32", "bf16")]
+    eager = [mini(RuntimeSettings(precision=p)) for p in ("fp32", "bf16")]
+
+    for seed in range(5):
+        for compiled, plain in zip(graphs, eager, strict=True):
+            ours, theirs = (p.predict(context(), 128, 16, seed=seed).mean for p in (compiled, plain))
+            torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=0.0)
+
+
+def test_a_batch_beyond_one_patch_in_parts_is_the_batch_at_once() -> None:
+    asked = RuntimeSettings(compile_mode="reduce-overhead", series_per_batch=2, samples_per_batch=8)
+    series = torch.stack([context(), context() * 1.5, context() * 0.7]).unsqueeze(1)
+
+    ours, theirs = (mini(s).predict(series, 100, 32).mean for s in (asked, RuntimeSettings()))
+
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=0.0)

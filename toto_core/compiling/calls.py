@@ -6,13 +6,14 @@ import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from toto_core.compile_report import CompileReport
 from toto_core.compiling.ahead import NEWEST_TEMPLATE, AheadOfTime, PackageStore, Result, first_template
 from toto_core.compiling.packages import flatten
+from toto_core.compiling.recorded import Recorder
 from toto_core.compiling.tally import Tally, counts
 from toto_core.device import begin_call, records_graphs
 from toto_core.settings import RuntimeSettings
@@ -39,6 +40,8 @@ class Calls:
         self.settings = settings
         self.hold = False
         self._decoder = decoder
+        self.recorder: Recorder | None = None
+        """Replays calls just in time that were made once before; None leaves that to torch."""
         self._tally = Tally(CompileReport(requested=settings.compiled))
         self._ahead: AheadOfTime | None = None
         self._seen: set[tuple[Any, ...]] = set()
@@ -72,12 +75,14 @@ class Calls:
         CUDA graphs write to fixed addresses, and torch records none that writes into an input it believes may
         move: for them every shape keeps its tensors, which are zeroed here.
         """
-        if not self._records_graphs:
+        if not self._records_graphs and self.recorder is None:
             return empty_suffix(prefix, samples=samples, slots=slots)
         shape = (prefix.keys[0].shape, prefix.keys[0].dtype, samples, slots)
         if shape not in self._kept:
             self._kept[shape] = stay_in_place(empty_suffix(prefix, samples=samples, slots=slots))
         kept = self._kept[shape]
+        if self.recorder is not None:
+            self.recorder.keep([*kept.keys, *kept.values])
         torch._foreach_zero_([*kept.keys, *kept.values])
         return kept
 
@@ -106,16 +111,20 @@ class Calls:
         variant = (carry.groups is None, carry.visible is None)
         arguments = (newest, carry, suffix, noise)
         if self._ahead is None:
-            return self._just_in_time("next", variant, self._following, arguments)
+            newer = self._just_in_time("next", variant, self._following, arguments)
+            # the next replay overwrites what this one gave
+            return newer if self.recorder is None else newer._replace(prices=newer.prices.clone())
         return self._ahead.run("next", variant, self._following, NEWEST_TEMPLATE, arguments, hold=self.hold)
 
     def _just_in_time(
         self, name: str, variant: tuple[Any, ...], call: Callable[..., Result], arguments: tuple[Any, ...]
     ) -> Result:
         """``call(*arguments)``, which torch may compile inside; in eager mode nothing but that."""
-        if not self.settings.compiled:
+        if not self.settings.compiled and self.recorder is None:
             return call(*arguments)
         shape = (name, *variant, *(leaf.shape for leaf in flatten(arguments)))
+        if self.recorder is not None and shape in self._seen:
+            return cast("Result", self.recorder.run(shape, call, arguments))
         if self.hold:  # torch goes on in eager mode where it would compile
             if shape not in self._seen:
                 self._tally.add_held()
