@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autotuner.daemon.intake import take_in
 from autotuner.environment import current_environment
+from autotuner.measurement.child.main import classify
 from autotuner.serving.spool import Labels
 from autotuner.serving.telemetry import Telemetry
 from autotuner.store import Store, Subject
@@ -139,10 +140,16 @@ def test_at_the_bottom_there_is_one_error_that_names_the_last_sizes(mini: TotoPi
     assert memory.failures == 4
 
 
-def test_without_retries_nothing_smaller_is_tried(mini: TotoPipeline) -> None:
-    with SmallMemory(SAMPLING, 1) as memory, pytest.raises(ForecastMemoryError, match="num_samples=64"):
+def test_without_retries_nothing_smaller_is_tried_and_a_trial_sees_it_for_what_it_is(
+    mini: TotoPipeline,
+) -> None:
+    with (
+        SmallMemory(SAMPLING, 1) as memory,
+        pytest.raises(ForecastMemoryError, match="num_samples=64") as raised,
+    ):
         samples_of(mini, ONE_PATCH, 64, max_oom_retries=0, min_num_samples=1)
     assert memory.failures == 1
+    assert classify(raised.value)[0] == "out_of_memory"
 
 
 def test_many_series_go_down_the_same_ladder(mini: TotoPipeline) -> None:
