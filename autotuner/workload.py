@@ -110,7 +110,15 @@ class Workload:
         many = f", {self.series_per_call} series per call" if self.series_per_call > 1 else ""
         return f"{self.model}: {requests}{many}"
 
-    def facts(self, *, device: str, threads: int, patch_size: int, fp16_units: bool = False) -> SettingsFacts:
+    def facts(
+        self,
+        *,
+        device: str,
+        threads: int,
+        patch_size: int,
+        fp16_units: bool = False,
+        most_together: int | None = None,
+    ) -> SettingsFacts:
         """What of this workload decides which settings can differ."""
         return SettingsFacts(
             device=device,
@@ -120,6 +128,7 @@ class Workload:
             most_samples=max(s.num_samples or 0 for s in self.shapes),
             series_per_call=self.series_per_call,
             fp16_units=fp16_units,
+            most_together=most_together,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Process-wide default settings from the environment variables of earlier integrations; explicit ones win.
 
-TOTO_DISABLE_COMPILE=1 runs eagerly, TOTO_COMPILE=0 likewise, TOTO_COMPILE_MODE names the mode,
-TOTO_COMPILE_BACKEND may only be ``inductor``.
+TOTO_DISABLE_COMPILE=1 runs eagerly, TOTO_COMPILE=0 likewise, TOTO_COMPILE_MODE names the mode (REAL_TOTO_COMPILE_MODE
+before it), TOTO_COMPILE_BACKEND may only be ``inductor``.
 """
 
 from __future__ import annotations
@@ -9,26 +9,80 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 from toto_core.settings import COMPILE_MODES, DEFAULT_RECOMPILE_LIMIT, RuntimeSettings
 
 DEFAULT_MODE = "reduce-overhead"
+APPLIED_RECOMPILE_LIMIT = 32
+"""Graphs that one function may get after ``apply``, where nobody has changed torch's own 8."""
 _ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _SWITCHES = dict.fromkeys(_ON, True) | dict.fromkeys(_OFF, False)
+_USE = {"TOTO_COMPILE": "1", "TOTO_COMPILE_BACKEND": "inductor", "TORCHDYNAMO_CAPTURE_SCALAR_OUTPUTS": "1"}
 _applied: list[RuntimeSettings] = []
+_filled_in: dict[str, str] = {}
 
 
-def apply(*, verbose: bool = False, environ: Mapping[str, str] | None = None) -> RuntimeSettings:
-    """Read the variables, make them this process's defaults, and return the settings they stand for.
+def apply(verbose: bool = False, *, environ: MutableMapping[str, str] | None = None) -> int:
+    """Fill in the variables that are not set, make what they say this process's default, and count what was set.
 
-    ``torch._dynamo.config.recompile_limit`` is taken over when the caller has changed it.
+    Set are, in ``environ`` (the process's own unless given), TORCHDYNAMO_CAPTURE_SCALAR_OUTPUTS, TOTO_COMPILE_MODE,
+    TOTO_COMPILE (not beside TOTO_DISABLE_COMPILE), TOTO_COMPILE_BACKEND and TORCHINDUCTOR_CACHE_DIR, and a recompile
+    limit of 32 for the pipelines loaded from now on, unless the caller has changed torch's own, which is then taken
+    over. ``defaults`` gives the settings this comes to; ``verbose`` prints them.
     """
-    settings = settings_from_environment(os.environ if environ is None else environ)
+    variables = os.environ if environ is None else environ
+    said = {name: value for name, value in _wanted(variables).items() if not variables.get(name, "").strip()}
+    variables.update(said)
+    if variables is os.environ:
+        _filled_in.update(said)
+    settings = settings_from_environment(variables)
+    set_things = [f"{name}={value}" for name, value in said.items()]
+    if settings.compiled and settings.recompile_limit == DEFAULT_RECOMPILE_LIMIT:
+        settings = settings.replace(recompile_limit=APPLIED_RECOMPILE_LIMIT)
+        if settings not in _applied:
+            set_things.append(f"recompile_limit={APPLIED_RECOMPILE_LIMIT}")
     _applied[:] = [settings]
     if verbose:
-        print(f"toto compile settings: {settings.label}")  # noqa: T201 - that is what verbose asks for
-    return settings
+        told = f"; set {', '.join(set_things)}" if set_things else ""
+        print(f"toto compile settings: {settings.label}{told}")  # noqa: T201 - that is what verbose asks for
+    return len(set_things)
+
+
+def applied() -> bool:
+    """Whether ``apply`` was called in this process."""
+    return bool(_applied)
+
+
+def filled_in(name: str) -> bool:
+    """Whether ``apply`` put a variable's present value there: a default, and nobody's wish."""
+    return name in _filled_in and os.environ.get(name) == _filled_in[name]
+
+
+def get_recommended_settings() -> dict[str, dict[str, str]]:
+    """For each use case the variables to set before ``apply``, and under ``notes`` what to expect of them."""
+    return {
+        "maximum_performance": {
+            **_USE,
+            "TOTO_COMPILE_MODE": "max-autotune",
+            "notes": "longest to compile; whether it is fastest here is what `autotune run` finds out",
+        },
+        "balanced": {
+            **_USE,
+            "TOTO_COMPILE_MODE": "reduce-overhead",
+            "notes": "CUDA graphs on a GPU; on a CPU the same as default",
+        },
+        "debugging": {
+            **_USE,
+            "TOTO_COMPILE_MODE": "default",
+            "TORCH_LOGS": "recompiles,graph_breaks",
+            "notes": "quickest to compile, and torch says what it does",
+        },
+        "accuracy_first": {
+            "TOTO_COMPILE": "0",
+            "notes": "uncompiled fp32, which every other setting is compared with",
+        },
+    }
 
 
 def defaults(*, torch_compile: bool | None = None) -> RuntimeSettings:
@@ -56,13 +110,29 @@ def settings_from_environment(environ: Mapping[str, str]) -> RuntimeSettings:
     found = getattr(sys.modules.get("torch._dynamo.config"), "recompile_limit", None)
     limit = int(found) if isinstance(found, int) else DEFAULT_RECOMPILE_LIMIT
     if disabled(environ) or switched(environ.get("TOTO_COMPILE", "")) is False:
-        return RuntimeSettings(recompile_limit=limit)
-    backend = environ.get("TOTO_COMPILE_BACKEND", "").strip() or "inductor"
+        return RuntimeSettings()
+    name, backend = _first(environ, "TOTO_COMPILE_BACKEND", "inductor")
     if backend != "inductor":
-        warnings.warn(f"TOTO_COMPILE_BACKEND={backend} is ignored: only inductor is supported", stacklevel=3)
-    mode = environ.get("TOTO_COMPILE_MODE", "").strip() or DEFAULT_MODE
+        warnings.warn(f"{name}={backend} is ignored: only inductor is supported", stacklevel=3)
+    name, mode = _first(environ, "TOTO_COMPILE_MODE", DEFAULT_MODE)
     if mode not in COMPILE_MODES:
         known = ", ".join(COMPILE_MODES)
-        warnings.warn(f"TOTO_COMPILE_MODE={mode} is ignored: known are {known}", stacklevel=3)
+        warnings.warn(f"{name}={mode} is ignored: known are {known}", stacklevel=3)
         mode = DEFAULT_MODE
     return RuntimeSettings(compile_mode=mode, recompile_limit=limit)
+
+
+def _first(environ: Mapping[str, str], name: str, default: str) -> tuple[str, str]:
+    """A variable, or the one of the trading process that goes before it, and its value."""
+    found = ((each, environ.get(each, "").strip()) for each in (f"REAL_{name}", name))
+    return next(((each, value) for each, value in found if value), (name, default))
+
+
+def _wanted(environ: Mapping[str, str]) -> dict[str, str]:
+    """What ``apply`` sets where it is not set."""
+    from toto_core.earlier_cache import cache_root
+
+    wanted = {**_USE, "TOTO_COMPILE_MODE": DEFAULT_MODE}
+    if environ.get("TOTO_DISABLE_COMPILE", "").strip():
+        del wanted["TOTO_COMPILE"]
+    return {**wanted, "TORCHINDUCTOR_CACHE_DIR": str(cache_root(environ) / "inductor")}

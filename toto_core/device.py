@@ -12,6 +12,14 @@ from torch import Tensor
 
 from toto_core.settings import CUDA_GRAPH_MODES
 
+_NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What torch says of memory where it raises a plain ``RuntimeError``."""
+
 
 class DeviceError(ValueError):
     """The device cannot be used; the message is one line."""
@@ -62,6 +70,19 @@ def can_pin(device: torch.device) -> bool:
 def owned(tensor: Tensor) -> Tensor:
     """A copy on the CPU: a CUDA graph overwrites its outputs at the next call."""
     return tensor.cpu() if tensor.device.type == "cuda" else tensor
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory, of the GPU or of the machine, ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what torch's allocator keeps of a GPU's memory for later; on a CPU it keeps nothing."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -13,15 +13,27 @@ import torch
 from torch import Tensor
 
 from toto_core import compile_config
+from toto_core.call_tally import CallTally, metadata
 from toto_core.common_scale import powers_of_ten
 from toto_core.compile_report import CompileReport
 from toto_core.compiling.ahead import PackageStore
 from toto_core.compiling.calls import Calls
-from toto_core.device import can_pin, owned, peak_bytes, resolve_device, send, synchronize
+from toto_core.device import can_pin, free_memory, owned, peak_bytes, resolve_device, send, synchronize
+from toto_core.earlier_keywords import SAMPLES, EarlierKeywords, Unasked, predict_ladder, resolve
 from toto_core.float32_products import EXACT, TF32, pinned
 from toto_core.forecast import Forecast
-from toto_core.model_files import digest, locate
-from toto_core.requests import ArrayLike, ForecastRequest, batches, joint_contexts, length, read_context
+from toto_core.loading import packages_of, set_threads
+from toto_core.memory_ladder import Ladder, fitting
+from toto_core.model_files import locate
+from toto_core.requests import (
+    ArrayLike,
+    ForecastRequest,
+    batches,
+    holds_rows,
+    joint_contexts,
+    length,
+    read_context,
+)
 from toto_core.settings import RuntimeSettings
 from toto_core.toto1 import checkpoint
 from toto_core.toto1.decode import Carry, Context, Decoder
@@ -62,9 +74,16 @@ class TotoPipeline:
         self.last_run_metadata: dict[str, Any] = {}
         self.provenance: dict[str, str] = {}
         """Where the settings came from, for whoever loads by symbol; copied into every run's metadata."""
-        self.on_call: Callable[[float, tuple[int, int, int], CompileReport], None] | None = None
+        self.on_call: Callable[[float, tuple[int, int, int], CompileReport, int | None], None] | None = None
         """Called after every forecast with its milliseconds, its context length, steps and samples (0 for the mean
-        path), and what compiling did so far; must not raise."""
+        path), what compiling did so far, and the samples per batch that fitted where those asked for did not, None
+        where they did; must not raise."""
+        self.model: Decoder | None = decoder
+        """The decoder, a ``torch.nn.Module``; None once unloaded."""
+        self.ladder = Ladder()
+        """How far a request may shrink when memory runs out."""
+        self.num_samples: int = SAMPLES
+        """Samples of a forecast whose caller does not say how many."""
         self.patch_size = decoder.config.patch_size
         """Time steps in a patch."""
         self.cold_start_ms: float | None = None
@@ -73,8 +92,7 @@ class TotoPipeline:
         """Whether small series are forecast times a power of ten; False gives the reference's own numbers, its floor
         of 0.1 on the variance included."""
         self._pid = os.getpid()
-        self._replaced = 0
-        self._largest_power = 1.0
+        self._tally = CallTally()
         self._products = TF32 if settings.precision == "tf32" and device.type == "cuda" else EXACT
         self._calls: Calls | None = Calls(decoder, settings, packages)
         self.compile_report = self._calls.report
@@ -83,44 +101,63 @@ class TotoPipeline:
     @classmethod
     def from_pretrained(
         cls,
-        name_or_dir: str,
+        name_or_dir: str | None = None,
+        device_map: str | torch.device | None = None,
+        torch_dtype: torch.dtype | str | None = None,
         *,
-        device: str | None = None,
-        device_map: str | None = None,
-        torch_compile: bool | None = None,
+        device: str | torch.device | None = None,
         settings: RuntimeSettings | None = None,
         revision: str | None = None,
         artifacts: Path | None = None,
+        model_id: str | None = None,
+        **earlier: Any,
     ) -> TotoPipeline:
         """Load a model from ``toto-mini``, a folder in the official layout, or a hub id.
 
-        ``device_map`` is another name of ``device``. Without ``settings`` the process-wide defaults of
-        ``compile_config`` hold; ``torch_compile`` asks for or forbids compilation then. A thread count in the
+        Without ``settings`` the process-wide defaults of ``compile_config`` hold. A thread count in the
         settings is set for the whole process, because a process has only one. ``artifacts`` is a folder in which
         what is compiled here is kept and found by the next process; it must be private and of this machine,
-        because what lies there is code. Raises ``CheckpointError`` and ``DeviceError``, each with one line.
+        because what lies there is code.
+
+        The rest is for code written for the earlier integration: ``model_id`` and ``device_map`` are other names of
+        ``name_or_dir`` and ``device``, and ``earlier`` holds the fields of ``EarlierKeywords``, ``torch_compile``
+        first among them. Raises ``CheckpointError`` and ``DeviceError``, and ``ValueError`` for keywords that
+        contradict the settings, each with one line.
         """
         started = time.perf_counter()
-        chosen = settings or compile_config.defaults(torch_compile=torch_compile)
-        target = resolve_device(device or device_map or "cpu")
-        _set_threads(chosen.num_threads)
-        folder = locate(name_or_dir, revision=revision)
+        target = resolve_device(str(device or device_map or "cpu"))
+        keywords = EarlierKeywords.read({**earlier, "torch_dtype": torch_dtype})
+        named = name_or_dir or model_id
+        is_earlier = keywords.said or named is None or device_map is not None or compile_config.applied()
+        found = resolve(
+            named, keywords, settings=settings, device=target.type, earlier=is_earlier, environ=os.environ
+        )
+        for note in found.notes:
+            warnings.warn(note, stacklevel=2)
+        chosen, ladder = found.settings, keywords.ladder
+        set_threads(chosen.num_threads)
+        folder = locate(found.model, revision=revision)
+        packages = packages_of(keywords, folder, chosen, artifacts)
         model = checkpoint.load(folder)
         decoder = Decoder(model, precision=chosen.precision).to(target).eval().requires_grad_(False)
-        kept = artifacts is not None and chosen.compiled
-        packages = PackageStore(folder=artifacts, model=digest(folder)) if kept else None
-        return cls(decoder, chosen, target, _milliseconds(started), packages)
+        pipeline = cls(decoder, chosen, target, _milliseconds(started), packages)
+        pipeline.ladder, pipeline.num_samples = ladder, found.num_samples
+        if keywords.warmup_sequence and chosen.compiled:  # in eager mode there is nothing to warm
+            steps = max(keywords.warmup_sequence, pipeline.patch_size)
+            pipeline.predict(100.0 + torch.arange(steps) % 7)
+        return pipeline
 
     def predict(
         self,
         context: ArrayLike,
         prediction_length: int = 8,
-        num_samples: int | None = 256,
+        num_samples: int | None = SAMPLES,
         seed: int = 0,
         samples_per_batch: int | None = None,
         *,
         padding_mask: ArrayLike | None = None,
         id_mask: ArrayLike | None = None,
+        **earlier: Any,
     ) -> Forecast:
         """Forecast ``prediction_length`` steps of one or more series.
 
@@ -129,22 +166,29 @@ class TotoPipeline:
         variate) have its shape. ``num_samples=None`` gives the
         deterministic mean path. ``samples_per_batch`` bounds memory and changes no number; it defaults to the
         settings'. The same ``seed`` gives the same noise to every series. Series that the
-        reference's floor would move are forecast times a power of ten (``scale_factor`` in the metadata). Raises
-        ``RequestError``, and ``NoForecastError`` when more than 1 % of the samples are not finite.
+        reference's floor would move are forecast times a power of ten (``scale_factor`` in the metadata).
+
+        Where memory runs out the request is made smaller as far as ``ladder`` allows, which is said once and in the
+        metadata. ``earlier`` are keywords of the earlier integration: ``max_oom_retries``, ``min_samples_per_batch``
+        and ``min_num_samples`` change the ladder for this call; ``temperature``, ``top_k``, ``top_p`` and
+        ``time_interval_seconds`` are ignored, as they were. Raises ``RequestError``, ``ForecastMemoryError``, and
+        ``NoForecastError`` when more than 1 % of the samples are not finite.
         """
         started = time.perf_counter()
         calls = self._open()
         request = self._request(prediction_length, num_samples, samples_per_batch, seed)
-        self._replaced, self._largest_power = 0, 1.0
-        paths = self._paths(read_context(context, padding_mask, id_mask, self.patch_size), request)
-        self._note(request, calls.report, length(context), _milliseconds(started))
-        return _forecast(paths, request)
+        ladder = predict_ladder(earlier, self.ladder)
+        self._tally = CallTally()
+        paths = self._fitting(read_context(context, padding_mask, id_mask, self.patch_size), request, ladder)
+        forecast = _forecast(paths, by_variate=holds_rows(context), mean_path=num_samples is None)
+        self._note(request, calls.report, length(context), len(forecast), _milliseconds(started))
+        return forecast
 
     def predict_many(
         self,
         contexts: Mapping[str, ArrayLike],
         prediction_length: int = 8,
-        num_samples: int | None = 256,
+        num_samples: int | None = SAMPLES,
         seed: int = 0,
         samples_per_batch: int | None = None,
     ) -> dict[str, Forecast]:
@@ -157,14 +201,19 @@ class TotoPipeline:
         started = time.perf_counter()
         calls = self._open()
         request = self._request(prediction_length, num_samples, samples_per_batch, seed)
-        self._replaced, self._largest_power = 0, 1.0
+        self._tally = CallTally()
         forecasts: dict[str, Forecast] = {}
         for names, joint in joint_contexts(contexts, self.settings.series_per_batch, self.patch_size):
-            for name, path in zip(names, self._paths(joint, request), strict=True):
-                forecasts[name] = _forecast(path.unsqueeze(0), request)
+            for name, path in zip(names, self._fitting(joint, request, self.ladder), strict=True):
+                forecasts[name] = _forecast(path.unsqueeze(0), mean_path=num_samples is None)
         longest = max(map(length, contexts.values()), default=0)
-        self._note(request, calls.report, longest, _milliseconds(started))
+        self._note(request, calls.report, longest, len(contexts), _milliseconds(started))
         return {name: forecasts[name] for name in contexts}
+
+    @property
+    def compiled(self) -> bool:
+        """Whether calls run compiled: before the first one whether they are to, then whether they did."""
+        return self.settings.compiled if self.cold_start_ms is None else self.compile_report.really_compiled
 
     @property
     def peak_bytes(self) -> int:
@@ -180,9 +229,8 @@ class TotoPipeline:
 
     def unload(self) -> None:
         """Free the model; later calls raise ``PipelineClosedError``."""
-        self._calls = None
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._calls = self.model = None
+        free_memory(self.device)
 
     def _open(self) -> Calls:
         if self._calls is None:
@@ -197,6 +245,8 @@ class TotoPipeline:
     def _request(
         self, prediction_length: int, num_samples: int | None, samples_per_batch: int | None, seed: int
     ) -> ForecastRequest:
+        if isinstance(num_samples, Unasked):
+            num_samples = self.num_samples
         if samples_per_batch is None:
             samples_per_batch = self.settings.samples_per_batch
         return ForecastRequest(
@@ -207,19 +257,37 @@ class TotoPipeline:
             patch_size=self.patch_size,
         )
 
+    def _fitting(self, whole: Context, request: ForecastRequest, ladder: Ladder) -> Tensor:
+        """``_paths`` in the largest size for which there is memory."""
+        config = None if self.model is None else self.model.config
+        together = self.settings.series_per_batch
+        about = (str(self.device), config, together, tuple(whole.series.shape[1:]), request.patches)
+        paths, used, retries = fitting(
+            lambda smaller: self._paths(whole, smaller),
+            request,
+            ladder,
+            about=about,
+            free=lambda: free_memory(self.device),
+        )
+        self._tally.add_size(used, retries)
+        return paths
+
     def _paths(self, whole: Context, request: ForecastRequest) -> Tensor:
         """Prices (batch, variate, time, sample) of any number of series."""
         noise = None
         if request.num_samples is not None:
             steps = request.rows if request.patches == 1 else request.patches * request.patch_size
             variates = whole.series.shape[1]
-            size = {"num_samples": request.num_samples, "variates": variates, "steps": steps}
+            asked = request.drawn_samples or request.num_samples
+            size = {"num_samples": asked, "variates": variates, "steps": steps}
             drawn = draw_uniforms(request.seed, **size, pin=can_pin(self.device))
+            if asked != request.num_samples:  # those that remain of a forecast that was too large
+                drawn = drawn[..., : request.num_samples].contiguous()
             noise = Noise(*send(drawn, self.device).unbind(0))
         powers = powers_of_ten(whole.series, whole.valid) if self.common_scale else None
         if powers is not None:
             whole = whole._replace(series=whole.series * powers.unsqueeze(-1))
-            self._largest_power = max(self._largest_power, float(powers.max()))
+            self._tally.largest_power = max(self._tally.largest_power, float(powers.max()))
         parts: list[Tensor] = []
         # not inference_mode: freezing needs tensors that still have version counters
         with torch.no_grad(), pinned(self._products):
@@ -238,7 +306,7 @@ class TotoPipeline:
                 f"{replaced:,} of {paths.numel():,} prices came out as NaN or infinite: this is no forecast; "
                 "try eager fp32 settings, and another checkpoint if these give the same"
             )
-        self._replaced += replaced
+        self._tally.replaced += replaced
 
     def _forecast(self, context: Context, request: ForecastRequest, noise: Noise | None) -> Tensor:
         """Prices (batch, variate, time, sample) of one model call's series, on the CPU."""
@@ -276,53 +344,33 @@ class TotoPipeline:
             patches.append(newest.prices)
         return owned(torch.cat(patches, dim=-1)).transpose(-1, -2)
 
-    def _note(self, request: ForecastRequest, report: CompileReport, context_length: int, ms: float) -> None:
+    def _note(
+        self, asked: ForecastRequest, report: CompileReport, context_length: int, entries: int, ms: float
+    ) -> None:
         if self.cold_start_ms is None:
             self.cold_start_ms = self.load_ms + ms
         self.compile_report = report
         self.last_run_metadata = {
-            "torch_compile_success": report.really_compiled,
-            "num_samples_used": request.num_samples,
-            "samples_replaced": self._replaced,
-            "scale_factor": self._largest_power,
-            "graphs": report.graphs,
-            "graph_breaks": report.graph_breaks,
-            "recompiles": report.recompiles,
-            "recompile_limit_hit": report.recompile_limit_hit,
-            "cudagraph_skips": list(report.cudagraph_skips),
+            **metadata(self._tally, asked, self.settings, report),
+            "batch_size": entries,
             "cold_start_ms": self.cold_start_ms,
             "latency_ms": ms,
             **self.provenance,
         }
         if self.on_call is not None:
-            self.on_call(ms, (context_length, request.steps, request.num_samples or 0), report)
+            shape = (context_length, asked.steps, asked.num_samples or 0)
+            self.on_call(ms, shape, report, self._tally.fitted(asked))
 
 
-def _forecast(paths: Tensor, request: ForecastRequest) -> Forecast:
-    if request.num_samples is None:
-        return Forecast(mean=paths[..., 0])
-    return Forecast(mean=paths.mean(-1), samples=paths)
+def _forecast(paths: Tensor, *, mean_path: bool, by_variate: bool = False) -> Forecast:
+    if mean_path:
+        return Forecast(mean=paths[..., 0], by_variate=by_variate)
+    return Forecast(mean=paths.mean(-1), samples=paths, by_variate=by_variate)
 
 
 def _fresh(view: Tensor) -> Tensor:
     """A copy with the strides a step's results have: those of a view would cost a second compilation."""
     return view.clone(memory_format=torch.contiguous_format)
-
-
-_threads_set: list[int] = []
-
-
-def _set_threads(count: int | None) -> None:
-    if count is None or torch.get_num_threads() == count:
-        return
-    if _threads_set:
-        told = (
-            f"this process already runs {_threads_set[0]} threads; settings for {count} hold after a restart"
-        )
-        warnings.warn(told, RuntimeWarning, stacklevel=3)
-        return
-    torch.set_num_threads(count)
-    _threads_set.append(count)
 
 
 def _milliseconds(started: float) -> float:

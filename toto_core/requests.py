@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import operator
@@ -32,7 +33,8 @@ class ForecastRequest:
     """What is asked of a forecast.
 
     ``steps`` time steps; ``num_samples`` sample paths, None for the mean path, of which ``samples_per_batch``
-    are decoded at a time; ``seed`` of the noise. Raises ``RequestError`` for a number outside its range.
+    are decoded at a time; ``seed`` of the noise, which is drawn for ``drawn_samples`` where only the first
+    ``num_samples`` of them are wanted. Raises ``RequestError`` for a number outside its range.
     """
 
     steps: int
@@ -40,6 +42,7 @@ class ForecastRequest:
     samples_per_batch: int
     seed: int
     patch_size: int
+    drawn_samples: int | None = None
 
     def __post_init__(self) -> None:
         _check_whole("prediction_length", self.steps, 1, 1_000_000)
@@ -57,6 +60,22 @@ class ForecastRequest:
     def rows(self) -> int:
         """Rows of the first patch that are needed: all when more patches follow."""
         return min(self.steps, self.patch_size)
+
+    @property
+    def together(self) -> int:
+        """Sample paths that are really decoded together."""
+        return min(self.samples_per_batch, self.num_samples or 1)
+
+    def with_fewer(self, num_samples: int) -> ForecastRequest:
+        """The same request for at most ``num_samples`` of its samples: the first, and the same numbers."""
+        if self.num_samples is None or num_samples >= self.num_samples:
+            return self
+        drawn = self.drawn_samples or self.num_samples
+        return dataclasses.replace(self, num_samples=num_samples, drawn_samples=drawn)
+
+    def with_smaller_batches(self, samples_per_batch: int) -> ForecastRequest:
+        """The same request, of which at most ``samples_per_batch`` sample paths are decoded together."""
+        return dataclasses.replace(self, samples_per_batch=min(samples_per_batch, self.together))
 
 
 def read_context(
@@ -93,9 +112,14 @@ def read_context(
 
 def length(context: ArrayLike) -> int:
     """Time steps of a context as the caller gave it."""
-    shape = getattr(context, "shape", None)
-    found = np.shape(context) if shape is None else shape
+    found = _shape(context)
     return int(found[0] if _is_column(found) else found[-1])
+
+
+def holds_rows(context: ArrayLike) -> bool:
+    """Whether a context is a table (variate, time), of which earlier code expects one entry a row."""
+    found = _shape(context)
+    return len(found) == 2 and not _is_column(found)
 
 
 def batches(context: Context, settings: RuntimeSettings, patch_size: int) -> Iterator[tuple[Context, int]]:
@@ -174,6 +198,11 @@ def _groups(ids: Tensor, missing: int, patch_size: int) -> Tensor:
     if not torch.equal(ids.amin(-1), ids.amax(-1)):
         raise RequestError("predict: id_mask changes inside a patch")
     return ids[..., 0]
+
+
+def _shape(context: ArrayLike) -> Sequence[int]:
+    shape = getattr(context, "shape", None)
+    return np.shape(context) if shape is None else shape
 
 
 def _is_column(shape: Sequence[int]) -> bool:

@@ -138,7 +138,8 @@ class SettingsFacts:
 
     ``shapes`` are the distinct (context length, prediction length) pairs in time steps; ``most_samples`` is 0
     for the deterministic mean path; ``threads`` the CPU threads a process would use by itself; ``fp16_units`` whether
-    the device multiplies fp16 matrices in hardware, as every GPU does.
+    the device multiplies fp16 matrices in hardware, as every GPU does. ``most_together`` is the largest
+    ``samples_per_batch`` for which production had memory, None where it never ran out.
     """
 
     device: str
@@ -148,6 +149,7 @@ class SettingsFacts:
     most_samples: int
     series_per_call: int = 1
     fp16_units: bool = False
+    most_together: int | None = None
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -171,7 +173,8 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
 
     On a CPU there are no CUDA graphs, so reduce-overhead is default and max-autotune-no-cudagraphs is
     max-autotune, and no tf32, which is fp32. Eager mode has no graph to bucket, freeze or recompile. One graph
-    for the repeated layer cannot hold the weights of any. Idempotent.
+    for the repeated layer cannot hold the weights of any. More samples together than there was memory for are as
+    many as there was. Idempotent.
     """
     if facts.device == "cpu":
         aliases = {"reduce-overhead": "default", "max-autotune-no-cudagraphs": "max-autotune"}
@@ -183,8 +186,7 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
         settings = settings.replace(num_threads=None)
     settings = settings.replace(series_per_batch=min(settings.series_per_batch, facts.series_per_call))
     one_patch = max(prediction for _, prediction in facts.shapes) <= facts.patch_size
-    if one_patch or (settings.samples_per_batch or 0) >= facts.most_samples:
-        settings = settings.replace(samples_per_batch=None)
+    settings = settings.replace(samples_per_batch=_together(settings.samples_per_batch, facts, one_patch))
     if not settings.compiled:
         return settings.replace(
             recompile_limit=DEFAULT_RECOMPILE_LIMIT,
@@ -201,6 +203,13 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
 def round_up(value: int, multiple: int) -> int:
     """The smallest multiple of ``multiple`` that is at least ``value``."""
     return -(-value // multiple) * multiple
+
+
+def _together(asked: int | None, facts: SettingsFacts, one_patch: bool) -> int | None:
+    if one_patch:
+        return None
+    together = min(asked or facts.most_samples, facts.most_together or facts.most_samples)
+    return None if together >= facts.most_samples else together
 
 
 def _canonical_shapes(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSettings:

@@ -15,6 +15,7 @@ from autotuner.environment import Environment
 from autotuner.paths import inductor_folder
 from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
 from autotuner.serving.manifest import Damaged, link_verified
+from toto_core.compile_config import filled_in
 from toto_core.settings import RuntimeSettings
 
 CACHE_DIR_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
@@ -84,7 +85,8 @@ class LoadArtifacts:
 def _point_torch_at(folder: Path) -> None:
     """Let torch's own caches lie in ``folder`` too, unless the user has named a place for them."""
     current = os.environ.get(CACHE_DIR_VARIABLE)
-    if current is not None and current not in _set_here and not _is_torch_default(Path(current)):
+    is_wish = current is not None and current not in _set_here and not filled_in(CACHE_DIR_VARIABLE)
+    if is_wish and not _is_torch_default(Path(str(current))):
         return
     chosen = str(inductor_folder(folder))
     _set_here.add(chosen)

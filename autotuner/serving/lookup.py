@@ -23,6 +23,7 @@ from autotuner.serving.resolution import (
 from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.errors import SnapshotError, StorageError
 from storage.snapshot import Snapshot, read_snapshot
+from toto_core import compile_config
 from toto_core.settings import RuntimeSettings
 from toto_core.symbols import MAX_QUOTED_LENGTH, SymbolError, parse_symbol, quoted
 
@@ -63,7 +64,9 @@ def lookup(
     and waits for nothing: it falls back, and ``reasons`` says why.
     """
     try:
-        variables = os.environ.get(KILL_SWITCH), os.environ.get(MODE_VARIABLE)
+        # what compile_config.apply filled in is its default, and no wish of this process
+        mode = None if compile_config.filled_in(MODE_VARIABLE) else os.environ.get(MODE_VARIABLE)
+        variables = os.environ.get(KILL_SWITCH), mode
         store = db or os.environ.get(DATABASE_VARIABLE)
         home = None if store and "~" not in store else os.environ.get("HOME")
         data_home = None if store else os.environ.get("XDG_DATA_HOME")

@@ -45,7 +45,8 @@ class Window(Labels):
     """The calls that one process made in one stretch of time, UTC.
 
     ``buckets`` is a histogram of milliseconds by place, ``PER_OCTAVE`` a doubling; ``shapes`` counts the calls of
-    the first ``MOST_SHAPES`` shapes.
+    the first ``MOST_SHAPES`` shapes. ``out_of_memory`` counts the calls that were made smaller than asked for, and
+    ``fitted_samples`` is the fewest sample paths that were decoded together in one, None where there was none.
     """
 
     window_start: datetime
@@ -56,6 +57,8 @@ class Window(Labels):
     limit_hits: int
     shapes: Mapping[Shape, int] = field(default_factory=dict)
     buckets: Mapping[int, int]
+    out_of_memory: int = 0
+    fitted_samples: int | None = None
 
     @property
     def calls(self) -> int:

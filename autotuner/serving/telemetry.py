@@ -40,6 +40,8 @@ class Counts:
     recompiles: int = 0
     eager_calls: int = 0
     limit_hits: int = 0
+    out_of_memory: int = 0
+    fitted_samples: int | None = None
 
     def count(self, latency_ms: float, shape: Shape = (0, 0, 0)) -> None:
         """Count one call of ``shape``: context length, steps, samples; beyond some distinct ones not by shape."""
@@ -89,11 +91,19 @@ class Telemetry:
         self._thread.start()
         atexit.register(_close, weakref.ref(self))
 
-    def observe(self, latency_ms: float, shape: Shape, report: CompileReport) -> None:
-        """Count one call of ``shape`` and what compiling did meanwhile; never raises."""
+    def observe(
+        self, latency_ms: float, shape: Shape, report: CompileReport, fitted: int | None = None
+    ) -> None:
+        """Count one call of ``shape`` and what compiling did meanwhile; never raises.
+
+        ``fitted`` is the sample paths decoded together where there was no memory for those asked for.
+        """
         try:
             counts = self._counts
             counts.count(latency_ms, shape)
+            if fitted is not None:
+                counts.out_of_memory += 1
+                counts.fitted_samples = min(fitted, counts.fitted_samples or fitted)
             now = (report.recompiles, report.eager_calls, report.recompile_limit_hit)
             if now != self._seen:
                 before, self._seen = self._seen, now

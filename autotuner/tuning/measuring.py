@@ -85,10 +85,12 @@ def plan_measuring(
     limits: Limits = Limits(),
     seed: int = 0,
     threads: int | None = None,
+    most_together: int | None = None,
 ) -> MeasuringPlan:
     """To measure for real: child processes on this machine, of at most ``threads`` CPU threads each.
 
-    Raises ``CacheRefused`` when nothing that is compiled could be loaded.
+    ``most_together`` is the most sample paths decoded together, where there is no memory for more. Raises
+    ``CacheRefused`` when nothing that is compiled could be loaded.
     """
     subject, series = prepared.subject, prepared.series
     workload, environment = subject.workload, subject.environment
@@ -98,6 +100,7 @@ def plan_measuring(
         threads=threads or spare_threads(),
         patch_size=prepared.patch_size,
         fp16_units=has_fp16_units(),
+        most_together=most_together,
     )
     space = search_space(workload, facts)
     if profile.searches:

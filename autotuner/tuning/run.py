@@ -22,6 +22,7 @@ from autotuner.serving.canary import Canary
 from autotuner.store import Promotion, Store, Subject
 from autotuner.tuning.document import run_document
 from autotuner.tuning.finalists import duel_of_finalists, why_unfit
+from autotuner.tuning.fitted import most_together
 from autotuner.tuning.measuring import MeasuringPlan, measuring, plan_measuring, prepare
 from autotuner.tuning.request import Listener, TuneRequest, search_seconds, trial_seconds
 from autotuner.tuning.takeover import objection, proven_elsewhere, shared_decision, spot_check
@@ -44,7 +45,12 @@ def tune(
     for repair in series.repairs:
         listener.say(f"{series.source}: {repair}")
     plan = plan or plan_measuring(
-        prepared, profile=request.profile, limits=request.limits, seed=request.seed, threads=request.threads
+        prepared,
+        profile=request.profile,
+        limits=request.limits,
+        seed=request.seed,
+        threads=request.threads,
+        most_together=_most_together(store, subject, listener),
     )
     store.remember(subject, series)
     study = f"{subject.symbol} {request.workload.signature} {subject.environment.fingerprint}"
@@ -72,6 +78,15 @@ def tune(
         store.end_run(run_id, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     return document
+
+
+def _most_together(store: Store, subject: Subject, listener: Listener) -> int | None:
+    limit = most_together(store, subject)
+    if limit is not None:
+        listener.say(
+            f"production ran out of memory: at most {limit} samples are decoded together from here on"
+        )
+    return limit
 
 
 @dataclass(frozen=True, kw_only=True)

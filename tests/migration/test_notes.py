@@ -58,8 +58,9 @@ def test_rows_of_the_version_before_read_with_the_times_of_their_columns(tmp_pat
 
 def test_what_is_written_now_has_every_field_that_the_version_before_read() -> None:
     for text in (WINDOW, QUARANTINE):
-        assert json.loads(json.dumps(note_fields(parse_note(text)))) == json.loads(text)
+        written = json.loads(json.dumps(note_fields(parse_note(text))))
+        assert json.loads(text).items() <= written.items()
     times = {"window_start": AT.isoformat(), "window_end": AT.isoformat()}
     recheck = parse_note(json.loads(RECHECK) | times)
-    written = json.loads(telemetry_record(recheck).payload_json)
-    assert json.loads(RECHECK).items() <= written.items()
+    stored = json.loads(telemetry_record(recheck).payload_json)
+    assert json.loads(RECHECK).items() <= stored.items()

@@ -198,3 +198,12 @@ def test_equal_spaces_have_equal_digests() -> None:
 
     assert len({found.digest for found in spaces}) == len(spaces)
     assert space(SEVERAL).digest == space(SEVERAL).digest
+
+
+def test_no_more_samples_are_decoded_together_than_production_had_memory_for() -> None:
+    workload = Workload(shapes=(RequestShape(prediction_length=65, num_samples=256),))
+    limited = search_space(workload, workload.facts(device="cpu", threads=2, patch_size=64, most_together=32))
+    assert {key.samples_per_batch for key in limited.keys} == {32, 16}
+    assert limited.reference.samples_per_batch == 32
+    assert limited.reference in limited
+    assert limited.canonical(RuntimeSettings(samples_per_batch=64)) == limited.reference

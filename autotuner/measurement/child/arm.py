@@ -47,6 +47,7 @@ class Arm:
             settings=job.settings,
             revision=job.workload.revision,
             artifacts=packages_folder(Path(job.artifacts)),
+            max_oom_retries=0,  # what does not fit is an outcome, and nothing smaller is measured in its name
         )
         calls = CALLS_UNTIL_REPLAY if records_graphs(self._pipeline.device, job.settings.compile_mode) else 1
         for shape in range(len(job.workload.shapes)):
