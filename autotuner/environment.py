@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toto_core.container import container_limits
 from toto_core.version import ENGINE_VERSION
 
 _CPUINFO = Path("/proc/cpuinfo")
 _NVIDIA = Path("/proc/driver/nvidia")
+_MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
 _CPU_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU part")
 
 
@@ -76,12 +78,18 @@ def current_environment(device: str = "cpu") -> Environment:
     )
 
 
-def available_threads() -> int:
-    """CPUs this process may run on."""
+def reachable_cpus() -> int:
+    """CPUs this process may run on, however little of their time it gets."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every platform
         return os.cpu_count() or 1
+
+
+def available_threads() -> int:
+    """CPUs this process has: those it may run on, at most as many as a container's quota is worth."""
+    cpus, quota = reachable_cpus(), container_limits().cpus
+    return cpus if quota is None else min(cpus, quota)
 
 
 def spare_threads() -> int:
@@ -91,6 +99,15 @@ def spare_threads() -> int:
     measured beside one busy neighbour (docs/decisions/0010-leave-one-cpu.md).
     """
     return max(1, available_threads() - 1)
+
+
+def spare_memory() -> int:
+    """Bytes that a tuned process may hold unless told otherwise: 60 % of the machine or container, at most 8 GiB."""
+    import psutil
+
+    machine = psutil.virtual_memory().total
+    memory = min(machine, container_limits().memory_bytes or machine)
+    return min(_MEMORY_MOST, int(memory * _MEMORY_SHARE))
 
 
 def _cpu_facts() -> dict[str, str]:

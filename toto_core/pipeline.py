@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from toto_core.forecast import Forecast
 from toto_core.model_files import digest, locate
 from toto_core.requests import ArrayLike, ForecastRequest, batches, joint_contexts, length, read_context
 from toto_core.settings import RuntimeSettings
+from toto_core.threads import set_threads
 from toto_core.toto1 import checkpoint
 from toto_core.toto1.cache import empty_suffix
 from toto_core.toto1.decode import Carry, Context, Decoder
@@ -102,7 +102,7 @@ class TotoPipeline:
         started = time.perf_counter()
         chosen = settings or compile_config.defaults(torch_compile=torch_compile)
         target = resolve_device(device or device_map or "cpu")
-        _set_threads(chosen.num_threads)
+        set_threads(chosen.num_threads)
         folder = locate(name_or_dir, revision=revision)
         model = checkpoint.load(folder)
         decoder = Decoder(model, precision=chosen.precision).to(target).eval().requires_grad_(False)
@@ -300,22 +300,6 @@ def _forecast(paths: Tensor, request: ForecastRequest) -> Forecast:
 def _fresh(view: Tensor) -> Tensor:
     """A copy with the strides a step's results have: those of a view would cost a second compilation."""
     return view.clone(memory_format=torch.contiguous_format)
-
-
-_threads_set: list[int] = []
-
-
-def _set_threads(count: int | None) -> None:
-    if count is None or torch.get_num_threads() == count:
-        return
-    if _threads_set:
-        told = (
-            f"this process already runs {_threads_set[0]} threads; settings for {count} hold after a restart"
-        )
-        warnings.warn(told, RuntimeWarning, stacklevel=3)
-        return
-    torch.set_num_threads(count)
-    _threads_set.append(count)
 
 
 def _milliseconds(started: float) -> float:

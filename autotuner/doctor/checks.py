@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from toto_core.container import ContainerLimits
+
 Severity = Literal["essential", "warning"]
 Part = Literal["compiler", "headers", "openmp"]
 
@@ -155,14 +157,23 @@ def check_device(cpu: str, gpu: str, torch: Torch) -> Check:
     return warning("device", f"{cpu}; {gpu}, which torch does not see", fix)
 
 
-def check_threads(threads: int, quota: float | None) -> Check:
-    """The CPUs this process may run on, and a container's quota in CPUs (None for no limit)."""
-    found = f"{threads} available"
-    if quota is None or quota >= threads:
+def check_threads(cpus: int, limits: ContainerLimits) -> Check:
+    """The CPUs this process may run on, and what a container's quota makes of them."""
+    if limits.quota is None or limits.quota >= cpus:
+        return Check(name="threads", found=f"{cpus} available")
+    found = f"{limits.cpus} of {cpus}: the container's quota is {limits.quota:g} CPUs"
+    if limits.quota >= 1:
         return Check(name="threads", found=found)
-    found += f", but a quota of {quota:g} CPUs, at which all of them stall"
-    fix = "give the container whole CPUs (--cpuset-cpus) in place of a quota"
-    return warning("threads", found, fix)
+    fix = "give the container a whole CPU (--cpus 1, or --cpuset-cpus)"
+    return warning("threads", f"{found}, at which even one thread is stopped again and again", fix)
+
+
+def check_memory(total: int, spare: int, limits: ContainerLimits) -> Check:
+    """The bytes of memory that there are, by a container's limit if that is less, and a tuned process's share."""
+    found = f"{total / 2**30:.1f} GiB"
+    if limits.memory_bytes is not None and limits.memory_bytes < total:
+        found = f"{limits.memory_bytes / 2**30:.1f} of {found}: the container's limit"
+    return Check(name="memory", found=f"{found}; a tuned process may hold {spare / 2**30:.1f} GiB")
 
 
 def check_load(load: float, threads: int, neighbour: Neighbour | None) -> Check:

@@ -17,7 +17,10 @@ import psutil
 
 
 class Placement:
-    """Chooses ``width`` CPUs a round; None where arms want every CPU, or where nobody can be placed."""
+    """Chooses ``width`` CPUs a round; None where arms want every CPU, or where nobody can be placed.
+
+    A container's quota takes none of them away: it bounds time, on whichever CPUs that is spent.
+    """
 
     def __init__(self, width: int) -> None:
         self._width = width
