@@ -17,6 +17,8 @@ Part = Literal["compiler", "headers", "openmp"]
 PYTHON, TORCH = (3, 11), "2.13"  # as in pyproject.toml
 BUSY_SHARE = 0.15
 """CPUs in use by another process from which the timed rounds of a trial count as disturbed."""
+COMPILING_BYTES = 1 << 30
+"""Compiling toto-mini was seen to fail within 0.6 GiB, and to succeed within 1.2."""
 _FAILS = "compiled settings will fail"
 
 # os-release's ID or ID_LIKE to how packages are installed, and the names of g++ and of Python's headers
@@ -173,7 +175,10 @@ def check_memory(total: int, spare: int, limits: ContainerLimits) -> Check:
     found = f"{total / 2**30:.1f} GiB"
     if limits.memory_bytes is not None and limits.memory_bytes < total:
         found = f"{limits.memory_bytes / 2**30:.1f} of {found}: the container's limit"
-    return Check(name="memory", found=f"{found}; a tuned process may hold {spare / 2**30:.1f} GiB")
+    found += f"; a tuned process may hold {spare / 2**30:.1f} GiB"
+    if spare >= COMPILING_BYTES:
+        return Check(name="memory", found=found)
+    return warning("memory", f"{found}, too little to compile in", "give it 2 GiB or more, or tune elsewhere")
 
 
 def check_load(load: float, threads: int, neighbour: Neighbour | None) -> Check:

@@ -81,7 +81,7 @@ def test_what_is_missing_is_named_with_its_fix_and_the_exit_code_is_1(tmp_path: 
     wrong = {name for name in NAMES if not checks[name]["ok"] and checks[name]["severity"] == "essential"}
     assert document["ok"] is False
     assert wrong >= {"C++ compiler", "OpenMP", "database", "compile cache", "model"}
-    assert all(checks[name]["mend"] for name in {*wrong, "threads"})
+    assert all(checks[name]["mend"] for name in {*wrong, "threads", "memory"})
     assert checks["threads"]["found"].startswith(
         f"1 of {reachable_cpus()}: the container's quota is 0.5 CPUs"
     )

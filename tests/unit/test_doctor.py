@@ -234,6 +234,8 @@ def test_a_containers_memory_limit_is_shown_where_it_is_below_the_machines() -> 
     assert found == ["8.0 GiB; a tuned process may hold 1.5 GiB"] * 2
     limited = check_memory(8 << 30, 3 << 29, ContainerLimits(memory_bytes=5 << 29))
     assert limited.found == "2.5 of 8.0 GiB: the container's limit; a tuned process may hold 1.5 GiB"
+    assert limited.ok
+    assert bad(check_memory(8 << 30, 600 << 20, ContainerLimits(memory_bytes=1 << 30))) == WARNING
 
 
 def test_a_busy_neighbour_or_a_high_load_is_a_warning() -> None:
