@@ -1,6 +1,7 @@
 # One command each; `make demo` and `make check` need nothing but Python 3.11 or newer and a C++ compiler.
 PYTHON ?= python3
 VENV ?= .venv
+CONVENTIONS ?= .venv-conventions
 BIN := $(VENV)/bin
 DEMO_DB ?= .autotune/demo.db
 TORCH := torch==2.13.0
@@ -10,7 +11,7 @@ WHEELS := .autotune/wheels
 SITE := .autotune/gpu-site
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 
-.PHONY: install demo test exhaustive check lint types layers format bench gpu gpu-wheels clean
+.PHONY: install demo test exhaustive conventions check lint types layers format bench gpu gpu-wheels clean
 
 install: $(VENV)/installed
 
@@ -42,6 +43,17 @@ types: install
 layers: install
 	$(BIN)/lint-imports
 
+# GluonTS needs an older pandas than the rest: an environment of its own.
+conventions: $(CONVENTIONS)/installed
+	$(CONVENTIONS)/bin/python -m pytest -q tests/conventions tests/unit/test_price_layouts.py
+
+$(CONVENTIONS)/installed: pyproject.toml
+	$(PYTHON) -m venv $(CONVENTIONS)
+	$(CONVENTIONS)/bin/python -m pip install --quiet --upgrade pip
+	$(CONVENTIONS)/bin/python -m pip install --quiet $(TORCH)
+	$(CONVENTIONS)/bin/python -m pip install --quiet --editable ".[gluonts,sktime,test]"
+	touch $@
+
 check: lint types layers test
 
 format: install
@@ -65,4 +77,4 @@ gpu:
 	PYTHONPATH=$(CURDIR)/$(SITE) $(GPU_PYTHON) benchmarks/gpu.py $(GPU_OPTIONS)
 
 clean:
-	rm -rf $(VENV) .autotune .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CONVENTIONS) .autotune .mypy_cache .ruff_cache .pytest_cache

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.nvidia import visible_gpu
+from toto_core.container import container_limits
 from toto_core.version import ENGINE_VERSION
 
 _CPUINFO = Path("/proc/cpuinfo")
+_MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
 _CPU_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU part")
 
 
@@ -89,12 +91,18 @@ def has_fp16_units() -> bool:
     return bool({"avx512_fp16", "amx_fp16"} & set(_cpu_facts().get("flags", "").split()))
 
 
-def available_threads() -> int:
-    """CPUs this process may run on."""
+def reachable_cpus() -> int:
+    """CPUs this process may run on, however little of their time it gets."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every platform
         return os.cpu_count() or 1
+
+
+def available_threads() -> int:
+    """CPUs this process has: those it may run on, at most as many as a container's quota is worth."""
+    cpus, quota = reachable_cpus(), container_limits().cpus
+    return cpus if quota is None else min(cpus, quota)
 
 
 def spare_threads() -> int:
@@ -104,6 +112,15 @@ def spare_threads() -> int:
     measured beside one busy neighbour (docs/decisions/0010-leave-one-cpu.md).
     """
     return max(1, available_threads() - 1)
+
+
+def spare_memory() -> int:
+    """Bytes that a tuned process may hold unless told otherwise: 60 % of the machine or container, at most 8 GiB."""
+    import psutil
+
+    machine = psutil.virtual_memory().total
+    memory = min(machine, container_limits().memory_bytes or machine)
+    return min(_MEMORY_MOST, int(memory * _MEMORY_SHARE))
 
 
 def _cpu_facts() -> dict[str, str]:

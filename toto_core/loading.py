@@ -1,34 +1,15 @@
-"""What loading a pipeline does beside reading the model: threads of the process, and where packages are kept."""
+"""Where a pipeline keeps what is compiled for it: its caller's folder, or what earlier code's cache policy says."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
-
-import torch
 
 from toto_core import earlier_cache
 from toto_core.compiling.ahead import PackageStore
 from toto_core.earlier_keywords import EarlierKeywords
 from toto_core.model_files import digest
 from toto_core.settings import RuntimeSettings
-
-_threads_set: list[int] = []
-
-
-def set_threads(count: int | None) -> None:
-    """Give this process its CPU threads, once: a later pipeline that wants another count is told so."""
-    if count is None or torch.get_num_threads() == count:
-        return
-    if _threads_set:
-        told = (
-            f"this process already runs {_threads_set[0]} threads; settings for {count} hold after a restart"
-        )
-        warnings.warn(told, RuntimeWarning, stacklevel=3)
-        return
-    torch.set_num_threads(count)
-    _threads_set.append(count)
 
 
 def packages_of(

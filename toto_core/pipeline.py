@@ -22,7 +22,7 @@ from toto_core.device import can_pin, free_memory, owned, peak_bytes, resolve_de
 from toto_core.earlier_keywords import SAMPLES, EarlierKeywords, Unasked, predict_ladder, resolve
 from toto_core.float32_products import EXACT, TF32, pinned
 from toto_core.forecast import Forecast
-from toto_core.loading import packages_of, set_threads
+from toto_core.loading import packages_of
 from toto_core.memory_ladder import Ladder, fitting
 from toto_core.model_files import locate
 from toto_core.requests import (
@@ -35,6 +35,7 @@ from toto_core.requests import (
     read_context,
 )
 from toto_core.settings import RuntimeSettings
+from toto_core.threads import set_threads
 from toto_core.toto1 import checkpoint
 from toto_core.toto1.decode import Carry, Context, Decoder
 from toto_core.toto1.forward import FirstPatch, NewestPatch

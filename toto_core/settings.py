@@ -39,7 +39,7 @@ class RuntimeSettings:
     dynamic           compile for dynamic shapes.
     freezing          compile the weights in as packed constants (a whole graph only).
     compile_scope     ``full`` graph or one repeated ``layer``.
-    num_threads       CPU threads of the process, None for torch's own choice.
+    num_threads       CPU threads of the process, None for torch's own choice within a container's quota.
 
     Raises ``SettingsError`` for a value outside its range.
     """

@@ -67,7 +67,11 @@ if TYPE_CHECKING:
     type=options.ABOVE_ZERO,
     help="Refuse settings that miss this deadline in more than 1 % of calls.",
 )
-@click.option("--memory-limit-mb", type=options.COUNT, help="Refuse settings whose process holds more.")
+@click.option(
+    "--memory-limit-mb",
+    type=options.COUNT,
+    help="Refuse settings whose process holds more [default: none, in a container 60 % of its memory].",
+)
 @click.option(
     "--trials", type=options.COUNT, default=40, show_default=True, help="Most new measurements of a symbol."
 )
@@ -86,7 +90,9 @@ if TYPE_CHECKING:
     help="Share of the processes that gets a new winner first; the daemon confirms it or takes it back.",
 )
 @click.option(
-    "--threads", type=options.COUNT, help="Most CPU threads of a process [default: all CPUs but one]."
+    "--threads",
+    type=options.COUNT,
+    help="Most CPU threads of a process [default: all CPUs, or a container's quota, but one].",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the search and of the order of rounds.")
 @click.option(

@@ -65,12 +65,11 @@ def request_of(symbol: str, options: RunOptions, before: TunedAs | None = None) 
     from autotuner.search.profiles import Limits, profile
     from autotuner.tuning.request import TuneRequest
 
-    peak = None if options.memory_limit_mb is None else options.memory_limit_mb << 20
     return TuneRequest(
         symbol=symbol,
         workload=before.workload if before and _of_any_workload(options) else _workload(options),
         profile=profile(options.profile or (before.profile if before else DEFAULT_PROFILE)),
-        limits=Limits(peak_bytes=peak, deadline_ms=options.deadline_ms),
+        limits=Limits(peak_bytes=_peak_bytes(options), deadline_ms=options.deadline_ms),
         prices=options.prices.or_else(before.prices) if before else options.prices,
         device=options.device,
         trials=options.trials,
@@ -83,6 +82,19 @@ def request_of(symbol: str, options: RunOptions, before: TunedAs | None = None) 
         resume=options.resume,
         reuse=not options.fresh,
     )
+
+
+def _peak_bytes(options: RunOptions) -> int | None:
+    """The memory limit given; else, in a container with one, what a process may hold there."""
+    from autotuner.environment import spare_memory
+    from toto_core.container import container_limits
+
+    if options.memory_limit_mb is not None:
+        return options.memory_limit_mb << 20
+    measured_here = (
+        options.replay is None and options.device == "cpu"
+    )  # a GPU's memory is not the container's
+    return spare_memory() if measured_here and container_limits().memory_bytes else None
 
 
 def _of_any_workload(options: RunOptions) -> bool:

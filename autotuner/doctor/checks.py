@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from toto_core.container import ContainerLimits
+
 Severity = Literal["essential", "warning"]
 Part = Literal["compiler", "headers", "openmp"]
 
 PYTHON, TORCH = (3, 11), "2.13"  # as in pyproject.toml
 BUSY_SHARE = 0.15
 """CPUs in use by another process from which the timed rounds of a trial count as disturbed."""
+COMPILING_BYTES = 1 << 30
+"""Compiling toto-mini was seen to fail within 0.6 GiB, and to succeed within 1.2."""
 _FAILS = "compiled settings will fail"
 
 # os-release's ID or ID_LIKE to how packages are installed, and the names of g++ and of Python's headers
@@ -155,14 +159,26 @@ def check_device(cpu: str, gpu: str, torch: Torch) -> Check:
     return warning("device", f"{cpu}; {gpu}, which torch does not see", fix)
 
 
-def check_threads(threads: int, quota: float | None) -> Check:
-    """The CPUs this process may run on, and a container's quota in CPUs (None for no limit)."""
-    found = f"{threads} available"
-    if quota is None or quota >= threads:
+def check_threads(cpus: int, limits: ContainerLimits) -> Check:
+    """The CPUs this process may run on, and what a container's quota makes of them."""
+    if limits.quota is None or limits.quota >= cpus:
+        return Check(name="threads", found=f"{cpus} available")
+    found = f"{limits.cpus} of {cpus}: the container's quota is {limits.quota:g} CPUs"
+    if limits.quota >= 1:
         return Check(name="threads", found=found)
-    found += f", but a quota of {quota:g} CPUs, at which all of them stall"
-    fix = "give the container whole CPUs (--cpuset-cpus) in place of a quota"
-    return warning("threads", found, fix)
+    fix = "give the container a whole CPU (--cpus 1, or --cpuset-cpus)"
+    return warning("threads", f"{found}, at which even one thread is stopped again and again", fix)
+
+
+def check_memory(total: int, spare: int, limits: ContainerLimits) -> Check:
+    """The bytes of memory that there are, by a container's limit if that is less, and a tuned process's share."""
+    found = f"{total / 2**30:.1f} GiB"
+    if limits.memory_bytes is not None and limits.memory_bytes < total:
+        found = f"{limits.memory_bytes / 2**30:.1f} of {found}: the container's limit"
+    found += f"; a tuned process may hold {spare / 2**30:.1f} GiB"
+    if spare >= COMPILING_BYTES:
+        return Check(name="memory", found=found)
+    return warning("memory", f"{found}, too little to compile in", "give it 2 GiB or more, or tune elsewhere")
 
 
 def check_load(load: float, threads: int, neighbour: Neighbour | None) -> Check:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -21,8 +20,9 @@ import psutil
 
 from autotuner.doctor import checks
 from autotuner.doctor.checks import Check, Compiler, Neighbour, Torch
-from autotuner.environment import available_threads, current_environment
+from autotuner.environment import current_environment, reachable_cpus, spare_memory
 from storage.sqlite_files import journal_mode
+from toto_core.container import container_limits
 
 _CHILD_SECONDS = 30.0
 _WATCH_SECONDS = 0.3
@@ -42,11 +42,11 @@ _OPENMP = f"""#include <omp.h>
 
 def machine_checks(environ: Mapping[str, str]) -> tuple[Check, ...]:
     """All checks of the machine, in a fixed order."""
-    load = checks.check_load(os.getloadavg()[0], available_threads(), busiest_neighbour())
+    load = checks.check_load(os.getloadavg()[0], reachable_cpus(), busiest_neighbour())
     with ThreadPoolExecutor() as pool:
         imported = pool.submit(probe_torch)
         compiler, torch = probe_compiler(environ), imported.result()
-    gpu, release = current_environment("cuda"), os_release()
+    gpu, release, limits = current_environment("cuda"), os_release(), container_limits()
     return (
         checks.check_python(sys.version_info[:3]),
         checks.check_torch(gpu.torch, torch),
@@ -54,7 +54,8 @@ def machine_checks(environ: Mapping[str, str]) -> tuple[Check, ...]:
         checks.check_openmp(compiler, release, sys.platform),
         checks.check_headers(Path(sysconfig.get_path("include")), release, sys.platform),
         checks.check_device(current_environment("cpu").hardware, gpu.hardware, torch),
-        checks.check_threads(available_threads(), cpu_quota()),
+        checks.check_threads(reachable_cpus(), limits),
+        checks.check_memory(psutil.virtual_memory().total, spare_memory(), limits),
         load,
         checks.check_sqlite(sqlite3.sqlite_version_info, journal_mode(sqlite3.sqlite_version_info)),
     )
@@ -107,17 +108,6 @@ def busiest_neighbour(seconds: float = _WATCH_SECONDS) -> Neighbour | None:
         if pid in before and before[pid][0] == name
     ]
     return max(used, key=lambda neighbour: neighbour.cpus, default=None)
-
-
-def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """The CPUs a container may use, from cgroup v2 or v1; None when nothing limits them."""
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        with contextlib.suppress(OSError, ValueError):
-            numbers = " ".join((root / name).read_text(encoding="ascii") for name in files).split()
-            quota, period = map(int, numbers)  # cgroup v2 says max, v1 -1, for no limit
-            if quota > 0 and period > 0:
-                return quota / period
-    return None
 
 
 def os_release() -> dict[str, str]:

@@ -20,7 +20,10 @@ LAUNCHING_CPUS = 2
 
 
 class Placement:
-    """Chooses ``width`` CPUs a round; None where arms want every CPU, or where nobody can be placed."""
+    """Chooses ``width`` CPUs a round; None where arms want every CPU, or where nobody can be placed.
+
+    A container's quota takes none of them away: it bounds time, on whichever CPUs that is spent.
+    """
 
     def __init__(self, width: int) -> None:
         self._width = width

@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from autotuner.device_lock import Say, measure_alone
-from autotuner.environment import current_environment, has_fp16_units, spare_threads
+from autotuner.environment import current_environment, has_fp16_units, spare_memory, spare_threads
 from autotuner.errors import AutotuneError
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
@@ -26,8 +24,6 @@ from autotuner.workload import Workload
 from toto_core.model_files import check_weights, digest, locate, read_config
 from toto_core.series import PriceSeries, PriceSource, find_series
 from toto_core.settings import RuntimeSettings
-
-_MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +105,6 @@ def plan_measuring(
 
     def make(say: Say) -> Runner:
         # A child may hold what the machine can spare, but never less than a limit asks to compare with.
-        spare = min(_MEMORY_MOST, int(psutil.virtual_memory().total * _MEMORY_SHARE))
         return ProcessRunner(
             workload=workload,
             close=series.close,
@@ -117,7 +112,7 @@ def plan_measuring(
             device=device,
             reference=space.reference,
             cost=effective_cost(workload, profile),
-            limits=RunnerLimits(memory_bytes=max(limits.peak_bytes or 0, spare)),
+            limits=RunnerLimits(memory_bytes=max(limits.peak_bytes or 0, spare_memory())),
             caches=caches,
             seed=seed,
             say=say,

@@ -12,6 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from autotuner.cli import cli
+from autotuner.environment import reachable_cpus
+from tests.support.containers import limited
+from toto_core.container import ROOT_VARIABLE
 
 NAMES = [
     "Python",
@@ -21,6 +24,7 @@ NAMES = [
     "Python headers",
     "device",
     "threads",
+    "memory",
     "load",
     "SQLite",
     "database",
@@ -69,6 +73,7 @@ def test_what_is_missing_is_named_with_its_fix_and_the_exit_code_is_1(tmp_path: 
     cache.mkdir(mode=0o777)
     cache.chmod(0o777)
     variables = {"CXX": "no-such-c++", "AUTOTUNE_DB": str(store), "AUTOTUNE_CACHE": str(cache)}
+    variables[ROOT_VARIABLE] = str(limited(tmp_path / "tree", cpus=0.5, memory_bytes=1 << 29))
     result = run(tmp_path, "--json", "--model", str(tmp_path / "gone"), **variables)
     assert result.exit_code == 1
     document = json.loads(result.stdout)
@@ -76,7 +81,11 @@ def test_what_is_missing_is_named_with_its_fix_and_the_exit_code_is_1(tmp_path: 
     wrong = {name for name in NAMES if not checks[name]["ok"] and checks[name]["severity"] == "essential"}
     assert document["ok"] is False
     assert wrong >= {"C++ compiler", "OpenMP", "database", "compile cache", "model"}
-    assert all(checks[name]["mend"] for name in wrong)
+    assert all(checks[name]["mend"] for name in {*wrong, "threads", "memory"})
+    assert checks["threads"]["found"].startswith(
+        f"1 of {reachable_cpus()}: the container's quota is 0.5 CPUs"
+    )
+    assert checks["memory"]["found"].startswith("0.5 of ")
     assert "compiled settings will fail" in checks["C++ compiler"]["found"]
     assert checks["database"]["found"].startswith(str(store))
     assert checks["compile cache"]["mend"] == f"chmod 700 {cache}"

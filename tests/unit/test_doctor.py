@@ -21,6 +21,7 @@ from autotuner.doctor.checks import (
     check_device,
     check_headers,
     check_load,
+    check_memory,
     check_openmp,
     check_python,
     check_sqlite,
@@ -29,11 +30,12 @@ from autotuner.doctor.checks import (
     essential_missing,
     package_fix,
 )
-from autotuner.doctor.probes import busiest_neighbour, cpu_quota, probe_compiler, probe_torch
+from autotuner.doctor.probes import busiest_neighbour, probe_compiler, probe_torch
 from autotuner.doctor.store_checks import check_cache, check_database, check_model, check_snapshot
 from autotuner.paths import snapshot_path
 from autotuner.store import Store
 from storage.migrations import HEAD_REVISION, VERSION_TABLE
+from toto_core.container import ContainerLimits
 from toto_core.model_files import locate
 from toto_core.settings import RuntimeSettings
 
@@ -215,32 +217,25 @@ def test_a_gpu_that_torch_does_not_see_is_a_warning_with_the_right_fix() -> None
     assert "nvidia-smi" in check_device("EPYC", "H200", Torch(version="2.13.0", cuda="13.0")).fix
 
 
-@pytest.mark.parametrize(
-    ("files", "quota"),
-    [
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.max": "nonsense\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({}, None),
-    ],
-)
-def test_a_containers_quota_is_read_from_either_cgroup(
-    tmp_path: Path, files: dict[str, str], quota: float | None
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert cpu_quota(tmp_path) == quota
-
-
-def test_a_quota_below_the_threads_is_a_warning() -> None:
-    assert check_threads(8, None).ok
-    assert check_threads(8, 8.0).ok
-    check = check_threads(8, 1.5)
+def test_a_quota_is_shown_and_one_below_a_cpu_is_a_warning() -> None:
+    assert check_threads(8, ContainerLimits()).found == "8 available"
+    assert check_threads(8, ContainerLimits(quota=8.0)).found == "8 available"
+    assert check_threads(64, ContainerLimits(quota=1.5)).ok
+    assert check_threads(64, ContainerLimits(quota=1.5)).found.startswith("2 of 64")
+    check = check_threads(8, ContainerLimits(quota=0.5))
     assert bad(check) == WARNING
-    assert "quota of 1.5 CPUs" in check.found
+    assert "quota is 0.5 CPUs" in check.found
+
+
+def test_a_containers_memory_limit_is_shown_where_it_is_below_the_machines() -> None:
+    found = [
+        check_memory(8 << 30, 3 << 29, ContainerLimits(memory_bytes=limit)).found for limit in (None, 1 << 40)
+    ]
+    assert found == ["8.0 GiB; a tuned process may hold 1.5 GiB"] * 2
+    limited = check_memory(8 << 30, 3 << 29, ContainerLimits(memory_bytes=5 << 29))
+    assert limited.found == "2.5 of 8.0 GiB: the container's limit; a tuned process may hold 1.5 GiB"
+    assert limited.ok
+    assert bad(check_memory(8 << 30, 600 << 20, ContainerLimits(memory_bytes=1 << 30))) == WARNING
 
 
 def test_a_busy_neighbour_or_a_high_load_is_a_warning() -> None:

@@ -5,12 +5,23 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.environment import Environment, available_threads, current_environment
+from autotuner.environment import (
+    Environment,
+    available_threads,
+    current_environment,
+    reachable_cpus,
+    spare_memory,
+    spare_threads,
+)
+from tests.support.containers import limited
+from toto_core.container import ROOT_VARIABLE
 from toto_core.version import ENGINE_VERSION
 
 HERE = Environment(
@@ -49,9 +60,28 @@ def test_this_machine_is_described_in_full() -> None:
     assert found.device == "cpu"
     assert found.hardware
     assert found.engine == ENGINE_VERSION
-    assert found.threads == available_threads() == len(os.sched_getaffinity(0))
+    assert found.threads == available_threads() >= 1
     assert found.torch[0].isdigit()
     assert len(found.isa) == 12
+
+
+def test_a_quota_counts_as_the_number_of_cpus_and_without_one_all_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from autotuner.environment import current_environment; print(current_environment().to_json())"
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    cpus = len(os.sched_getaffinity(0))
+    unlimited = Environment.from_dict(json.loads(in_another_process(code)))
+    assert unlimited.threads == reachable_cpus() == cpus
+
+    limited(tmp_path, cpus=0.5, memory_bytes=1 << 30)
+    assert (available_threads(), spare_threads(), spare_memory()) == (1, 1, int(0.6 * (1 << 30)))
+    there = Environment.from_dict(json.loads(in_another_process(code)))
+    assert there == dataclasses.replace(unlimited, threads=1)
+
+    limited(tmp_path, cpus=cpus + 1, memory_bytes=1 << 50)
+    assert available_threads() == cpus
+    assert spare_memory() == min(8 << 30, int(0.6 * psutil.virtual_memory().total))
 
 
 def test_the_environment_of_a_gpu_is_another_one() -> None:

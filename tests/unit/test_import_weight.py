@@ -68,6 +68,7 @@ def loaded_by(module: str) -> list[str]:
     [
         "toto_core",
         "toto_core.settings",
+        "toto_core.container",
         "toto_core.model_files",
         "toto_core.compile_config",
         "toto_core.compile_report",

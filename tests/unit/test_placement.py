@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,6 +14,8 @@ from autotuner.measurement.disturbance import DisturbanceWatch, HardwareReading
 from autotuner.measurement.placement import Placement, busy_seconds, least_busy, place, with_siblings
 from autotuner.measurement.rounds import Rounds
 from tests.support.answering_arms import Answering, never
+from tests.support.containers import limited
+from toto_core.container import ROOT_VARIABLE
 
 CPUS = sorted(os.sched_getaffinity(0))
 
@@ -26,6 +29,14 @@ def test_a_round_runs_on_the_cpus_that_were_least_busy() -> None:
 @pytest.mark.parametrize("width", [0, len(CPUS), len(CPUS) + 1])
 def test_arms_that_want_every_cpu_are_left_where_they_are(width: int) -> None:
     assert Placement(width).next() is None
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")
+def test_a_quota_leaves_the_choice_among_all_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ROOT_VARIABLE, str(limited(tmp_path, cpus=1, memory_bytes=1 << 30)))
+    placement = Placement(1)
+    assert placement.next() is not None
+    assert placement.everywhere == set(CPUS)
 
 
 @pytest.mark.skipif(len(CPUS) < 2, reason="needs two CPUs")

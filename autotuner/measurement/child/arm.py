@@ -55,6 +55,11 @@ class Arm:
                 self.call(shape)
         self.start_ms = (time.perf_counter() - started) * 1000.0
 
+    @property
+    def threads(self) -> int:
+        """CPU threads that torch computes with."""
+        return torch.get_num_threads()
+
     def call(self, shape: int) -> None:
         """One request of a shape, as production makes it: arrays in, forecast out."""
         ask = self.job.workload.shapes[shape]

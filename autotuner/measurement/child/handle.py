@@ -70,6 +70,7 @@ class Child:
         self._job, self.settings = job, job.settings
         self.start_ms = 0.0
         self.was_warm = False
+        self.threads = 0
         self.report = CompileReport()
         self.peak_bytes = 0
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
@@ -97,9 +98,10 @@ class Child:
         return self._process.poll() is None
 
     def wait_started(self, deadline: float) -> None:
-        """Wait until the model has answered once; sets ``start_ms`` and whether a filled cache was found."""
+        """Wait until the model has answered once; sets ``start_ms``, ``threads`` and whether a cache was filled."""
         answer = self._expect("started", deadline)
         self.start_ms, self.was_warm = float(answer["start_ms"]), bool(answer["was_warm"])
+        self.threads = int(answer["threads"])
 
     def wait_ready(self, deadline: float) -> None:
         """Wait until the arm has reached a steady state."""

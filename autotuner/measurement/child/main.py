@@ -46,7 +46,8 @@ def serve(job: ArmJob, answer: Answer) -> None:
     from autotuner.measurement.child.arm import Arm
 
     arm = Arm(job)
-    answer({"event": "started", "start_ms": arm.start_ms, "was_warm": arm.was_warm, "report": arm.report()})
+    started = {"start_ms": arm.start_ms, "was_warm": arm.was_warm, "threads": arm.threads}
+    answer({"event": "started", **started, "report": arm.report()})
     if not arm.warm_up():
         detail = f"no steady state within {job.warm_up_seconds:.0f} s"
         answer({"event": "failed", "kind": "unstable", "detail": detail})

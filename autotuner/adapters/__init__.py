@@ -1,0 +1,1 @@
+"""The predictors of other libraries over ``autotuner.load_pipeline``; importing autotuner imports none of them."""
