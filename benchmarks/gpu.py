@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ARMS = ROOT / "benchmarks" / "arms"
-SECONDS = {"probe": 60, "table": 225, "graphs": 105, "test": 120, "tune": 200}
+SECONDS = {"probe": 60, "table": 300, "graphs": 100, "test": 110, "tune": 160}
 """What each step may take."""
 CACHE = tempfile.TemporaryDirectory(prefix="gpu-cache-")
 """What one step compiles the next one finds; `tune` measures cold starts in folders of its own."""
@@ -68,7 +68,7 @@ def commands(step: str, device: str, out: Path | None) -> list[list[str]]:
         return [[python, "-m", "pytest", *quiet, *tests]]
     if step == "tune":
         store = ["--db", str((out or Path(tempfile.gettempdir())) / "gpu-run.db")]
-        seconds = "170" if device == "cuda" else "60"
+        seconds = "120" if device == "cuda" else "60"
         autotune = [python, "-c", "from autotuner.cli import main; main()"]
         tuned = [*autotune, "run", "--symbol", "AMD", "--device", device, "--timeout", seconds, *store]
         return [tuned, [*autotune, "explain", "--symbol", "AMD", *store]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, cast
@@ -136,6 +137,8 @@ class Calls:
             with contextlib.ExitStack() as around:
                 if shape not in self._seen:
                     around.enter_context(limiting(self.settings.recompile_limit))
+                    around.enter_context(warnings.catch_warnings())
+                    warnings.filterwarnings("ignore", message="TensorFloat32")  # fp32 was asked for
                 if packed:
                     around.enter_context(_freezing())
                 result = call(*arguments)
