@@ -14,7 +14,7 @@ from toto_core.container import ContainerLimits
 Severity = Literal["essential", "warning"]
 Part = Literal["compiler", "headers", "openmp"]
 
-PYTHON, TORCH = (3, 11), "2.13"  # as in pyproject.toml
+PYTHON, TORCH, TORCH_RELEASES = (3, 11), "2.13", ("2.11.", "2.12.", "2.13.")  # as in pyproject.toml
 BUSY_SHARE = 0.15
 """CPUs in use by another process from which the timed rounds of a trial count as disturbed."""
 COMPILING_BYTES = 1 << 30
@@ -110,8 +110,8 @@ def check_torch(installed: str, torch: Torch) -> Check:
         again = install.replace("install", "install --force-reinstall", 1)
         return Check(name="torch", found=f"{installed} cannot be imported: {torch.problem}", fix=again)
     found = f"{torch.version}, {f'built for CUDA {torch.cuda}' if torch.cuda else 'built for CPUs'}"
-    if not torch.version.startswith(f"{TORCH}."):
-        return warning("torch", f"{found}; not {TORCH}", install)
+    if not torch.version.startswith(TORCH_RELEASES):
+        return warning("torch", f"{found}; not 2.11 to {TORCH}", install)
     return Check(name="torch", found=found)
 
 

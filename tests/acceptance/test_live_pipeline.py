@@ -92,3 +92,13 @@ def test_only_what_needs_no_compiling_beside_the_calls_takes_over(
     wanted: RuntimeSettings, waits: bool
 ) -> None:
     assert (why_wait(ONE, wanted) is not None) is waits
+
+
+@pytest.mark.parametrize(
+    ("wanted", "waits"),
+    [(BF16, False), (RuntimeSettings(compile_mode="reduce-overhead"), True)],
+)
+def test_on_a_gpu_whatever_compiles_waits_for_the_next_start(wanted: RuntimeSettings, waits: bool) -> None:
+    running = RuntimeSettings(num_threads=wanted.num_threads)
+
+    assert (why_wait(running, wanted, "cuda") is not None) is waits

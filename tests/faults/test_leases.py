@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.device_lock import device_id, held_lease
+from autotuner.device_lock import _file_lock, device_id, held_lease
 from autotuner.errors import AutotuneError
+from autotuner.nvidia import Gpu
 from autotuner.process import Owner
 from storage.database import open_database
 from storage.repository import Repository
@@ -146,3 +147,23 @@ def test_a_lease_leaves_no_thread_behind(records: Repository) -> None:
 def test_devices_of_one_machine_have_leases_of_their_own() -> None:
     assert device_id("cpu") != device_id("cuda")
     assert device_id("cpu") == device_id("cpu")
+
+
+def test_a_run_on_a_gpu_keeps_cpu_runs_out_and_lets_other_gpus_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autotuner.device_lock.data_folder", lambda: tmp_path)
+    cards = iter(("GPU-a", "GPU-b"))
+    monkeypatch.setattr(
+        "autotuner.device_lock.visible_gpu", lambda: Gpu(uuid=next(cards), model="H100", driver="580")
+    )
+    with _file_lock("cuda", seconds=0.0, say=lambda _: None):
+        with _file_lock("cuda", seconds=0.0, say=lambda _: None):
+            pass
+        with (
+            pytest.raises(AutotuneError, match="has been measuring on cpu"),
+            _file_lock("cpu", seconds=0.0, say=lambda _: None),
+        ):
+            pass
+    with _file_lock("cpu", seconds=0.0, say=lambda _: None):
+        pass

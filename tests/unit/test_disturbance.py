@@ -24,6 +24,13 @@ def test_a_gpu_process_that_is_not_ours_disturbs_a_round() -> None:
     assert add_reading(ReadingsSoFar(), HardwareReading(gpu_processes=OWN), OWN) == (ReadingsSoFar(), False)
 
 
+def test_ids_of_another_namespace_tell_nothing() -> None:
+    # A container's driver names processes as the host numbers them: not even ours are among them.
+    _, disturbed = add_reading(ReadingsSoFar(), HardwareReading(gpu_processes=frozenset({70, 71})), OWN)
+
+    assert not disturbed
+
+
 def test_a_clock_that_drops_disturbs_a_round_and_is_reported() -> None:
     seen, steady = add_reading(ReadingsSoFar(), HardwareReading(clock_mhz=2000.0), OWN)
     seen, dropped = add_reading(seen, HardwareReading(clock_mhz=2000.0 * CLOCK_DROP - 1), OWN)

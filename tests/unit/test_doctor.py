@@ -100,7 +100,9 @@ def test_python_from_3_11_on_will_do(version: tuple[int, int, int], ok: bool) ->
     [
         ("not installed", Torch(problem="ModuleNotFoundError"), ESSENTIAL, "pip install 'torch==2.13.*'"),
         ("2.13.0", Torch(problem="OSError: libgomp.so.1"), ESSENTIAL, "--force-reinstall"),
-        ("2.12.1", Torch(version="2.12.1"), WARNING, "pip install 'torch==2.13.*'"),
+        ("2.10.1", Torch(version="2.10.1"), WARNING, "pip install 'torch==2.13.*'"),
+        ("2.14.0", Torch(version="2.14.0"), WARNING, "pip install 'torch==2.13.*'"),
+        ("2.11.0", Torch(version="2.11.0+cu130", cuda="13.0"), (True, "essential"), ""),
         ("2.13.1", Torch(version="2.13.1+cu130", cuda="13.0"), (True, "essential"), ""),
     ],
 )

@@ -83,7 +83,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
-                env=_environment(job),
+                env=child_environment(job),
                 pass_fds=(theirs, lifeline),
                 start_new_session=True,
             )
@@ -222,7 +222,8 @@ class Child:
         return ChildError(Failed(kind=kind, detail=detail))
 
 
-def _environment(job: ArmJob) -> dict[str, str]:
+def child_environment(job: ArmJob) -> dict[str, str]:
+    """The variables of a child: its parent's without those that would change what is measured, and its own."""
     kept = {name: os.environ[name] for name in os.environ if name in _KEPT or not name.startswith(_INHERITED)}
     gpu = job.device != "cpu"
     count = LAUNCHING_CPUS if gpu else job.settings.num_threads
