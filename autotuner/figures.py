@@ -74,7 +74,9 @@ class Figures:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is seldom there is left out where it is not."""
         fields = dataclasses.asdict(self)
-        return {name: value for name, value in fields.items() if value or name not in _SELDOM}
+        return {
+            name: value for name, value in fields.items() if value not in (None, ()) or name not in _SELDOM
+        }
 
     def to_json(self) -> str:
         """One line of JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import warnings
@@ -14,33 +15,30 @@ from torch import Tensor
 
 from toto_core import compile_config
 from toto_core.call_tally import CallTally, metadata
-from toto_core.common_scale import powers_of_ten
 from toto_core.compile_report import CompileReport
 from toto_core.compiling.ahead import PackageStore
 from toto_core.compiling.calls import Calls
-from toto_core.device import can_pin, free_memory, owned, peak_bytes, resolve_device, send, synchronize
+from toto_core.device import free_memory, peak_bytes, resolve_device
 from toto_core.earlier_keywords import SAMPLES, EarlierKeywords, Unasked, predict_ladder, resolve
-from toto_core.float32_products import EXACT, TF32, pinned
+from toto_core.float32_products import EXACT, TF32
 from toto_core.forecast import Forecast
 from toto_core.loading import packages_of
 from toto_core.memory_ladder import Ladder, fitting
+from toto_core.model_call import Place, forecast_paths
 from toto_core.model_files import locate
 from toto_core.requests import (
     ArrayLike,
     ForecastRequest,
-    batches,
     holds_rows,
     joint_contexts,
     length,
     read_context,
 )
+from toto_core.rescue import RescuedCalls, counted
 from toto_core.settings import RuntimeSettings
 from toto_core.threads import set_threads
 from toto_core.toto1 import checkpoint
-from toto_core.toto1.decode import Carry, Context, Decoder
-from toto_core.toto1.forward import FirstPatch, NewestPatch
-from toto_core.toto1.sampling import Noise, draw_uniforms
-from toto_core.toto1.scaling import Stats
+from toto_core.toto1.decode import Context, Decoder
 
 MOST_REPLACED = 0.01
 """Share of a forecast's samples that may come out as NaN or infinite, and be 0 instead, before it is none."""
@@ -79,6 +77,10 @@ class TotoPipeline:
         """Called after every forecast with its milliseconds, its context length, steps and samples (0 for the mean
         path), what compiling did so far, and the samples per batch that fitted where those asked for did not, None
         where they did; must not raise."""
+        self.rescues = True
+        """Whether a compiled call that fails is answered in eager mode; False lets it raise, as measuring wants."""
+        self.on_rescue: Callable[[str], None] | None = None
+        """Called with the reason when a compiled call had to be answered in eager mode, at most once."""
         self.model: Decoder | None = decoder
         """The decoder, a ``torch.nn.Module``; None once unloaded."""
         self.ladder = Ladder()
@@ -95,7 +97,7 @@ class TotoPipeline:
         self._pid = os.getpid()
         self._tally = CallTally()
         self._products = TF32 if settings.precision == "tf32" and device.type == "cuda" else EXACT
-        self._calls: Calls | None = Calls(decoder, settings, packages)
+        self._calls: RescuedCalls | None = RescuedCalls(decoder, settings, packages)
         self.compile_report = self._calls.report
         """What compiling did so far."""
 
@@ -214,7 +216,14 @@ class TotoPipeline:
     @property
     def compiled(self) -> bool:
         """Whether calls run compiled: before the first one whether they are to, then whether they did."""
+        if self.rescued is not None:
+            return False
         return self.settings.compiled if self.cold_start_ms is None else self.compile_report.really_compiled
+
+    @property
+    def rescued(self) -> str | None:
+        """Why a compiled call had to be answered in eager mode, as all were since; None when none had to."""
+        return None if self._calls is None else self._calls.rescued
 
     @property
     def peak_bytes(self) -> int:
@@ -226,14 +235,14 @@ class TotoPipeline:
 
         ``compile_report.eager_calls`` counts those calls. ``hold=False`` lets shapes compile again.
         """
-        self._open().hold = hold
+        self._open().calls.hold = hold
 
     def unload(self) -> None:
         """Free the model; later calls raise ``PipelineClosedError``."""
         self._calls = self.model = None
         free_memory(self.device)
 
-    def _open(self) -> Calls:
+    def _open(self) -> RescuedCalls:
         if self._calls is None:
             raise PipelineClosedError("this pipeline was unloaded; load another one")
         if os.getpid() != self._pid:
@@ -274,76 +283,35 @@ class TotoPipeline:
         return paths
 
     def _paths(self, whole: Context, request: ForecastRequest) -> Tensor:
-        """Prices (batch, variate, time, sample) of any number of series."""
-        noise = None
-        if request.num_samples is not None:
-            steps = request.rows if request.patches == 1 else request.patches * request.patch_size
-            variates = whole.series.shape[1]
-            asked = request.drawn_samples or request.num_samples
-            size = {"num_samples": asked, "variates": variates, "steps": steps}
-            drawn = draw_uniforms(request.seed, **size, pin=can_pin(self.device))
-            if asked != request.num_samples:  # those that remain of a forecast that was too large
-                drawn = drawn[..., : request.num_samples].contiguous()
-            noise = Noise(*send(drawn, self.device).unbind(0))
-        powers = powers_of_ten(whole.series, whole.valid) if self.common_scale else None
-        if powers is not None:
-            whole = whole._replace(series=whole.series * powers.unsqueeze(-1))
-            self._tally.largest_power = max(self._tally.largest_power, float(powers.max()))
-        parts: list[Tensor] = []
-        # not inference_mode: freezing needs tensors that still have version counters
-        with torch.no_grad(), pinned(self._products):
-            for part, real in batches(whole, self.settings, self.patch_size):
-                parts.append(self._forecast(part, request, noise)[:real])
-        synchronize(self.device)
-        paths = torch.cat(parts)
-        self._count_replaced(paths)
-        return paths if powers is None else paths / powers[..., None, None]
+        """Prices (batch, variate, time, sample) of any number of series; a compiled call that fails is rescued."""
+        place = Place(device=self.device, products=self._products, common_scale=self.common_scale)
 
-    def _count_replaced(self, paths: Tensor) -> None:
-        """Count what was not finite: the engine makes it 0, which no sample is otherwise."""
-        replaced = paths.numel() - int(torch.count_nonzero(paths))
-        if replaced > MOST_REPLACED * paths.numel():
+        def compute(calls: Calls) -> Tensor:
+            paths, power = forecast_paths(calls, whole, request, place)
+            self._tally.largest_power = max(self._tally.largest_power, power)
+            return paths
+
+        guarded, rescued = self._open(), self.rescued
+        paths, count = guarded.run(compute) if self.rescues else counted(compute(guarded.calls))
+        if count > MOST_REPLACED * paths.numel():
             raise NoForecastError(
-                f"{replaced:,} of {paths.numel():,} prices came out as NaN or infinite: this is no forecast; "
+                f"{count:,} of {paths.numel():,} prices came out as NaN or infinite: this is no forecast; "
                 "try eager fp32 settings, and another checkpoint if these give the same"
             )
-        self._tally.replaced += replaced
+        self._tally.replaced += count
+        if guarded.rescued != rescued:
+            self._say_rescued(str(guarded.rescued))
+        return paths
 
-    def _forecast(self, context: Context, request: ForecastRequest, noise: Noise | None) -> Tensor:
-        """Prices (batch, variate, time, sample) of one model call's series, on the CPU."""
-        context = context.each(lambda part: part.to(self.device))
-        self._open().begin()
-        first_noise = None if noise is None else Noise(*(uniform[:, : request.rows] for uniform in noise))
-        first = self._open().first(context, request.rows, first_noise, keep=request.patches > 1)
-        if first.carry is None:
-            return owned(first.prices)
-        total = first.prices.shape[-1]
-        size = min(request.samples_per_batch, total)
-        chunks = []
-        for start in range(0, total, size):
-            begin = min(start, total - size)  # the last chunk is as wide as the others: one graph for all
-            paths = self._continue(first, first.carry, request, noise, slice(begin, begin + size))
-            chunks.append(paths[..., : request.steps, start - begin :])
-        return torch.cat(chunks, dim=-1)
-
-    def _continue(
-        self, first: FirstPatch, carry: Carry, request: ForecastRequest, noise: Noise | None, part: slice
-    ) -> Tensor:
-        """All patches of some sample paths, (batch, variate, time, sample), time in whole patches."""
-        prices = _fresh(first.prices[..., part].transpose(-1, -2))
-        samples = prices.shape[2]
-        stats = Stats(*(_fresh(value.unsqueeze(-1).expand(*value.shape, samples)) for value in carry.stats))
-        slots = request.patches - 1
-        if self.settings.compiled:  # powers of two, so that not every horizon is a graph of its own
-            slots = 1 << (slots - 1).bit_length()
-        suffix = self._open().suffix(carry.prefix, samples=samples, slots=slots)
-        newest, patches = NewestPatch(prices, stats), [prices]
-        for index in range(1, request.patches):
-            rows = slice(index * request.patch_size, (index + 1) * request.patch_size)
-            drawn = None if noise is None else Noise(*(uniform[:, rows, part] for uniform in noise))
-            newest = self._open().following(newest, carry, suffix.at(index - 1), drawn)
-            patches.append(newest.prices)
-        return owned(torch.cat(patches, dim=-1)).transpose(-1, -2)
+    def _say_rescued(self, why: str) -> None:
+        warnings.warn(
+            f"a compiled call failed ({why}): it was answered in eager mode, as all others of this pipeline will be",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+        if self.on_rescue is not None:
+            with contextlib.suppress(Exception):  # whoever hears of it must not cost the forecast
+                self.on_rescue(why)
 
     def _note(
         self, asked: ForecastRequest, report: CompileReport, context_length: int, entries: int, ms: float
@@ -354,6 +322,7 @@ class TotoPipeline:
         self.last_run_metadata = {
             **metadata(self._tally, asked, self.settings, report),
             "batch_size": entries,
+            "rescued": self.rescued is not None,
             "cold_start_ms": self.cold_start_ms,
             "latency_ms": ms,
             **self.provenance,
@@ -367,11 +336,6 @@ def _forecast(paths: Tensor, *, mean_path: bool, by_variate: bool = False) -> Fo
     if mean_path:
         return Forecast(mean=paths[..., 0], by_variate=by_variate)
     return Forecast(mean=paths.mean(-1), samples=paths, by_variate=by_variate)
-
-
-def _fresh(view: Tensor) -> Tensor:
-    """A copy with the strides a step's results have: those of a view would cost a second compilation."""
-    return view.clone(memory_format=torch.contiguous_format)
 
 
 def _milliseconds(started: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
+import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,8 @@ def load_pipeline(
 
     Its ``last_run_metadata`` says the ``symbol`` and the ``settings_source``. Settings that cannot be built,
     that fail in the warm-up or that torch runs eagerly are quarantined: this process goes on in eager fp32,
-    with one ``RuntimeWarning``, and a note for the tuner is left in the spool. What was compiled before is
+    with one ``RuntimeWarning``, and a note for the tuner is left in the spool. So are settings whose calls fail
+    later: the pipeline answers in eager mode from then on (``TotoPipeline.rescued``). What was compiled before is
     used after its checksums are verified, and what is compiled here is kept for the next process. Unless the
     user has set ``TORCHINDUCTOR_CACHE_DIR``, it is set to a private folder of this process. With
     ``hold_compilation``, wanted in trading hours, shapes that the workload does not name run eagerly instead
@@ -59,6 +61,8 @@ def load_pipeline(
     environment = current_environment(target.partition(":")[0])
     pipeline = _working_pipeline(found, target, environment, db)
     pipeline.hold_compilation(hold=hold_compilation and pipeline.settings.compiled)
+    if pipeline.settings.compiled:
+        _quarantine_when_rescued(pipeline, found, environment, db)
     if telemetry:
         _count_calls(pipeline, found, environment, db)
     return pipeline
@@ -154,8 +158,10 @@ def _warm_pipeline(
         artifacts=None if artifacts is None else packages_folder(artifacts),
     )
     pipeline.provenance = provenance
+    pipeline.rescues = False  # what fails in the warm-up is quarantined by who asked for it
     for shape in workload.shapes:
         _warm_up(pipeline, shape, series=workload.series_per_call)
+    pipeline.rescues = True
     return pipeline
 
 
@@ -183,7 +189,32 @@ def _random_walk(*shape: int) -> Any:
     return (100.0 * np.exp(np.cumsum(steps, axis=-1))).astype(np.float32)
 
 
+def _quarantine_when_rescued(
+    pipeline: TotoPipeline, found: Resolution, environment: Environment, db: str | None
+) -> None:
+    about = weakref.ref(pipeline)  # a pipeline that is dropped must not be held by its own hook
+
+    def quarantine(reason: str) -> None:
+        rescued = about()
+        if rescued is not None:
+            rescued.provenance = rescued.provenance | {"settings_source": f"rescued: {reason}"}
+        _note_failure(found, environment, reason, db)
+
+    pipeline.on_rescue = quarantine
+
+
 def _quarantine(found: Resolution, environment: Environment, reason: str, db: str | None) -> None:
+    unnoted = _note_failure(found, environment, reason, db)
+    warnings.warn(
+        f"{found.symbol}: settings {found.settings.label} are quarantined, this process runs eager fp32: "
+        f"{reason}{unnoted}",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def _note_failure(found: Resolution, environment: Environment, reason: str, db: str | None) -> str:
+    """Remember that the settings failed, here and for the tuner; what to add where no note of it could be left."""
     _failed[_failed_key(found, environment)] = reason
     note = Quarantine(
         **vars(_labels(found, environment, settings_key=found.settings_key, source=found.source)),
@@ -194,18 +225,12 @@ def _quarantine(found: Resolution, environment: Environment, reason: str, db: st
         environment=environment,
         pid=os.getpid(),
     )
-    unnoted = ""
     try:
         folder = spool_folder(store_location(db))
         write_note(folder, note.file_name, note)
     except (OSError, RuntimeError, ValueError) as error:
-        unnoted = f"; no note of it could be left for the tuner ({error})"
-    warnings.warn(
-        f"{found.symbol}: settings {found.settings.label} are quarantined, this process runs eager fp32: "
-        f"{reason}{unnoted}",
-        RuntimeWarning,
-        stacklevel=4,
-    )
+        return f"; no note of it could be left for the tuner ({error})"
+    return ""
 
 
 def _failed_key(found: Resolution, environment: Environment) -> tuple[str, str, str]:

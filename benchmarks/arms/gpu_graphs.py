@@ -69,7 +69,7 @@ def recorded(work: Work, mode: str, precision: str) -> Arm:
     """An arm whose calls are recorded by hand; its forecasts must be those of the same settings without."""
     plain, arm = ours(work, mode, precision), ours(work, mode, precision)
     assert arm.pipeline
-    calls = arm.pipeline._open()
+    calls = arm.pipeline._open().calls
     calls.recorder = Recorder()
     worst = 0.0
     for seed in range(6):

@@ -67,7 +67,7 @@ def age(autotune: Cli) -> None:
 def test_cron_and_daemon_go_on_with_own_prices_workload_and_profile(autotune: Cli, own: Path) -> None:
     model = save_tiny_model(autotune.folder / "model")
     how = ("--price-column", "Preis", "--time-column", "Zeit", "--decimal", ",")
-    quick = ("--trials", "1", "--timeout", "12")
+    quick = ("--trials", "1", "--timeout", "20")
     first = autotune.run(
         *("run", "--all", "--data", str(own), *how, "--profile", "accuracy", "--model", str(model), *quick),
         *("--context-length", "64", "--prediction-length", "4", "--num-samples", "16", "--json"),

@@ -182,7 +182,7 @@ def test_calls_recorded_by_hand_give_the_same_numbers(mode: str, horizon: int) -
     asked = RuntimeSettings(compile_mode=mode, series_per_batch=2, samples_per_batch=8)
     series = torch.stack([context(), context() * 1.5, context() * 0.7]).unsqueeze(1)
     plain, recorded = mini(asked), mini(asked)
-    recorded._open().recorder = Recorder()
+    recorded._open().calls.recorder = Recorder()
 
     for seed in range(4):
         ours, theirs = (p.predict(series, horizon, 32, seed=seed).mean for p in (recorded, plain))

@@ -48,12 +48,13 @@ class Calls:
         self._seen: set[tuple[Any, ...]] = set()
         self._kept: dict[tuple[Any, ...], Suffix] = {}
         self._records_graphs = records_graphs(decoder.fold_weight.device, settings.compile_mode)
-        decoder.ops = LayerOps()
         self._first, self._following = _bound(decoder)
+        self._ops = LayerOps()
         if not settings.compiled:
             return
         if settings.compile_scope == "layer":
-            decoder.ops = LayerOps(**{name: _compile(op, settings) for name, op in vars(decoder.ops).items()})
+            plain = vars(self._ops)
+            self._ops = LayerOps(**{name: _compile(op, settings) for name, op in plain.items()})
         elif settings.dynamic or decoder.fold_weight.device.type != "cpu":
             self._first = _compile(self._first, settings)
             self._following = _compile(self._following, settings)
@@ -66,7 +67,11 @@ class Calls:
         return self._tally.report
 
     def begin(self) -> None:
-        """Begin a model call: nothing that earlier ones returned is read any more."""
+        """Begin a model call: nothing that earlier ones returned is read any more.
+
+        A decoder may have other calls beside these, with other repeated layers.
+        """
+        self._decoder.ops = self._ops
         if self._records_graphs:
             begin_call()
 

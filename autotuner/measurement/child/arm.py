@@ -49,6 +49,7 @@ class Arm:
             artifacts=packages_folder(Path(job.artifacts)),
             max_oom_retries=0,  # what does not fit is an outcome, and nothing smaller is measured in its name
         )
+        self._pipeline.rescues = False  # what fails is this trial's outcome
         calls = CALLS_UNTIL_REPLAY if records_graphs(self._pipeline.device, job.settings.compile_mode) else 1
         for shape in range(len(job.workload.shapes)):
             for _ in range(calls):
