@@ -67,6 +67,7 @@ def test_a_trial_that_eats_memory_is_refused_it(tmp_path: Path, monkeypatch: pyt
     assert outcome.kind == "out_of_memory"
 
 
+@pytest.mark.exhaustive  # the suite reaches the limit in production, and judges a report of it
 def test_a_trial_that_runs_eagerly_past_its_recompile_limit_is_no_measurement(tmp_path: Path) -> None:
     shapes = tuple(
         RequestShape(context_length=length, prediction_length=4, num_samples=4) for length in (64, 96)

@@ -188,6 +188,7 @@ def test_reaching_the_recompile_limit_is_reported_and_the_forecast_stays_right()
     assert compiled.last_run_metadata["torch_compile_success"] is False
 
 
+@pytest.mark.exhaustive  # the suite has a layer compiled in production
 def test_compiling_the_repeated_layer_alone_gives_the_eager_forecast_and_on_hold_nothing_more() -> None:
     compiled, eager = tiny(RuntimeSettings(compile_mode="default", compile_scope="layer"))
     known = walk(56, variates=2)

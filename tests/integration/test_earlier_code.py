@@ -154,6 +154,7 @@ def test_every_compiled_call_compiles_and_answers_every_predict(
     assert metadata["torch_compile_backend"] == "inductor"
 
 
+@pytest.mark.exhaustive  # the same pipeline compiles, keeps and finds in the suite
 @pytest.mark.slow
 @pytest.mark.compiling
 def test_a_compiled_call_is_warm_when_it_returns_keeps_what_it_compiled_and_only_finds_it(

@@ -78,13 +78,19 @@ def variables(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pipeline(model: str, cache: Path) -> Iterator[TotoPipeline]:
-    packages = cache / "packages"
-    packages.mkdir(mode=0o700, exist_ok=True)
-    found = TotoPipeline.from_pretrained(model, settings=DEFAULT, artifacts=packages)
-    found.predict(PRICES, 4, 8)
+def pipeline(model: str, tmp_path: Path) -> Iterator[TotoPipeline]:
+    """Compiled by the first test for all: what one process compiles the next one finds."""
+    found = load_pipeline(
+        "AMD", workload=workload(model), settings=DEFAULT, db=str(tmp_path / "none.db"), telemetry=False
+    )
+    found.on_rescue = None
     yield found
     found.unload()
+
+
+def workload(model: str) -> Workload:
+    shape = RequestShape(context_length=64, prediction_length=4, num_samples=8)
+    return Workload(model=model, shapes=(shape,))
 
 
 def break_it(pipeline: TotoPipeline, fault: str) -> None:
@@ -94,6 +100,14 @@ def break_it(pipeline: TotoPipeline, fault: str) -> None:
     for key, run in ahead._loaded.items():
         assert run is not None
         ahead._loaded[key] = FAULTS[fault](run)
+
+
+def packages_of(pipeline: TotoPipeline) -> Path:
+    """Where what it compiles is kept."""
+    ahead = pipeline._open().calls._ahead
+    assert ahead is not None
+    assert ahead._store.folder is not None
+    return ahead._store.folder
 
 
 def eager(model: str) -> TotoPipeline:
@@ -129,17 +143,16 @@ def test_of_a_thousand_calls_with_a_fault_at_random_every_one_is_a_forecast(
 
 
 @pytest.mark.filterwarnings("ignore:a compiled call failed:RuntimeWarning")
-def test_a_new_shape_whose_library_cannot_be_kept_is_rescued(
-    pipeline: TotoPipeline, model: str, cache: Path
-) -> None:
-    packages = cache / "packages"
-    packages.rename(cache / "aside")
+def test_a_new_shape_whose_library_cannot_be_kept_is_rescued(pipeline: TotoPipeline, model: str) -> None:
+    packages = packages_of(pipeline)
+    aside = packages.with_name("aside")
+    packages.rename(aside)
     try:
         packages.write_text("no folder any more")
         forecast = pipeline.predict(np.tile(PRICES, 2), 4, 8)
     finally:
         packages.unlink()
-        (cache / "aside").rename(packages)
+        aside.rename(packages)
 
     assert pipeline.rescued is not None
     expected = eager(model).predict(np.tile(PRICES, 2), 4, 8).mean
@@ -147,10 +160,11 @@ def test_a_new_shape_whose_library_cannot_be_kept_is_rescued(
 
 
 def test_a_library_that_is_deleted_goes_on_in_the_process_that_has_loaded_it(
-    pipeline: TotoPipeline, cache: Path
+    pipeline: TotoPipeline,
 ) -> None:
     before = pipeline.predict(PRICES, 4, 8).mean
-    libraries = {path: path.read_bytes() for path in (cache / "packages").glob("*.so")}
+    libraries = {path: path.read_bytes() for path in packages_of(pipeline).glob("*.so")}
+    assert libraries
     try:
         for path in libraries:
             path.unlink()
@@ -262,16 +276,13 @@ def test_eager_settings_have_nothing_to_be_rescued_from(model: str) -> None:
 @pytest.mark.filterwarnings("ignore:a compiled call failed:RuntimeWarning")
 def test_the_daemon_takes_a_rescued_promotion_back(model: str, tmp_path: Path) -> None:
     db = str(tmp_path / "autotune.db")
-    workload = Workload(
-        model=model, shapes=(RequestShape(context_length=64, prediction_length=4, num_samples=8),)
-    )
     with Store(db) as store:
         world = World(store=store, data=tmp_path, model=Path(model), clock=datetime.now(UTC))
         store.promote(
             Promotion(
                 symbol="AMD",
                 profile="production",
-                workload=workload,
+                workload=workload(model),
                 environment=world.environment(),
                 settings=DEFAULT,
                 verdict="first",

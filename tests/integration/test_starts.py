@@ -17,6 +17,7 @@ COMPILED = EAGER.replace(compile_mode="default")
 
 
 @pytest.mark.compiling
+@pytest.mark.exhaustive  # the suite starts production and a second run from what was stored
 def test_what_an_earlier_process_compiled_makes_the_next_start_warm(tmp_path: Path) -> None:
     workload = Workload(
         model=str(save_tiny_model(tmp_path / "model")),

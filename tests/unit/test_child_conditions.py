@@ -69,6 +69,25 @@ def test_a_cpu_compiles_with_one_worker_and_a_gpu_with_several(tmp_path: Path) -
     assert 1 <= workers["cuda"] <= 8
 
 
+@pytest.mark.parametrize(
+    ("report", "cause"),
+    [
+        (CompileReport(requested=True), "no graph was compiled"),
+        (
+            CompileReport(requested=True, graphs=2, recompile_limit_hit=True),
+            "the recompile limit of 8 was reached",
+        ),
+    ],
+)
+def test_a_trial_that_ran_eagerly_is_not_compiled(report: CompileReport, cause: str) -> None:
+    failed = not_compiled(RuntimeSettings(compile_mode="default"), report)
+
+    assert failed is not None
+    assert failed.kind == "not_compiled"
+    assert cause in failed.detail
+    assert not_compiled(RuntimeSettings(), report) is None
+
+
 @pytest.mark.parametrize("mode", COMPILE_MODES[1:])
 def test_a_mode_whose_graphs_torch_skips_is_not_compiled_where_graphs_are_recorded(mode: str) -> None:
     settings = RuntimeSettings(compile_mode=mode)
