@@ -104,6 +104,11 @@ def data_folder() -> Path:
     return Path(platformdirs.user_data_dir("autotune", appauthor=False))
 
 
+def headers_folder() -> Path:
+    """Where torch's C++ headers lie parsed, for every build on this machine; some 300 MB."""
+    return cache_folder() / "headers"
+
+
 def trial_artifacts(caches: Path, settings: RuntimeSettings) -> Path:
     """Where below ``caches`` the trials of a configuration keep what they compiled."""
     return caches / hashlib.sha256(settings.key.encode()).hexdigest()[:16]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from toto_core.compiling.headers import HEADERS_VARIABLE
+
 # How long an example takes tells what else the machine does; tests that promise a time measure it themselves.
 settings.register_profile("whatever_the_machine_does", parent=settings.default, deadline=None)
 settings.load_profile("whatever_the_machine_does")
@@ -17,6 +19,12 @@ os.environ.setdefault("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
 os.environ.setdefault(
     "TORCHINDUCTOR_VEC_ISA_OK", "1"
 )  # else torch compiles six probes into every empty cache
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let every test, its child processes and later runs parse torch's C++ headers once."""
+    if config.cache is not None:
+        os.environ.setdefault(HEADERS_VARIABLE, str(config.cache.mkdir("headers")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

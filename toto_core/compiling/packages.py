@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from toto_core.compiling.headers import precompiled
 from toto_core.settings import RuntimeSettings
 from toto_core.torch_versions import package_runner
 
@@ -75,6 +76,7 @@ def build(module: FlatCall, tensors: Sequence[Tensor], settings: RuntimeSettings
 
     with (
         tempfile.TemporaryDirectory(prefix="building-", dir=path.parent) as folder,
+        precompiled(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # torch's compiler warns of its own deprecated parts

@@ -21,8 +21,9 @@ from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.child.timing import WINDOW
 from autotuner.measurement.outcome import Block, Failed
 from autotuner.measurement.placement import LAUNCHING_CPUS, place
-from autotuner.paths import inductor_folder
+from autotuner.paths import headers_folder, inductor_folder
 from toto_core.compile_report import CompileReport
+from toto_core.compiling.headers import HEADERS_VARIABLE
 from toto_core.settings import CUDA_GRAPH_MODES, RuntimeSettings
 
 _POLL_SECONDS = 0.25
@@ -235,6 +236,7 @@ def child_environment(job: ArmJob) -> dict[str, str]:
         **threads,
         "TORCHINDUCTOR_CACHE_DIR": str(inductor_folder(Path(job.artifacts))),
         "TORCHINDUCTOR_COMPILE_THREADS": str(workers),
+        HEADERS_VARIABLE: os.environ.get(HEADERS_VARIABLE) or str(headers_folder()),
         "HF_HUB_OFFLINE": "1",  # the parent has fetched the model
         "PYTHONUNBUFFERED": "1",
     }
