@@ -102,6 +102,12 @@ def measure(runner: Runner, case: Case, settings: RuntimeSettings) -> Measured:
     return outcome
 
 
+@pytest.fixture(scope="module")
+def worked(runner: Runner, case: Case) -> Measured:
+    """A trial of settings that work; several tests look at one, because it takes ten seconds with processes."""
+    return measure(runner, case, case.working)
+
+
 def check_blocks(shapes: ArmBlocks, case: Case, blocks: int = 1) -> None:
     assert len(shapes) == case.shapes
     assert len({len(shape) for shape in shapes}) == 1
@@ -111,22 +117,18 @@ def check_blocks(shapes: ArmBlocks, case: Case, blocks: int = 1) -> None:
     assert all(isinstance(call, float) and 0 < call < math.inf for call in calls)
 
 
-def test_a_trial_times_every_shape_beside_the_reference(runner: Runner, case: Case) -> None:
-    outcome = measure(runner, case, case.working)
-
-    assert len(outcome.timings) == len(outcome.reference_timings) == case.shapes
-    for timing in (*outcome.timings, *outcome.reference_timings):
+def test_a_trial_times_every_shape_beside_the_reference(worked: Measured, case: Case) -> None:
+    assert len(worked.timings) == len(worked.reference_timings) == case.shapes
+    for timing in (*worked.timings, *worked.reference_timings):
         assert 0 < timing.p50_ms <= timing.p95_ms < math.inf
         assert timing.sigma_ms >= 0
         assert timing.calls > 0
-    assert 0 < outcome.ratio.low <= outcome.ratio.high < math.inf
+    assert 0 < worked.ratio.low <= worked.ratio.high < math.inf
 
 
-def test_raw_blocks_of_both_arms_pair_up(runner: Runner, case: Case) -> None:
-    outcome = measure(runner, case, case.working)
-
-    check_blocks(outcome.blocks, case)
-    check_blocks(outcome.reference_blocks, case, len(outcome.blocks[0]))
+def test_raw_blocks_of_both_arms_pair_up(worked: Measured, case: Case) -> None:
+    check_blocks(worked.blocks, case)
+    check_blocks(worked.reference_blocks, case, len(worked.blocks[0]))
 
 
 def test_the_reference_can_be_measured_like_any_other(runner: Runner, case: Case) -> None:
@@ -136,14 +138,12 @@ def test_the_reference_can_be_measured_like_any_other(runner: Runner, case: Case
     assert outcome.accuracy.drift == 0.0
 
 
-def test_a_compiled_trial_reports_that_it_compiled(runner: Runner, case: Case) -> None:
-    assert measure(runner, case, case.working).report.really_compiled is case.compiles
+def test_a_compiled_trial_reports_that_it_compiled(worked: Measured, case: Case) -> None:
+    assert worked.report.really_compiled is case.compiles
 
 
-def test_an_outcome_survives_json(runner: Runner, case: Case) -> None:
-    outcome = measure(runner, case, case.working)
-
-    assert measured_from_json(measured_to_json(outcome)) == outcome
+def test_an_outcome_survives_json(worked: Measured) -> None:
+    assert measured_from_json(measured_to_json(worked)) == worked
 
 
 def test_a_failure_is_an_outcome_and_the_runner_goes_on(runner: Runner, case: Case) -> None:

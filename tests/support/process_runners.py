@@ -6,7 +6,7 @@ from pathlib import Path
 
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.statistics import EffectiveCost
-from autotuner.workload import Workload
+from autotuner.workload import RequestShape, Workload
 from toto_core.series import find_series
 from toto_core.settings import RuntimeSettings
 
@@ -25,7 +25,9 @@ def process_runner(
 ) -> ProcessRunner:
     """A runner whose reference runs on one thread, with few blocks and a short warm-up; prices times ``factor``."""
     series = find_series(symbol, None)
-    workload = workload or Workload()
+    workload = workload or Workload(
+        shapes=(RequestShape(context_length=64, prediction_length=4, num_samples=64),)
+    )
     return ProcessRunner(
         workload=workload,
         close=series.close * factor,
