@@ -122,7 +122,7 @@ def test_a_trial_on_such_prices_is_judged_as_one_on_the_others(
 ) -> None:
     found = []
     for factor in (1.0, 1e-6):
-        runner = process_runner(tmp_path / str(factor), blocks=2, factor=factor)
+        runner = process_runner(tmp_path / str(factor), workload=Workload(), blocks=2, factor=factor)
         try:
             found.append(runner.measure(settings, seconds=120.0))
         finally:
