@@ -46,6 +46,14 @@ def compile_takes_a_limit() -> bool:
     return {"recompile_limit", "isolate_recompiles"} <= set(inspect.signature(torch.compile).parameters)
 
 
+def without_line_tables() -> dict[str, bool]:
+    """Options of a build without the line numbers that torch 2.13 keeps for profilers: the same code, built sooner."""
+    from torch._inductor import config  # here, because it takes seconds
+
+    known = hasattr(config.aot_inductor, "enable_line_tables")
+    return {"aot_inductor.enable_line_tables": False} if known else {}
+
+
 def package_runner(path: Path, device: str) -> Callable[[list[Tensor]], list[Tensor]]:
     """Map a library compiled ahead of time into this process: a function from tensors to tensors.
 

@@ -10,7 +10,12 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from toto_core import torch_versions
-from toto_core.torch_versions import compile_alone, compile_takes_a_limit, limiting
+from toto_core.torch_versions import (
+    compile_alone,
+    compile_takes_a_limit,
+    limiting,
+    without_line_tables,
+)
 
 
 @pytest.fixture(params=["as installed", "without the options"])
@@ -77,3 +82,9 @@ def test_the_options_are_found_where_torch_has_them() -> None:
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
     assert compile_takes_a_limit() is (version >= (2, 13))
+
+
+def test_a_build_is_given_only_options_that_this_torch_has() -> None:
+    import torch._inductor
+
+    assert set(without_line_tables()) <= set(torch._inductor.list_options())

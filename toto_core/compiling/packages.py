@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from toto_core.compiling.headers import precompiled
 from toto_core.settings import RuntimeSettings
-from toto_core.torch_versions import package_runner
+from toto_core.torch_versions import package_runner, without_line_tables
 
 Run = Callable[[list[Tensor]], list[Tensor]]
 """A loaded package: a list of tensors in, a list of tensors out; every input must be contiguous."""
@@ -90,6 +90,7 @@ def build(module: FlatCall, tensors: Sequence[Tensor], settings: RuntimeSettings
                 "freezing": settings.freezing,
                 "aot_inductor.output_path": str(library),
                 "aot_inductor.precompile_headers": False,  # torch keeps them in a folder anyone can guess
+                **without_line_tables(),
             },
         )
         library.chmod(0o500)
