@@ -47,7 +47,7 @@ def compile_takes_a_limit() -> bool:
 
 
 def without_line_tables() -> dict[str, bool]:
-    """Options of a build without the line numbers that torch 2.13 keeps for profilers: the same code, built sooner."""
+    """Options of a build without the lines that torch 2.13 keeps for profilers: the same code, built sooner."""
     from torch._inductor import config  # here, because it takes seconds
 
     known = hasattr(config.aot_inductor, "enable_line_tables")
