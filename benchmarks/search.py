@@ -43,6 +43,7 @@ class Grid:
     space: SearchSpace
     workload: Workload
     seconds: float
+    cpus: int = 1
 
     @property
     def costs(self) -> dict[RuntimeSettings, float]:
@@ -81,6 +82,7 @@ class Grid:
             seconds=self.seconds,
             seed=seed,
             champion=champion,
+            cpus=self.cpus,
         )
 
 
@@ -90,13 +92,14 @@ def main() -> None:
     parser.add_argument("grids", type=Path, nargs="+", help="tables that record.py wrote")
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=300.0, help="simulated seconds of one run")
+    parser.add_argument("--cpus", type=int, default=2, help="builds that run side by side")
     parser.add_argument("--threads", type=int, help="leave out settings with more threads")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with multiprocessing.Pool(arguments.processes) as pool:
         for path in arguments.grids:
-            grid = read_grid(path, arguments.seconds, arguments.threads)
+            grid = replace(read_grid(path, arguments.seconds, arguments.threads), cpus=arguments.cpus)
             print(
                 f"\n{grid.name}: {len(grid.space.keys)} keys of up to {arguments.threads or 'all'} threads; "
                 f"{arguments.studies} runs of at most {grid.seconds:.0f} s each"

@@ -44,9 +44,10 @@ def replayed_decision(
     seconds: float,
     seed: int,
     champion: RuntimeSettings | None = None,
+    cpus: int = 1,
 ) -> Replayed:
-    """Search, duel and decide as ``tune`` does, in simulated time and without a store."""
-    runner = ReplayRunner(table, noise)
+    """Search, duel and decide as ``tune`` does, in simulated time and without a store, building on ``cpus``."""
+    runner = ReplayRunner(table, noise, cpus=cpus)
     tried: list[tuple[RuntimeSettings, float]] = []
     first = [space.reference, space.reference.replace(precision="bf16"), *([champion] if champion else [])]
     study = Search(

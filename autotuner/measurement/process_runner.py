@@ -7,7 +7,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from autotuner.errors import AutotuneError
 from autotuner.measurement.accuracy import WINDOWS, ShapeForecasts, merge_accuracy, read_forecasts
+from autotuner.measurement.builds import Built, build_missing, build_slots, forget_built
 from autotuner.measurement.child.handle import Child, ChildError, not_compiled
 from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.outcome import ArmLaunch, Failed, Launch, Measured, Outcome
@@ -115,6 +116,22 @@ class ProcessRunner:
                 if error.failed.kind == "timeout":
                     return Failed(kind="timeout", detail=f"not done within {seconds:.0f} s")
                 return error.failed
+
+    @property
+    def slots(self) -> int:
+        """Builds that run at a time; see ``Runner``."""
+        return build_slots(self._device)
+
+    def build(self, wanted: Sequence[RuntimeSettings], *, seconds: float) -> Mapping[RuntimeSettings, Built]:
+        """Compile side by side; see ``Runner``. What an earlier run has built is found again."""
+        folders = {settings: trial_artifacts(self._caches, settings) for settings in wanted}
+        return build_missing(
+            folders,
+            lambda settings: self._begin(settings, empty=True),
+            slots=self.slots,
+            seconds=seconds,
+            say=self._say,
+        )
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
         """Fresh processes of all arms, timed in rounds; see ``Runner``."""
@@ -220,13 +237,17 @@ class ProcessRunner:
         self, settings: RuntimeSettings, children: ExitStack, deadline: float, *, empty: bool
     ) -> Child:
         """A child that has answered once and is gone when ``children`` are; the caller waits until it is ready."""
-        folder = trial_artifacts(self._caches, settings)
-        if empty:
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        child = children.enter_context(closing(Child(self._job(settings, folder))))
+        child = children.enter_context(closing(self._begin(settings, empty=empty)))
         child.wait_started(deadline)
         return child
+
+    def _begin(self, settings: RuntimeSettings, *, empty: bool) -> Child:
+        folder = trial_artifacts(self._caches, settings)
+        if empty:
+            forget_built(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Child(self._job(settings, folder))
 
     def _start_or_fail(
         self, settings: RuntimeSettings, children: ExitStack, deadline: float

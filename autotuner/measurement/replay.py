@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +30,8 @@ from toto_core.settings import RuntimeSettings
 
 CALLS = 4
 """Timed calls of a block: five, of which the first is discarded."""
+BESIDE = 1.2
+"""How much longer a build takes with others beside it, one on every CPU."""
 BLOCKS = 20
 """Blocks per arm of a trial."""
 _ACCURACY = ("mae", "mae_reference", "sigma_mae", "drift", "quantile_shift")
@@ -71,8 +74,9 @@ class ReplayRunner:
     other configurations in between.
     """
 
-    def __init__(self, table: ReplayTable, noise: TimingNoise | None = None) -> None:
+    def __init__(self, table: ReplayTable, noise: TimingNoise | None = None, *, cpus: int = 1) -> None:
         self._table = table
+        self.slots = cpus
         self._noise = noise or TimingNoise()
         self._asked: Counter[RuntimeSettings] = Counter()
         self.seconds_spent = 0.0
@@ -112,6 +116,27 @@ class ReplayRunner:
             blocks=own_blocks,
             reference_blocks=reference_blocks,
         )
+
+    def build(
+        self, wanted: Sequence[RuntimeSettings], *, seconds: float
+    ) -> Mapping[RuntimeSettings, float | Failed]:
+        """What compiling is recorded to take, longer where builds run side by side."""
+        slower = BESIDE if min(self.slots, len(wanted)) > 1 else 1.0
+        free, built = [0.0] * self.slots, dict[RuntimeSettings, float | Failed]()
+        for settings in wanted:
+            begins = heapq.heappop(free)
+            if begins >= seconds:
+                break
+            entry = self._table.entries.get(settings)
+            takes = 0.0 if entry is None else slower * (entry.cost_s - entry.launch_s)
+            heapq.heappush(free, min(seconds, begins + takes))
+            found = self._table.find(settings)
+            if begins + takes <= seconds:
+                built[settings] = found if isinstance(found, Failed) else 1000.0 * takes
+            elif settings == wanted[0]:
+                built[settings] = Failed(kind="timeout", detail=f"not built within {seconds:.0f} s")
+        self.seconds_spent += max(free)
+        return built
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
         """``blocks`` blocks of every arm; each launch draws its own effect for each arm."""

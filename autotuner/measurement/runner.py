@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from autotuner.measurement.outcome import Launch, Outcome
+from autotuner.measurement.outcome import Failed, Launch, Outcome
 from toto_core.settings import RuntimeSettings
 
 
@@ -20,6 +20,22 @@ class Runner(Protocol):
         ``beat`` is a ratio to the reference that another configuration is sure to reach: timing may end at an
         interim look once this one is known to stay below it. ``again`` begins with what an earlier trial of
         the same configuration compiled: the start is a warm one, and no cold one is measured.
+        """
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many configurations ``build`` compiles at a time; with 1, building ahead gains nothing."""
+        ...
+
+    def build(
+        self, wanted: Sequence[RuntimeSettings], *, seconds: float
+    ) -> Mapping[RuntimeSettings, float | Failed]:
+        """Compile configurations side by side, in this order, ``slots`` at a time, for trials that begin ``again``.
+
+        Each one's cold start in milliseconds, seen while others were built beside it, or how it failed. What is not
+        done within ``seconds`` is left out, but for the first, which then has timed out. Nothing is built any
+        more when it returns.
         """
         ...
 

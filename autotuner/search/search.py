@@ -13,6 +13,7 @@ from typing import Literal
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.measurement.runner import Runner
+from autotuner.search.ahead import built_together
 from autotuner.search.gain_model import Outlook, Tried, most_promising, settled
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.sampler import GainPerSecondSampler
@@ -117,6 +118,7 @@ class Search:
         self._queue = deque(map(self.space.canonical, first))
         self._outcomes = {self.space.canonical(key): outcome for key, outcome in self.known.items()}
         self._fresh: list[Outcome] = []
+        self._at_hand: dict[RuntimeSettings, float | Failed] = dict(self.cold_starts)
         self._until = math.inf
 
     def run(self) -> SearchResult:
@@ -204,14 +206,14 @@ class Search:
     def _step(self, study: SearchStudy) -> None:
         wanted = self._queue[0] if self._queue else None
         if wanted is not None and wanted not in self.space:
-            study.sampler.note(wanted, self._tried(wanted, self._measure(wanted)))
+            study.sampler.note(wanted, self._tried(wanted, self._measure(wanted, study)))
             return
         trial, settings = study.ask(wanted)
         try:
             if settings is None:
                 study.fail(trial, "no configuration of this space")
                 return
-            seconds = None if settings in self._outcomes else self._measure(settings)
+            seconds = None if settings in self._outcomes else self._measure(settings, study)
             study.tell(trial, self._judge(self._outcomes[settings]), seconds)
         except _OutOfTimeError:
             study.fail(trial, "no time was left")
@@ -221,15 +223,12 @@ class Search:
                 study.fail(trial, f"interrupted by {type(error).__name__}", interrupted=True)
             raise
 
-    def _measure(self, settings: RuntimeSettings) -> float:
-        """Measure and hand over; returns the seconds it took."""
+    def _measure(self, settings: RuntimeSettings, study: SearchStudy) -> float:
+        """Measure and hand over; returns the seconds it took, of a build its share of them."""
+        share = self._build(settings, study)
         started = self.clock()
-        left = self._until - started
-        seconds = min(left, self.seconds_for_trial(settings, left))
-        if seconds <= 0:
-            raise _OutOfTimeError
-        outcome = self._outcome(settings, seconds)
-        took = self.clock() - started
+        outcome = self._outcome(settings, self._seconds_for(settings))
+        took = self.clock() - started + share
         self._fresh.append(outcome)
         self._outcomes[settings] = outcome
         number, judged = len(self._fresh), self._judge(outcome)
@@ -237,6 +236,28 @@ class Search:
             TrialEvent(number=number, settings=settings, outcome=outcome, judged=judged, seconds=took)
         )
         return took
+
+    def _seconds_for(self, settings: RuntimeSettings) -> float:
+        left = self._seconds_left()
+        seconds = min(left, self.seconds_for_trial(settings, left))
+        if seconds <= 0:
+            raise _OutOfTimeError
+        return seconds
+
+    def _build(self, settings: RuntimeSettings, study: SearchStudy) -> float:
+        """Compile ``settings``, and beside it what is likely to be wanted next; its share of the seconds."""
+        slots = self.runner.slots
+        if slots > 1 and settings.compiled and settings not in self._at_hand:
+            seconds = self._seconds_for(settings)
+            unbuilt = [look for look in study.outlooks() if look.settings not in self._at_hand]
+            together = built_together(settings, self._queue, unbuilt, slots=slots, seconds=seconds)
+            self._at_hand |= self.runner.build(together, seconds=seconds)
+        untried = self._at_hand.keys() - self._outcomes.keys() - {settings}
+        study.sampler.compiled = frozenset(self.cold_starts.keys() | untried)
+        cold_ms = self._at_hand.get(settings)
+        if settings in self.cold_starts or not isinstance(cold_ms, float):
+            return 0.0
+        return cold_ms / 1000.0 / slots
 
     def _certain(self) -> float | None:
         """The ratio to the reference that the best configuration within the limits is sure to reach."""
@@ -248,7 +269,9 @@ class Search:
         return max(lows, default=None)
 
     def _outcome(self, settings: RuntimeSettings, seconds: float) -> Outcome:
-        cold_ms = self.cold_starts.get(settings)
+        cold_ms = self._at_hand.get(settings)
+        if isinstance(cold_ms, Failed):
+            return cold_ms
         try:
             again = cold_ms is not None
             outcome = self.runner.measure(settings, seconds=seconds, beat=self._certain(), again=again)

@@ -162,6 +162,16 @@ def test_too_little_time_is_a_timeout(runner: Runner, case: Case) -> None:
     assert outcome.kind == "timeout"
 
 
+def test_a_build_gives_every_configuration_its_start_or_its_failure(runner: Runner, case: Case) -> None:
+    built = runner.build((case.working, case.failing), seconds=case.seconds)
+
+    assert runner.slots >= 1
+    assert isinstance(built[case.failing], Failed)
+    start_ms = built[case.working]
+    assert isinstance(start_ms, float)
+    assert start_ms >= 0
+
+
 def test_a_launch_gives_every_arm_its_blocks_in_the_order_asked(runner: Runner, case: Case) -> None:
     arms = (case.working, case.reference)
     launch = runner.launch(arms, blocks=3, seconds=case.seconds)

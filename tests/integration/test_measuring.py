@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ EAGER = RuntimeSettings()
 class RunnerOnADevice:
     """A runner that answers nothing and notes whether the device was taken when it was closed."""
 
+    slots = 1
+
     def __init__(self, taken: Callable[[], bool]) -> None:
         self.taken = taken
         self.taken_when_closed: list[bool] = []
@@ -32,6 +34,11 @@ class RunnerOnADevice:
         self, settings: RuntimeSettings, *, seconds: float, beat: float | None = None, again: bool = False
     ) -> Outcome:
         return Failed(kind="crashed")
+
+    def build(
+        self, wanted: Sequence[RuntimeSettings], *, seconds: float
+    ) -> Mapping[RuntimeSettings, float | Failed]:
+        raise NotImplementedError
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
         raise NotImplementedError

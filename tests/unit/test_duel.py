@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -45,6 +45,13 @@ class SimulatedMachine:
     seconds_per_launch: float = 10.0
     now: float = 100.0
     asked: list[tuple[tuple[RuntimeSettings, ...], int, float]] = field(default_factory=list)
+
+    slots = 1
+
+    def build(
+        self, wanted: Sequence[RuntimeSettings], *, seconds: float
+    ) -> Mapping[RuntimeSettings, float | Failed]:
+        raise NotImplementedError
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
         number = len(self.asked)

@@ -26,7 +26,8 @@ from toto_core.compile_report import CompileReport
 from toto_core.compiling.headers import HEADERS_VARIABLE
 from toto_core.settings import CUDA_GRAPH_MODES, RuntimeSettings
 
-_POLL_SECONDS = 0.25
+POLL_SECONDS = 0.25
+_NICE = 10
 _COMPILE_WORKERS = 8
 _INHERITED = (
     "TOTO_",
@@ -130,6 +131,15 @@ class Child:
             return 0.0
         return float(times.user + times.system + times.children_user + times.children_system)
 
+    def fileno(self) -> int:
+        """Readable once it has answered or is gone; for ``selectors``."""
+        return self._answers
+
+    def give_way(self) -> None:
+        """Leave the CPUs to whoever else wants them."""
+        with contextlib.suppress(psutil.Error):
+            psutil.Process(self._process.pid).nice(_NICE)
+
     def place(self, cpus: frozenset[int]) -> None:
         """Run on these CPUs alone from now on."""
         place(self._process.pid, cpus)
@@ -184,8 +194,8 @@ class Child:
             while b"\n" not in self._buffer:
                 if time.monotonic() >= deadline:
                     raise self._end("timeout", "did not answer within its wall limit")
-                if not selector.select(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic()))):
-                    self._check_memory()
+                if not selector.select(min(POLL_SECONDS, max(0.0, deadline - time.monotonic()))):
+                    self.check_memory()
                     continue
                 chunk = os.read(self._answers, 1 << 16)
                 if not chunk:
@@ -194,7 +204,7 @@ class Child:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
-    def _check_memory(self) -> None:
+    def check_memory(self) -> None:
         """A compiler is a process of its own: what the group holds together is bounded here."""
         total = 0
         with contextlib.suppress(psutil.Error):

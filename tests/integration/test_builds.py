@@ -1,0 +1,107 @@
+"""Real builds side by side: kept, found again, ended when they fail or when their parent is killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autotuner.measurement.outcome import Failed, Measured
+from autotuner.measurement.process_runner import ProcessRunner
+from autotuner.workload import RequestShape, Workload
+from tests.support.families import Family
+from tests.support.faulty_children import HANG, SEGFAULT, children_that
+from tests.support.process_runners import process_runner
+from tests.support.tiny_model import save_tiny_model
+from toto_core.settings import RuntimeSettings
+
+pytestmark = pytest.mark.slow
+
+DEFAULT = RuntimeSettings(compile_mode="default", num_threads=1)
+PACKED = DEFAULT.replace(freezing=True)
+CRASHES = DEFAULT.replace(recompile_limit=7)
+SHAPE = RequestShape(context_length=64, prediction_length=4, num_samples=4)
+KILLED = """
+import pathlib, sys
+sys.path.insert(0, {root!r})
+from tests.integration.test_builds import DEFAULT, PACKED, runner_over
+runner_over(pathlib.Path(sys.argv[1])).build((DEFAULT, PACKED), seconds=300)
+"""
+
+
+def runner_over(folder: Path) -> ProcessRunner:
+    """A runner for a very small model that is the same in every process."""
+    model = folder / "model"
+    name = str(model) if model.exists() else save_tiny_model(model)
+    return process_runner(folder, workload=Workload(model=name, shapes=(SHAPE,)), blocks=2)
+
+
+@pytest.fixture(autouse=True)
+def _two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotuner.measurement.process_runner.build_slots", lambda _: 2)
+
+
+def test_builds_are_kept_for_trials_and_for_a_run_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = Family(monkeypatch)
+    fails = f"settings.recompile_limit == {CRASHES.recompile_limit}"
+    children_that(SEGFAULT, folder=tmp_path / "site", monkeypatch=monkeypatch, when=fails)
+    runner = runner_over(tmp_path)
+
+    built = runner.build((DEFAULT, CRASHES, PACKED), seconds=240.0)
+
+    crashed, start_ms = built[CRASHES], built[DEFAULT]
+    assert isinstance(crashed, Failed)
+    assert "SIGSEGV" in crashed.detail
+    assert isinstance(start_ms, float)
+    assert start_ms > 500.0
+    assert family.left(within=5.0) == []
+
+    outcome = runner.measure(DEFAULT, seconds=60.0, again=True)
+    runner.close()
+    assert isinstance(outcome, Measured)
+    assert outcome.cold_start_ms is None
+    assert outcome.warm_start_ms is not None
+    assert outcome.warm_start_ms < start_ms / 2
+
+    begun = time.monotonic()
+    later = runner_over(tmp_path)
+    assert later.build((DEFAULT, PACKED), seconds=60.0) == {key: built[key] for key in (DEFAULT, PACKED)}
+    assert time.monotonic() - begun < 5.0  # found, not built again
+    later.close()
+
+
+def test_the_one_that_is_wanted_has_timed_out_when_it_was_not_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = Family(monkeypatch)
+    children_that(HANG, folder=tmp_path / "site", monkeypatch=monkeypatch)
+    runner = runner_over(tmp_path)
+
+    built = runner.build((DEFAULT, PACKED), seconds=5.0)
+
+    assert built == {DEFAULT: Failed(kind="timeout", detail="not built in time")}  # of the other, no verdict
+    assert family.left(within=5.0) == []
+    runner.close()
+
+
+def test_a_parent_that_is_killed_leaves_no_compiler_and_no_half_build(tmp_path: Path) -> None:
+    runner_over(tmp_path).close()  # the model is there for both
+    code = KILLED.format(root=str(Path(__file__).parents[2]))
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    children: list[psutil.Process] = []
+    deadline = time.monotonic() + 60.0
+    while len(children) < 3 and time.monotonic() < deadline:  # two builds and a compiler
+        time.sleep(0.1)
+        children = psutil.Process(parent.pid).children(recursive=True)
+    parent.kill()
+    parent.wait()
+
+    _, alive = psutil.wait_procs(children, timeout=5.0)
+    assert alive == []
+    assert not list(tmp_path.rglob("*.built"))
