@@ -219,6 +219,18 @@ def test_a_gpu_that_torch_does_not_see_is_a_warning_with_the_right_fix() -> None
     assert "nvidia-smi" in check_device("EPYC", "H200", Torch(version="2.13.0", cuda="13.0")).fix
 
 
+@pytest.mark.parametrize(("multiprocessors", "enough"), [(42, False), (67, False), (68, True), (132, True)])
+def test_a_card_on_which_max_autotune_has_no_templates_is_a_warning(
+    multiprocessors: int, enough: bool
+) -> None:
+    torch = Torch(version="2.13.0", cuda="13.0", gpu="H100 MIG 3g.40gb", multiprocessors=multiprocessors)
+    check = check_device("EPYC", "H100 / 10de:2330", torch)
+
+    assert check.ok is enough
+    assert bool(check.found.count(f"{multiprocessors} multiprocessors, too few")) is not enough
+    assert ("max-autotune" in check.fix) is not enough
+
+
 def test_a_quota_is_shown_and_one_below_a_cpu_is_a_warning() -> None:
     assert check_threads(8, ContainerLimits()).found == "8 available"
     assert check_threads(8, ContainerLimits(quota=8.0)).found == "8 available"
