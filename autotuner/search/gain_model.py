@@ -41,7 +41,12 @@ _SCORE_NOISE = 0.05
 _COST_SPREAD, _COST_NOISE = 0.5, 0.2
 _EAGER_SECONDS = 8.0
 _ON_A_CPU = {"default": 30.0, "max-autotune-no-cudagraphs": 70.0, "max-autotune": 70.0}
-_ON_A_GPU = {"default": 35.0, "reduce-overhead": 50.0, "max-autotune-no-cudagraphs": 85.0, "max-autotune": 85.0}
+_ON_A_GPU = {
+    "default": 35.0,
+    "reduce-overhead": 50.0,
+    "max-autotune-no-cudagraphs": 85.0,
+    "max-autotune": 85.0,
+}
 """What a trial takes before one of its kind was seen, in seconds; a mode that is missing takes what default takes.
 
 On an H200 reduce-overhead took 27 s with toto-mini and 95 s with a 151 M shape, where default took 62 and
@@ -94,8 +99,8 @@ def outlooks(
 ) -> tuple[Outlook, ...]:
     """One ``Outlook`` for each of ``untried``, in their order; ``worth`` is the share ``chance`` asks about.
 
-    A configuration whose artifacts are ``compiled`` already takes as long as an eager one. What others take before any
-    was seen depends on the ``device``.
+    A configuration whose artifacts are ``compiled`` already takes as long as an eager one. What others take before
+    any was seen depends on the ``device``.
     """
     logs = _log_scores(tried)
     known, scores = list(logs), np.array([*logs.values()], dtype=np.float64)
@@ -161,7 +166,9 @@ def _usual(settings: Sequence[RuntimeSettings]) -> Floats:
 
 def _log_costs(settings: Sequence[RuntimeSettings], usual: Mapping[str, float]) -> Floats:
     compiled = usual["default"]
-    seconds = [usual.get(each.compile_mode, compiled) if each.compiled else _EAGER_SECONDS for each in settings]
+    seconds = [
+        usual.get(each.compile_mode, compiled) if each.compiled else _EAGER_SECONDS for each in settings
+    ]
     return np.asarray(np.log(seconds), dtype=np.float64)
 
 
