@@ -11,7 +11,7 @@ WHEELS := .autotune/wheels
 SITE := .autotune/gpu-site
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 
-.PHONY: install demo test exhaustive conventions check lint types layers format bench gpu gpu-wheels clean
+.PHONY: install demo test exhaustive conventions torch-matrix check lint types layers format bench gpu gpu-wheels clean
 
 install: $(VENV)/installed
 
@@ -53,6 +53,10 @@ $(CONVENTIONS)/installed: pyproject.toml
 	$(CONVENTIONS)/bin/python -m pip install --quiet $(TORCH)
 	$(CONVENTIONS)/bin/python -m pip install --quiet --editable ".[gluonts,sktime,test]"
 	touch $@
+
+# Every release of torch and Python in an environment of its own: gigabytes, and ten minutes or more each.
+torch-matrix:
+	$(PYTHON) benchmarks/torch_matrix.py $(MATRIX_OPTIONS)
 
 check: lint types layers test
 

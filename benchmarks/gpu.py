@@ -64,7 +64,7 @@ def commands(step: str, device: str, out: Path | None) -> list[list[str]]:
     python = sys.executable
     if step == "test":
         tests = ["tests/gpu"] if device == "cuda" else ["tests/gpu", "tests/unit/test_golden_parity.py"]
-        quiet = ["-q", "-p", "no:cacheprovider", "--override-ini", "addopts=", "--durations=5"]
+        quiet = ["-q", "-o", "addopts=", "-o", f"cache_dir={CACHE.name}/pytest", "--durations=5"]
         return [[python, "-m", "pytest", *quiet, *tests]]
     if step == "tune":
         store = ["--db", str((out or Path(tempfile.gettempdir())) / "gpu-run.db")]

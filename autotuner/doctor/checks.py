@@ -14,11 +14,13 @@ from toto_core.container import ContainerLimits
 Severity = Literal["essential", "warning"]
 Part = Literal["compiler", "headers", "openmp"]
 
-PYTHON, TORCH, TORCH_RELEASES = (3, 11), "2.13", ("2.11.", "2.12.", "2.13.")  # as in pyproject.toml
+PYTHON, TORCH, TORCH_RELEASES = (3, 11), "2.13", range(9, 16)  # as in pyproject.toml; 2.9 to 2.15
 BUSY_SHARE = 0.15
 """CPUs in use by another process from which the timed rounds of a trial count as disturbed."""
 COMPILING_BYTES = 1 << 30
 """Compiling toto-mini was seen to fail within 0.6 GiB, and to succeed within 1.2."""
+TEMPLATE_MULTIPROCESSORS = 68
+"""Below it max-autotune has no templates for matrix products (``is_big_gpu`` in ``torch/_inductor/utils.py``)."""
 _FAILS = "compiled settings will fail"
 
 # os-release's ID or ID_LIKE to how packages are installed, and the names of g++ and of Python's headers
@@ -56,11 +58,15 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Torch:
-    """What a process that imported torch saw; ``problem`` is why it could not, empty when it could."""
+    """What a process that imported torch saw; ``problem`` is why it could not, empty when it could.
+
+    ``multiprocessors`` are those of the GPU, 0 without one.
+    """
 
     version: str = ""
     cuda: str = ""
     gpu: str = ""
+    multiprocessors: int = 0
     problem: str = ""
 
 
@@ -110,8 +116,8 @@ def check_torch(installed: str, torch: Torch) -> Check:
         again = install.replace("install", "install --force-reinstall", 1)
         return Check(name="torch", found=f"{installed} cannot be imported: {torch.problem}", fix=again)
     found = f"{torch.version}, {f'built for CUDA {torch.cuda}' if torch.cuda else 'built for CPUs'}"
-    if not torch.version.startswith(TORCH_RELEASES):
-        return warning("torch", f"{found}; not 2.11 to {TORCH}", install)
+    if torch.version.split(".")[:2] not in [["2", str(minor)] for minor in TORCH_RELEASES]:
+        return warning("torch", f"{found}; not 2.{TORCH_RELEASES[0]} to 2.{TORCH_RELEASES[-1]}", install)
     return Check(name="torch", found=found)
 
 
@@ -152,7 +158,12 @@ def check_device(cpu: str, gpu: str, torch: Torch) -> Check:
     if gpu == "none":
         return Check(name="device", found=f"{cpu}; no NVIDIA driver")
     if torch.gpu:
-        return Check(name="device", found=f"{cpu}; {torch.gpu} with CUDA {torch.cuda}")
+        found = f"{cpu}; {torch.gpu} with CUDA {torch.cuda}"
+        if 0 < torch.multiprocessors < TEMPLATE_MULTIPROCESSORS:
+            few = f"{torch.multiprocessors} multiprocessors, too few for torch's matrix templates"
+            fix = f"expect little of max-autotune; it needs a card or slice with {TEMPLATE_MULTIPROCESSORS}"
+            return warning("device", f"{found}; {few}", fix)
+        return Check(name="device", found=found)
     fix = "see what nvidia-smi says; after a driver update reboot"
     if not torch.cuda:
         fix = "install a CUDA build of torch: https://pytorch.org/get-started/locally"

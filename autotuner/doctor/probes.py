@@ -28,8 +28,11 @@ _CHILD_SECONDS = 30.0
 _WATCH_SECONDS = 0.3
 _PROBE = """
 import json, torch
-gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
-print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda or "", "gpu": gpu}))
+found = {"version": torch.__version__, "cuda": torch.version.cuda or ""}
+if torch.cuda.is_available():
+    card = torch.cuda.get_device_properties(0)
+    found |= {"gpu": card.name, "multiprocessors": card.multi_processor_count}
+print(json.dumps(found))
 """
 _PLAIN = """#include <cmath>
 #include <vector>

@@ -39,9 +39,19 @@ _SCORE_SPREAD = 0.3
 """Standard deviation of log score around that: a factor of 1.35 either way."""
 _SCORE_NOISE = 0.05
 _COST_SPREAD, _COST_NOISE = 0.5, 0.2
-_COST_SECONDS = {"eager": 8.0, "max-autotune-no-cudagraphs": 70.0, "max-autotune": 70.0}
-_COMPILED_SECONDS = 30.0
-"""What a trial takes before one of its kind was seen, in seconds."""
+_EAGER_SECONDS = 8.0
+_ON_A_CPU = {"default": 30.0, "max-autotune-no-cudagraphs": 70.0, "max-autotune": 70.0}
+_ON_A_GPU = {
+    "default": 35.0,
+    "reduce-overhead": 50.0,
+    "max-autotune-no-cudagraphs": 85.0,
+    "max-autotune": 85.0,
+}
+"""What a trial takes before one of its kind was seen, in seconds; a mode that is missing takes what default takes.
+
+On an H200 reduce-overhead took 27 s with toto-mini and 95 s with a 151 M shape, where default took 62 and
+max-autotune 156 (benchmarks/results/gpu-2026-11-26.md): 50 lies between the two, the others as far from it as there.
+"""
 _USUALLY_FEASIBLE, _PRIOR_WEIGHT = 0.9, 0.5
 """Share of configurations that neither fail nor break a limit, and how many observed ones that belief weighs."""
 _cdf = np.vectorize(NormalDist().cdf, otypes=[np.float64])
@@ -84,11 +94,13 @@ def outlooks(
     tried: Mapping[RuntimeSettings, Tried],
     *,
     compiled: frozenset[RuntimeSettings] = frozenset(),
+    device: str = "cpu",
     worth: float = 0.02,
 ) -> tuple[Outlook, ...]:
     """One ``Outlook`` for each of ``untried``, in their order; ``worth`` is the share ``chance`` asks about.
 
-    A configuration whose artifacts are ``compiled`` already takes as long as an eager one.
+    A configuration whose artifacts are ``compiled`` already takes as long as an eager one. What others take before
+    any was seen depends on the ``device``.
     """
     logs = _log_scores(tried)
     known, scores = list(logs), np.array([*logs.values()], dtype=np.float64)
@@ -98,13 +110,14 @@ def outlooks(
     feasible = _feasible(untried, tried)
     gain = feasible * np.maximum(0.0, ahead * _cdf(ahead / sigma) + sigma * _pdf(ahead / sigma))
     chance = feasible * _cdf((ahead + math.log1p(-worth)) / sigma)
-    seconds = _seconds(untried, [settings for settings in known if settings not in compiled], tried)
+    timed = [settings for settings in known if settings not in compiled and tried[settings].seconds]
+    seconds = _seconds(untried, timed, tried, _ON_A_CPU if device == "cpu" else _ON_A_GPU)
     return tuple(
         Outlook(
             settings=settings,
             gain=float(gain[index]),
             chance=float(chance[index]),
-            seconds=_COST_SECONDS["eager"] if settings in compiled else float(seconds[index]),
+            seconds=_EAGER_SECONDS if settings in compiled else float(seconds[index]),
         )
         for index, settings in enumerate(untried)
     )
@@ -128,14 +141,14 @@ def _log_scores(tried: Mapping[RuntimeSettings, Tried]) -> dict[RuntimeSettings,
 
 def _seconds(
     untried: Sequence[RuntimeSettings],
-    known: Sequence[RuntimeSettings],
+    timed: Sequence[RuntimeSettings],
     tried: Mapping[RuntimeSettings, Tried],
+    usual: Mapping[str, float],
 ) -> Floats:
-    """What a trial of each takes: the usual time, corrected by how similar trials differed from theirs."""
-    timed = [settings for settings in known if tried[settings].seconds]
-    excess = np.array([math.log(tried[s].seconds or 1.0) for s in timed]) - _log_costs(timed)
+    """What a trial of each takes: the usual time, corrected by how the ``timed`` trials differed from theirs."""
+    excess = np.array([math.log(tried[s].seconds or 1.0) for s in timed]) - _log_costs(timed, usual)
     dearer, _ = _posterior(untried, timed, excess, spread=_COST_SPREAD, noise=_COST_NOISE)
-    return np.asarray(np.exp(_log_costs(untried) + dearer), dtype=np.float64)
+    return np.asarray(np.exp(_log_costs(untried, usual) + dearer), dtype=np.float64)
 
 
 def _feasible(untried: Sequence[RuntimeSettings], tried: Mapping[RuntimeSettings, Tried]) -> Floats:
@@ -151,8 +164,12 @@ def _usual(settings: Sequence[RuntimeSettings]) -> Floats:
     return np.array([whole[each.compile_scope] if each.compiled else 0.0 for each in settings])
 
 
-def _log_costs(settings: Sequence[RuntimeSettings]) -> Floats:
-    return np.log([_COST_SECONDS.get(each.compile_mode, _COMPILED_SECONDS) for each in settings])
+def _log_costs(settings: Sequence[RuntimeSettings], usual: Mapping[str, float]) -> Floats:
+    compiled = usual["default"]
+    seconds = [
+        usual.get(each.compile_mode, compiled) if each.compiled else _EAGER_SECONDS for each in settings
+    ]
+    return np.asarray(np.log(seconds), dtype=np.float64)
 
 
 def _posterior(

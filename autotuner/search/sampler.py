@@ -64,7 +64,8 @@ class GainPerSecondSampler(BaseSampler):
         """A prediction for each key that was not tried yet, from the finished trials of ``study``."""
         tried, _, _ = self._history(study)
         untried = [key for key in self.space.keys if key not in tried]
-        return outlooks(untried, tried, compiled=self.compiled)
+        device = "cpu" if self.space.facts is None else self.space.facts.device
+        return outlooks(untried, tried, compiled=self.compiled, device=device)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial

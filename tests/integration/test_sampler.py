@@ -146,6 +146,16 @@ def test_a_repeat_counts_as_no_news_and_keeps_what_the_first_trial_took() -> Non
     assert sampler.outlooks(study) == before
 
 
+def test_what_a_trial_may_cost_depends_on_the_device() -> None:
+    workload = Workload()
+    space = search_space(workload, workload.facts(device="cuda", threads=2, patch_size=64))
+    sampler = GainPerSecondSampler(space, seed=0)
+    found = sampler.outlooks(optuna.create_study(sampler=sampler))
+
+    seconds = {each.settings.compile_mode: each.seconds for each in found}
+    assert seconds["default"] < seconds["reduce-overhead"] < seconds["max-autotune"]
+
+
 def test_a_study_that_maximises_is_refused() -> None:
     study = optuna.create_study(direction="maximize", sampler=GainPerSecondSampler(SPACE))
 

@@ -6,12 +6,14 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from autotuner.doctor.checks import (
+    TORCH_RELEASES,
     Check,
     Compiler,
     Neighbour,
@@ -100,9 +102,10 @@ def test_python_from_3_11_on_will_do(version: tuple[int, int, int], ok: bool) ->
     [
         ("not installed", Torch(problem="ModuleNotFoundError"), ESSENTIAL, "pip install 'torch==2.13.*'"),
         ("2.13.0", Torch(problem="OSError: libgomp.so.1"), ESSENTIAL, "--force-reinstall"),
-        ("2.10.1", Torch(version="2.10.1"), WARNING, "pip install 'torch==2.13.*'"),
-        ("2.14.0", Torch(version="2.14.0"), WARNING, "pip install 'torch==2.13.*'"),
-        ("2.11.0", Torch(version="2.11.0+cu130", cuda="13.0"), (True, "essential"), ""),
+        ("2.8.1", Torch(version="2.8.1"), WARNING, "pip install 'torch==2.13.*'"),
+        ("2.16.0", Torch(version="2.16.0"), WARNING, "pip install 'torch==2.13.*'"),
+        ("3.13.0", Torch(version="3.13.0"), WARNING, "pip install 'torch==2.13.*'"),
+        ("2.9.1", Torch(version="2.9.1+cu130", cuda="13.0"), (True, "essential"), ""),
         ("2.13.1", Torch(version="2.13.1+cu130", cuda="13.0"), (True, "essential"), ""),
     ],
 )
@@ -112,6 +115,15 @@ def test_torch_must_be_there_and_importable(
     check = check_torch(installed, torch)
     assert bad(check) == verdict
     assert says in check.fix
+
+
+def test_the_torch_releases_that_are_accepted_are_those_of_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+    first, last = TORCH_RELEASES[0], TORCH_RELEASES[-1]
+
+    assert f"torch>=2.{first},<2.{last + 1}" in project["dependencies"]
 
 
 def test_torch_is_imported_by_a_child_that_tells_its_version() -> None:
@@ -217,6 +229,18 @@ def test_a_gpu_that_torch_does_not_see_is_a_warning_with_the_right_fix() -> None
     assert bad(cpu_build) == WARNING
     assert "CUDA build of torch" in cpu_build.fix
     assert "nvidia-smi" in check_device("EPYC", "H200", Torch(version="2.13.0", cuda="13.0")).fix
+
+
+@pytest.mark.parametrize(("multiprocessors", "enough"), [(42, False), (67, False), (68, True), (132, True)])
+def test_a_card_on_which_max_autotune_has_no_templates_is_a_warning(
+    multiprocessors: int, enough: bool
+) -> None:
+    torch = Torch(version="2.13.0", cuda="13.0", gpu="H100 MIG 3g.40gb", multiprocessors=multiprocessors)
+    check = check_device("EPYC", "H100 / 10de:2330", torch)
+
+    assert check.ok is enough
+    assert bool(check.found.count(f"{multiprocessors} multiprocessors, too few")) is not enough
+    assert ("max-autotune" in check.fix) is not enough
 
 
 def test_a_quota_is_shown_and_one_below_a_cpu_is_a_warning() -> None:

@@ -60,6 +60,14 @@ def test_cheap_settings_come_before_dear_ones_that_promise_the_same() -> None:
     assert found[0].seconds > found[1].seconds
 
 
+@pytest.mark.parametrize(("device", "seconds"), [("cpu", [30, 30, 70, 8]), ("cuda", [35, 50, 85, 8])])
+def test_what_a_trial_costs_before_any_was_seen_is_the_devices(device: str, seconds: list[float]) -> None:
+    modes = ("default", "reduce-overhead", "max-autotune", "eager")
+    keys = [RuntimeSettings(compile_mode=mode) for mode in modes]
+
+    assert [each.seconds for each in outlooks(keys, {}, device=device)] == pytest.approx(seconds)
+
+
 def test_what_does_not_fit_into_the_time_left_is_not_begun() -> None:
     found = outlooks(
         [FROZEN, BF16], {EAGER: Tried(score=1.0), FROZEN.replace(num_threads=1): Tried(score=0.2)}
