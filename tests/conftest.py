@@ -23,8 +23,9 @@ os.environ.setdefault(
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let every test, its child processes and later runs parse torch's C++ headers once."""
-    if config.cache is not None:
-        os.environ.setdefault(HEADERS_VARIABLE, str(config.cache.mkdir("headers")))
+    cache = getattr(config, "cache", None)  # there is none with -p no:cacheprovider
+    if cache is not None:
+        os.environ.setdefault(HEADERS_VARIABLE, str(cache.mkdir("headers")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
