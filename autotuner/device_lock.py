@@ -16,9 +16,9 @@ from typing import Any
 import filelock
 
 from autotuner.errors import AutotuneError
-from autotuner.nvidia import visible_gpu
+from autotuner.machine.nvidia import visible_gpu
+from autotuner.machine.process import Owner
 from autotuner.paths import data_folder
-from autotuner.process import Owner
 from storage.errors import StorageError
 from storage.records import LeaseRecord
 from storage.repository import Repository

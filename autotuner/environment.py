@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotuner.nvidia import visible_gpu
+from autotuner.machine.nvidia import visible_gpu
 from toto_core.container import container_limits
 from toto_core.version import ENGINE_VERSION
 

@@ -109,6 +109,14 @@ def headers_folder() -> Path:
     return cache_folder() / "headers"
 
 
+def trials_folder(environment: str, workload: str, model: str) -> Path:
+    """Where trials of one environment (fingerprint), workload (signature) and model (digest) keep what they compiled.
+
+    The digest is in it because a folder of a model keeps its name when its weights change.
+    """
+    return cache_folder() / f"trials-{environment}-{workload}-{model[:16]}"
+
+
 def trial_artifacts(caches: Path, settings: RuntimeSettings) -> Path:
     """Where below ``caches`` the trials of a configuration keep what they compiled."""
     return caches / hashlib.sha256(settings.key.encode()).hexdigest()[:16]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.figures import Figures, figures_from_json
+from autotuner.machine.process import Owner, this_host
 from autotuner.measurement.outcome import Failed, Measured, Outcome, measured_from_json, measured_to_json
-from autotuner.process import Owner, this_host
 from autotuner.serving.spool import Note, Quarantine, note_fields, parse_note, read_fields
 from autotuner.workload import Workload
 from storage.records import (

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
+from autotuner.machine.process import Owner
 from autotuner.measurement.outcome import Measured, Outcome
 from autotuner.paths import is_file, snapshot_path, store_path
-from autotuner.process import Owner
 from autotuner.record_mapping import (
     Promotion,
     Subject,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import psutil
 
+from autotuner.machine.nvidia import gpu_state
 from autotuner.measurement.outcome import Conditions
 from autotuner.measurement.placement import busy_seconds, with_siblings
-from autotuner.nvidia import gpu_state
 
 CLOCK_DROP = 0.9
 """A clock below this share of the fastest one seen disturbs a round: timings would differ by as much."""

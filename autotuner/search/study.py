@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from autotuner.errors import AutotuneError
-from autotuner.process import Owner
+from autotuner.machine.process import Owner
 from autotuner.search.gain_model import Outlook
 from autotuner.search.sampler import SECONDS, GainPerSecondSampler, distributions
 from autotuner.search.scoring import Judged

@@ -17,8 +17,8 @@ from urllib.parse import quote, unquote
 
 from autotuner.errors import AutotuneError
 from autotuner.files import failing_as, levels, mounted_noexec, unsafe
+from autotuner.machine.process import Owner
 from autotuner.paths import cache_folder
-from autotuner.process import Owner
 from autotuner.serving.manifest import ManifestSummary, add_files
 
 _WORKPLACE = re.compile(r"run-(?P<pid>\d{1,9})(-(?P<started>\d+)-(?P<host>.+))?-[^-]+")

@@ -14,7 +14,7 @@ from autotuner.errors import AutotuneError
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import EffectiveCost
-from autotuner.paths import cache_folder, holds_artifacts, trial_artifacts
+from autotuner.paths import cache_folder, holds_artifacts, trial_artifacts, trials_folder
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.space import SearchSpace, search_space
 from autotuner.serving.artifacts import CacheRefused, refuse_noexec, store
@@ -101,7 +101,7 @@ def plan_measuring(
     space = search_space(workload, facts)
     if profile.searches:
         refuse_noexec(cache_folder())
-    caches = cache_folder() / f"trials-{environment.fingerprint}-{workload.signature}"
+    caches = trials_folder(environment.fingerprint, workload.signature, subject.model_digest)
 
     def make(say: Say) -> Runner:
         # A child may hold what the machine can spare, but never less than a limit asks to compare with.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from autotuner.environment import current_environment
-from autotuner.nvidia import gpu_state, visible_gpu
+from autotuner.machine.nvidia import gpu_state, visible_gpu
 from toto_core.float32_products import EXACT, TF32, pinned
 
 

@@ -19,8 +19,8 @@ import pytest
 
 from autotuner.device_lock import _file_lock, device_id, held_lease
 from autotuner.errors import AutotuneError
-from autotuner.nvidia import Gpu
-from autotuner.process import Owner
+from autotuner.machine.nvidia import Gpu
+from autotuner.machine.process import Owner
 from storage.database import open_database
 from storage.repository import Repository
 from tests.support.postgres import server

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from autotuner.environment import current_environment
+from autotuner.machine.nvidia import NO_GPU, gpu_state, visible_gpu
 from autotuner.measurement.child.handle import not_compiled
-from autotuner.nvidia import NO_GPU, gpu_state, visible_gpu
 from tests.support.golden import golden_case, write_official_folder
 from toto_core.compiling.recorded import Recorder
 from toto_core.pipeline import TotoPipeline

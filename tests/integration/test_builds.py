@@ -9,14 +9,20 @@ from pathlib import Path
 
 import psutil
 import pytest
+from safetensors.torch import load_file, save_file
 
+from autotuner.measurement.builds import built_before, note_built
 from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner
+from autotuner.paths import CACHE_VARIABLE, trial_artifacts, trials_folder
+from autotuner.search.profiles import profile
+from autotuner.tuning.measuring import MeasuringPlan, plan_measuring, prepare
 from autotuner.workload import RequestShape, Workload
 from tests.support.families import Family
 from tests.support.faulty_children import HANG, SEGFAULT, children_that
 from tests.support.process_runners import process_runner
 from tests.support.tiny_model import save_tiny_model
+from toto_core.series import PriceSource
 from toto_core.settings import RuntimeSettings
 
 pytestmark = pytest.mark.slow
@@ -74,6 +80,34 @@ def test_builds_are_kept_for_trials_and_for_a_run_that_goes_on(
     assert later.build((DEFAULT, PACKED), seconds=60.0) == {key: built[key] for key in (DEFAULT, PACKED)}
     assert time.monotonic() - begun < 5.0  # found, not built again
     later.close()
+
+
+def test_what_was_built_of_other_weights_is_not_taken_for_the_model_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    model = tmp_path / "model"
+    workload = Workload(model=save_tiny_model(model), shapes=(SHAPE,))
+
+    def planned() -> tuple[Path, MeasuringPlan]:
+        prepared = prepare("AMD", workload, prices=PriceSource(), device="cpu")
+        subject = prepared.subject
+        folder = trials_folder(subject.environment.fingerprint, workload.signature, subject.model_digest)
+        return trial_artifacts(folder, DEFAULT), plan_measuring(prepared, profile=profile("production"))
+
+    artifacts, before = planned()
+    artifacts.mkdir(parents=True)
+    (artifacts / "library").write_bytes(b"compiled")
+    note_built(artifacts, 1_000.0)
+    assert before.holds(DEFAULT)
+
+    weights = model / "model.safetensors"
+    tensors = load_file(weights)
+    name = next(iter(tensors))
+    save_file(tensors | {name: tensors[name] + 1.0}, weights)  # trained further, under the same name
+    artifacts, after = planned()
+    assert not after.holds(DEFAULT)
+    assert built_before(artifacts) is None
 
 
 def test_the_one_that_is_wanted_has_timed_out_when_it_was_not_built(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from autotuner.environment import current_environment
-from autotuner.process import FOREIGN_LASTS, Owner
+from autotuner.machine.process import FOREIGN_LASTS, Owner
 from autotuner.store import Store, Subject
 from storage.records import RunRecord
 from tests.support.study_tables import WORKLOAD

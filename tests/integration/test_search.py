@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from autotuner.errors import AutotuneError, UsageError
+from autotuner.machine.process import Owner
 from autotuner.measurement.outcome import Failed, Measured, Outcome
 from autotuner.measurement.recorded import ReplayTable, seed_table
 from autotuner.measurement.replay import ReplayRunner, TimingNoise
-from autotuner.process import Owner
 from autotuner.search.profiles import PROFILES, Limits, Profile, seed_profile
 from autotuner.search.search import Search, SearchPlan, SearchResult, TrialEvent
 from autotuner.search.space import SearchSpace

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.process import Owner
+from autotuner.machine.process import Owner
 from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
 from autotuner.serving.manifest import Damaged, link_verified
 from tests.support.storage_samples import NOBODY, shared_folder, unprivileged

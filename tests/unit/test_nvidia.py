@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from autotuner import nvidia
-from autotuner.nvidia import NO_GPU, GpuState, gpu_state, visible_gpu
+from autotuner.machine import nvidia
+from autotuner.machine.nvidia import NO_GPU, GpuState, gpu_state, visible_gpu
 
 CARDS = ("GPU-aaa", "GPU-bbb")
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from autotuner.process import FOREIGN_LASTS, Owner
+from autotuner.machine.process import FOREIGN_LASTS, Owner
 
 LATER = timedelta(minutes=1)
 
