@@ -85,7 +85,9 @@ def test_without_a_compiler_compiled_trials_fail_with_the_cause_and_eager_ones_g
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     monkeypatch.delenv("CXX", raising=False)
-    runner = process_runner(tmp_path)
+    shape = RequestShape(context_length=64, prediction_length=4, num_samples=4)
+    workload = Workload(model=save_tiny_model(tmp_path / "model"), shapes=(shape,))
+    runner = process_runner(tmp_path, workload=workload)
     try:
         compiled = runner.measure(COMPILED, seconds=90.0)
         eager = runner.measure(BF16, seconds=60.0)

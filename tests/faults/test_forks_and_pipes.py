@@ -31,7 +31,7 @@ pipeline.predict(context, 8, 64)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
 MAIN = "from autotuner.cli import main; main()"
-COMMANDS = [("--help",), ("config", "example"), ("cron", "show"), ("doctor",)]
+COMMANDS = [("--help",), ("config", "example"), ("doctor",)]
 
 
 def test_a_pipeline_says_that_it_does_not_work_after_a_fork() -> None:

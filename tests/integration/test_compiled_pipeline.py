@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ TINY = ModelConfig(
     spacewise_every_n_layers=2,
     k_components=3,
 )
+ONE_LAYER = replace(TINY, num_layers=1, spacewise_every_n_layers=-1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,10 +45,10 @@ def compiler_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         yield
 
 
-def tiny(settings: RuntimeSettings) -> tuple[TotoPipeline, TotoPipeline]:
+def tiny(settings: RuntimeSettings, config: ModelConfig = TINY) -> tuple[TotoPipeline, TotoPipeline]:
     """A pipeline under ``settings`` and an eager one, of one random model."""
     torch.manual_seed(5)
-    model = TotoModel(TINY).eval().requires_grad_(False)
+    model = TotoModel(config).eval().requires_grad_(False)
     device = torch.device("cpu")
     return (
         TotoPipeline(Decoder(model).eval(), settings, device, load_ms=0.0),
@@ -87,7 +89,7 @@ def warmed_up() -> tuple[TotoPipeline, TotoPipeline]:
     settings = RuntimeSettings(
         compile_mode="default", freezing=True, context_bucket=64, series_per_batch=3, samples_per_batch=5
     )
-    compiled, eager = tiny(settings)
+    compiled, eager = tiny(settings, ONE_LAYER)
     compiled.predict(walk(64), 20, num_samples=5)
     return compiled, eager
 

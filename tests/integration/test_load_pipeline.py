@@ -32,17 +32,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is dep
 DEFAULT = RuntimeSettings(compile_mode="default")
 PRICES = 100 + np.sin(np.arange(64) / 5)
 WITHOUT_COMPILER = """
-import json, os, sys, warnings
+import dataclasses, json, os, sys, warnings
 from autotuner import load_pipeline
 from toto_core.settings import RuntimeSettings
 from tests.support.snapshots import SMALL
 
 loads = []
-for store, precision in zip(sys.argv[1::2], sys.argv[2::2]):
+workload = dataclasses.replace(SMALL, model=sys.argv[1])
+for store, precision in zip(sys.argv[2::2], sys.argv[3::2]):
     settings = RuntimeSettings(compile_mode="default", precision=precision)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        pipeline = load_pipeline("AMD", workload=SMALL, settings=settings, db=store)
+        pipeline = load_pipeline("AMD", workload=workload, settings=settings, db=store)
         answer = pipeline.predict([100.0 + i for i in range(64)], 4, 8)
     loads.append({
         "mean": answer.mean.tolist(),
@@ -252,6 +253,10 @@ def test_a_pipeline_that_falls_back_to_eager_by_itself_is_quarantined(
     assert metadata(again)["settings_source"] == source
 
 
+def tiny_workload(tmp_path: Path) -> Workload:
+    return dataclasses.replace(SMALL, model=save_tiny_model(tmp_path / "tiny"))
+
+
 def without_compiler(tmp_path: Path, *loads: str) -> list[dict[str, Any]]:
     """What loads in a process that finds no C++ compiler gave; ``loads`` are stores and precisions in turn."""
     tools = tmp_path / "bin"
@@ -262,7 +267,7 @@ def without_compiler(tmp_path: Path, *loads: str) -> list[dict[str, Any]]:
             (tools / name).symlink_to(found)
     kept = {name: value for name, value in os.environ.items() if name not in {"CXX", "CC"}}
     finished = subprocess.run(
-        [sys.executable, "-c", WITHOUT_COMPILER, *loads],
+        [sys.executable, "-c", WITHOUT_COMPILER, tiny_workload(tmp_path).model, *loads],
         check=True,
         capture_output=True,
         text=True,
@@ -308,7 +313,7 @@ def test_without_a_compiler_the_process_goes_on_in_eager_and_says_so(
     fields = json.loads(note.read_text())
     assert (fields["kind"], fields["symbol"], fields["source"]) == ("quarantine", "AMD", "explicit")
     assert fields["settings_key"] == DEFAULT.key
-    assert fields["workload_signature"] == SMALL.signature
+    assert fields["workload_signature"] == tiny_workload(tmp_path).signature
 
 
 def test_a_model_that_cannot_be_loaded_is_an_error_and_no_quarantine(db: str, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ import numpy as np
 from toto_core.pipeline import TotoPipeline
 pipeline = TotoPipeline.from_pretrained("toto-mini")
 before = pipeline.peak_bytes  # what torch itself takes, which differs by build and release
-pipeline.predict(100 + np.sin(np.arange(64)), 256, 2048, samples_per_batch=int(sys.argv[1]))
+pipeline.predict(100 + np.sin(np.arange(64)), 64, 2048, samples_per_batch=int(sys.argv[1]))
 print(pipeline.peak_bytes - before)
 """
 

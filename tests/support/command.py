@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from toto_core.compiling.headers import HEADERS_VARIABLE
+
 _MAIN = "from autotuner.cli import main; main()"
 
 
@@ -30,7 +32,11 @@ class Cli:
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Variables of a child: nothing of this process's own settings, all folders inside ``folder``."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("TOTO_", "AUTOTUNE_"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name == HEADERS_VARIABLE or not name.startswith(("TOTO_", "AUTOTUNE_"))
+        }
         return {
             **kept,
             "AUTOTUNE_DB": str(self.db),
