@@ -43,7 +43,8 @@ class Figures:
     ``ratio`` is reference time over its time (above 1 is faster), over ``launches`` launches. Times are in
     milliseconds, weighted over request shapes; ``shapes`` are those of each shape. ``drift``, ``quantile_shift``
     and the errors are those of ``measurement.outcome.Accuracy``. ``prices`` is where the prices lay and how they
-    were read, ``because`` why it was tuned, in words; ``triggers`` are the kinds of the daemon's reasons; ``canary``
+    were read, ``reproduced`` how many launches answered a fixed request bit for bit as the process that compiled,
+    ``because`` why it was tuned, in words; ``triggers`` are the kinds of the daemon's reasons; ``canary``
     is there while only a share of the processes has it.
     """
 
@@ -65,6 +66,7 @@ class Figures:
     peak_bytes: int | None = None
     compile_report: CompileReport | None = None
     conditions: Conditions | None = None
+    reproduced: int | None = None
     shared_from: SharedFrom | None = None
     prices: PriceSource | None = None
     because: str | None = None
@@ -96,7 +98,7 @@ class Figures:
         return self.p50_ms * left_open, None if self.p99_ms is None else self.p99_ms * left_open
 
 
-_SELDOM = frozenset({"shared_from", "prices", "because", "triggers", "canary"})
+_SELDOM = frozenset({"reproduced", "shared_from", "prices", "because", "triggers", "canary"})
 
 
 def trial_figures(measured: Measured, workload: Workload) -> Figures:

@@ -117,6 +117,11 @@ def trials_folder(environment: str, workload: str, model: str) -> Path:
     return cache_folder() / f"trials-{environment}-{workload}-{model[:16]}"
 
 
+def answer_file(artifacts: Path, trials: str) -> Path:
+    """Where a folder of artifacts keeps what they answered when built; ``trials`` is ``trials_folder``'s name."""
+    return artifacts / "answers" / trials
+
+
 def trial_artifacts(caches: Path, settings: RuntimeSettings) -> Path:
     """Where below ``caches`` the trials of a configuration keep what they compiled."""
     return caches / hashlib.sha256(settings.key.encode()).hexdigest()[:16]

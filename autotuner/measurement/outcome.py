@@ -19,6 +19,7 @@ FAILURE_KINDS = (
     "drift_exceeded",
     "not_compiled",
     "unstable",
+    "not_reproducible",
 )
 
 Block = tuple[float, ...]
@@ -191,10 +192,15 @@ Outcome = Measured | Failed
 
 @dataclass(frozen=True, kw_only=True)
 class ArmLaunch:
-    """One arm of one launch; ``was_warm`` says that its start found a filled compile cache."""
+    """One arm of one launch.
+
+    ``was_warm`` says that its start found a filled compile cache; ``reproduced`` that it answered a fixed request
+    bit for bit as the process that compiled did.
+    """
 
     start_ms: float
     was_warm: bool = False
+    reproduced: bool = False
     blocks: ArmBlocks
     peak_bytes: int = 0
     report: CompileReport = CompileReport()

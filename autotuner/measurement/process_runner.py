@@ -26,7 +26,7 @@ from autotuner.measurement.placement import LAUNCHING_CPUS
 from autotuner.measurement.rounds import Rounds, TimedRounds
 from autotuner.measurement.statistics import EffectiveCost, paired_ratio, shape_timing
 from autotuner.measurement.stopping import StopAfterStartingTime, StopWhenPrecise
-from autotuner.paths import trial_artifacts
+from autotuner.paths import answer_file, trial_artifacts
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
@@ -238,16 +238,25 @@ class ProcessRunner:
     ) -> Child:
         """A child that has answered once and is gone when ``children`` are; the caller waits until it is ready."""
         child = children.enter_context(closing(self._begin(settings, empty=empty)))
-        child.wait_started(deadline)
+        try:
+            child.wait_started(deadline)
+        except ChildError as error:
+            if error.failed.kind == "not_reproducible":  # else it would fail for ever
+                self._empty(settings)
+            raise
         return child
 
     def _begin(self, settings: RuntimeSettings, *, empty: bool) -> Child:
         folder = trial_artifacts(self._caches, settings)
         if empty:
-            forget_built(folder)
-            shutil.rmtree(folder, ignore_errors=True)
+            self._empty(settings)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Child(self._job(settings, folder))
+
+    def _empty(self, settings: RuntimeSettings) -> None:
+        folder = trial_artifacts(self._caches, settings)
+        forget_built(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _start_or_fail(
         self, settings: RuntimeSettings, children: ExitStack, deadline: float
@@ -269,6 +278,7 @@ class ProcessRunner:
             workload=self._workload,
             device=self._device,
             artifacts=str(folder),
+            answer_file=str(answer_file(folder, self._caches.name)),
             series_file=str(self._series_file),
             last_fifth_start=self._last_fifth_start,
             seeds=SEEDS,
@@ -296,6 +306,7 @@ def _launched(arm: Child, device: str, index: int, taken: TimedRounds, deadline:
     return not_compiled(arm.settings, arm.report, device) or ArmLaunch(
         start_ms=arm.start_ms,
         was_warm=arm.was_warm,
+        reproduced=arm.reproduced,
         blocks=taken.blocks[index],
         peak_bytes=arm.peak_bytes,
         report=arm.report,

@@ -243,6 +243,7 @@ def launch_figures(
         stage="duel",
         launches=len(ran),
         ratio=_ratio(launches, settings, reference, cost, rng),
+        reproduced=sum(arm.reproduced for arm in ran) or None,
         warm_start_ms=statistics.median(warm_ms) if warm_ms else None,
         peak_bytes=max(arm.peak_bytes for arm in ran),
         compile_report=ran[-1].report,

@@ -42,6 +42,11 @@ def _how_sure(document: Document) -> Iterable[str]:
     found = speed(document)
     if found:
         yield f"{found}; 95 % interval {_origin(document)}"
+    if document.get("reproduced"):
+        yield (
+            f"{document['reproduced']} of {document['launches']} launches answered a fixed request bit for bit as "
+            "the process that compiled"
+        )
     conditions = document.get("conditions")
     if conditions and conditions.get("blocks"):
         yield f"measured under {Conditions(**conditions)}"

@@ -8,14 +8,15 @@ import warnings
 import weakref
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import cause
-from autotuner.paths import packages_folder, spool_folder, store_location
+from autotuner.paths import answer_file, packages_folder, spool_folder, store_location, trials_folder
 from autotuner.serving.artifact_loading import LoadArtifacts
 from autotuner.serving.lookup import lookup
 from autotuner.serving.resolution import SAFE, Resolution
+from autotuner.serving.restart_proof import NotReproducible, Proof, prove, random_walk
 from autotuner.serving.spool import Labels, Quarantine, write_note
 from autotuner.serving.telemetry import Telemetry
 from autotuner.workload import RequestShape, Workload
@@ -40,6 +41,7 @@ def load_pipeline(
     db: str | None = None,
     hold_compilation: bool = False,
     telemetry: bool = True,
+    verify: bool = False,
 ) -> TotoPipeline:
     """The pipeline of ``lookup``'s answer on ``device`` (``cpu`` unless given), compiled and warm.
 
@@ -50,16 +52,18 @@ def load_pipeline(
     used after its checksums are verified, and what is compiled here is kept for the next process. Unless the
     user has set ``TORCHINDUCTOR_CACHE_DIR``, it is set to a private folder of this process. With
     ``hold_compilation``, wanted in trading hours, shapes that the workload does not name run eagerly instead
-    of compiling. With ``telemetry`` its calls are counted, and written to the spool once a minute in the
-    background. Raises what loading and running in eager fp32 raises: ``CheckpointError``, ``DeviceError``,
-    ``RequestError``.
+    of compiling. With ``verify`` compiled settings are used only when they answer a fixed request bit for bit as they
+    did when the artifacts were compiled; the metadata's ``restart_proof`` is "same", or "kept" where no answer was
+    stored and this one is from now on. With ``telemetry`` its calls are counted, and written to the spool once a
+    minute in the background. Raises what loading and running in eager fp32 raises: ``CheckpointError``,
+    ``DeviceError``, ``RequestError``.
     """
     target = _device(device)
     found = lookup(
         symbol, model=model, workload=workload, profile=profile, settings=settings, db=db, device=target
     )
     environment = current_environment(target.partition(":")[0])
-    pipeline = _working_pipeline(found, target, environment, db)
+    pipeline = _working_pipeline(found, target, environment, db, verify=verify)
     pipeline.hold_compilation(hold=hold_compilation and pipeline.settings.compiled)
     if pipeline.settings.compiled:
         _quarantine_when_rescued(pipeline, found, environment, db)
@@ -69,7 +73,7 @@ def load_pipeline(
 
 
 def _working_pipeline(
-    found: Resolution, target: str, environment: Environment, db: str | None
+    found: Resolution, target: str, environment: Environment, db: str | None, *, verify: bool
 ) -> TotoPipeline:
     """The pipeline under the settings found, or in eager fp32 where they do not work here."""
     provenance = {"settings_source": str(found.source), "symbol": found.symbol}
@@ -77,7 +81,7 @@ def _working_pipeline(
         return _warm_pipeline(found, SAFE, target, provenance)
     reason = known_reason = _failed.get(_failed_key(found, environment))
     if reason is None:
-        working, reason = _attempt(found, target, environment, provenance)
+        working, reason = _attempt(found, target, environment, provenance, verify=verify)
         if working is not None:
             return working
     provenance = {"settings_source": f"quarantined: {reason}", "symbol": found.symbol}
@@ -103,7 +107,7 @@ def _device(device: str | None) -> str:
 
 
 def _attempt(
-    found: Resolution, device: str, environment: Environment, provenance: dict[str, str]
+    found: Resolution, device: str, environment: Environment, provenance: dict[str, str], *, verify: bool
 ) -> tuple[TotoPipeline | None, str]:
     """The pipeline under the settings found, or None and why they do not work here.
 
@@ -114,9 +118,30 @@ def _attempt(
     if pipeline is None and artifacts.found:
         artifacts = artifacts.start_anew(f"do not work: {reason}")
         pipeline, reason = _build(found, device, provenance, artifacts)
-    if pipeline is not None and pipeline.compile_report.cache_hits < pipeline.compile_report.graphs:
+    if pipeline is None:
+        return None, reason
+    try:
+        kept = verify and _prove(pipeline, found, artifacts) == "kept"
+    except (NotReproducible, OSError) as error:
+        pipeline.unload()
+        return None, cause(error)
+    if kept or pipeline.compile_report.cache_hits < pipeline.compile_report.graphs:
         artifacts.save()
-    return pipeline, reason
+    return pipeline, ""
+
+
+def _prove(pipeline: TotoPipeline, found: Resolution, artifacts: LoadArtifacts) -> Proof | None:
+    """Whether it answers as its artifacts did when they were compiled; None where nothing compiled is used."""
+    if artifacts.folder is None:
+        return None
+    from toto_core.model_files import digest, locate
+
+    workload = found.workload or Workload()
+    weights = digest(locate(found.model, revision=_revision(found, workload)))
+    trials = trials_folder(artifacts.environment.fingerprint, workload.signature, weights).name
+    proof = prove(pipeline, workload, answer_file(artifacts.folder, trials))
+    pipeline.provenance = pipeline.provenance | {"restart_proof": proof}
+    return proof
 
 
 def _build(
@@ -154,7 +179,7 @@ def _warm_pipeline(
         found.model,
         device=device,
         settings=settings,
-        revision=workload.revision if workload.model == found.model else None,
+        revision=_revision(found, workload),
         artifacts=None if artifacts is None else packages_folder(artifacts),
     )
     pipeline.provenance = provenance
@@ -165,9 +190,13 @@ def _warm_pipeline(
     return pipeline
 
 
+def _revision(found: Resolution, workload: Workload) -> str | None:
+    return workload.revision if workload.model == found.model else None
+
+
 def _warm_up(pipeline: TotoPipeline, shape: RequestShape, *, series: int) -> None:
     """Call until two calls in a row compile nothing, at least twice and at most ten times."""
-    context, quiet = _random_walk(series, shape.variates, shape.context_length), 0
+    context, quiet = random_walk(series, shape.variates, shape.context_length), 0
     for _ in range(_MOST_CALLS):
         compiled = _compiled_here(pipeline)
         pipeline.predict(context, shape.prediction_length, shape.num_samples)
@@ -179,14 +208,6 @@ def _warm_up(pipeline: TotoPipeline, shape: RequestShape, *, series: int) -> Non
 def _compiled_here(pipeline: TotoPipeline) -> int:
     report = pipeline.compile_report
     return report.graphs - report.cache_hits
-
-
-def _random_walk(*shape: int) -> Any:
-    """Prices (series, variate, time) of a geometric random walk, 1 % a step, always the same."""
-    import numpy as np
-
-    steps = np.random.default_rng(0).normal(scale=0.01, size=shape)
-    return (100.0 * np.exp(np.cumsum(steps, axis=-1))).astype(np.float32)
 
 
 def _quarantine_when_rescued(

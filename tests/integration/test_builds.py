@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from autotuner.measurement.builds import built_before, note_built
-from autotuner.measurement.outcome import Failed, Measured
+from autotuner.measurement.outcome import ArmLaunch, Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner
 from autotuner.paths import CACHE_VARIABLE, trial_artifacts, trials_folder
 from autotuner.search.profiles import profile
@@ -28,6 +28,7 @@ from toto_core.settings import RuntimeSettings
 pytestmark = pytest.mark.slow
 
 DEFAULT = RuntimeSettings(compile_mode="default", num_threads=1)
+REFERENCE = RuntimeSettings(num_threads=1)
 PACKED = DEFAULT.replace(freezing=True)
 CRASHES = DEFAULT.replace(recompile_limit=7)
 SHAPE = RequestShape(context_length=64, prediction_length=4, num_samples=4)
@@ -69,17 +70,40 @@ def test_builds_are_kept_for_trials_and_for_a_run_that_goes_on(
     assert family.left(within=5.0) == []
 
     outcome = runner.measure(DEFAULT, seconds=60.0, again=True)
-    runner.close()
     assert isinstance(outcome, Measured)
     assert outcome.cold_start_ms is None
     assert outcome.warm_start_ms is not None
     assert outcome.warm_start_ms < start_ms / 2
+    launched = runner.launch((DEFAULT, PACKED, REFERENCE), blocks=1, seconds=60.0).arms
+    runner.close()
+    assert [isinstance(arm, ArmLaunch) and arm.reproduced for arm in launched] == [True, True, False]
 
     begun = time.monotonic()
     later = runner_over(tmp_path)
     assert later.build((DEFAULT, PACKED), seconds=60.0) == {key: built[key] for key in (DEFAULT, PACKED)}
     assert time.monotonic() - begun < 5.0  # found, not built again
+
+    exchange_library(tmp_path)
+    exchanged, intact = later.launch((DEFAULT, REFERENCE), blocks=1, seconds=60.0).arms
     later.close()
+    assert isinstance(exchanged, Failed)
+    assert exchanged.kind == "not_reproducible"
+    assert "a fixed request is answered otherwise than by the process that compiled" in exchanged.detail
+    assert isinstance(intact, ArmLaunch)
+    artifacts = trial_artifacts(tmp_path / "caches", DEFAULT)
+    assert built_before(artifacts) is None
+    assert not artifacts.exists()  # the next launch compiles anew
+
+
+def exchange_library(folder: Path) -> None:
+    """Put another library in the place of DEFAULT's, which differs by rounding: the last bit of some weights."""
+    weights = load_file(folder / "model" / "model.safetensors")
+    some = weights["model.transformer.layers.0.mlp.0.weight"].numpy()
+    library = next(trial_artifacts(folder / "caches", DEFAULT).rglob("packages/*.so"))
+    content = library.read_bytes()
+    assert some.tobytes() in content
+    library.chmod(0o700)
+    library.write_bytes(content.replace(some.tobytes(), (some.view("u4") ^ 1).tobytes()))
 
 
 def test_what_was_built_of_other_weights_is_not_taken_for_the_model_s(

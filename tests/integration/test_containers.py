@@ -62,6 +62,7 @@ def test_a_child_whose_settings_name_no_threads_runs_as_many_as_the_quota_has_cp
         workload=tiny(model),
         device="cpu",
         artifacts=str(tmp_path / "artifacts"),
+        answer_file=str(tmp_path / "answer"),
         series_file=str(tmp_path / "close.npy"),
         last_fifth_start=320,
         seeds=(1,),

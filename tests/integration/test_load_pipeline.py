@@ -20,6 +20,7 @@ from autotuner.environment import current_environment
 from autotuner.paths import spool_folder
 from autotuner.serving import pipeline as serving_pipeline
 from autotuner.serving.artifacts import compile_cache
+from autotuner.serving.manifest import add_files
 from autotuner.workload import RequestShape, Workload
 from tests.support.snapshots import BF16, SMALL, entry, published
 from tests.support.tiny_model import save_tiny_model
@@ -118,16 +119,18 @@ def test_settings_that_are_given_win_and_the_kill_switch_over_them(
 
 
 FIRST_FORECAST = """
-import json, sys, time, warnings
+import json, os, sys, time, warnings
 begun = time.perf_counter()
 import numpy as np
 from autotuner import load_pipeline
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    pipeline = load_pipeline("AMD", db=sys.argv[1])
+    pipeline = load_pipeline("AMD", db=sys.argv[1], verify="VERIFY" in os.environ)
     forecast = pipeline.predict(100 + np.sin(np.arange(64) / 5), 4, 8, seed=3)
 print(json.dumps({
     "seconds": time.perf_counter() - begun,
+    "proof": pipeline.last_run_metadata.get("restart_proof"),
+    "source": pipeline.last_run_metadata["settings_source"],
     "mean": forecast.mean.flatten().tolist(),
     "compiled": pipeline.compile_report.really_compiled,
     "graphs": pipeline.compile_report.graphs,
@@ -186,7 +189,21 @@ def test_a_fresh_process_with_stored_artifacts_needs_no_compiler_and_damage_is_m
     assert anew["mean"] == cold["mean"]
     (said,) = anew["warnings"]
     assert f"{library} is not what was stored" in said
-    assert first_forecast(db, PATH=str(tmp_path))["found"] == 1
+
+    kept, same = (first_forecast(db, PATH=str(tmp_path), VERIFY="1") for _ in range(2))
+    assert (kept["found"], kept["proof"], same["found"], same["proof"]) == (1, "kept", 1, "same")
+    (answer,) = (stored / "answers").iterdir()
+    made = tmp_path / "made"
+    (made / "answers").mkdir(parents=True)
+    (made / "answers" / answer.name).write_text("what another library answered")
+    add_files(made, stored)
+    assert first_forecast(db)["source"] == "promotion"  # nobody asked
+    refused = first_forecast(db, VERIFY="1")
+    assert refused["source"].startswith("quarantined: ")
+    assert "a fixed request is answered otherwise than by the process that compiled" in refused["source"]
+    assert not refused["compiled"]
+    (said,) = refused["warnings"]
+    assert "are quarantined, this process runs eager fp32" in said
 
 
 @pytest.mark.slow

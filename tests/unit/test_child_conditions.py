@@ -35,6 +35,7 @@ def job(folder: Path, device: str, settings: RuntimeSettings) -> ArmJob:
         workload=Workload(),
         device=device,
         artifacts=str(folder),
+        answer_file=str(folder / "answer"),
         series_file="close.npy",
         last_fifth_start=0,
         seeds=(1,),

@@ -312,6 +312,7 @@ def test_figures_weigh_request_shapes_and_add_up_what_disturbed_the_launches() -
                 ArmLaunch(
                     start_ms=start_ms,
                     was_warm=True,
+                    reproduced=True,
                     blocks=(((1.0, 3.0),) * 4, ((4.0, 4.0),) * 4),
                     peak_bytes=peak,
                 ),
@@ -333,7 +334,8 @@ def test_figures_weigh_request_shapes_and_add_up_what_disturbed_the_launches() -
     assert found.p50_ms == 0.75 * 2.0 + 0.25 * 4.0
     assert found.ratio is not None
     assert found.ratio.estimate == pytest.approx((0.75 * 4 + 0.25 * 8) / 2.5)
-    assert (found.launches, found.warm_start_ms, found.peak_bytes) == (2, 200.0, 9)
+    assert (found.launches, found.reproduced) == (2, 2)
+    assert (found.warm_start_ms, found.peak_bytes) == (200.0, 9)
     assert found.conditions == Conditions(load_average=2.0, disturbed_blocks=2, blocks=16)
 
 

@@ -97,7 +97,7 @@ def test_people_get_every_question_answered_and_nothing_to_guess() -> None:
 
     console = Console(width=160)
     with console.capture() as capture:
-        console.print(why(document()))
+        console.print(why({**document(), "launches": 5, "reproduced": 5}))
     text = capture.get()
     for question in (
         "why",
@@ -110,6 +110,7 @@ def test_people_get_every_question_answered_and_nothing_to_guess() -> None:
         assert question in text
     assert "1.60x faster than eager fp32 [1.50, 1.70]" in text
     assert "compile_error: no g++" in text
+    assert "5 of 5 launches answered a fixed request bit for bit" in text
 
 
 def test_a_promotion_without_measurements_is_still_explained() -> None:

@@ -169,6 +169,8 @@ def test_what_is_no_table_of_prices_is_refused_with_its_reason(content: str | by
         ("nan(1)", "'nan(1)' is not a number"),
         ("\u0661\u0662", "'\u0661\u0662' is not a number"),
         ("1 2", "'1 2' is not a number"),
+        (".1000.0000", "'.1000.0000' is not a number"),
+        ('",5,5"', "',5,5' is not a number"),
         ("1.2M", "'1.2M' is not a number"),
         ('"1\n2"', r"'1\n2' is not a number"),
         ("x" * 100, "'" + "x" * 56 + "... is not a number"),

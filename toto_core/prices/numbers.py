@@ -18,10 +18,10 @@ MISSING = ("", "null", "none", "nan", "n/a", "na", "#n/a", "-", "--", "nil", "<n
 _DECIDING_SAMPLE = 1_000
 
 _EXPONENT = r"(?:[eE][+-]?[0-9]+)?$"
-_WHOLE = r"^[+-]?(?:[0-9]+|[1-9][0-9]{0,2}(?:%s[0-9]{2,3})*%s[0-9]{3}|[1-9][0-9]{0,2}(?: [0-9]{3})+|%s[0-9]+)"
 # Groups of two are Indian: 1,00,000.00 is a hundred thousand.
-_POINT = _WHOLE % (",", ",", r"\.") + r"(?:\.[0-9]*)?" + _EXPONENT
-_COMMA = _WHOLE % (r"\.", r"\.", ",") + r"(?:,[0-9]*)?" + _EXPONENT
+_WHOLE = r"(?:[0-9]+|[1-9][0-9]{0,2}(?:%s[0-9]{2,3})*%s[0-9]{3}|[1-9][0-9]{0,2}(?: [0-9]{3})+)"
+_POINT = r"^[+-]?(?:" + _WHOLE % (",", ",") + r"(?:\.[0-9]*)?|\.[0-9]+)" + _EXPONENT
+_COMMA = r"^[+-]?(?:" + _WHOLE % (r"\.", r"\.") + r"(?:,[0-9]*)?|,[0-9]+)" + _EXPONENT
 _GRAMMARS = {".": _POINT, ",": _COMMA}
 _GROUPED_BY_POINTS = r"^[+-]?(?:[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3})+)$"
 _CURRENCY_BEFORE = r"^([+-]?)(?:US|C|A|NZ|HK|S|R)?[$€£¥₹₩₽₿]\s*([+-]?)"

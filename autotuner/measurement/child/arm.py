@@ -15,6 +15,7 @@ from autotuner.measurement.accuracy import LEVELS, rolling_origins
 from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.child.timing import timed_ms, warm_up
 from autotuner.paths import holds_artifacts, packages_folder
+from autotuner.serving.restart_proof import prove
 from autotuner.workload import RequestShape
 from toto_core.device import records_graphs
 from toto_core.exact import ExactPipeline
@@ -31,7 +32,8 @@ class Arm:
 
     With CUDA graphs that takes three calls of a shape: torch compiles in the first, records in the second and
     replays in the third.
-    ``was_warm`` says that the start found what an earlier process of the same configuration compiled.
+    ``was_warm`` says that the start found what an earlier process of the same configuration compiled, and
+    ``reproduced`` that it answers a fixed request as that process did. Raises ``NotReproducible`` when it does not.
     """
 
     def __init__(self, job: ArmJob) -> None:
@@ -55,6 +57,8 @@ class Arm:
             for _ in range(calls):
                 self.call(shape)
         self.start_ms = (time.perf_counter() - started) * 1000.0
+        kept = job.settings.compiled and prove(self._pipeline, job.workload, Path(job.answer_file))
+        self.reproduced = kept == "same"
 
     @property
     def threads(self) -> int:

@@ -71,7 +71,7 @@ class Child:
     def __init__(self, job: ArmJob) -> None:
         self._job, self.settings = job, job.settings
         self.start_ms = 0.0
-        self.was_warm = False
+        self.was_warm = self.reproduced = False
         self.threads = 0
         self.report = CompileReport()
         self.peak_bytes = 0
@@ -100,9 +100,10 @@ class Child:
         return self._process.poll() is None
 
     def wait_started(self, deadline: float) -> None:
-        """Wait until the model has answered once; sets ``start_ms``, ``threads`` and whether a cache was filled."""
+        """Wait until the model has answered; sets what is known of its start, and its ``threads``."""
         answer = self._expect("started", deadline)
         self.start_ms, self.was_warm = float(answer["start_ms"]), bool(answer["was_warm"])
+        self.reproduced = bool(answer["reproduced"])
         self.threads = int(answer["threads"])
 
     def wait_ready(self, deadline: float) -> None:

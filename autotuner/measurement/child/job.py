@@ -13,15 +13,17 @@ from toto_core.settings import RuntimeSettings
 class ArmJob:
     """One arm: a model in one configuration, fed from one series.
 
-    ``artifacts`` is the folder for what it compiles; ``series_file`` a ``.npy`` of float64 closing prices,
-    oldest first; ``last_fifth_start`` where its held-out part begins; ``memory_bytes`` bounds what the process
-    may allocate; ``warm_up_seconds`` how long it may take to reach a steady state.
+    ``artifacts`` is the folder for what it compiles, ``answer_file`` where that keeps its first answer to a fixed
+    request; ``series_file`` a ``.npy`` of float64 closing prices, oldest first; ``last_fifth_start`` where its
+    held-out part begins; ``memory_bytes`` bounds what the process may allocate; ``warm_up_seconds`` how long it may
+    take to reach a steady state.
     """
 
     settings: RuntimeSettings
     workload: Workload
     device: str
     artifacts: str
+    answer_file: str
     series_file: str
     last_fifth_start: int
     seeds: tuple[int, ...]

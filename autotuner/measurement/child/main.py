@@ -15,6 +15,7 @@ from typing import Any
 from autotuner.errors import cause
 from autotuner.measurement.child.guard import die_with_parent, limit_memory
 from autotuner.measurement.child.job import ArmJob
+from autotuner.serving.restart_proof import NotReproducible
 
 Answer = Callable[[Mapping[str, Any]], None]
 _NO_MEMORY = re.compile(
@@ -46,7 +47,7 @@ def serve(job: ArmJob, answer: Answer) -> None:
     from autotuner.measurement.child.arm import Arm
 
     arm = Arm(job)
-    started = {"start_ms": arm.start_ms, "was_warm": arm.was_warm, "threads": arm.threads}
+    started = {name: getattr(arm, name) for name in ("start_ms", "was_warm", "reproduced", "threads")}
     answer({"event": "started", **started, "report": arm.report()})
     if not arm.warm_up():
         detail = f"no steady state within {job.warm_up_seconds:.0f} s"
@@ -68,6 +69,8 @@ def serve(job: ArmJob, answer: Answer) -> None:
 def classify(error: BaseException) -> tuple[str, str]:
     """The failure kind of an exception and its cause in one line."""
     detail = cause(error)
+    if isinstance(error, NotReproducible):
+        return "not_reproducible", detail
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

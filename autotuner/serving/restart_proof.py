@@ -1,0 +1,60 @@
+"""Restart proof: who loads stored artifacts answers one fixed request as their builder did, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from autotuner.errors import AutotuneError
+from autotuner.workload import Workload
+from storage.whole_files import written_whole
+
+if TYPE_CHECKING:
+    from toto_core.pipeline import TotoPipeline
+
+Proof = Literal["same", "kept"]
+"""The answer is the stored one, or there was none and this one is kept."""
+
+
+class NotReproducible(AutotuneError):  # noqa: N818 - reads as the message it stands for
+    """Artifacts that gave one forecast when they were built give another one now; the message is one line."""
+
+
+def prove(pipeline: TotoPipeline, workload: Workload, answer_file: Path) -> Proof:
+    """Compare the pipeline's answer with the one in ``answer_file``; where none is, keep this one for later.
+
+    Raises ``NotReproducible`` when a single bit differs, ``OSError`` when the file cannot be read or written.
+    """
+    ours = answer(pipeline, workload)
+    try:
+        theirs = answer_file.read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        with written_whole(answer_file) as aside:
+            aside.write_text(f"{ours}\n", encoding="utf-8")
+        return "kept"
+    if ours != theirs:
+        raise NotReproducible(
+            "a fixed request is answered otherwise than by the process that compiled "
+            f"(SHA-256 {ours[:12]}, then {theirs[:12]})"
+        )
+    return "same"
+
+
+def answer(pipeline: TotoPipeline, workload: Workload) -> str:
+    """SHA-256 of the forecasts of a fixed request of every shape: the same bits give the same text."""
+    digest = hashlib.sha256()
+    for shape in workload.shapes:
+        context = random_walk(workload.series_per_call, shape.variates, shape.context_length)
+        forecast = pipeline.predict(context, shape.prediction_length, shape.num_samples, seed=0)
+        paths = forecast.mean if forecast.samples is None else forecast.samples
+        digest.update(paths.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def random_walk(*shape: int) -> Any:
+    """Prices (series, variate, time) of a geometric random walk, 1 % a step, always the same."""
+    import numpy as np
+
+    steps = np.random.default_rng(0).normal(scale=0.01, size=shape)
+    return (100.0 * np.exp(np.cumsum(steps, axis=-1))).astype(np.float32)
