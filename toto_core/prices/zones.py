@@ -48,7 +48,7 @@ def _told_apart(local: Stamps, summer: Stamps, winter: Stamps, twice: Any, timez
     for night in nights:
         newest_first = local[-1] < local[0]
         rows = night[::-1] if newest_first else night
-        back = np.flatnonzero(np.diff(local[rows]) < np.timedelta64(0))
+        back = np.flatnonzero(np.diff(local[rows]) < np.timedelta64(0, "ns"))
         if len(back) != 1:
             raise CellRefusedError(
                 int(rows[0]),
