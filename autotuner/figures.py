@@ -42,7 +42,8 @@ class Figures:
 
     ``ratio`` is reference time over its time (above 1 is faster), over ``launches`` launches. Times are in
     milliseconds, weighted over request shapes; ``shapes`` are those of each shape. ``drift``, ``quantile_shift``
-    and the errors are those of ``measurement.outcome.Accuracy``. ``prices`` is where the prices lay and how they
+    and the errors are those of ``measurement.outcome.Accuracy``. The cold start compiled while at most
+    ``built_beside`` others did, none where that is None. ``prices`` is where the prices lay and how they
     were read, ``reproduced`` how many launches answered a fixed request bit for bit as the process that compiled,
     ``because`` why it was tuned, in words; ``triggers`` are the kinds of the daemon's reasons; ``canary``
     is there while only a share of the processes has it.
@@ -62,6 +63,7 @@ class Figures:
     mae_reference: float | None = None
     sigma_mae: float | None = None
     cold_start_ms: float | None = None
+    built_beside: int | None = None
     warm_start_ms: float | None = None
     peak_bytes: int | None = None
     compile_report: CompileReport | None = None
@@ -98,7 +100,7 @@ class Figures:
         return self.p50_ms * left_open, None if self.p99_ms is None else self.p99_ms * left_open
 
 
-_SELDOM = frozenset({"reproduced", "shared_from", "prices", "because", "triggers", "canary"})
+_SELDOM = frozenset({"built_beside", "reproduced", "shared_from", "prices", "because", "triggers", "canary"})
 
 
 def trial_figures(measured: Measured, workload: Workload) -> Figures:
@@ -115,6 +117,7 @@ def with_trial(figures: Figures, measured: Measured, **others: Any) -> Figures:
         figures,
         **{name: getattr(measured.accuracy, name) for name in names},
         cold_start_ms=measured.cold_start_ms,
+        built_beside=measured.built_beside or None,
         warm_start_ms=measured.warm_start_ms if figures.warm_start_ms is None else figures.warm_start_ms,
         peak_bytes=measured.peak_bytes,
         compile_report=measured.report,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.machine.process import Owner
-from autotuner.measurement.outcome import Measured, Outcome
+from autotuner.measurement.outcome import ColdStart, Measured, Outcome
 from autotuner.paths import is_file, snapshot_path, store_path
 from autotuner.record_mapping import (
     Promotion,
@@ -195,12 +195,12 @@ class Store:
                 found[settings] = outcome
         return found
 
-    def cold_starts(self, subject: Subject) -> dict[RuntimeSettings, float]:
-        """The newest cold start in ms of each compiled configuration, for any symbol of the same workload."""
+    def cold_starts(self, subject: Subject) -> dict[RuntimeSettings, ColdStart]:
+        """The newest cold start of each compiled configuration, for any symbol of the same workload."""
         return {
-            settings: outcome.cold_start_ms
+            settings: outcome.cold_start
             for _, settings, outcome in self._outcomes(subject, "search", any_symbol=True)
-            if isinstance(outcome, Measured) and outcome.cold_start_ms is not None and settings.compiled
+            if isinstance(outcome, Measured) and outcome.cold_start is not None and settings.compiled
         }
 
     def champion(self, subject: Subject, profile: str) -> Promotion | None:

@@ -51,7 +51,8 @@ class RequestShape:
 class Workload:
     """What production asks: a model, one or more request shapes, series per call, calls per process life.
 
-    Raises ``UsageError`` for values outside their range.
+    ``concurrency`` is how many processes forecast at the same time on the machine. Raises ``UsageError`` for values
+    outside their range.
     """
 
     model: str = DEFAULT_MODEL
@@ -59,6 +60,7 @@ class Workload:
     shapes: tuple[RequestShape, ...] = (RequestShape(),)
     series_per_call: int = 1
     calls_per_process: int = 10_000
+    concurrency: int = 1
 
     def __post_init__(self) -> None:
         if not self.model or not isinstance(self.model, str):
@@ -69,6 +71,7 @@ class Workload:
             raise UsageError("workload: needs at least one request shape")
         _whole("series_per_call", self.series_per_call)
         _whole("calls_per_process", self.calls_per_process, high=10**12)
+        _whole("concurrency", self.concurrency, high=1_000)
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -108,7 +111,8 @@ class Workload:
             for s, w in zip(self.shapes, self.weights, strict=True)
         )
         many = f", {self.series_per_call} series per call" if self.series_per_call > 1 else ""
-        return f"{self.model}: {requests}{many}"
+        crowd = f", {self.concurrency} processes at once" if self.concurrency > 1 else ""
+        return f"{self.model}: {requests}{many}{crowd}"
 
     def facts(
         self,
@@ -132,8 +136,10 @@ class Workload:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; the shapes are under ``requests``."""
+        """Plain values; the shapes are under ``requests``, and ``concurrency`` only where there is any."""
         fields = dataclasses.asdict(self)
+        if self.concurrency == 1:  # signatures stay what they were before there was any
+            del fields["concurrency"]
         fields["requests"] = list(fields.pop("shapes"))
         return fields
 

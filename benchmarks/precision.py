@@ -13,7 +13,7 @@ from autotuner.measurement.accuracy import (
     merge_accuracy,
     rolling_origins,
 )
-from autotuner.measurement.process_runner import SEEDS
+from autotuner.measurement.starter import SEEDS
 from toto_core.exact import ExactPipeline
 from toto_core.pipeline import TotoPipeline
 from toto_core.series import PriceSeries, find_series

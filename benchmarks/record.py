@@ -28,11 +28,12 @@ def main() -> None:
     parser.add_argument("--model", default="toto-mini")
     parser.add_argument("--symbol", default="AMD")
     parser.add_argument("--name", default="toto-mini")
+    parser.add_argument("--threads", type=int, default=available_threads(), help="most threads of a process")
     arguments = parser.parse_args()
     workload = Workload(model=arguments.model)
     patch_size = read_config(locate(arguments.model)).patch_size
     space = search_space(
-        workload, workload.facts(device="cpu", threads=available_threads(), patch_size=patch_size)
+        workload, workload.facts(device="cpu", threads=arguments.threads, patch_size=patch_size)
     )
     series = find_series(arguments.symbol, None)
     entries = []

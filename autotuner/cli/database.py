@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import answer, refuse_own_files, store_options
+from autotuner.cli.options import ABOVE_ZERO, answer, refuse_own_files, store_options
 from autotuner.errors import AutotuneError
 from autotuner.paths import snapshot_path, store_location
 
@@ -24,6 +24,7 @@ def db_command() -> None:
     autotune db check
     autotune db backup autotune-backup.db
     autotune db upgrade
+    autotune db prune --dry-run
     """
 
 
@@ -75,6 +76,52 @@ def backup(path: Path, force: bool, as_json: bool, db: str | None) -> None:
     document = {"store": label, "backup": str(path), "bytes": path.stat().st_size}
     said = f"{label} is copied to {path}; `autotune list --db {path}` reads the copy"
     answer(document, said, as_json=as_json)
+
+
+@db_command.command()
+@click.option(
+    "--days", type=ABOVE_ZERO, default=30.0, show_default=True, help="What was not used for so long goes."
+)
+@click.option(
+    "--max-gb", type=ABOVE_ZERO, help="Then what was used longest ago, until the rest is this small."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@store_options
+def prune(days: float, max_gb: float | None, dry_run: bool, as_json: bool, db: str | None) -> None:
+    """Remove compiled code from the cache that nobody has used for long.
+
+    What a promotion or a pin starts from stays, and so does what was used within a day. The daemon does the same
+    at every tick.
+
+    \b
+    autotune db prune --dry-run
+    autotune db prune --days 7 --max-gb 5
+    """
+    from autotuner.commands.prune import prune as prune_cache
+    from autotuner.store import Store
+
+    place = store_location(db)
+    most = None if max_gb is None else int(max_gb * 1e9)
+    with Store(place, create=False) as store:
+        done = prune_cache(store, now=datetime.now(UTC), days=days, most_bytes=most, dry_run=dry_run)
+    removed, left = (sum(folder.bytes for folder in folders) for folders in (done.removed, done.left))
+    document = {
+        "removed": [
+            {"path": str(folder.path), "kind": folder.kind, "bytes": folder.bytes} for folder in done.removed
+        ],
+        "removed_bytes": removed,
+        "left_bytes": left,
+        "failed": list(done.failed),
+        "dry_run": dry_run,
+    }
+    verb = "would be removed" if dry_run else "removed"
+    lines = [
+        f"{verb}: {folder.path} ({folder.kind}, {folder.bytes / 1e6:,.0f} MB)" for folder in done.removed
+    ]
+    lines.append(f"{len(done.removed)} folders, {removed / 1e6:,.0f} MB {verb}; {left / 1e6:,.0f} MB stay")
+    answer(document, *lines, as_json=as_json)
+    if done.failed:
+        raise AutotuneError(f"not removed: {'; '.join(done.failed)}")
 
 
 @db_command.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +36,24 @@ class Symbol(click.ParamType[str]):
         return parse_symbol(str(value))  # SymbolError is one line; click's own failure would be four
 
 
-SYMBOL, COUNT = Symbol(), click.IntRange(min=1)
-ABOVE_ZERO = click.FloatRange(min=0, min_open=True)
+class AboveZero(click.ParamType[float]):
+    """A finite number above 0."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; what is none, and one that no clock reaches, is refused."""
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 < number < math.inf:
+            self.fail(f"{value!r} is not a number above 0", param, ctx)
+        return number
+
+
+SYMBOL, COUNT, ABOVE_ZERO = Symbol(), click.IntRange(min=1), AboveZero()
+AUTO = "auto"
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 db_option = click.option(
@@ -64,12 +81,21 @@ def maybe_symbol(command: Command) -> Command:
     return _symbol_either_way(command, required=False)
 
 
-def measuring_options(seconds: float, what: str) -> Callable[[Command], Command]:
-    """``--device``, ``--json``, ``--db``, and ``--timeout`` in seconds, which the command gets as ``seconds``."""
-    timeout = click.option(
-        "--timeout", "seconds", type=ABOVE_ZERO, default=seconds, show_default=True, help=what
-    )
+def measuring_options(seconds: float | None, what: str) -> Callable[[Command], Command]:
+    """``--device``, ``--json``, ``--db``, and ``--timeout`` in seconds, which the command gets as ``seconds``.
+
+    None is ``auto``, which may be given, too, where it is the default.
+    """
+    if seconds is None:
+        kind: dict[str, Any] = {"metavar": "SECONDS|auto", "default": AUTO, "callback": _seconds_or_auto}
+    else:
+        kind = {"type": ABOVE_ZERO, "default": seconds}
+    timeout = click.option("--timeout", "seconds", show_default=True, help=what, **kind)
     return lambda command: timeout(device_option(store_options(command)))
+
+
+def _seconds_or_auto(context: click.Context, option: click.Parameter, value: str) -> float | None:
+    return None if value == AUTO else ABOVE_ZERO.convert(value, option, context)
 
 
 def refuse_own_files(target: Path, place: str) -> None:

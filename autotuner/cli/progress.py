@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autotuner.measurement.outcome import Failed, Measured
+from autotuner.report.run_view import chance
+from autotuner.search.gain_model import LeftOpen
 from autotuner.search.search import TrialEvent
 from autotuner.search.space import SearchSpace
 from autotuner.workload import Workload
@@ -25,10 +27,12 @@ class PlainProgress:
     """One line on standard error for each thing that changes; what a log or a pipe gets."""
 
     def __init__(self) -> None:
+        self._events: list[TrialEvent] = []
         self._said: dict[str, str] = {}
 
     def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
         """The search of a symbol begins."""
+        self._events.clear()
         for line in _opening(symbol, workload, space, known, seconds):
             click.echo(line, err=True)
 
@@ -46,6 +50,11 @@ class PlainProgress:
         what, score, detail = _cells(event)
         line = f"  trial {event.number}: {event.settings.label}: {what} {score} {detail}"
         click.echo(line.rstrip(), err=True)
+        self._events.append(event)
+
+    def still_open(self, left_open: LeftOpen) -> None:
+        """What is not tried yet."""
+        click.echo(f"  {_standing(_best(self._events), left_open)}", err=True)
 
 
 class LiveProgress:
@@ -56,6 +65,7 @@ class LiveProgress:
         self._opening: tuple[str, ...] = ()
         self._now = ""
         self._events: list[TrialEvent] = []
+        self._left_open: LeftOpen | None = None
         self._ends_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -79,6 +89,10 @@ class LiveProgress:
         """A trial has an outcome."""
         self._events.append(event)
 
+    def still_open(self, left_open: LeftOpen) -> None:
+        """What is not tried yet."""
+        self._left_open = left_open
+
     def _draw(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("#", justify="right", no_wrap=True)
@@ -92,8 +106,8 @@ class LiveProgress:
             table.add_row(str(event.number), event.settings.label, *_cells(event), style=style)
         parts: list[Table | Text] = [Text(line, style="dim") for line in self._opening]
         parts.append(table)
-        if best is not None:
-            parts.append(Text(f"best so far: {best.settings.label}"))
+        if self._events:
+            parts.append(Text(_standing(best, self._left_open)))
         if self._now:
             left = max(0, round(self._ends_at - time.monotonic()))
             parts.append(Text(f"{self._now} · {left} s of search left" if left else self._now, style="cyan"))
@@ -110,6 +124,16 @@ def _opening(
     )
 
 
+def _standing(best: TrialEvent | None, left_open: LeftOpen | None) -> str:
+    """The best so far with its interval, and what the rest of the search can still find."""
+    said = "nothing within the limits so far"
+    if best is not None and isinstance(best.outcome, Measured):
+        said = f"best so far: {best.settings.label}, {_speed_up(best.outcome)}"
+    if left_open is None:
+        return said
+    return f"{said}; {left_open.configurations} not tried, {chance(left_open.chance)} that one is better"
+
+
 def _best(events: list[TrialEvent]) -> TrialEvent | None:
     scored = [e for e in events if e.judged.feasible and e.judged.score is not None]
     return min(scored, key=lambda e: e.judged.score or 0.0, default=None)
@@ -121,12 +145,16 @@ def _cells(event: TrialEvent) -> tuple[str, str, str]:
     if isinstance(outcome, Failed):
         return outcome.kind, "", outcome.detail
     latency = " / ".join(f"{timing.p50_ms:.2f}" for timing in outcome.timings) + " ms"
-    ratio, conditions = outcome.ratio, outcome.conditions
-    speed_up = f"{ratio.estimate:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+    conditions = outcome.conditions
     remarks = [f"drift {outcome.accuracy.drift:.2%}", f"starts in {_start(outcome)}"]
     if conditions.disturbed_blocks:
         remarks.append(f"{conditions.disturbed_blocks} of {conditions.blocks} blocks disturbed")
-    return latency, speed_up, ", ".join((*remarks, *event.judged.reasons))
+    return latency, _speed_up(outcome), ", ".join((*remarks, *event.judged.reasons))
+
+
+def _speed_up(measured: Measured) -> str:
+    ratio = measured.ratio
+    return f"{ratio.estimate:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 def _start(measured: Measured) -> str:

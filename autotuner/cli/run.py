@@ -63,6 +63,11 @@ if TYPE_CHECKING:
     "--calls-per-process", type=options.COUNT, help="Calls a process makes in its life [default: 10000]."
 )
 @click.option(
+    "--concurrency",
+    type=click.IntRange(1, 1000),
+    help="Processes that forecast at the same time on the machine: timings are of the crowd [default: 1].",
+)
+@click.option(
     "--deadline-ms",
     type=options.ABOVE_ZERO,
     help="Refuse settings that miss this deadline in more than 1 % of calls.",
@@ -108,7 +113,9 @@ if TYPE_CHECKING:
     help="Answer trials from a table of recorded measurements; needs --db.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when nothing new was promoted.")
-@options.measuring_options(300.0, "Seconds for each symbol, proof included.")
+@options.measuring_options(
+    None, "Seconds for each symbol, proof included; auto: at most 300 or, where builds take long, 900."
+)
 def run_command(
     symbols: tuple[str, ...],
     everything: bool,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_PROFILE = "production"
 _WORKLOAD_OPTIONS = (
     *("model", "workload_file", "context_length", "prediction_length", "num_samples", "calls_per_process"),
+    "concurrency",
 )
 
 
@@ -42,10 +43,11 @@ class RunOptions:
     num_samples: int | None
     workload_file: Path | None
     calls_per_process: int | None
+    concurrency: int | None
     deadline_ms: float | None
     memory_limit_mb: int | None
     trials: int
-    seconds: float
+    seconds: float | None
     device: str
     because: str | None
     triggers: tuple[str, ...]
@@ -116,4 +118,5 @@ def _workload(options: RunOptions) -> Workload:
         workload,
         model=options.model or workload.model,
         calls_per_process=options.calls_per_process or workload.calls_per_process,
+        concurrency=options.concurrency or workload.concurrency,
     )

@@ -13,9 +13,10 @@ from autotuner.promotion.decision import Decision, decide
 from autotuner.search.profiles import Limits, Profile, seed_profile
 from autotuner.search.search import Search, SearchPlan
 from autotuner.search.space import SearchSpace, likely_winners
+from autotuner.tuning.budget import search_seconds, trial_seconds
 from autotuner.tuning.finalists import duel_of_finalists
 from autotuner.tuning.measuring import MeasuringPlan
-from autotuner.tuning.request import TuneRequest, search_seconds, trial_seconds
+from autotuner.tuning.request import TuneRequest
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

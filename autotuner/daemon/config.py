@@ -44,6 +44,8 @@ class DaemonConfig(_Section):
     canary_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     run_seconds: Annotated[float, Field(gt=0)] = 300.0
     max_age_days: Annotated[float, Field(gt=0)] = 7.0
+    cache_days: Annotated[float, Field(gt=0)] = 30.0
+    cache_gb: Annotated[float, Field(gt=0)] = 20.0
     http: str | None = "127.0.0.1:9478"
 
 
@@ -58,6 +60,7 @@ class SymbolConfig(_Section):
     prediction_length: Annotated[int, Field(ge=1)] | None = None
     num_samples: Annotated[int, Field(ge=0)] | None = None
     calls_per_process: Annotated[int, Field(ge=1)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1000)] | None = None
 
     def arguments(self) -> list[str]:
         """Options of ``autotune run``, those of the prices left out."""

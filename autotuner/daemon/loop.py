@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from autotuner.daemon.config import Config, read_config
+from autotuner.commands.prune import prune
+from autotuner.daemon.config import Config, DaemonConfig, read_config
 from autotuner.daemon.intake import Log
 from autotuner.daemon.measuring_child import Tuned, run_tuner
 from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
@@ -158,6 +159,7 @@ class Daemon:
                     machine=machine,
                     log=self.log,
                 ).tick()
+                self._prune(store, daemon)
         except (StorageError, AutotuneError) as error:
             self.healthy = False
             self.log("tick_failed", reason=str(error))
@@ -165,6 +167,14 @@ class Daemon:
         self.healthy, self.last_at = True, datetime.now(UTC)
         self.log("tick", summary=str(self.last))
         notify(WATCHDOG="1", STATUS=str(self.last))
+
+    def _prune(self, store: Store, daemon: DaemonConfig) -> None:
+        done = prune(
+            store, now=datetime.now(UTC), days=daemon.cache_days, most_bytes=int(daemon.cache_gb * 1e9)
+        )
+        if done.removed or done.failed:
+            removed = sum(folder.bytes for folder in done.removed)
+            self.log("pruned", folders=len(done.removed), bytes=removed, failed=list(done.failed))
 
     def _end(self, *_: object) -> None:
         self.stop.set()

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from autotuner.doctor.checks import Check, warning
 from autotuner.files import mounted_noexec, unsafe
 from autotuner.paths import is_file, snapshot_path, store_path
+from autotuner.serving.cache_folders import cache_folders
 from storage.address import parse_address
 from storage.database import Database
 from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
@@ -88,7 +90,16 @@ def check_cache(folder: Path) -> Check:
     fault, fix = _fault(folder, state)
     if fault:
         return Check(name=name, found=f"{folder} {fault}", fix=fix)
-    return _with_space(name, folder, f"{folder}, private")
+    return _with_space(name, folder, f"{folder}, private, {_sizes(folder)}")
+
+
+def _sizes(folder: Path) -> str:
+    """How much lies in the cache, by kind."""
+    total: Counter[str] = Counter()
+    for each in cache_folders(folder):
+        total[each.kind] += each.bytes
+    parts = [f"{kind} {size / 2**20:,.0f} MB" for kind, size in total.most_common()]
+    return f"{', '.join(parts)} (autotune db prune removes what nobody uses)" if parts else "empty"
 
 
 def check_model(model: str) -> Check:

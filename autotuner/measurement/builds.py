@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import selectors
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from autotuner.environment import available_threads, spare_memory
 from autotuner.measurement.child.handle import POLL_SECONDS, Child, ChildError
-from autotuner.measurement.outcome import Failed
+from autotuner.measurement.outcome import ColdStart, Failed
 from autotuner.paths import holds_artifacts
 from toto_core.settings import RuntimeSettings
 
 _BYTES_OF_A_BUILD = 2 << 30
 """What a child that compiles may hold beside the model, its compiler included: 0.9 GiB was seen for toto-mini."""
 
-Built = float | Failed
-"""Milliseconds of the cold start that compiled it, or how that failed."""
+Built = ColdStart | Failed
+"""The cold start that compiled it, or how that failed."""
 
 
 def build_slots(device: str) -> int:
@@ -42,18 +44,18 @@ def build_missing(
     What an earlier run has built is found again, with the cold start it had.
     """
     before = {settings: built_before(folder) for settings, folder in folders.items()}
-    found = {settings: start_ms for settings, start_ms in before.items() if start_ms is not None}
+    found = {settings: start for settings, start in before.items() if start is not None}
     missing = [settings for settings in folders if settings not in found]
     if missing:
         say(f"compiling {', '.join(settings.label for settings in missing)}")
-    made = _build_all(missing, begin, slots=slots, deadline=time.monotonic() + seconds)
+    made = build_all(missing, begin, slots=slots, deadline=time.monotonic() + seconds)
     for settings, built in made.items():
         if not isinstance(built, Failed):
             note_built(folders[settings], built)
     return found | made
 
 
-def _build_all(
+def build_all(
     wanted: Sequence[RuntimeSettings],
     begin: Callable[[RuntimeSettings], Child],
     *,
@@ -66,6 +68,7 @@ def _build_all(
     out. No child is left.
     """
     built: dict[RuntimeSettings, Built] = {}
+    beside: Counter[RuntimeSettings] = Counter()
     waiting = list(reversed(wanted))
     with ExitStack() as children, selectors.DefaultSelector() as answers:
         while (waiting or answers.get_map()) and (left := deadline - time.monotonic()) > 0:
@@ -74,10 +77,13 @@ def _build_all(
                 child = children.enter_context(closing(begin(settings)))
                 child.give_way()
                 answers.register(child, selectors.EVENT_READ, (settings, child))
+            at_work = [key.data[0] for key in answers.get_map().values()]
+            for settings in at_work:
+                beside[settings] = max(beside[settings], len(at_work) - 1)
             ready = {key.fd for key, _ in answers.select(min(POLL_SECONDS, left))}
             for key in list(answers.get_map().values()):
                 settings, child = key.data
-                result = _answered(child, deadline, ready=key.fd in ready)
+                result = _answered(child, deadline, beside=beside[settings], ready=key.fd in ready)
                 if result is not None:
                     answers.unregister(key.fd)
                     child.close()
@@ -87,30 +93,31 @@ def _build_all(
     return built
 
 
-def _answered(child: Child, deadline: float, *, ready: bool) -> Built | None:
+def _answered(child: Child, deadline: float, *, beside: int, ready: bool) -> Built | None:
     """What came of the child, None while it is at work."""
     try:
         if ready:
             child.wait_started(deadline)
-            return child.start_ms
+            return ColdStart(ms=child.start_ms, beside=beside)
         child.check_memory()
     except ChildError as error:
         return error.failed
     return None
 
 
-def note_built(artifacts: Path, start_ms: float) -> None:
+def note_built(artifacts: Path, start: ColdStart) -> None:
     """Keep beside a folder of artifacts that it is whole, for a run that goes on after a kill."""
-    _note(artifacts).write_text(json.dumps({"start_ms": start_ms}), encoding="utf-8")
+    _note(artifacts).write_text(json.dumps({"start_ms": start.ms, "beside": start.beside}), encoding="utf-8")
 
 
-def built_before(artifacts: Path) -> float | None:
-    """The milliseconds that ``note_built`` kept, None where the artifacts are not whole."""
+def built_before(artifacts: Path) -> ColdStart | None:
+    """The start that ``note_built`` kept, None where the artifacts are not whole."""
     try:
-        start_ms = json.loads(_note(artifacts).read_text(encoding="utf-8"))["start_ms"]
-    except (OSError, ValueError, KeyError, TypeError):
+        note = json.loads(_note(artifacts).read_text(encoding="utf-8"))
+        start = ColdStart(ms=float(note["start_ms"]), beside=int(note["beside"]))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
-    return start_ms if isinstance(start_ms, float) and start_ms > 0 and holds_artifacts(artifacts) else None
+    return start if 0 < start.ms < math.inf and holds_artifacts(artifacts) else None
 
 
 def forget_built(artifacts: Path) -> None:

@@ -68,6 +68,14 @@ def effective_ms(
 
 
 @dataclass(frozen=True, kw_only=True)
+class ColdStart:
+    """A start with an empty compile cache, in ``ms``; meanwhile at most ``beside`` other configurations compiled."""
+
+    ms: float
+    beside: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """Errors against realised prices, and how far numerics moved the forecast.
 
@@ -137,8 +145,8 @@ class Measured:
     ``timings`` and ``reference_timings`` hold one entry per request shape of the workload, ``ratio`` is the
     reference's time over the configuration's (above 1 is faster), block ``i`` of ``blocks`` and of
     ``reference_blocks`` were taken side by side. ``cold_start_ms`` began with an empty
-    compile cache, ``warm_start_ms`` with a filled one; None is what was not measured. Raises ``ValueError``
-    when both are.
+    compile cache, while at most ``built_beside`` other configurations were compiled, ``warm_start_ms`` with a
+    filled one; None is what was not measured. Raises ``ValueError`` when both are.
     """
 
     timings: tuple[ShapeTiming, ...]
@@ -153,6 +161,7 @@ class Measured:
     blocks: ArmBlocks = ()
     reference_blocks: ArmBlocks = ()
     warm_start_ms: float | None = None
+    built_beside: int = 0
 
     def __post_init__(self) -> None:
         if self.cold_start_ms is None and self.warm_start_ms is None:
@@ -162,6 +171,19 @@ class Measured:
     def was_warm(self) -> bool:
         """Whether ``start_ms`` began with a filled compile cache."""
         return self.warm_start_ms is not None
+
+    @property
+    def cold_start(self) -> ColdStart | None:
+        """Its start with an empty compile cache, None where that was not measured."""
+        return (
+            None if self.cold_start_ms is None else ColdStart(ms=self.cold_start_ms, beside=self.built_beside)
+        )
+
+    def started_cold(self, start: ColdStart | None) -> Measured:
+        """The same with that start, None for one that was not measured."""
+        if start is None:
+            return dataclasses.replace(self, cold_start_ms=None, built_beside=0)
+        return dataclasses.replace(self, cold_start_ms=start.ms, built_beside=start.beside)
 
     @property
     def start_ms(self) -> float:
@@ -230,7 +252,10 @@ _NUMBERS = ("cold_start_ms", "reference_cold_start_ms", "warm_start_ms", "peak_b
 
 def measured_to_json(measured: Measured) -> str:
     """One line of JSON with every raw block."""
-    return json.dumps(dataclasses.asdict(measured), separators=(",", ":"))
+    fields = dataclasses.asdict(measured)
+    if not measured.built_beside:  # as versions before had it
+        del fields["built_beside"]
+    return json.dumps(fields, separators=(",", ":"))
 
 
 def measured_from_json(text: str) -> Measured:
@@ -246,6 +271,7 @@ def measured_from_json(text: str) -> Measured:
             conditions=Conditions(**values["conditions"]),
             blocks=_blocks(values["blocks"]),
             reference_blocks=_blocks(values["reference_blocks"]),
+            built_beside=values.get("built_beside", 0),
             **{name: values[name] for name in _NUMBERS},
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from autotuner.errors import AutotuneError
-from autotuner.measurement.accuracy import WINDOWS, ShapeForecasts, merge_accuracy, read_forecasts
-from autotuner.measurement.builds import Built, build_missing, build_slots, forget_built
-from autotuner.measurement.child.handle import Child, ChildError, not_compiled
-from autotuner.measurement.child.job import ArmJob
+from autotuner.measurement.accuracy import ShapeForecasts, merge_accuracy, read_forecasts
+from autotuner.measurement.builds import Built, build_slots
+from autotuner.measurement.child.copies import Copies
+from autotuner.measurement.child.handle import ChildError, not_compiled
 from autotuner.measurement.outcome import ArmLaunch, Failed, Launch, Measured, Outcome
 from autotuner.measurement.placement import LAUNCHING_CPUS
 from autotuner.measurement.rounds import Rounds, TimedRounds
+from autotuner.measurement.starter import Starter
 from autotuner.measurement.statistics import EffectiveCost, paired_ratio, shape_timing
 from autotuner.measurement.stopping import StopAfterStartingTime, StopWhenPrecise
-from autotuner.paths import answer_file, trial_artifacts
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 
-SEEDS = (11, 12, 13)
-"""Noise of the accuracy windows, the same for every arm."""
 _FORECASTS_MAY_TAKE = 2.0
 """Times as long as the reference took for its forecasts: what is kept of a trial's time for its own."""
 _STARTING_SECONDS = 4.0
@@ -78,15 +75,21 @@ class ProcessRunner:
         self._reference_settings = reference
         self._cost = cost
         self._limits = limits
-        self._caches = caches
         self._order = random.Random(seed)  # noqa: S311 - the order of arms, not a secret
         self._rng = np.random.default_rng(seed)
         self._say = say
         self._folder = tempfile.TemporaryDirectory(prefix="autotune-")
-        self._series_file = Path(self._folder.name) / "close.npy"
-        self._last_fifth_start = last_fifth_start
-        np.save(self._series_file, close)
-        self._reference: Child | None = None
+        self._starter = Starter(
+            workload=workload,
+            device=device,
+            caches=caches,
+            series_file=Path(self._folder.name) / "close.npy",
+            last_fifth_start=last_fifth_start,
+            memory_bytes=limits.memory_bytes,
+            warm_up_seconds=limits.warm_up_seconds,
+        )
+        np.save(self._starter.series_file, close)
+        self._reference: Copies | None = None
         self._theirs: Sequence[ShapeForecasts] = ()
         self._exact: Sequence[ShapeForecasts] = ()
         self._forecast_seconds = 0.0
@@ -101,7 +104,7 @@ class ProcessRunner:
             try:
                 reference = self._ensure_reference(deadline)
                 self._say(f"starting {settings.label}")
-                arm = self._start(settings, children, deadline, empty=not again)
+                arm = self._starter.start(settings, children, deadline, empty=not again)
                 arm.wait_ready(deadline)
                 failed = not_compiled(settings, arm.report, self._device)
                 outcome = failed or self._measure_beside(reference, arm, deadline, beat)
@@ -122,16 +125,11 @@ class ProcessRunner:
         """Builds that run at a time; see ``Runner``."""
         return build_slots(self._device)
 
-    def build(self, wanted: Sequence[RuntimeSettings], *, seconds: float) -> Mapping[RuntimeSettings, Built]:
+    def build(
+        self, wanted: Sequence[RuntimeSettings], *, seconds: float, apart: bool = False
+    ) -> Mapping[RuntimeSettings, Built]:
         """Compile side by side; see ``Runner``. What an earlier run has built is found again."""
-        folders = {settings: trial_artifacts(self._caches, settings) for settings in wanted}
-        return build_missing(
-            folders,
-            lambda settings: self._begin(settings, empty=True),
-            slots=self.slots,
-            seconds=seconds,
-            say=self._say,
-        )
+        return self._starter.build(wanted, slots=self.slots, seconds=seconds, apart=apart, say=self._say)
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:
         """Fresh processes of all arms, timed in rounds; see ``Runner``."""
@@ -139,7 +137,7 @@ class ProcessRunner:
         deadline = began + seconds
         with ExitStack() as children:
             started = [self._start_or_fail(settings, children, deadline) for settings in arms]
-            running = [arm for arm in started if isinstance(arm, Child)]
+            running = [arm for arm in started if isinstance(arm, Copies)]
             self._say(f"timing {len(running)} configurations side by side")
             longer = StopAfterStartingTime(blocks=blocks, began=began)
             taken = self._rounds(running, deadline).take(longer.most, longer, least=blocks)
@@ -156,7 +154,7 @@ class ProcessRunner:
         self._reference = None
         self._folder.cleanup()
 
-    def _measure_beside(self, reference: Child, arm: Child, deadline: float, beat: float | None) -> Outcome:
+    def _measure_beside(self, reference: Copies, arm: Copies, deadline: float, beat: float | None) -> Outcome:
         self._say("timing it beside the reference")
         reserve = _FORECASTS_MAY_TAKE * self._forecast_seconds
         rounds = self._rounds((arm, reference), deadline - reserve)
@@ -194,12 +192,12 @@ class ProcessRunner:
         """Start once more with the compile cache filled; None when time or the process fails it."""
         self._say("starting it again with its compile cache filled")
         try:
-            child = self._start(settings, children, deadline, empty=False)
-            return child.start_ms if child.was_warm else None
+            arm = self._starter.start(settings, children, deadline, empty=False)
+            return arm.start_ms if arm.was_warm else None
         except ChildError:
             return None
 
-    def _rounds(self, arms: Sequence[Child], deadline: float) -> Rounds:
+    def _rounds(self, arms: Sequence[Copies], deadline: float) -> Rounds:
         return Rounds(
             arms,
             shapes=len(self._workload.shapes),
@@ -209,18 +207,18 @@ class ProcessRunner:
             width=self._width(arms),
         )
 
-    def _width(self, arms: Sequence[Child]) -> int:
+    def _width(self, arms: Sequence[Copies]) -> int:
         """CPUs that a round is kept on, 0 for all."""
         if self._device != "cpu":
             return LAUNCHING_CPUS
-        return max((arm.settings.num_threads or 0 for arm in arms), default=0)
+        return self._workload.concurrency * max((arm.settings.num_threads or 0 for arm in arms), default=0)
 
-    def _ensure_reference(self, deadline: float) -> Child:
+    def _ensure_reference(self, deadline: float) -> Copies:
         if self._reference is not None and self._reference.alive:
             return self._reference
         self._say(f"starting the reference, {self._reference_settings.label}")
         try:
-            arm = self._start(self._reference_settings, self._children, deadline, empty=True)
+            arm = self._starter.start(self._reference_settings, self._children, deadline, empty=True)
             arm.wait_ready(deadline)
             asked = time.monotonic()
             self._theirs = _standard(arm.forecasts(deadline))
@@ -233,37 +231,12 @@ class ProcessRunner:
         self._reference = arm
         return arm
 
-    def _start(
-        self, settings: RuntimeSettings, children: ExitStack, deadline: float, *, empty: bool
-    ) -> Child:
-        """A child that has answered once and is gone when ``children`` are; the caller waits until it is ready."""
-        child = children.enter_context(closing(self._begin(settings, empty=empty)))
-        try:
-            child.wait_started(deadline)
-        except ChildError as error:
-            if error.failed.kind == "not_reproducible":  # else it would fail for ever
-                self._empty(settings)
-            raise
-        return child
-
-    def _begin(self, settings: RuntimeSettings, *, empty: bool) -> Child:
-        folder = trial_artifacts(self._caches, settings)
-        if empty:
-            self._empty(settings)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Child(self._job(settings, folder))
-
-    def _empty(self, settings: RuntimeSettings) -> None:
-        folder = trial_artifacts(self._caches, settings)
-        forget_built(folder)
-        shutil.rmtree(folder, ignore_errors=True)
-
     def _start_or_fail(
         self, settings: RuntimeSettings, children: ExitStack, deadline: float
-    ) -> Child | Failed:
+    ) -> Copies | Failed:
         self._say(f"launching {settings.label}")
         try:
-            arm = self._start(settings, children, deadline, empty=False)
+            arm = self._starter.start(settings, children, deadline, empty=False)
             arm.wait_ready(deadline)
         except ChildError as error:
             return error.failed
@@ -271,21 +244,6 @@ class ProcessRunner:
         if failed is not None:
             arm.close()
         return failed or arm
-
-    def _job(self, settings: RuntimeSettings, folder: Path) -> ArmJob:
-        return ArmJob(
-            settings=settings,
-            workload=self._workload,
-            device=self._device,
-            artifacts=str(folder),
-            answer_file=str(answer_file(folder, self._caches.name)),
-            series_file=str(self._series_file),
-            last_fifth_start=self._last_fifth_start,
-            seeds=SEEDS,
-            windows=WINDOWS,
-            memory_bytes=self._limits.memory_bytes,
-            warm_up_seconds=self._limits.warm_up_seconds,
-        )
 
 
 def _standard(forecasts: list[dict[str, Any]]) -> Sequence[ShapeForecasts]:
@@ -296,7 +254,9 @@ def _standard(forecasts: list[dict[str, Any]]) -> Sequence[ShapeForecasts]:
     return found
 
 
-def _launched(arm: Child, device: str, index: int, taken: TimedRounds, deadline: float) -> ArmLaunch | Failed:
+def _launched(
+    arm: Copies, device: str, index: int, taken: TimedRounds, deadline: float
+) -> ArmLaunch | Failed:
     if index in taken.failed:
         return taken.failed[index]
     try:

@@ -15,6 +15,7 @@ from autotuner.measurement.outcome import (
     Accuracy,
     ArmBlocks,
     ArmLaunch,
+    ColdStart,
     Conditions,
     Failed,
     Interval,
@@ -121,11 +122,12 @@ class ReplayRunner:
         )
 
     def build(
-        self, wanted: Sequence[RuntimeSettings], *, seconds: float
-    ) -> Mapping[RuntimeSettings, float | Failed]:
+        self, wanted: Sequence[RuntimeSettings], *, seconds: float, apart: bool = False
+    ) -> Mapping[RuntimeSettings, ColdStart | Failed]:
         """What compiling is recorded to take, longer where builds run side by side."""
-        slower = BESIDE if min(self.slots, len(wanted)) > 1 else 1.0
-        free, built = [0.0] * self.slots, dict[RuntimeSettings, float | Failed]()
+        beside = min(self.slots, len(wanted)) - 1
+        slower = BESIDE if beside > 0 else 1.0
+        free, built = [0.0] * self.slots, dict[RuntimeSettings, ColdStart | Failed]()
         for settings in wanted:
             begins = heapq.heappop(free)
             if begins >= seconds:
@@ -135,7 +137,9 @@ class ReplayRunner:
             heapq.heappush(free, min(seconds, begins + takes))
             found = self._table.find(settings)
             if begins + takes <= seconds:
-                built[settings] = found if isinstance(found, Failed) else 1000.0 * takes
+                built[settings] = (
+                    found if isinstance(found, Failed) else ColdStart(ms=1000.0 * takes, beside=beside)
+                )
             elif settings == wanted[0]:
                 built[settings] = Failed(kind="timeout", detail=f"not built within {seconds:.0f} s")
         self.seconds_spent += max(free)

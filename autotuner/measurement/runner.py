@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from autotuner.measurement.outcome import Failed, Launch, Outcome
+from autotuner.measurement.outcome import ColdStart, Failed, Launch, Outcome
 from toto_core.settings import RuntimeSettings
 
 
@@ -29,13 +29,13 @@ class Runner(Protocol):
         ...
 
     def build(
-        self, wanted: Sequence[RuntimeSettings], *, seconds: float
-    ) -> Mapping[RuntimeSettings, float | Failed]:
+        self, wanted: Sequence[RuntimeSettings], *, seconds: float, apart: bool = False
+    ) -> Mapping[RuntimeSettings, ColdStart | Failed]:
         """Compile configurations side by side, in this order, ``slots`` at a time, for trials that begin ``again``.
 
-        Each one's cold start in milliseconds, seen while others were built beside it, or how it failed. What is not
-        done within ``seconds`` is left out, but for the first, which then has timed out. Nothing is built any
-        more when it returns.
+        Each one's cold start, or how it failed. What is not done within ``seconds`` is left out, but for the first,
+        which then has timed out. Nothing is built any more when it returns. ``apart`` compiles what is there
+        already, too, and keeps nothing of it: for the cold start alone.
         """
         ...
 

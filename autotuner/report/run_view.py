@@ -36,11 +36,34 @@ def run_lines(document: Mapping[str, Any]) -> list[str]:
         *_fastest_line(document),
         f"  trials: {trials['measured']} measured, {failed} failed{reused}, of {trials['distinct_keys']} "
         f"distinct settings ({trials['ended_because']})",
+        *_left_open(document),
         f"  {document['decision']['verdict']}: {document['decision']['reason']}",
         f"  {_trust(document)}",
         f"  next: autotune explain {symbol}; autotune forecast --symbol {symbol}",
     ]
     return lines
+
+
+def _left_open(document: Mapping[str, Any]) -> list[str]:
+    """What was not tried when the search ended before it was settled, and what would tell whether it is better."""
+    left_open, ended = document["left_open"], document["trials"]["ended_because"]
+    if left_open is None or ended not in ("seconds", "trials"):
+        return []
+    likeliest = RuntimeSettings.from_dict(left_open["likeliest"]).label
+    return [
+        f"  not tried: {left_open['configurations']}, {chance(left_open['chance'])} that one is 2 % better or more, "
+        f"{likeliest} first of all",
+        f"  to know: autotune run --symbol {document['symbol']} --timeout {left_open['timeout']}",
+    ]
+
+
+def chance(probability: float) -> str:
+    """A probability in words that promise no more than the model that gave it."""
+    return (
+        f"about {probability:.0%} chance"
+        if 0.01 <= probability <= 0.99
+        else ("hardly any chance" if probability < 0.01 else "almost certain")
+    )
 
 
 def _origin(document: Mapping[str, Any]) -> str:
@@ -53,7 +76,9 @@ def _origin(document: Mapping[str, Any]) -> str:
 def _start(document: Mapping[str, Any]) -> str:
     """How long a process takes to start."""
     cold, warm = document["cold_start_ms"], document.get("warm_start_ms")
-    empty = "" if cold is None else f"{cold / 1000:.1f} s"
+    beside = document.get("built_beside")
+    others = f" (compiled beside {beside} other{'s' if beside > 1 else ''})" if beside else ""
+    empty = "" if cold is None else f"{cold / 1000:.1f} s{others}"
     if warm is None:
         return f"starts in {empty}"
     stored = f"{warm / 1000:.2f} s from the stored artifacts"

@@ -40,7 +40,7 @@ _SCORE_SPREAD = 0.3
 _SCORE_NOISE = 0.05
 _COST_SPREAD, _COST_NOISE = 0.5, 0.2
 _EAGER_SECONDS = 8.0
-_ON_A_CPU = {"default": 30.0, "max-autotune-no-cudagraphs": 70.0, "max-autotune": 70.0}
+_ON_A_CPU = {"default": 24.0, "max-autotune-no-cudagraphs": 50.0, "max-autotune": 50.0}
 _ON_A_GPU = {
     "default": 35.0,
     "reduce-overhead": 50.0,
@@ -49,6 +49,7 @@ _ON_A_GPU = {
 }
 """What a trial takes before one of its kind was seen, in seconds; a mode that is missing takes what default takes.
 
+Toto-mini on two CPUs of two machines took 18 and 29 s in mode default, 38 and 65 in max-autotune (decision 26).
 On an H200 reduce-overhead took 27 s with toto-mini and 95 s with a 151 M shape, where default took 62 and
 max-autotune 156 (benchmarks/results/gpu-2026-11-26.md): 50 lies between the two, the others as far from it as there.
 """
@@ -132,6 +133,37 @@ def most_promising(outlooks: Sequence[Outlook], seconds_left: float) -> RuntimeS
 def settled(outlooks: Sequence[Outlook], chance: float) -> bool:
     """Whether it is less likely than ``chance`` that any untried configuration is worth its trial."""
     return sum(outlook.chance for outlook in outlooks) < chance
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOpen:
+    """What a search has not tried: how many configurations, and which of them is the most likely to be better.
+
+    ``chance`` is that of any one being better by the share asked about, taken as independent of each other;
+    ``seconds`` what it is expected to take, one after the other, until that is settled.
+    """
+
+    configurations: int
+    likeliest: RuntimeSettings
+    chance: float
+    seconds: float
+
+
+def left_open(outlooks: Sequence[Outlook], enough: float) -> LeftOpen | None:
+    """What ``outlooks`` leave open until the chances of the rest add up to less than ``enough``; None for nothing."""
+    if not outlooks:
+        return None
+    ahead, seconds = sum(outlook.chance for outlook in outlooks), 0.0
+    for outlook in sorted(outlooks, key=lambda each: -each.chance / each.seconds):
+        if ahead < enough:
+            break
+        ahead, seconds = ahead - outlook.chance, seconds + outlook.seconds
+    return LeftOpen(
+        configurations=len(outlooks),
+        likeliest=max(outlooks, key=lambda outlook: outlook.chance).settings,
+        chance=1 - math.prod(1 - outlook.chance for outlook in outlooks),
+        seconds=seconds,
+    )
 
 
 def _log_scores(tried: Mapping[RuntimeSettings, Tried]) -> dict[RuntimeSettings, float]:

@@ -7,14 +7,14 @@ import hashlib
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from autotuner.errors import AutotuneError, UsageError
-from autotuner.measurement.outcome import Failed, Measured, Outcome
+from autotuner.measurement.outcome import ColdStart, Failed, Measured, Outcome
 from autotuner.measurement.runner import Runner
 from autotuner.search.ahead import built_together
-from autotuner.search.gain_model import Outlook, Tried, most_promising, settled
+from autotuner.search.gain_model import LeftOpen, Outlook, Tried, left_open, most_promising, settled
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.sampler import GainPerSecondSampler
 from autotuner.search.scoring import Judged, Ranked, judge, rank
@@ -66,7 +66,8 @@ class SearchResult:
     """What a search found.
 
     ``outcomes`` holds what was known before, too, and ``ranked`` the same, best first. ``measured`` and
-    ``failed`` (by kind) count this search's own trials, ``reused`` the keys answered from what was known.
+    ``failed`` (by kind) count this search's own trials, ``reused`` the keys answered from what was known;
+    ``left_open`` is what was not tried.
     """
 
     outcomes: Mapping[RuntimeSettings, Outcome]
@@ -75,6 +76,7 @@ class SearchResult:
     failed: Mapping[str, int]
     reused: int
     ended_because: Ending
+    left_open: LeftOpen | None = None
 
     @property
     def total(self) -> int:
@@ -92,10 +94,11 @@ class Search:
 
     What is ``known`` is never measured; ``first`` are tried before any other, in order, also those outside
     the space. ``on_outcome`` hears of every outcome before Optuna does, so that a kill loses nothing that was
-    stored there. ``seconds_for_trial`` gets the configuration and the seconds left, and says how long its
-    trial may take. ``cold_starts`` (milliseconds) are those of configurations whose compile artifacts are at
-    hand: their trials do not compile again. Optuna's own tables live in ``storage_url`` (None: in memory); a study
-    that was ended by a kill or a KeyboardInterrupt goes on when it is run again under the same ``study_name``.
+    stored there; ``on_open`` hears between trials what is not tried yet. ``seconds_for_trial`` gets the
+    configuration and the seconds left, and says how long its trial may take. ``cold_starts`` are
+    those of configurations whose compile artifacts are at hand: their trials do not compile again. Optuna's own
+    tables live in ``storage_url`` (None: in memory); a study that was ended by a kill or a KeyboardInterrupt goes on
+    when it is run again under the same ``study_name``.
     """
 
     runner: Runner
@@ -111,14 +114,15 @@ class Search:
     on_outcome: Callable[[TrialEvent], None]
     clock: Callable[[], float]
     seconds_for_trial: Callable[[RuntimeSettings, float], float]
-    cold_starts: Mapping[RuntimeSettings, float] = field(default_factory=dict)
+    on_open: Callable[[LeftOpen], None] = lambda _: None
+    cold_starts: Mapping[RuntimeSettings, ColdStart] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         first = self.first if self.profile.searches else (self.space.reference,)
         self._queue = deque(map(self.space.canonical, first))
         self._outcomes = {self.space.canonical(key): outcome for key, outcome in self.known.items()}
         self._fresh: list[Outcome] = []
-        self._at_hand: dict[RuntimeSettings, float | Failed] = dict(self.cold_starts)
+        self._at_hand: dict[RuntimeSettings, ColdStart | Failed] = dict(self.cold_starts)
         self._until = math.inf
 
     def run(self) -> SearchResult:
@@ -143,6 +147,7 @@ class Search:
             make_sampler=self._sampler,
         ) as study:
             ended = self._until_ended(study)
+            still_open = self._left_open(study)
         failed = Counter(outcome.kind for outcome in self._fresh if isinstance(outcome, Failed))
         return SearchResult(
             outcomes=self._outcomes,
@@ -153,6 +158,7 @@ class Search:
             failed=dict(failed),
             reused=reused,
             ended_because=ended,
+            left_open=still_open,
         )
 
     def _judge(self, outcome: Outcome) -> Judged:
@@ -170,13 +176,16 @@ class Search:
         )
 
     def _until_ended(self, study: SearchStudy) -> Ending:
-        self._until = self.clock() + self.plan.seconds
+        self._until, told = self.clock() + self.plan.seconds, 0
         while True:
             while self._queue and self._queue[0] in self._outcomes:
                 self._queue.popleft()
             ended = self._ended(study.outlooks() if self.profile.searches else ())
             if ended is not None:
                 return ended
+            if len(self._fresh) > told and (still_open := self._left_open(study)):
+                told = len(self._fresh)
+                self.on_open(still_open)
             try:
                 self._step(study)
             except _OutOfTimeError:
@@ -195,6 +204,9 @@ class Search:
         if settled(following, self.plan.chance):
             return "settled"
         return "seconds" if most_promising(following, left) is None else None
+
+    def _left_open(self, study: SearchStudy) -> LeftOpen | None:
+        return left_open(study.outlooks(), self.plan.chance) if self.profile.searches else None
 
     def _seconds_left(self) -> float:
         return self._until - self.clock()
@@ -254,10 +266,10 @@ class Search:
             self._at_hand |= self.runner.build(together, seconds=seconds)
         untried = self._at_hand.keys() - self._outcomes.keys() - {settings}
         study.sampler.compiled = frozenset(self.cold_starts.keys() | untried)
-        cold_ms = self._at_hand.get(settings)
-        if settings in self.cold_starts or not isinstance(cold_ms, float):
+        start = self._at_hand.get(settings)
+        if settings in self.cold_starts or not isinstance(start, ColdStart):
             return 0.0
-        return cold_ms / 1000.0 / slots
+        return start.ms / 1000.0 / slots
 
     def _certain(self) -> float | None:
         """The ratio to the reference that the best configuration within the limits is sure to reach."""
@@ -269,14 +281,14 @@ class Search:
         return max(lows, default=None)
 
     def _outcome(self, settings: RuntimeSettings, seconds: float) -> Outcome:
-        cold_ms = self._at_hand.get(settings)
-        if isinstance(cold_ms, Failed):
-            return cold_ms
+        start = self._at_hand.get(settings)
+        if isinstance(start, Failed):
+            return start
         try:
-            again = cold_ms is not None
+            again = start is not None
             outcome = self.runner.measure(settings, seconds=seconds, beat=self._certain(), again=again)
         except Exception as error:
             return Failed(kind="crashed", detail=f"the runner raised {type(error).__name__}: {error}")
         if isinstance(outcome, Failed) or outcome.cold_start_ms is not None:
             return outcome
-        return replace(outcome, cold_start_ms=cold_ms)
+        return outcome.started_cold(start)

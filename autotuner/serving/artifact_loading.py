@@ -14,6 +14,7 @@ from pathlib import Path
 from autotuner.environment import Environment
 from autotuner.paths import inductor_folder
 from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
+from autotuner.serving.cache_folders import mark_used
 from autotuner.serving.manifest import Damaged, link_verified
 from toto_core.compile_config import filled_in
 from toto_core.settings import RuntimeSettings
@@ -45,7 +46,9 @@ class LoadArtifacts:
             return nothing
         try:
             folder = workplace(environment.fingerprint)
-            found = link_verified(compile_cache(environment.fingerprint, settings.key), folder) is not None
+            stored = compile_cache(environment.fingerprint, settings.key)
+            found = link_verified(stored, folder) is not None
+            mark_used(stored)
         except CacheRefused as error:
             return nothing._aside(error)
         except Damaged as error:

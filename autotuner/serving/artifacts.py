@@ -51,9 +51,8 @@ def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
     """
     if _FINGERPRINT.fullmatch(environment_fingerprint) is None:
         raise CacheRefused(f"compile cache: {environment_fingerprint!r} is no environment fingerprint")
-    digest = hashlib.sha256(settings_key.encode()).hexdigest()[:16]
     root = _root()
-    folder = root / environment_fingerprint / digest
+    folder = settings_folder(root, environment_fingerprint, settings_key)
     if _is_split(str(folder)):
         raise CacheRefused(
             f"compile cache {str(root)!r} has a space or a quote in its name, at which torch's compiler calls "
@@ -67,6 +66,11 @@ def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:
             _make(level)
             _refuse_unsafe(level)
     return folder
+
+
+def settings_folder(root: Path, environment_fingerprint: str, settings_key: str) -> Path:
+    """Where in the cache at ``root`` the artifacts of these settings lie."""
+    return root / environment_fingerprint / hashlib.sha256(settings_key.encode()).hexdigest()[:16]
 
 
 def workplace(environment_fingerprint: str) -> Path:

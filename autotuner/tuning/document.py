@@ -15,6 +15,7 @@ from toto_core.settings import RuntimeSettings
 
 if TYPE_CHECKING:  # these need optuna, scipy and SQLAlchemy, which most commands do not
     from autotuner.promotion.decision import Decision
+    from autotuner.search.gain_model import LeftOpen
     from autotuner.search.search import SearchResult
     from autotuner.store import Promotion
     from autotuner.tuning.request import TuneRequest
@@ -84,11 +85,26 @@ def run_document(
             "distinct_keys": distinct_keys,
             "ended_because": study.ended_because,
         },
+        "left_open": _left_open(study.left_open),
         "decision": {"verdict": decision.verdict, "reason": decision.reason},
         "promoted": decision.promoted,
         "fastest_once_running": fastest_once_running(study, workload, profile),
         "selftest": selftest,
         "run_id": run_id,
+    }
+
+
+def _left_open(still_open: LeftOpen | None) -> dict[str, Any] | None:
+    """What was not tried, and the seconds of a further run that would tell whether it is better."""
+    if still_open is None:
+        return None
+    from autotuner.tuning.budget import seconds_to_settle
+
+    return {
+        "configurations": still_open.configurations,
+        "likeliest": still_open.likeliest.to_dict(),
+        "chance": still_open.chance,
+        "timeout": seconds_to_settle(still_open),
     }
 
 

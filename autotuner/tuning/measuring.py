@@ -11,6 +11,7 @@ from pathlib import Path
 from autotuner.device_lock import Say, measure_alone
 from autotuner.environment import current_environment, has_fp16_units, spare_memory, spare_threads
 from autotuner.errors import AutotuneError
+from autotuner.measurement.builds import build_slots
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import EffectiveCost
@@ -20,19 +21,21 @@ from autotuner.search.space import SearchSpace, search_space
 from autotuner.serving.artifacts import CacheRefused, refuse_noexec, store
 from autotuner.serving.manifest import ManifestSummary
 from autotuner.store import Store, Subject
+from autotuner.tuning.budget import USUAL_SECONDS, expected_search, seconds_by_itself
 from autotuner.workload import Workload
-from toto_core.model_files import check_weights, digest, locate, read_config
+from toto_core.model_files import WEIGHTS_FILE, check_weights, digest, locate, read_config
 from toto_core.series import PriceSeries, PriceSource, find_series
 from toto_core.settings import RuntimeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A subject with its prices and the model's patch size in time steps."""
+    """A subject with its prices, the model's patch size in time steps and the size of its weights."""
 
     subject: Subject
     series: PriceSeries
     patch_size: int
+    weights_bytes: int
 
 
 def prepare(symbol: str, workload: Workload, *, prices: PriceSource, device: str) -> Prepared:
@@ -54,7 +57,12 @@ def prepare(symbol: str, workload: Workload, *, prices: PriceSource, device: str
         series_digest=series.digest,
         model_digest=digest(folder),
     )
-    return Prepared(subject=subject, series=series, patch_size=config.patch_size)
+    return Prepared(
+        subject=subject,
+        series=series,
+        patch_size=config.patch_size,
+        weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +71,8 @@ class MeasuringPlan:
 
     ``device`` is what measuring needs for itself, None where answers are recorded and nothing is measured.
     ``hand_over`` gives production what compiling a promoted configuration left on disk, and says where that is;
-    ``holds`` whether an earlier trial of a configuration left anything there.
+    ``holds`` whether an earlier trial of a configuration left anything there. ``seconds`` is what a run may take
+    that nobody gave a number, and ``why_seconds`` says why.
     """
 
     space: SearchSpace
@@ -72,6 +81,8 @@ class MeasuringPlan:
     device: str | None = None
     hand_over: Callable[[RuntimeSettings], tuple[Path, ManifestSummary] | None] = lambda _: None
     holds: Callable[[RuntimeSettings], bool] = lambda _: False
+    seconds: float = USUAL_SECONDS
+    why_seconds: str = ""
 
 
 def plan_measuring(
@@ -124,9 +135,13 @@ def plan_measuring(
                 return store(trial_artifacts(caches, settings), environment.fingerprint, settings.key)
         return None
 
+    expected = expected_search(space, slots=build_slots(device), weights_bytes=prepared.weights_bytes)
+    seconds = seconds_by_itself(expected)
     return MeasuringPlan(
         space=space,
         make_runner=make,
+        seconds=seconds,
+        why_seconds=f"at most {seconds:.0f} s: a cold search here takes about {expected:.0f} s, then comes the duel",
         device=device,
         hand_over=hand_over,
         holds=lambda settings: holds_artifacts(trial_artifacts(caches, settings)),

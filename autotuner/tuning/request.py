@@ -1,10 +1,11 @@
-"""What one run is asked to do, how its seconds are shared out, and who hears how it goes on."""
+"""What one run is asked to do, and who hears how it goes on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
 
+from autotuner.search.gain_model import LeftOpen
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.search import SearchPlan, TrialEvent
 from autotuner.search.space import SearchSpace
@@ -27,10 +28,14 @@ class Listener(Protocol):
         """A trial has an outcome, and it is stored."""
         ...
 
+    def still_open(self, left_open: LeftOpen) -> None:
+        """What the search has not tried when it goes on after a trial."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuneRequest:
-    """What one run is asked to do; ``seconds`` covers everything, the duel included.
+    """What one run is asked to do; ``seconds`` covers everything, the duel included; None leaves it to the run.
 
     ``because`` says why it is tuned again, and goes into the ledger with the kinds of the daemon's ``triggers``;
     above 0, what replaces a champion is first a ``canary`` in that share of the processes. ``threads`` is the
@@ -46,7 +51,7 @@ class TuneRequest:
     prices: PriceSource = THE_SAMPLES
     device: str = "cpu"
     trials: int = 40
-    seconds: float = 300.0
+    seconds: float | None = None
     seed: int = 0
     threads: int | None = None
     because: str | None = None
@@ -56,18 +61,3 @@ class TuneRequest:
     reuse: bool = True
     share: bool = True
     chance: float = SearchPlan.chance
-
-
-DUEL_SHARE = 0.4
-"""Share of the time kept for the duel: search figures only rank."""
-LONGEST_TRIAL_SECONDS, SHORTEST_TRIAL_SECONDS = 150.0, 60.0
-
-
-def search_seconds(left: float) -> float:
-    """What the search may take of the seconds ``left``."""
-    return max(0.0, left * (1 - DUEL_SHARE))
-
-
-def trial_seconds(left: float) -> float:
-    """What a trial may take of the seconds ``left``: half, so that one that hangs leaves time for others."""
-    return min(LONGEST_TRIAL_SECONDS, left, max(left / 2, SHORTEST_TRIAL_SECONDS))

@@ -10,7 +10,7 @@ from typing import Any
 
 from autotuner.errors import AutotuneError
 from autotuner.figures import Figures, SharedFrom, trial_figures, with_trial
-from autotuner.measurement.outcome import Measured
+from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.runner import Runner
 from autotuner.paths import studies_url
 from autotuner.promotion.decision import Decision, decide
@@ -20,11 +20,12 @@ from autotuner.search.search import Search, SearchPlan, SearchResult, TrialEvent
 from autotuner.search.space import likely_winners
 from autotuner.serving.canary import Canary
 from autotuner.store import Promotion, Store, Subject
+from autotuner.tuning.budget import COLD_START_SPARE, search_seconds, trial_seconds
 from autotuner.tuning.document import run_document
 from autotuner.tuning.finalists import duel_of_finalists, why_unfit
 from autotuner.tuning.fitted import most_together
 from autotuner.tuning.measuring import MeasuringPlan, measuring, plan_measuring, prepare
-from autotuner.tuning.request import Listener, TuneRequest, search_seconds, trial_seconds
+from autotuner.tuning.request import Listener, TuneRequest
 from autotuner.tuning.takeover import objection, proven_elsewhere, shared_decision, spot_check
 from toto_core.series import PriceSeries
 
@@ -39,7 +40,7 @@ def tune(
     ``SeriesError``, ``CheckpointError`` or ``StorageError``, each with one line.
     """
     clock = plan.clock if plan else time.monotonic
-    end = clock() + request.seconds
+    begun = clock()
     prepared = prepare(request.symbol, request.workload, prices=request.prices, device=request.device)
     subject, series = prepared.subject, prepared.series
     for repair in series.repairs:
@@ -52,13 +53,16 @@ def tune(
         threads=request.threads,
         most_together=_most_together(store, subject, listener),
     )
+    if request.seconds is None:
+        listener.say(plan.why_seconds)
+    seconds = plan.seconds if request.seconds is None else request.seconds
     store.remember(subject, series)
     study = f"{subject.symbol} {request.workload.signature} {subject.environment.fingerprint}"
     run_id, _ = store.begin_run(
         subject, profile=request.profile.name, seed=request.seed, study=study, resume=request.resume
     )
     try:
-        left = max(0.0, end - clock())
+        left = max(0.0, begun + seconds - clock())
         with measuring(plan, store, seconds=left, say=listener.say) as under_way:
             run = _Run(
                 request=request,
@@ -70,7 +74,8 @@ def tune(
                 run_id=run_id,
                 runner=under_way.runner,
                 check=under_way.check,
-                end=end,
+                begun=begun,
+                seconds=seconds,
             )
             document = run.go(study)
         store.end_run(run_id, "finished", document)
@@ -111,12 +116,13 @@ class _Run:
     run_id: str
     runner: Runner
     check: Callable[[], None]
-    end: float
+    begun: float
+    seconds: float
 
     @property
     def left(self) -> float:
         """Seconds."""
-        return max(0.0, self.end - self.plan.clock())
+        return max(0.0, self.begun + self.seconds - self.plan.clock())
 
     def go(self, study_name: str) -> dict[str, Any]:
         request = self.request
@@ -126,6 +132,7 @@ class _Run:
         figures = replace(
             found.figures, because=request.because, triggers=request.triggers, prices=request.prices
         )
+        figures = self._with_cold_start_alone(found.decision, figures)
         if found.decision.promoted:
             replaced = champion if found.decision.verdict == "better" and 0 < request.canary < 1 else None
             canary = Canary(share=request.canary, previous=replaced.settings) if replaced else None
@@ -219,11 +226,12 @@ class _Run:
             storage_url=studies_url(self.store.location),
             study_name=study_name,
             on_outcome=self._keep,
+            on_open=self.listener.still_open,
             clock=self.plan.clock,
             seconds_for_trial=lambda _, left: trial_seconds(left),
             cold_starts={
-                settings: cold_ms
-                for settings, cold_ms in self.store.cold_starts(self.subject).items()
+                settings: start
+                for settings, start in self.store.cold_starts(self.subject).items()
                 if self.plan.holds(settings)
             },
         ).run()
@@ -241,10 +249,23 @@ class _Run:
             return with_trial(duelled, measured) if duelled else trial_figures(measured, workload)
         if duelled is None:
             raise AutotuneError(
-                f"{self.request.symbol}: nothing was measured within {self.request.seconds:.0f} s; "
+                f"{self.request.symbol}: nothing was measured within {self.seconds:.0f} s; "
                 "give the run more time with --timeout"
             )
         return duelled
+
+    def _with_cold_start_alone(self, decision: Decision, figures: Figures) -> Figures:
+        """The figures with a cold start beside which nobody compiled, where time is left to measure it."""
+        cold_ms, settings = figures.cold_start_ms, decision.settings
+        if not decision.promoted or not figures.built_beside or cold_ms is None:
+            return figures
+        if self.left < COLD_START_SPARE * cold_ms / 1000.0:
+            return figures
+        start = self.runner.build((settings,), seconds=self.left, apart=True)[settings]
+        if isinstance(start, Failed):
+            self.listener.say(f"the cold start alone was not measured: {start}")
+            return figures
+        return replace(figures, cold_start_ms=start.ms, built_beside=start.beside or None)
 
     def _promote(self, decision: Decision, figures: Figures) -> None:
         self.check()

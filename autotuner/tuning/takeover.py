@@ -68,7 +68,7 @@ def spot_check(runner: Runner, proven: Proven, *, compiled: bool, seconds: float
     """
     outcome = runner.measure(proven.settings, seconds=seconds, again=compiled)
     if isinstance(outcome, Measured) and outcome.cold_start_ms is None:
-        return dataclasses.replace(outcome, cold_start_ms=proven.measured.cold_start_ms)
+        return outcome.started_cold(proven.measured.cold_start)
     return outcome
 
 

@@ -12,6 +12,7 @@ from autotuner.measurement.outcome import (
     FAILURE_KINDS,
     ArmBlocks,
     ArmLaunch,
+    ColdStart,
     Failed,
     Measured,
     measured_from_json,
@@ -167,9 +168,12 @@ def test_a_build_gives_every_configuration_its_start_or_its_failure(runner: Runn
 
     assert runner.slots >= 1
     assert isinstance(built[case.failing], Failed)
-    start_ms = built[case.working]
-    assert isinstance(start_ms, float)
-    assert start_ms >= 0
+    start = built[case.working]
+    assert isinstance(start, ColdStart)
+    assert start.ms >= 0
+    apart = runner.build((case.working,), seconds=case.seconds, apart=True)[case.working]
+    assert isinstance(apart, ColdStart)
+    assert apart.beside == 0
 
 
 def test_a_launch_gives_every_arm_its_blocks_in_the_order_asked(runner: Runner, case: Case) -> None:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from autotuner.measurement.builds import built_before, note_built
-from autotuner.measurement.outcome import ArmLaunch, Failed, Measured
+from autotuner.measurement.outcome import ArmLaunch, ColdStart, Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner
 from autotuner.paths import CACHE_VARIABLE, trial_artifacts, trials_folder
 from autotuner.search.profiles import profile
@@ -62,18 +62,19 @@ def test_builds_are_kept_for_trials_and_for_a_run_that_goes_on(
 
     built = runner.build((DEFAULT, CRASHES, PACKED), seconds=240.0)
 
-    crashed, start_ms = built[CRASHES], built[DEFAULT]
+    crashed, start = built[CRASHES], built[DEFAULT]
     assert isinstance(crashed, Failed)
     assert "SIGSEGV" in crashed.detail
-    assert isinstance(start_ms, float)
-    assert start_ms > 500.0
+    assert isinstance(start, ColdStart)
+    assert start.ms > 500.0
+    assert start.beside == 1
     assert family.left(within=5.0) == []
 
     outcome = runner.measure(DEFAULT, seconds=60.0, again=True)
     assert isinstance(outcome, Measured)
     assert outcome.cold_start_ms is None
     assert outcome.warm_start_ms is not None
-    assert outcome.warm_start_ms < start_ms / 2
+    assert outcome.warm_start_ms < start.ms / 2
     launched = runner.launch((DEFAULT, PACKED, REFERENCE), blocks=1, seconds=60.0).arms
     runner.close()
     assert [isinstance(arm, ArmLaunch) and arm.reproduced for arm in launched] == [True, True, False]
@@ -122,7 +123,7 @@ def test_what_was_built_of_other_weights_is_not_taken_for_the_model_s(
     artifacts, before = planned()
     artifacts.mkdir(parents=True)
     (artifacts / "library").write_bytes(b"compiled")
-    note_built(artifacts, 1_000.0)
+    note_built(artifacts, ColdStart(ms=1_000.0))
     assert before.holds(DEFAULT)
 
     weights = model / "model.safetensors"

@@ -47,6 +47,8 @@ class Quiet:
 
     def trial(self, event: Any) -> None: ...
 
+    def still_open(self, left_open: object) -> None: ...
+
 
 def run_and_explain(
     symbol: str, keys: tuple[RuntimeSettings, ...], runner: Runner, folder: Path, *, seconds: float

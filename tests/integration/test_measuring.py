@@ -11,7 +11,7 @@ import pytest
 
 from autotuner.device_lock import measure_alone
 from autotuner.errors import AutotuneError
-from autotuner.measurement.outcome import Failed, Launch, Outcome
+from autotuner.measurement.outcome import ColdStart, Failed, Launch, Outcome
 from autotuner.search.space import SearchSpace
 from autotuner.store import Store
 from autotuner.tuning.measuring import MeasuringPlan, measuring
@@ -36,8 +36,8 @@ class RunnerOnADevice:
         return Failed(kind="crashed")
 
     def build(
-        self, wanted: Sequence[RuntimeSettings], *, seconds: float
-    ) -> Mapping[RuntimeSettings, float | Failed]:
+        self, wanted: Sequence[RuntimeSettings], *, seconds: float, apart: bool = False
+    ) -> Mapping[RuntimeSettings, ColdStart | Failed]:
         raise NotImplementedError
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:

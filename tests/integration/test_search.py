@@ -40,6 +40,7 @@ class Recorder:
     def __init__(self, table: ReplayTable | None = None) -> None:
         self.runner = ReplayRunner(table or replay_table(), TimingNoise.none())
         self.events: list[TrialEvent] = []
+        self.left_open: list[int] = []
 
     @property
     def measured(self) -> list[RuntimeSettings]:
@@ -75,6 +76,7 @@ class Recorder:
             on_outcome=on_outcome or self.events.append,
             clock=self.runner.clock,
             seconds_for_trial=seconds_for_trial,
+            on_open=lambda left: self.left_open.append(left.configurations),
         ).run()
 
 
@@ -115,9 +117,12 @@ def test_a_study_ends_at_its_number_of_measurements_and_measures_none_twice() ->
 
 
 def test_a_study_ends_when_every_key_is_known_and_finds_the_best() -> None:
-    result = Recorder().run(trials=1_000)
+    recorder = Recorder()
+    result = recorder.run(trials=1_000)
 
     assert result.ended_because == "exhausted"
+    assert result.left_open is None
+    assert recorder.left_open == [*range(len(SPACE.keys) - 1, 0, -1)]
     assert set(result.outcomes) == set(SPACE.keys)
     assert result.ranked[0].settings == BEST
     assert [entry.judged.feasible for entry in result.ranked] == sorted(
@@ -154,6 +159,9 @@ def test_a_trial_that_would_not_fit_into_the_time_left_is_not_begun() -> None:
 
     assert result.ended_because == "seconds"
     assert (result.measured, result.failed) == (3, {})
+    assert result.left_open is not None
+    assert result.left_open.configurations == len(SPACE.keys) - 3
+    assert result.left_open.seconds > 0.0
 
 
 def test_a_study_without_time_or_trials_measures_nothing() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from autotuner.measurement.recorded import Recorded, ReplayTable
-from autotuner.measurement.replay import ReplayRunner, TimingNoise
+from autotuner.measurement.replay import BESIDE, ReplayRunner, TimingNoise
 from autotuner.report.run_view import run_lines
 from autotuner.search.profiles import profile
 from autotuner.store import Store
@@ -32,6 +32,8 @@ class Quiet:
 
     def trial(self, event: Any) -> None: ...
 
+    def still_open(self, left_open: object) -> None: ...
+
 
 def table() -> ReplayTable:
     entries = {
@@ -47,9 +49,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def run(store: Store, symbol: str, recorded: ReplayTable, **changes: Any) -> tuple[dict[str, Any], float]:
+def run(
+    store: Store, symbol: str, recorded: ReplayTable, *, cpus: int = 1, **changes: Any
+) -> tuple[dict[str, Any], float]:
     """The document of one run, and the simulated seconds it took."""
-    runner = ReplayRunner(recorded, TimingNoise(seed=len(symbol)))
+    runner = ReplayRunner(recorded, TimingNoise(seed=len(symbol)), cpus=cpus)
     plan = MeasuringPlan(
         space=SPACE,
         make_runner=lambda _: runner,
@@ -116,6 +120,16 @@ def test_trials_whose_compilation_is_at_hand_do_not_compile_again(store: Store) 
 
     assert again_seconds < 0.75 * first_seconds
     assert again["cold_start_ms"] == first["cold_start_ms"] == 9000.0
+
+
+def test_the_cold_start_of_what_is_promoted_is_measured_alone_where_time_is_left(store: Store) -> None:
+    enough, _ = run(store, "AMD", table(), cpus=2, seconds=2000.0)
+    little, _ = run(store, "AAPL", table(), cpus=2, seconds=0.1 * COMPILING * len(SPACE.keys), share=False)
+
+    assert (enough["cold_start_ms"], enough.get("built_beside")) == (1000.0 * (COMPILING - AGAIN), None)
+    assert little["built_beside"] == 1
+    assert little["cold_start_ms"] == pytest.approx(1000.0 * BESIDE * (COMPILING - AGAIN))
+    assert "(compiled beside 1 other)" in "\n".join(run_lines(little))
 
 
 def test_a_champion_that_breaks_a_limit_goes_even_if_nothing_is_faster(store: Store) -> None:

@@ -11,7 +11,16 @@ import scipy.optimize  # noqa: F401 - so that no property's deadline is spent on
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.measurement.outcome import ArmLaunch, Block, Conditions, Failed, Interval, Launch, Outcome
+from autotuner.measurement.outcome import (
+    ArmLaunch,
+    Block,
+    ColdStart,
+    Conditions,
+    Failed,
+    Interval,
+    Launch,
+    Outcome,
+)
 from autotuner.measurement.statistics import EffectiveCost
 from autotuner.promotion.decision import decide
 from autotuner.promotion.duel import launch_figures, run_duel
@@ -49,8 +58,8 @@ class SimulatedMachine:
     slots = 1
 
     def build(
-        self, wanted: Sequence[RuntimeSettings], *, seconds: float
-    ) -> Mapping[RuntimeSettings, float | Failed]:
+        self, wanted: Sequence[RuntimeSettings], *, seconds: float, apart: bool = False
+    ) -> Mapping[RuntimeSettings, ColdStart | Failed]:
         raise NotImplementedError
 
     def launch(self, arms: Sequence[RuntimeSettings], *, blocks: int, seconds: float) -> Launch:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.search.gain_model import Outlook, Tried, most_promising, outlooks, settled
+from autotuner.search.gain_model import Outlook, Tried, left_open, most_promising, outlooks, settled
 from tests.support.study_tables import SPACE
 from toto_core.settings import RuntimeSettings
 
@@ -60,7 +60,7 @@ def test_cheap_settings_come_before_dear_ones_that_promise_the_same() -> None:
     assert found[0].seconds > found[1].seconds
 
 
-@pytest.mark.parametrize(("device", "seconds"), [("cpu", [30, 30, 70, 8]), ("cuda", [35, 50, 85, 8])])
+@pytest.mark.parametrize(("device", "seconds"), [("cpu", [24, 24, 50, 8]), ("cuda", [35, 50, 85, 8])])
 def test_what_a_trial_costs_before_any_was_seen_is_the_devices(device: str, seconds: list[float]) -> None:
     modes = ("default", "reduce-overhead", "max-autotune", "eager")
     keys = [RuntimeSettings(compile_mode=mode) for mode in modes]
@@ -110,6 +110,23 @@ def test_outlooks_are_finite_and_probabilities_whatever_was_tried(
         assert each.gain >= 0
         assert 0 <= each.chance <= 1
         assert each.seconds > 0
+
+
+def test_what_is_left_open_is_counted_until_the_rest_is_unlikely_enough() -> None:
+    looks = [
+        Outlook(settings=settings, gain=0.1, chance=chance, seconds=seconds)
+        for settings, chance, seconds in zip(SPACE.keys, (0.04, 0.5, 0.2), (10.0, 40.0, 30.0), strict=False)
+    ]
+
+    found = left_open(looks, 0.05)
+
+    assert found is not None
+    assert (found.configurations, found.likeliest, found.seconds) == (3, SPACE.keys[1], 70.0)
+    assert found.chance == pytest.approx(1 - 0.96 * 0.5 * 0.8)
+    unlikely = left_open(looks[:1], 0.05)
+    assert unlikely is not None
+    assert unlikely.seconds == 0.0  # settled as it is
+    assert left_open([], 0.05) is None
 
 
 def test_nothing_known_leaves_every_chance_open() -> None:

@@ -13,7 +13,8 @@ from toto_core.series import PriceSource
 UNSAID = dict.fromkeys(
     (
         *("profile", "model", "workload_file", "context_length", "prediction_length", "num_samples"),
-        *("calls_per_process", "deadline_ms", "memory_limit_mb", "because", "threads", "replay"),
+        *("calls_per_process", "concurrency", "deadline_ms", "memory_limit_mb", "because", "threads"),
+        "replay",
     )
 )
 OPTIONS = RunOptions(

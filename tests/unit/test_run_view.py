@@ -7,6 +7,7 @@ import pytest
 
 from autotuner.cli.progress import PlainProgress
 from autotuner.report.run_view import run_lines
+from autotuner.search.gain_model import LeftOpen
 from autotuner.search.scoring import Judged
 from autotuner.search.search import TrialEvent
 from tests.support.outcomes import measured
@@ -35,6 +36,7 @@ def document(**changes: Any) -> dict[str, Any]:
         },
         "decision": {"verdict": "first", "reason": "Nothing was proven faster."},
         "promoted": True,
+        "left_open": None,
         "fastest_once_running": {
             "settings": COMPILED.to_dict(),
             "ratio": {"estimate": 1.5, "low": 1.4, "high": 1.6},
@@ -74,6 +76,12 @@ def test_the_start_is_told_with_what_was_measured_of_it(
     assert f"  {said}" in lines
 
 
+def test_a_cold_start_that_others_compiled_beside_is_marked() -> None:
+    accuracy = {"mae": 1.0, "mae_reference": 1.0, "drift": 0.0, "quantile_shift": 0.0}
+    lines = run_lines(document(**accuracy, cold_start_ms=27_300.0, built_beside=2))
+    assert "  starts in 27.3 s (compiled beside 2 others)" in lines
+
+
 @pytest.mark.parametrize(
     ("cold_ms", "warm_ms", "said"),
     [
@@ -91,6 +99,37 @@ def test_a_trial_under_way_is_told_with_its_starts(
         TrialEvent(number=1, settings=COMPILED, outcome=outcome, judged=judged, seconds=1.0)
     )
     assert capsys.readouterr().err.strip().endswith(f"drift 0.00%, {said}")
+
+
+def test_what_a_search_had_no_time_for_is_said_with_what_would_tell() -> None:
+    left_open = {"configurations": 9, "likeliest": COMPILED.to_dict(), "chance": 0.375, "timeout": 240}
+    trials = document()["trials"]
+
+    text = "\n".join(run_lines(document(left_open=left_open)))
+    settled = "\n".join(
+        run_lines(document(left_open=left_open, trials=trials | {"ended_because": "settled"}))
+    )
+
+    assert (
+        "not tried: 9, about 38% chance that one is 2 % better or more, default fp32 freezing=True first of all"
+        in text
+    )
+    assert "to know: autotune run --symbol AMD --timeout 240" in text
+    assert "not tried" not in settled
+
+
+def test_a_log_says_the_best_so_far_and_what_can_still_be_found(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = PlainProgress()
+    left = LeftOpen(configurations=9, likeliest=COMPILED, chance=0.375, seconds=144.0)
+    progress.still_open(left)
+    judged = Judged(feasible=True, score=0.5)
+    progress.trial(TrialEvent(number=1, settings=COMPILED, outcome=measured(), judged=judged, seconds=1.0))
+    progress.still_open(replace(left, chance=0.001))
+
+    before, _, after = capsys.readouterr().err.splitlines()
+    assert before == "  nothing within the limits so far; 9 not tried, about 38% chance that one is better"
+    assert after.startswith("  best so far: default fp32 freezing=True, ")
+    assert after.endswith("; 9 not tried, hardly any chance that one is better")
 
 
 def test_a_log_says_only_what_changes(capsys: pytest.CaptureFixture[str]) -> None:

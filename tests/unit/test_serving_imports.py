@@ -100,8 +100,11 @@ def test_importing_the_package_and_a_first_lookup_load_nothing_that_they_can_do_
         "import json, sys; import autotuner; print(json.dumps(sorted(set(sys.argv[1:]) & set(sys.modules))))"
     )
 
-    assert in_another_process(imported, watched) == []
-    answer = in_another_process(LOOK_UP, watched, AUTOTUNE_DB=db)
+    own = in_another_process(imported.replace("autotuner", "pathlib"), watched)  # Python 3.13's imports glob
+    ours = tuple(name for name in watched if name not in own)
+
+    assert in_another_process(imported, ours) == []
+    answer = in_another_process(LOOK_UP, ours, AUTOTUNE_DB=db)
     assert (answer["source"], answer["heavy"]) == ("promotion", [])
 
 

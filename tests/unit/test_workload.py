@@ -26,6 +26,7 @@ workloads = st.builds(
     shapes=st.lists(shapes, min_size=1, max_size=5).map(tuple),
     series_per_call=st.integers(1, 100),
     calls_per_process=st.integers(1, 10**9),
+    concurrency=st.integers(1, 1000),
 )
 
 
@@ -65,6 +66,7 @@ def test_the_signature_depends_on_shares_not_on_the_scale_of_weights(
         {"revision": "abc"},
         {"series_per_call": 2},
         {"calls_per_process": 5},
+        {"concurrency": 2},
         {"requests": [{"context_length": 64}]},
         {"requests": [{"num_samples": None}]},
         {"requests": [{"variates": 2}]},
@@ -78,6 +80,14 @@ def test_whatever_production_asks_changes_the_signature(changes: dict[str, Any])
 
 def test_the_signature_is_the_same_in_every_process() -> None:
     assert Workload().signature == "e40781d05b94b61c"
+
+
+def test_processes_at_once_are_said_where_there_is_more_than_one() -> None:
+    assert "at once" not in Workload().summary
+    assert Workload(concurrency=4).summary.endswith(", 4 processes at once")
+    assert "concurrency" not in Workload().to_dict()
+    with pytest.raises(UsageError, match="concurrency must be a whole number from 1 to 1000, not 0"):
+        Workload(concurrency=0)
 
 
 @given(workloads)
@@ -143,7 +153,7 @@ def test_an_empty_file_is_the_default_workload(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("model = ", "is not TOML"),
-        ("contexts = 3", "unknown field 'contexts'; known are calls_per_process, model"),
+        ("contexts = 3", "unknown field 'contexts'; known are calls_per_process, concurrency, model"),
         ("shapes = 3", "unknown field 'shapes'"),
         ("requests = 3", "requests must be a list of tables"),
         ("requests = [3]", "requests must be a list of tables"),

@@ -14,6 +14,7 @@ import torch
 from toto_core.compile_report import CompileReport
 from toto_core.compiling.ahead import NEWEST_TEMPLATE, AheadOfTime, PackageStore, Result, first_template
 from toto_core.compiling.packages import flatten
+from toto_core.compiling.probes import probed_once
 from toto_core.compiling.recorded import Recorder
 from toto_core.compiling.tally import Tally, counts
 from toto_core.device import begin_call, records_graphs
@@ -144,6 +145,8 @@ class Calls:
                     around.enter_context(limiting(self.settings.recompile_limit))
                     around.enter_context(warnings.catch_warnings())
                     warnings.filterwarnings("ignore", message="TensorFloat32")  # fp32 was asked for
+                    if self.settings.compiled:
+                        around.enter_context(probed_once())
                 if packed:
                     around.enter_context(_freezing())
                 result = call(*arguments)

@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 HEADERS_VARIABLE = "TOTO_PRECOMPILED_HEADERS"
@@ -75,10 +75,12 @@ def _kept(include: str, compiler: str, flags: list[str], folder: Path) -> Path |
     """The header's own file, its parsed form beside it; None where that cannot be made now."""
     import torch  # here, because a parent that only names the folder needs none
 
-    identity = (include, _version(compiler), torch.__version__, torch.version.git_version, flags)
+    identity = (include, compiler_version(compiler), torch.__version__, torch.version.git_version, flags)
     place = folder / hashlib.sha256(repr(identity).encode()).hexdigest()[:24]
     header = place / "header.hpp"
     if header.with_suffix(".hpp.gch").exists():
+        with suppress(OSError):
+            os.utime(place)  # who removes what nobody uses looks at this
         return header
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,7 +114,8 @@ def _alone(place: Path) -> Iterator[bool]:
 
 
 @functools.cache
-def _version(compiler: str) -> str:
+def compiler_version(compiler: str) -> str:
+    """What the compiler says of itself, empty where there is none."""
     try:
         return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     except OSError:
@@ -120,4 +123,4 @@ def _version(compiler: str) -> str:
 
 
 def _is_gcc(compiler: str) -> bool:
-    return "Free Software Foundation" in _version(compiler)
+    return "Free Software Foundation" in compiler_version(compiler)

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from toto_core.compiling.headers import precompiled
+from toto_core.compiling.probes import probed_once
 from toto_core.settings import RuntimeSettings
 from toto_core.torch_versions import package_runner, without_line_tables
 
@@ -77,6 +78,7 @@ def build(module: FlatCall, tensors: Sequence[Tensor], settings: RuntimeSettings
     with (
         tempfile.TemporaryDirectory(prefix="building-", dir=path.parent) as folder,
         precompiled(),
+        probed_once(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # torch's compiler warns of its own deprecated parts

@@ -110,9 +110,13 @@ class Child:
         """Wait until the arm has reached a steady state."""
         self._note(self._expect("ready", deadline))
 
-    def block(self, shape: int, deadline: float) -> Block:
-        """Milliseconds of one block of calls of a request shape."""
-        milliseconds = self._ask("block", deadline, shape=shape, calls=WINDOW)["ms"]
+    def begin_block(self, shape: int, *, one_more: bool = False) -> None:
+        """Have it begin a block of calls of a request shape, ``one_more`` than a block has."""
+        self._request("block", shape=shape, calls=WINDOW + one_more)
+
+    def end_block(self, deadline: float) -> Block:
+        """Milliseconds of the calls of the block that it began."""
+        milliseconds = self._expect("block", deadline)["ms"]
         return tuple(milliseconds[1:])  # the first call pays for the other arm's cache
 
     def forecasts(self, deadline: float, *, exact: bool = False) -> list[dict[str, Any]]:
@@ -161,8 +165,11 @@ class Child:
 
     def _ask(self, what: str, deadline: float, **fields: int) -> dict[str, Any]:
         """Send a request and wait for its answer until ``deadline`` (``time.monotonic``)."""
-        self._write(json.dumps({"ask": what, **fields}))
+        self._request(what, **fields)
         return self._expect(what, deadline)
+
+    def _request(self, what: str, **fields: int) -> None:
+        self._write(json.dumps({"ask": what, **fields}))
 
     def _expect(self, event: str, deadline: float) -> dict[str, Any]:
         """Wait for the next answer, which must be ``event``."""

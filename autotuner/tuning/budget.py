@@ -1,0 +1,59 @@
+"""How many seconds a run takes when nobody says, and how they are shared out between search, trials and duel."""
+
+from __future__ import annotations
+
+import math
+
+from autotuner.search.gain_model import LeftOpen, outlooks
+from autotuner.search.space import SearchSpace, likely_winners
+from toto_core.settings import RuntimeSettings
+
+USUAL_SECONDS, MOST_SECONDS = 300.0, 900.0
+DUEL_SHARE = 0.4
+"""Share of the time kept for the duel: search figures only rank."""
+LONGEST_TRIAL_SECONDS, SHORTEST_TRIAL_SECONDS = 150.0, 60.0
+COLD_START_SPARE = 1.3
+"""Times a cold start that was seen beside others: what must be left to measure it alone."""
+_SECONDS_A_MEGABYTE = 0.04
+"""What a trial takes longer for every megabyte of weights: with 605 MB of a 151 M shape eager trials took 17 to 36 s
+(benchmarks/results/grid-big-AMD.json), with toto-mini 4 to 6."""
+
+
+def search_seconds(left: float) -> float:
+    """What the search may take of the seconds ``left``."""
+    return max(0.0, left * (1 - DUEL_SHARE))
+
+
+def trial_seconds(left: float) -> float:
+    """What a trial may take of the seconds ``left``: half, so that one that hangs leaves time for others."""
+    return min(LONGEST_TRIAL_SECONDS, left, max(left / 2, SHORTEST_TRIAL_SECONDS))
+
+
+def seconds_to_settle(left_open: LeftOpen) -> int:
+    """What a further run is expected to need to know whether something not tried is better, its duel included."""
+    return math.ceil(left_open.seconds / (1 - DUEL_SHARE))
+
+
+def expected_search(space: SearchSpace, *, slots: int, weights_bytes: int) -> float:
+    """Seconds until the likely winners are tried in every mode, built ``slots`` at a time and timed one by one."""
+    winners = likely_winners(space)
+    modes = {key.compile_mode for key in space.keys}
+    wanted = {space.canonical(winner.replace(compile_mode=mode)) for winner in winners for mode in modes}
+    wanted |= {space.reference, space.canonical(space.reference.replace(precision="bf16"))}
+    device = "cpu" if space.facts is None else space.facts.device
+    costs = {
+        look.settings: look.seconds
+        for look in outlooks(sorted(wanted & {*space.keys}, key=_key), {}, device=device)
+    }
+    timing = min(costs.values(), default=0.0)  # what one costs that compiles nothing
+    building = sum(seconds - timing for seconds in costs.values())
+    return building / slots + len(costs) * (timing + _SECONDS_A_MEGABYTE * weights_bytes / 1e6)
+
+
+def seconds_by_itself(expected: float) -> float:
+    """What a run may take where nobody says: the usual time if a search that takes ``expected`` fits into it."""
+    return USUAL_SECONDS if expected <= search_seconds(USUAL_SECONDS) else MOST_SECONDS
+
+
+def _key(settings: RuntimeSettings) -> str:
+    return settings.key
