@@ -6,9 +6,11 @@ Each run meets noise of its own: 10 % log-normal, autocorrelated, 2 % between la
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -94,15 +96,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0, help="simulated seconds of one run")
     parser.add_argument("--cpus", type=int, default=2, help="builds that run side by side")
     parser.add_argument("--threads", type=int, help="leave out settings with more threads")
+    parser.add_argument(
+        "--builds",
+        type=float,
+        default=1.0,
+        help="share of the recorded seconds that builds take today (decision 26)",
+    )
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with multiprocessing.Pool(arguments.processes) as pool:
         for path in arguments.grids:
-            grid = replace(read_grid(path, arguments.seconds, arguments.threads), cpus=arguments.cpus)
+            grid = read_grid(path, arguments.seconds, arguments.threads, builds=arguments.builds)
+            grid = replace(grid, cpus=arguments.cpus)
             print(
                 f"\n{grid.name}: {len(grid.space.keys)} keys of up to {arguments.threads or 'all'} threads; "
-                f"{arguments.studies} runs of at most {grid.seconds:.0f} s each"
+                f"{arguments.studies} runs of at most {grid.seconds:.0f} s each, {grid.cpus} builds side by side, "
+                f"which take {arguments.builds:.2f} of what was recorded"
             )
             costs = grid.costs
             print(
@@ -113,7 +123,7 @@ def main() -> None:
             what_it_costs(grid, range(arguments.studies), pool.map)
 
 
-def read_grid(path: Path, seconds: float, most_threads: int | None = None) -> Grid:
+def read_grid(path: Path, seconds: float, most_threads: int | None = None, *, builds: float = 1.0) -> Grid:
     """A table that ``record.py`` wrote, of a workload with one request shape.
 
     The machine's mood changed while it was recorded, so the latency of settings is that of the reference over
@@ -126,7 +136,7 @@ def read_grid(path: Path, seconds: float, most_threads: int | None = None) -> Gr
     threads = min(recorded, most_threads or recorded)
     space = search_space(workload, workload.facts(device="cpu", threads=threads, patch_size=64))
     (reference_ms,) = found[space.reference.replace(num_threads=recorded)]["latency_ms"]
-    entries = {key: _recorded(found[key], reference_ms) for key in space.keys}
+    entries = {key: _recorded(found[key], reference_ms, builds) for key in space.keys}
     table = ReplayTable(entries=entries, reference=space.reference)
     return Grid(name=path.stem, table=table, space=space, workload=workload, seconds=seconds)
 
@@ -245,12 +255,15 @@ def tpe_seconds(grid: Grid, seed: int) -> float:
     return _until_near(grid, keys())
 
 
-def _until_near(grid: Grid, order: Iterator[RuntimeSettings] | Sequence[RuntimeSettings]) -> float:
-    spent = 0.0
-    for key in order:
-        spent += grid.table.entries[key].cost_s
-        if key in grid.near:
-            return spent
+def _until_near(grid: Grid, order: Iterable[RuntimeSettings]) -> float:
+    """Seconds of trying keys in this order, as many built side by side as a run of ours builds."""
+    runner, keys = ReplayRunner(grid.table, TimingNoise.none(), cpus=grid.cpus), iter(order)
+    while batch := list(itertools.islice(keys, grid.cpus)):
+        runner.build([key for key in batch if key.compiled], seconds=math.inf)
+        for key in batch:
+            runner.measure(key, seconds=math.inf, again=key.compiled)
+            if key in grid.near:
+                return runner.seconds_spent
     return grid.exhaustive_seconds
 
 
@@ -270,13 +283,16 @@ def usable(entry: Recorded) -> bool:
     return entry.failure is None and within
 
 
-def _recorded(entry: Mapping[str, Any], reference_ms: float) -> Recorded:
+def _recorded(entry: Mapping[str, Any], reference_ms: float, builds: float) -> Recorded:
     if "failure" in entry:
         failed = Failed(**entry["failure"])
         return Recorded(latency_ms=(1.0,), sigma_ms=(0.0,), cost_s=entry["cost_s"], failure=failed)
     warm, (latency_ms,) = entry["warm_start_ms"], entry["latency_ms"]
     true_ms = reference_ms / entry["ratio"]["estimate"]
     start_ms = entry["cold_start_ms"] if warm is None else warm
+    again_s = PROCESS_START_SECONDS + (start_ms + CALLS_OF_A_LAUNCH * true_ms) / 1000.0
+    compiled = RuntimeSettings.from_dict(entry["settings"]).compiled
+    compiling = entry["cold_start_ms"] / 1000.0 if compiled else 0.0
     return Recorded(
         latency_ms=(true_ms,),
         sigma_ms=(_own_share(entry["sigma_ms"][0] / latency_ms) * true_ms,),
@@ -284,8 +300,8 @@ def _recorded(entry: Mapping[str, Any], reference_ms: float) -> Recorded:
         was_warm=warm is not None,
         drift=entry["drift"],
         quantile_shift=entry["quantile_shift"],
-        cost_s=entry["cost_s"],
-        again_s=PROCESS_START_SECONDS + (start_ms + CALLS_OF_A_LAUNCH * true_ms) / 1000.0,
+        cost_s=entry["cost_s"] - (1 - builds) * compiling,
+        again_s=again_s,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from autotuner.measurement.recorded import ReplayTable, seed_table
@@ -13,7 +14,7 @@ from autotuner.promotion.decision import Decision, decide
 from autotuner.search.profiles import Limits, Profile, seed_profile
 from autotuner.search.search import Search, SearchPlan
 from autotuner.search.space import SearchSpace, likely_winners
-from autotuner.tuning.budget import search_seconds, trial_seconds
+from autotuner.tuning.budget import duel_seconds, trial_seconds
 from autotuner.tuning.finalists import duel_of_finalists
 from autotuner.tuning.measuring import MeasuringPlan
 from autotuner.tuning.request import TuneRequest
@@ -59,12 +60,13 @@ def replayed_decision(
         limits=Limits(),
         known={},
         first=[settings for settings in (*first, *likely_winners(space)) if settings in space],
-        plan=SearchPlan(trials=len(space.keys), seconds=search_seconds(seconds), seed=seed),
+        plan=SearchPlan(trials=len(space.keys), seconds=seconds, seed=seed),
         storage_url=None,
         study_name="replay",
         on_outcome=lambda event: tried.append((event.settings, runner.clock())),
         clock=runner.clock,
         seconds_for_trial=lambda _, left: trial_seconds(left),
+        reserve=partial(duel_seconds, seconds),
     ).run()
     searched = runner.clock()
     result = duel_of_finalists(

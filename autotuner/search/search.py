@@ -40,7 +40,7 @@ class SearchPlan:
     seconds: float
     seed: int
     repeats: int = 3
-    chance: float = 0.05
+    chance: float = 0.02
 
     def __post_init__(self) -> None:
         for name, least in (("trials", 0), ("seconds", 0), ("repeats", 1)):
@@ -95,10 +95,11 @@ class Search:
     What is ``known`` is never measured; ``first`` are tried before any other, in order, also those outside
     the space. ``on_outcome`` hears of every outcome before Optuna does, so that a kill loses nothing that was
     stored there; ``on_open`` hears between trials what is not tried yet. ``seconds_for_trial`` gets the
-    configuration and the seconds left, and says how long its trial may take. ``cold_starts`` are
-    those of configurations whose compile artifacts are at hand: their trials do not compile again. Optuna's own
-    tables live in ``storage_url`` (None: in memory); a study that was ended by a kill or a KeyboardInterrupt goes on
-    when it is run again under the same ``study_name``.
+    configuration and the seconds left, and says how long its trial may take; ``reserve`` gets the seconds of the
+    shortest trial that compiled nothing, None before there is one, and says how many of the plan's to leave at the
+    end. ``cold_starts`` are those of configurations whose compile artifacts are at hand: their trials do not compile
+    again. Optuna's own tables live in ``storage_url`` (None: in memory); a study that was ended by a kill or a
+    KeyboardInterrupt goes on when it is run again under the same ``study_name``.
     """
 
     runner: Runner
@@ -114,6 +115,7 @@ class Search:
     on_outcome: Callable[[TrialEvent], None]
     clock: Callable[[], float]
     seconds_for_trial: Callable[[RuntimeSettings, float], float]
+    reserve: Callable[[float | None], float] = lambda _: 0.0
     on_open: Callable[[LeftOpen], None] = lambda _: None
     cold_starts: Mapping[RuntimeSettings, ColdStart] = field(default_factory=dict)
 
@@ -124,6 +126,7 @@ class Search:
         self._fresh: list[Outcome] = []
         self._at_hand: dict[RuntimeSettings, ColdStart | Failed] = dict(self.cold_starts)
         self._until = math.inf
+        self._shortest: float | None = None
 
     def run(self) -> SearchResult:
         """Measure until an end is reached and return everything that is known by then.
@@ -209,7 +212,7 @@ class Search:
         return left_open(study.outlooks(), self.plan.chance) if self.profile.searches else None
 
     def _seconds_left(self) -> float:
-        return self._until - self.clock()
+        return self._until - self.reserve(self._shortest) - self.clock()
 
     def _tried(self, settings: RuntimeSettings, seconds: float | None) -> Tried:
         judged = self._judge(self._outcomes[settings])
@@ -241,6 +244,8 @@ class Search:
         started = self.clock()
         outcome = self._outcome(settings, self._seconds_for(settings))
         took = self.clock() - started + share
+        if isinstance(outcome, Measured) and not settings.compiled:
+            self._shortest = took if self._shortest is None else min(took, self._shortest)
         self._fresh.append(outcome)
         self._outcomes[settings] = outcome
         number, judged = len(self._fresh), self._judge(outcome)

@@ -10,7 +10,9 @@ from toto_core.settings import RuntimeSettings
 
 USUAL_SECONDS, MOST_SECONDS = 300.0, 900.0
 DUEL_SHARE = 0.4
-"""Share of the time kept for the duel: search figures only rank."""
+"""Most of the time that is kept for the duel: search figures only rank."""
+_DUEL_LAUNCHES, _DUEL_ARMS = 7, 3
+"""Launches of three arms that a duel should have time for: five of its second stage, two of the first."""
 LONGEST_TRIAL_SECONDS, SHORTEST_TRIAL_SECONDS = 150.0, 60.0
 COLD_START_SPARE = 1.3
 """Times a cold start that was seen beside others: what must be left to measure it alone."""
@@ -22,6 +24,15 @@ _SECONDS_A_MEGABYTE = 0.04
 def search_seconds(left: float) -> float:
     """What the search may take of the seconds ``left``."""
     return max(0.0, left * (1 - DUEL_SHARE))
+
+
+def duel_seconds(whole: float, shortest: float | None) -> float:
+    """What is kept for the duel of ``whole`` seconds: its share, less where processes start and answer soon.
+
+    ``shortest`` is what a trial took that compiled nothing, which is what a launch takes of each arm.
+    """
+    most = DUEL_SHARE * whole
+    return most if shortest is None else min(most, _DUEL_LAUNCHES * _DUEL_ARMS * shortest)
 
 
 def trial_seconds(left: float) -> float:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from autotuner.errors import AutotuneError
@@ -20,7 +21,7 @@ from autotuner.search.search import Search, SearchPlan, SearchResult, TrialEvent
 from autotuner.search.space import likely_winners
 from autotuner.serving.canary import Canary
 from autotuner.store import Promotion, Store, Subject
-from autotuner.tuning.budget import COLD_START_SPARE, search_seconds, trial_seconds
+from autotuner.tuning.budget import COLD_START_SPARE, duel_seconds, search_seconds, trial_seconds
 from autotuner.tuning.document import run_document
 from autotuner.tuning.finalists import duel_of_finalists, why_unfit
 from autotuner.tuning.fitted import most_together
@@ -208,8 +209,8 @@ class _Run:
     def _search(self, study_name: str, champion: Promotion | None) -> SearchResult:
         request, space = self.request, self.plan.space
         known = self.store.known(self.subject, run_id=self.run_id) if request.reuse else {}
-        seconds = search_seconds(self.left)
-        self.listener.begin(request.symbol, request.workload, space, len(known), seconds)
+        whole = self.left
+        self.listener.begin(request.symbol, request.workload, space, len(known), search_seconds(whole))
         first = [space.reference, space.reference.replace(precision="bf16")]
         first += [champion.settings] if champion else []
         first += self.store.winners_elsewhere(self.subject)
@@ -222,13 +223,14 @@ class _Run:
             limits=request.limits,
             known=known,
             first=[settings for settings in first if space.canonical(settings) in space],
-            plan=SearchPlan(trials=request.trials, seconds=seconds, seed=request.seed, chance=request.chance),
+            plan=SearchPlan(trials=request.trials, seconds=whole, seed=request.seed, chance=request.chance),
             storage_url=studies_url(self.store.location),
             study_name=study_name,
             on_outcome=self._keep,
             on_open=self.listener.still_open,
             clock=self.plan.clock,
             seconds_for_trial=lambda _, left: trial_seconds(left),
+            reserve=partial(duel_seconds, whole),
             cold_starts={
                 settings: start
                 for settings, start in self.store.cold_starts(self.subject).items()

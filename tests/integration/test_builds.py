@@ -164,3 +164,34 @@ def test_a_parent_that_is_killed_leaves_no_compiler_and_no_half_build(tmp_path: 
     _, alive = psutil.wait_procs(children, timeout=5.0)
     assert alive == []
     assert not list(tmp_path.rglob("*.built"))
+
+
+@pytest.mark.exhaustive  # the suite kills at the moment when both compile
+@pytest.mark.timeout(600)
+def test_a_kill_at_any_moment_leaves_no_process_and_the_next_run_goes_on_with_what_was_built(
+    tmp_path: Path,
+) -> None:
+    runner_over(tmp_path).close()
+    code = KILLED.format(root=str(Path(__file__).parents[2]))
+    folders = [trial_artifacts(tmp_path / "caches", settings) for settings in (DEFAULT, PACKED)]
+    for moment in (1.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 15.0, 20.0):
+        before = [built_before(folder) for folder in folders]
+        parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+        time.sleep(moment)
+        children = psutil.Process(parent.pid).children(recursive=True) if parent.poll() is None else []
+        parent.kill()
+        parent.wait()
+        _, alive = psutil.wait_procs(children, timeout=5.0)
+        assert alive == []
+        for folder, built in zip(folders, before, strict=True):
+            assert built is None or built_before(folder) == built  # found, not made again
+            libraries = list((folder / "packages").glob("*.so"))
+            assert built_before(folder) is None or len(libraries) == 1
+        if all(before):
+            break
+    later = runner_over(tmp_path)
+    built_at_last = later.build((DEFAULT, PACKED), seconds=240.0)
+    launched = later.launch((DEFAULT, PACKED), blocks=1, seconds=60.0).arms
+    later.close()
+    assert all(isinstance(start, ColdStart) for start in built_at_last.values())
+    assert [isinstance(arm, ArmLaunch) and arm.reproduced for arm in launched] == [True, True]

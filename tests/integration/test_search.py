@@ -61,6 +61,7 @@ class Recorder:
         on_outcome: Callable[[TrialEvent], None] | None = None,
         seconds_for_trial: Callable[[RuntimeSettings, float], float] = lambda _, left: left,
         chance: float = 0.0,
+        reserve: Callable[[float | None], float] = lambda _: 0.0,
     ) -> SearchResult:
         return Search(
             runner=self.runner,
@@ -76,6 +77,7 @@ class Recorder:
             on_outcome=on_outcome or self.events.append,
             clock=self.runner.clock,
             seconds_for_trial=seconds_for_trial,
+            reserve=reserve,
             on_open=lambda left: self.left_open.append(left.configurations),
         ).run()
 
@@ -162,6 +164,21 @@ def test_a_trial_that_would_not_fit_into_the_time_left_is_not_begun() -> None:
     assert result.left_open is not None
     assert result.left_open.configurations == len(SPACE.keys) - 3
     assert result.left_open.seconds > 0.0
+
+
+def test_what_is_to_be_left_at_the_end_is_known_once_a_trial_told_what_a_start_takes() -> None:
+    asked: list[float | None] = []
+
+    def reserve(shortest: float | None) -> float:
+        asked.append(shortest)
+        return 30.0 if shortest is None else 3 * shortest
+
+    first = (SPACE.reference, BF16, BEST, SPACE.canonical(RuntimeSettings(compile_mode="default")))
+    result = Recorder().run(first=first, seconds=65.0, reserve=reserve)
+
+    assert asked[0] is None
+    assert set(asked) == {None, 10.0}
+    assert (result.measured, result.ended_because) == (3, "seconds")
 
 
 def test_a_study_without_time_or_trials_measures_nothing() -> None:

@@ -5,8 +5,10 @@ import pytest
 from autotuner.search.gain_model import LeftOpen
 from autotuner.search.space import search_space
 from autotuner.tuning.budget import (
+    DUEL_SHARE,
     MOST_SECONDS,
     USUAL_SECONDS,
+    duel_seconds,
     expected_search,
     search_seconds,
     seconds_by_itself,
@@ -47,6 +49,12 @@ def test_a_gpu_has_an_expectation_of_its_own() -> None:
 def test_what_settles_a_search_leaves_its_duel_time() -> None:
     left = LeftOpen(configurations=3, likeliest=RuntimeSettings(), chance=0.5, seconds=120.0)
     assert search_seconds(seconds_to_settle(left)) >= 120.0
+
+
+def test_a_duel_is_left_its_share_or_what_its_launches_take_where_processes_start_soon() -> None:
+    assert duel_seconds(300.0, None) == DUEL_SHARE * 300.0
+    assert duel_seconds(300.0, 16.7) == DUEL_SHARE * 300.0
+    assert duel_seconds(300.0, 4.0) == pytest.approx(84.0)  # seven launches of three arms
 
 
 def test_a_trial_leaves_time_for_others_until_hardly_any_is_left() -> None:
