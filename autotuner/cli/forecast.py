@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import SYMBOL, device_option, note, print_json, store_options
+from autotuner.cli.options import device_option, note, one_symbol, print_json, store_options
 from autotuner.cli.price_options import price_options
 from autotuner.errors import AutotuneError
 from autotuner.record_mapping import moment
@@ -33,7 +33,7 @@ _TELLING = ("snapshot", "symbol", "promotion", "workload winner")
 
 
 @click.command()
-@click.option("--symbol", type=SYMBOL, required=True, help="Trading symbol, such as AMD.")
+@one_symbol
 @click.option(
     "--horizon",
     type=click.IntRange(1, LONGEST),
@@ -64,8 +64,8 @@ def forecast_command(symbol: str, prices: PriceSource, eager: bool, as_json: boo
     the symbol was tuned for runs in eager mode unless that workload was tuned as well.
 
     \b
-    autotune forecast --symbol AMD
-    autotune forecast --symbol BTCUSD --horizon 24 --eager --json
+    autotune forecast AMD
+    autotune forecast BTCUSD --horizon 24 --eager --json
     """
     from toto_core.series import find_series
 

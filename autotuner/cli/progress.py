@@ -61,12 +61,12 @@ class LiveProgress:
     """The same as a table on a terminal, with the best so far and the time left."""
 
     def __init__(self, console: Console) -> None:
-        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._draw)
         self._opening: tuple[str, ...] = ()
         self._now = ""
         self._events: list[TrialEvent] = []
         self._left_open: LeftOpen | None = None
         self._ends_at = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._draw)  # draws at once
 
     def __enter__(self) -> Self:
         self._live.__enter__()

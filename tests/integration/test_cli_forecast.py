@@ -257,7 +257,7 @@ def test_settings_that_do_not_work_here_are_told_in_one_line_and_the_forecast_co
 def test_the_help_has_an_example(db: str) -> None:
     result = run(db, "--help")
     assert result.exit_code == 0
-    assert "autotune forecast --symbol AMD" in result.stdout
+    assert "autotune forecast AMD" in result.stdout
 
 
 def test_a_bar_spans_the_band_and_marks_the_centre_and_the_last_price() -> None:

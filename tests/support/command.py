@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -69,6 +71,27 @@ class Cli:
                 process.kill()
                 raise
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def on_a_terminal(self, *arguments: str, timeout: float = 120.0) -> tuple[int, str]:
+        """Run a command whose input and outputs are a terminal; its exit code, and all that it drew."""
+        ours, theirs = pty.openpty()
+        drawn: list[bytes] = []
+        with subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *arguments],
+            env=self.environment({"TERM": "xterm-256color", "COLUMNS": "100"}),
+            cwd=self.folder,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        ) as process:
+            os.close(theirs)
+            with contextlib.suppress(OSError):  # Linux says so that the other end is closed
+                while block := os.read(ours, 1 << 16):
+                    drawn.append(block)
+            os.close(ours)
+            code = process.wait(timeout=timeout)
+        return code, b"".join(drawn).decode()
 
     def python(self, code: str, extra: Mapping[str, str] | None = None) -> str:
         """Standard output of a Python program that sees the same folders."""
