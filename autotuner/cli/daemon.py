@@ -24,8 +24,8 @@ budget_seconds_per_day = 3600
 cool_down_hours = 6
 recheck_hours = 20             # drift on prices that came since, once a day; 0 for never
 max_age_days = 7
-cache_days = 30                # compiled code that nobody used for so long is removed,
-cache_gb = 20                  # and what was used longest ago above this size
+cache_days = 30                # compiled code that nobody used for so long is removed; 0 for never
+cache_gb = 20                  # what runs have compiled is, above this size; 0 for never
 
 [defaults]
 profile = "production"

@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from autotuner.environment import current_environment
-from autotuner.files import unsafe
+from autotuner.files import levels, unsafe
 from autotuner.paths import cache_folder
 from autotuner.serving.artifacts import CacheRefused, settings_folder, wipe
-from autotuner.serving.cache_folders import CacheFolder, cache_folders
+from autotuner.serving.cache_folders import CacheFolder, cache_folders, size_and_use
 from autotuner.store import Store
 
-UNUSED_DAYS = 30.0
+UNUSED_DAYS, MOST_DAYS = 30.0, 36_500.0
+DEVICES = ("cpu", "cuda")
 _AT_WORK = timedelta(days=1)
 """What was used so lately may be in use by a process: not even a limit of the size removes it."""
 _REMOVED = ".removed-"
@@ -45,15 +46,19 @@ def prune(
     """
     root = cache_folder().absolute()
     folders = cache_folders(root)
+    days = min(days, MOST_DAYS)
     seen = _seen(folders, now - timedelta(days=days))
     kept = frozenset(_needed(store, root, folders, seen))
     going = to_remove(folders, kept, now=now, days=days, most_bytes=most_bytes)
-    failed: list[str] = []
+    faults: dict[Path, str] = {}
     if not dry_run:
         _sweep(root)
-        failed = [reason for folder in going if (reason := _remove(folder.path))]
-    left = tuple(folder for folder in folders if folder not in going)
-    return Pruned(removed=going, left=left, failed=tuple(failed))
+        faults = {folder.path: fault for folder in going if (fault := _remove(root, folder))}
+    removed = tuple(folder for folder in going if folder.path not in faults)
+    left = tuple(folder for folder in folders if folder not in removed)
+    return Pruned(
+        removed=removed, left=left, failed=tuple(f"{path} {fault}" for path, fault in faults.items())
+    )
 
 
 def to_remove(
@@ -64,14 +69,18 @@ def to_remove(
     days: float,
     most_bytes: int | None,
 ) -> tuple[CacheFolder, ...]:
-    """Which of ``folders`` go, oldest use first; none that is in ``kept`` or was used within a day."""
+    """Which of ``folders`` go, oldest use first; none that is in ``kept`` or was used within a day.
+
+    Artifacts that production loads go for their age alone: what another store has promoted is not known here.
+    """
     busy = (now - _AT_WORK).timestamp()
     free = [folder for folder in folders if folder.path not in kept and folder.used_at < busy]
     free.sort(key=lambda folder: folder.used_at)
     left, unused = sum(folder.bytes for folder in folders), (now - timedelta(days=days)).timestamp()
     going = []
     for folder in free:
-        if folder.used_at < unused or (most_bytes is not None and left > most_bytes):
+        too_much = most_bytes is not None and left > most_bytes and folder.kind != "artifacts"
+        if folder.used_at < unused or too_much:
             going.append(folder)
             left -= folder.bytes
     return tuple(going)
@@ -80,7 +89,7 @@ def to_remove(
 def _seen(folders: Sequence[CacheFolder], since: datetime) -> frozenset[str]:
     """Fingerprints of the environments that are this machine's now or were used ``since``."""
     used = {folder.environment for folder in folders if folder.used_at >= since.timestamp()}
-    return frozenset(used | {current_environment().fingerprint})
+    return frozenset(used | {current_environment(device).fingerprint for device in DEVICES})
 
 
 def _needed(
@@ -98,21 +107,26 @@ def _needed(
             )
             newest.setdefault(made_for, []).append(record.settings_key)
     for (*_, environment), keys in newest.items():
-        yield from (settings_folder(root, environment, key) for key in keys[-2:])
+        distinct = list(dict.fromkeys(reversed(keys)))  # a canary that was confirmed stands there twice
+        yield from (settings_folder(root, environment, key) for key in distinct[:2])
     for pin in store.records.pins():
         yield from (settings_folder(root, environment, pin.settings_key) for environment in seen)
 
 
-def _remove(folder: Path) -> str:
-    """Take a folder out of use at once, then remove it; why that failed, empty when it did not."""
-    aside = folder.with_name(f"{_REMOVED}{folder.name}")
+def _remove(root: Path, folder: CacheFolder) -> str:
+    """Take a folder out of use at once, then remove it; why it stays, empty when it is gone."""
+    path = folder.path
     try:
-        if fault := unsafe(folder.lstat(), folder=True):
-            return f"{folder} {fault}"
-        folder.replace(aside)
+        for level in (root, *levels(root, path)):
+            if fault := unsafe(level.lstat(), folder=True):
+                return f"stays: {level} {fault}"
+        if size_and_use(path)[1] > folder.used_at:
+            return "stays: it was used meanwhile"
+        aside = path.with_name(f"{_REMOVED}{path.name}")
+        path.replace(aside)
         wipe(aside)
     except (OSError, CacheRefused) as error:
-        return f"{folder}: {error}"
+        return f"stays: {error}"
     return ""
 
 

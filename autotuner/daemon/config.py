@@ -44,8 +44,8 @@ class DaemonConfig(_Section):
     canary_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     run_seconds: Annotated[float, Field(gt=0)] = 300.0
     max_age_days: Annotated[float, Field(gt=0)] = 7.0
-    cache_days: Annotated[float, Field(gt=0)] = 30.0
-    cache_gb: Annotated[float, Field(gt=0)] = 20.0
+    cache_days: Annotated[float, Field(ge=0, le=36_500)] = 30.0
+    cache_gb: Annotated[float, Field(ge=0, le=1_000_000)] = 20.0
     http: str | None = "127.0.0.1:9478"
 
 

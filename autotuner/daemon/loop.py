@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from autotuner.commands.prune import prune
+from autotuner.commands.prune import MOST_DAYS, prune
 from autotuner.daemon.config import Config, DaemonConfig, read_config
 from autotuner.daemon.intake import Log
 from autotuner.daemon.measuring_child import Tuned, run_tuner
@@ -169,9 +169,12 @@ class Daemon:
         notify(WATCHDOG="1", STATUS=str(self.last))
 
     def _prune(self, store: Store, daemon: DaemonConfig) -> None:
-        done = prune(
-            store, now=datetime.now(UTC), days=daemon.cache_days, most_bytes=int(daemon.cache_gb * 1e9)
-        )
+        days, most = daemon.cache_days or MOST_DAYS, int(daemon.cache_gb * 1e9) or None
+        try:
+            done = prune(store, now=datetime.now(UTC), days=days, most_bytes=most)
+        except OSError as error:
+            self.log("prune_failed", reason=str(error))
+            return
         if done.removed or done.failed:
             removed = sum(folder.bytes for folder in done.removed)
             self.log("pruned", folders=len(done.removed), bytes=removed, failed=list(done.failed))

@@ -18,6 +18,7 @@ from autotuner.measurement.child.job import ArmJob
 from autotuner.paths import answer_file, trial_artifacts
 from autotuner.serving.cache_folders import mark_used
 from autotuner.workload import Workload
+from toto_core.compiling.headers import make_private
 from toto_core.settings import RuntimeSettings
 
 SEEDS = (11, 12, 13)
@@ -79,7 +80,7 @@ class Starter:
         self, wanted: Sequence[RuntimeSettings], *, slots: int, seconds: float, say: Callable[[str], None]
     ) -> Mapping[RuntimeSettings, Built]:
         say(f"compiling {', '.join(settings.label for settings in wanted)} once more, alone")
-        self.caches.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self.caches)
         with tempfile.TemporaryDirectory(prefix="apart-", dir=self.caches) as aside:
             return build_all(
                 wanted,
@@ -103,7 +104,7 @@ class Starter:
         shutil.rmtree(folder, ignore_errors=True)
 
     def _child(self, settings: RuntimeSettings, folder: Path) -> Child:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         return Child(
             ArmJob(
                 settings=settings,

@@ -47,13 +47,13 @@ def run_lines(document: Mapping[str, Any]) -> list[str]:
 def _left_open(document: Mapping[str, Any]) -> list[str]:
     """What was not tried when the search ended before it was settled, and what would tell whether it is better."""
     left_open, ended = document["left_open"], document["trials"]["ended_because"]
-    if left_open is None or ended not in ("seconds", "trials"):
+    if left_open is None or left_open["timeout"] is None or ended not in ("seconds", "trials"):
         return []
     likeliest = RuntimeSettings.from_dict(left_open["likeliest"]).label
     return [
-        f"  not tried: {left_open['configurations']}, {chance(left_open['chance'])} that one is 2 % better or more, "
-        f"{likeliest} first of all",
-        f"  to know: autotune run --symbol {document['symbol']} --timeout {left_open['timeout']}",
+        f"  not tried: {left_open['configurations']}, {chance(left_open['chance'])} that one is 2 % better or more; "
+        f"the likeliest is {likeliest}",
+        f"  to find out: the same command with --timeout {left_open['timeout']}",
     ]
 
 

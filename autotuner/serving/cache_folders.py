@@ -37,11 +37,14 @@ def mark_used(folder: Path) -> None:
 
 def cache_folders(root: Path) -> tuple[CacheFolder, ...]:
     """Every folder of the cache at ``root`` that can be read and is no link, none where there is no cache."""
-    return tuple(
-        CacheFolder(path=path, kind=kind, environment=environment, bytes=size, used_at=used_at)
-        for path, kind, environment in _named(root)
-        for size, used_at in [_size_and_use(path)]
-    )
+    found = []
+    for path, kind, environment in _named(root):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            size, used_at = size_and_use(path)
+            found.append(
+                CacheFolder(path=path, kind=kind, environment=environment, bytes=size, used_at=used_at)
+            )
+    return tuple(found)
 
 
 def _named(root: Path) -> Iterator[tuple[Path, Kind, str]]:
@@ -67,8 +70,8 @@ def _folders(folder: Path) -> Iterator[Path]:
     yield from (Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
 
 
-def _size_and_use(folder: Path) -> tuple[int, float]:
-    """Bytes of the files below, and when the newest of them was written or the folder marked."""
+def size_and_use(folder: Path) -> tuple[int, float]:
+    """Bytes of the files below, and when the newest of them was written or the folder marked. Raises ``OSError``."""
     size, newest = 0, folder.lstat().st_mtime
     for above, _, names in os.walk(folder):
         for name in names:

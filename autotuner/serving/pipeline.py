@@ -16,7 +16,7 @@ from autotuner.paths import answer_file, packages_folder, spool_folder, store_lo
 from autotuner.serving.artifact_loading import LoadArtifacts
 from autotuner.serving.lookup import lookup
 from autotuner.serving.resolution import SAFE, Resolution
-from autotuner.serving.restart_proof import NotReproducible, Proof, prove, random_walk
+from autotuner.serving.restart_proof import Proof, prove, random_walk
 from autotuner.serving.spool import Labels, Quarantine, write_note
 from autotuner.serving.telemetry import Telemetry
 from autotuner.workload import RequestShape, Workload
@@ -53,9 +53,9 @@ def load_pipeline(
     user has set ``TORCHINDUCTOR_CACHE_DIR``, it is set to a private folder of this process. With
     ``hold_compilation``, wanted in trading hours, shapes that the workload does not name run eagerly instead
     of compiling. With ``verify`` compiled settings are used only when they answer a fixed request bit for bit as they
-    did when the artifacts were compiled; the metadata's ``restart_proof`` is "same", or "kept" where no answer was
-    stored and this one is from now on. With ``telemetry`` its calls are counted, and written to the spool once a
-    minute in the background. Raises what loading and running in eager fp32 raises: ``CheckpointError``,
+    did when the artifacts were compiled; the metadata's ``restart_proof`` is "same", "kept" where no answer was
+    stored and this one is from now on, or "unknown". With ``telemetry`` its calls are counted, and written to the
+    spool once a minute in the background. Raises what loading and running in eager fp32 raises: ``CheckpointError``,
     ``DeviceError``, ``RequestError``.
     """
     target = _device(device)
@@ -122,7 +122,7 @@ def _attempt(
         return None, reason
     try:
         kept = verify and _prove(pipeline, found, artifacts) == "kept"
-    except (NotReproducible, OSError) as error:
+    except Exception as error:  # another answer, or none: whatever a compiled call raises, eager has to go on
         pipeline.unload()
         return None, cause(error)
     if kept or pipeline.compile_report.cache_hits < pipeline.compile_report.graphs:
@@ -131,15 +131,26 @@ def _attempt(
 
 
 def _prove(pipeline: TotoPipeline, found: Resolution, artifacts: LoadArtifacts) -> Proof | None:
-    """Whether it answers as its artifacts did when they were compiled; None where nothing compiled is used."""
+    """Whether it answers as its artifacts did when they were compiled; None where nothing compiled is used.
+
+    Unknown where what is made cannot last, and where the process computes with another number of threads than the
+    settings say: those are other libraries.
+    """
     if artifacts.folder is None:
         return None
+    import torch
+
     from toto_core.model_files import digest, locate
 
     workload = found.workload or Workload()
-    weights = digest(locate(found.model, revision=_revision(found, workload)))
-    trials = trials_folder(artifacts.environment.fingerprint, workload.signature, weights).name
-    proof = prove(pipeline, workload, answer_file(artifacts.folder, trials))
+    proof: Proof = "unknown"
+    threads = found.settings.num_threads or torch.get_num_threads()
+    if artifacts.lasts and torch.get_num_threads() == threads:
+        weights = digest(locate(found.model, revision=_revision(found, workload)))
+        trials = trials_folder(artifacts.environment.fingerprint, workload.signature, weights).name
+        pipeline.rescues = False  # an eager answer proves nothing
+        proof = prove(pipeline, workload, answer_file(artifacts.folder, trials))
+        pipeline.rescues = True
     pipeline.provenance = pipeline.provenance | {"restart_proof": proof}
     return proof
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from autotuner.errors import AutotuneError
-from autotuner.workload import Workload
+from autotuner.workload import RequestShape, Workload
 from storage.whole_files import written_whole
 
 if TYPE_CHECKING:
     from toto_core.pipeline import TotoPipeline
 
-Proof = Literal["same", "kept"]
-"""The answer is the stored one, or there was none and this one is kept."""
+Proof = Literal["same", "kept", "unknown"]
+"""The answer is the stored one; there was none and this one is kept; or there was none and none could be kept."""
 
 
 class NotReproducible(AutotuneError):  # noqa: N818 - reads as the message it stands for
@@ -24,15 +24,15 @@ class NotReproducible(AutotuneError):  # noqa: N818 - reads as the message it st
 def prove(pipeline: TotoPipeline, workload: Workload, answer_file: Path) -> Proof:
     """Compare the pipeline's answer with the one in ``answer_file``; where none is, keep this one for later.
 
-    Raises ``NotReproducible`` when a single bit differs, ``OSError`` when the file cannot be read or written.
+    Raises ``NotReproducible`` when a single bit differs, and whatever a forecast raises.
     """
     ours = answer(pipeline, workload)
     try:
         theirs = answer_file.read_text(encoding="utf-8", errors="replace").strip()
     except FileNotFoundError:
-        with written_whole(answer_file) as aside:
-            aside.write_text(f"{ours}\n", encoding="utf-8")
-        return "kept"
+        return _keep(ours, answer_file)
+    except OSError:
+        return "unknown"
     if ours != theirs:
         raise NotReproducible(
             "a fixed request is answered otherwise than by the process that compiled "
@@ -41,15 +41,29 @@ def prove(pipeline: TotoPipeline, workload: Workload, answer_file: Path) -> Proo
     return "same"
 
 
+def _keep(ours: str, answer_file: Path) -> Proof:
+    try:
+        with written_whole(answer_file) as aside:
+            aside.write_text(f"{ours}\n", encoding="utf-8")
+    except OSError:  # a full disk says nothing of the library
+        return "unknown"
+    return "kept"
+
+
 def answer(pipeline: TotoPipeline, workload: Workload) -> str:
-    """SHA-256 of the forecasts of a fixed request of every shape: the same bits give the same text."""
-    digest = hashlib.sha256()
-    for shape in workload.shapes:
-        context = random_walk(workload.series_per_call, shape.variates, shape.context_length)
-        forecast = pipeline.predict(context, shape.prediction_length, shape.num_samples, seed=0)
-        paths = forecast.mean if forecast.samples is None else forecast.samples
-        digest.update(paths.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    """SHA-256 of the forecasts of a fixed request of every shape: the same bits give the same text.
+
+    In whatever order a workload lists its shapes: its signature is the same, too.
+    """
+    digests = sorted(_answer(pipeline, workload.series_per_call, shape) for shape in workload.shapes)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _answer(pipeline: TotoPipeline, series: int, shape: RequestShape) -> str:
+    context = random_walk(series, shape.variates, shape.context_length)
+    forecast = pipeline.predict(context, shape.prediction_length, shape.num_samples, seed=0)
+    paths = forecast.mean if forecast.samples is None else forecast.samples
+    return hashlib.sha256(paths.contiguous().numpy().tobytes()).hexdigest()
 
 
 def random_walk(*shape: int) -> Any:

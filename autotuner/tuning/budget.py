@@ -16,6 +16,8 @@ _DUEL_LAUNCHES, _DUEL_ARMS = 7, 3
 LONGEST_TRIAL_SECONDS, SHORTEST_TRIAL_SECONDS = 150.0, 60.0
 COLD_START_SPARE = 1.3
 """Times a cold start that was seen beside others: what must be left to measure it alone."""
+_REFERENCE_SECONDS = 30.0
+"""Of a run: its reference starts, and a duel has time for the fewest launches that settle anything."""
 _SECONDS_A_MEGABYTE = 0.04
 """What a trial takes longer for every megabyte of weights: with 605 MB of a 151 M shape eager trials took 17 to 36 s
 (benchmarks/results/grid-big-AMD.json), with toto-mini 4 to 6."""
@@ -40,9 +42,14 @@ def trial_seconds(left: float) -> float:
     return min(LONGEST_TRIAL_SECONDS, left, max(left / 2, SHORTEST_TRIAL_SECONDS))
 
 
-def seconds_to_settle(left_open: LeftOpen) -> int:
-    """What a further run is expected to need to know whether something not tried is better, its duel included."""
-    return math.ceil(left_open.seconds / (1 - DUEL_SHARE))
+def seconds_to_settle(left_open: LeftOpen) -> int | None:
+    """What a further run is expected to need to know whether something not tried is better, its duel included.
+
+    None where that is as good as known.
+    """
+    if left_open.seconds <= 0:
+        return None
+    return math.ceil((left_open.seconds + _REFERENCE_SECONDS) / (1 - DUEL_SHARE))
 
 
 def expected_search(space: SearchSpace, *, slots: int, weights_bytes: int) -> float:

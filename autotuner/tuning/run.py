@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from autotuner.errors import AutotuneError
+from autotuner.errors import AutotuneError, cause
 from autotuner.figures import Figures, SharedFrom, trial_figures, with_trial
-from autotuner.measurement.outcome import Failed, Measured
+from autotuner.measurement.outcome import ColdStart, Failed, Measured
 from autotuner.measurement.runner import Runner
 from autotuner.paths import studies_url
 from autotuner.promotion.decision import Decision, decide
@@ -133,11 +133,13 @@ class _Run:
         figures = replace(
             found.figures, because=request.because, triggers=request.triggers, prices=request.prices
         )
-        figures = self._with_cold_start_alone(found.decision, figures)
+        figures, interrupted = self._with_cold_start_alone(found.decision, figures)
         if found.decision.promoted:
             replaced = champion if found.decision.verdict == "better" and 0 < request.canary < 1 else None
             canary = Canary(share=request.canary, previous=replaced.settings) if replaced else None
             self._promote(found.decision, replace(figures, canary=canary))
+        if interrupted:
+            raise KeyboardInterrupt
         return run_document(
             request=request,
             decision=found.decision,
@@ -256,18 +258,25 @@ class _Run:
             )
         return duelled
 
-    def _with_cold_start_alone(self, decision: Decision, figures: Figures) -> Figures:
-        """The figures with a cold start beside which nobody compiled, where time is left to measure it."""
+    def _with_cold_start_alone(self, decision: Decision, figures: Figures) -> tuple[Figures, bool]:
+        """The figures with a cold start beside which nobody compiled, where time is left to measure it.
+
+        And whether somebody interrupted that: the verdict stands whatever happens here.
+        """
         cold_ms, settings = figures.cold_start_ms, decision.settings
-        if not decision.promoted or not figures.built_beside or cold_ms is None:
-            return figures
-        if self.left < COLD_START_SPARE * cold_ms / 1000.0:
-            return figures
-        start = self.runner.build((settings,), seconds=self.left, apart=True)[settings]
-        if isinstance(start, Failed):
-            self.listener.say(f"the cold start alone was not measured: {start}")
-            return figures
-        return replace(figures, cold_start_ms=start.ms, built_beside=start.beside or None)
+        known = not figures.built_beside or cold_ms is None or figures.stage == "shared"
+        if known or not decision.promoted or self.left < COLD_START_SPARE * (cold_ms or 0.0) / 1000.0:
+            return figures, False
+        try:
+            start = self.runner.build((settings,), seconds=self.left, apart=True).get(settings)
+        except KeyboardInterrupt:
+            return figures, True
+        except Exception as error:
+            start = Failed(kind="crashed", detail=cause(error))
+        if not isinstance(start, ColdStart):
+            self.listener.say(f"the cold start alone was not measured: {start or 'no time'}")
+            return figures, False
+        return replace(figures, cold_start_ms=start.ms, built_beside=start.beside or None), False
 
     def _promote(self, decision: Decision, figures: Figures) -> None:
         self.check()

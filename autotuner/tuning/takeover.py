@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from autotuner.errors import AutotuneError
-from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
+from autotuner.measurement.outcome import ColdStart, Failed, Interval, Measured, Outcome
 from autotuner.measurement.runner import Runner
 from autotuner.promotion.decision import Decision
 from autotuner.search.scoring import Judged
@@ -51,6 +51,10 @@ def proven_elsewhere(store: Store, subject: Subject, profile: str) -> Proven | N
             continue
         measured = store.tried(dataclasses.replace(subject, symbol=record.symbol)).get(promotion.settings)
         if isinstance(measured, Measured):
+            figures = promotion.figures
+            if figures.cold_start_ms is not None:  # which may have been measured alone since the trial
+                start = ColdStart(ms=figures.cold_start_ms, beside=figures.built_beside or 0)
+                measured = measured.started_cold(start)
             return Proven(
                 symbol=record.symbol,
                 promotion_id=record.id,

@@ -36,6 +36,9 @@ class Noting:
     def begin_block(self, shape: int, *, one_more: bool = False) -> None:
         self.calls.append(f"{self.name} begins{' one more' if one_more else ''}")
 
+    def close(self) -> None:
+        self.calls.append(f"{self.name} closed")
+
     def end_block(self, deadline: float) -> tuple[float, ...]:
         self.calls.append(f"{self.name} ends")
         if self.fails:
@@ -74,11 +77,21 @@ def test_a_single_process_gives_every_call_of_its_block() -> None:
     assert calls == ["a started", "a begins", "a ends"]
 
 
-def test_a_copy_that_fails_fails_the_arm() -> None:
-    arm = copies([], 3, fails=True)
+def test_a_copy_that_fails_ends_the_whole_arm() -> None:
+    calls: list[str] = []
+    arm = copies(calls, 3, fails=True)
     arm.wait_started(0.0)
     with pytest.raises(ChildError):
         arm.block(0, 0.0)
+    assert calls[-3:] == ["a closed", "b closed", "c closed"]  # none computes beside other arms
+
+
+def test_a_copy_that_cannot_begin_leaves_none_of_the_others() -> None:
+    calls: list[str] = []
+    arm = copies(calls, 4)  # there are names for three
+    with pytest.raises(StopIteration):
+        arm.wait_started(0.0)
+    assert calls[-3:] == ["a closed", "b closed", "c closed"]
 
 
 def test_a_trial_and_a_launch_time_the_crowd_and_leave_no_process(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from autotuner.store import Store
 from tests.support.invoking import document, run
 from tests.support.promoted_store import BF16, FAST, STEADY, promotion
 from tests.support.storage_samples import empty_store
+from toto_core.compiling.headers import make_private
 from toto_core.settings import RuntimeSettings
 
-NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
+NOW = datetime.now(UTC)
 HERE = current_environment().fingerprint
 GONE = "0123456789abcdef"
 OLD, NEW = 40.0, 2.0
@@ -102,6 +105,18 @@ def test_what_is_promoted_pinned_or_came_before_stays(cache: Path, store: Path) 
     assert all(folder.exists() for folder in (before, active, pin))
 
 
+def test_the_predecessor_of_a_confirmed_canary_stays(cache: Path, store: Path) -> None:
+    with Store(str(store)) as opened:
+        for minutes, settings in enumerate(
+            (STEADY, FAST, FAST)
+        ):  # the canary's promotion, and its confirmation
+            opened.promote(promotion(chosen=settings, minutes=minutes))
+    before = filled(artifacts(cache, STEADY), days=OLD)
+
+    assert pruned(store).removed == ()
+    assert before.exists()
+
+
 def test_what_a_rollback_took_out_of_use_protects_nothing(cache: Path, store: Path) -> None:
     with Store(str(store)) as opened:
         opened.promote(promotion(chosen=FAST))
@@ -114,10 +129,12 @@ def test_what_a_rollback_took_out_of_use_protects_nothing(cache: Path, store: Pa
 def test_above_the_size_what_was_used_longest_ago_goes_but_nothing_of_today(cache: Path, store: Path) -> None:
     oldest, older = (filled(cache / f"trials-{HERE}-{days}-ffff", days=days) for days in (9, 5))
     today = filled(cache / f"trials-{HERE}-0-ffff", days=0.5)
+    loaded = filled(artifacts(cache, BF16), days=20)  # another store may have promoted it
 
-    assert {folder.path for folder in pruned(store, most_bytes=2000, dry_run=True).removed} == {oldest}
+    assert {folder.path for folder in pruned(store, most_bytes=3000, dry_run=True).removed} == {oldest}
     assert {folder.path for folder in pruned(store, most_bytes=1).removed} == {oldest, older}
     assert today.exists()
+    assert loaded.exists()
 
 
 def test_a_folder_in_use_counts_as_new(cache: Path, store: Path) -> None:
@@ -166,4 +183,28 @@ def test_what_cannot_be_removed_is_said_and_the_exit_code_is_one(
     done = run(store, "db", "prune")
 
     assert done.exit_code == 1
+    assert "0 folders" in done.stdout
     assert "writable by others" in done.stderr
+    assert folder.exists()
+    assert run(store, "db", "prune").exit_code == 1  # said as long as it is so
+
+
+def test_a_folder_that_vanishes_meanwhile_is_left_out(
+    cache: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = filled(cache / f"trials-{GONE}-0011-ffff", days=OLD)
+    found = cache_folders(cache)
+    monkeypatch.setattr("autotuner.commands.prune.cache_folders", lambda _: found)
+    shutil.rmtree(folder)
+    (failed,) = pruned(store).failed
+    assert "No such file" in failed
+
+
+def test_folders_of_trials_are_private_whatever_the_umask(cache: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        make_private(cache / "trials" / "one" / "two")
+    finally:
+        os.umask(before)
+    for level in ("trials", "trials/one", "trials/one/two"):
+        assert stat.S_IMODE((cache / level).stat().st_mode) == 0o700

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,42 @@ def test_the_cold_start_of_what_is_promoted_is_measured_alone_where_time_is_left
     assert little["built_beside"] == 1
     assert little["cold_start_ms"] == pytest.approx(1000.0 * BESIDE * (COMPILING - AGAIN))
     assert "(compiled beside 1 other)" in "\n".join(run_lines(little))
+
+
+class Interrupted(ReplayRunner):
+    """A runner that fails, or is interrupted, when a cold start is measured alone."""
+
+    error: BaseException = OSError("No space left on device")
+
+    def build(self, wanted: Any, *, seconds: float, apart: bool = False) -> Any:
+        if apart:
+            raise self.error
+        return super().build(wanted, seconds=seconds)
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()], ids=repr)
+def test_whatever_happens_to_the_cold_start_alone_the_verdict_is_stored(
+    store: Store, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Interrupted, "error", error)
+    monkeypatch.setattr(f"{__name__}.ReplayRunner", Interrupted)
+    interrupted = isinstance(error, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+        run(store, "AMD", table(), cpus=2, seconds=2000.0)
+
+    active = store.active("AMD")
+    assert active is not None
+    assert active.figures.built_beside == 1
+    assert [each.status for each in store.records.runs()] == ["interrupted" if interrupted else "finished"]
+
+
+def test_a_symbol_that_takes_over_compiles_nothing_for_its_cold_start(store: Store) -> None:
+    first, _ = run(store, "AMD", table(), cpus=2, seconds=2000.0)
+    second, seconds = run(store, "AAPL", table(), cpus=2, seconds=2000.0)
+
+    assert second["stage"] == "shared"
+    assert seconds < COMPILING
+    assert (second["cold_start_ms"], second.get("built_beside")) == (first["cold_start_ms"], None)
 
 
 def test_a_champion_that_breaks_a_limit_goes_even_if_nothing_is_faster(store: Store) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from autotuner.search.gain_model import LeftOpen
@@ -48,7 +50,10 @@ def test_a_gpu_has_an_expectation_of_its_own() -> None:
 
 def test_what_settles_a_search_leaves_its_duel_time() -> None:
     left = LeftOpen(configurations=3, likeliest=RuntimeSettings(), chance=0.5, seconds=120.0)
-    assert search_seconds(seconds_to_settle(left)) >= 120.0
+    needed = seconds_to_settle(left)
+    assert needed is not None
+    assert search_seconds(needed) >= 120.0
+    assert seconds_to_settle(replace(left, seconds=0.0)) is None  # as good as known
 
 
 def test_a_duel_is_left_its_share_or_what_its_launches_take_where_processes_start_soon() -> None:

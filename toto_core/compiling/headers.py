@@ -83,11 +83,19 @@ def _kept(include: str, compiler: str, flags: list[str], folder: Path) -> Path |
             os.utime(place)  # who removes what nobody uses looks at this
         return header
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(place)
         with _alone(place) as ours:
             return header if ours and _make(header, include, compiler, flags) else None
     except OSError:
         return None  # no space, no right: the header is parsed as without us
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder, and those above that are missing, for this user alone. Raises ``OSError``."""
+    for level in (*reversed(folder.parents), folder):
+        if not level.is_dir():
+            with suppress(FileExistsError):  # another process was sooner
+                level.mkdir(mode=0o700)
 
 
 def _make(header: Path, include: str, compiler: str, flags: list[str]) -> bool:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from toto_core.compiling.headers import HEADERS_VARIABLE, compiler_version
+from toto_core.compiling.headers import HEADERS_VARIABLE, compiler_version, make_private
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def probed_once(folder: Path | None = None) -> Iterator[None]:
         found = bool(check(isa, code))
         if found:
             with suppress(OSError):  # no space, no right: it is probed again
-                passed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private(passed.parent)
                 passed.touch(mode=0o600)
         return found
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from autotuner.measurement.child.handle import Child
@@ -61,15 +62,18 @@ class Copies:
 
     def wait_started(self, deadline: float) -> None:
         """Wait until all have answered, the first one before the others begin."""
-        self._first.wait_started(deadline)
-        self._all += [self._begin() for _ in range(self._count - 1)]
-        for child in self._all[1:]:
-            child.wait_started(deadline)
+        with self._all_or_none():
+            self._first.wait_started(deadline)
+            while len(self._all) < self._count:
+                self._all.append(self._begin())
+            for child in self._all[1:]:
+                child.wait_started(deadline)
 
     def wait_ready(self, deadline: float) -> None:
         """Wait until all have reached a steady state."""
-        for child in self._all:
-            child.wait_ready(deadline)
+        with self._all_or_none():
+            for child in self._all:
+                child.wait_ready(deadline)
 
     def block(self, shape: int, deadline: float) -> Block:
         """Milliseconds of one block of calls of a request shape, of all copies, taken at the same time.
@@ -77,9 +81,10 @@ class Copies:
         A copy's last call is left out where there are others: they may have ended theirs.
         """
         beside = len(self._all) > 1
-        for child in self._all:
-            child.begin_block(shape, one_more=beside)
-        blocks = [child.end_block(deadline) for child in self._all]
+        with self._all_or_none():
+            for child in self._all:
+                child.begin_block(shape, one_more=beside)
+            blocks = [child.end_block(deadline) for child in self._all]
         return tuple(itertools.chain.from_iterable(block[:-1] if beside else block for block in blocks))
 
     def forecasts(self, deadline: float, *, exact: bool = False) -> list[dict[str, Any]]:
@@ -99,6 +104,14 @@ class Copies:
         """Run on these CPUs alone from now on."""
         for child in self._all:
             child.place(cpus)
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()  # who is left would compute beside other arms
+            raise
 
     def close(self) -> None:
         """End all; safe to call twice."""
