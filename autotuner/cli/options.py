@@ -95,7 +95,12 @@ def measuring_options(seconds: float | None, what: str) -> Callable[[Command], C
 
 
 def _seconds_or_auto(context: click.Context, option: click.Parameter, value: str) -> float | None:
-    return None if value == AUTO else ABOVE_ZERO.convert(value, option, context)
+    if value.lower() == AUTO:
+        return None
+    try:
+        return ABOVE_ZERO.convert(value, option, context)
+    except click.BadParameter as error:
+        raise click.BadParameter(f"{error.message}, nor {AUTO}", context, option) from None
 
 
 def refuse_own_files(target: Path, place: str) -> None:

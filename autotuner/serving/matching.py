@@ -141,7 +141,7 @@ def _unequal(there: Workload, wanted: Workload) -> str:
 
 
 def _flat(workload: Workload) -> dict[str, Any]:
-    fields = workload.to_dict()
+    fields = {"concurrency": 1, **workload.to_dict()}
     requests = fields.pop("requests")
     if len(requests) > 1:
         return {**fields, "requests": workload.summary}

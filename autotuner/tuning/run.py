@@ -54,7 +54,7 @@ def tune(
         threads=request.threads,
         most_together=_most_together(store, subject, listener),
     )
-    if request.seconds is None:
+    if request.seconds is None and plan.why_seconds and request.profile.searches:
         listener.say(plan.why_seconds)
     seconds = plan.seconds if request.seconds is None else request.seconds
     store.remember(subject, series)
