@@ -41,15 +41,7 @@ def test_a_run_that_is_refused_on_a_terminal_is_one_line(autotune: Cli) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ("show", "AMD"),
-        ("list",),
-        ("history",),
-        ("explain", "AMD"),
-        ("db", "check"),
-        ("forecast", "AMD"),
-        ("--help",),
-    ],
+    [("show", "AMD"), ("explain", "AMD"), ("forecast", "AMD")],
     ids=" ".join,
 )
 def test_a_command_draws_on_a_terminal(arguments: tuple[str, ...], promoted: Cli) -> None:

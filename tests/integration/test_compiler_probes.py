@@ -91,7 +91,7 @@ def test_without_a_folder_or_a_place_in_it_torch_probes_as_ever(
     assert asked.codes == ["one"] * 4
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # the suite shows that what passed is not asked again
 def test_the_answers_are_torch_s_own_and_the_second_empty_cache_needs_no_compiler(tmp_path: Path) -> None:
     folder = str(tmp_path / "kept")
     alone, first, second = (

@@ -94,26 +94,35 @@ def test_a_copy_that_cannot_begin_leaves_none_of_the_others() -> None:
     assert calls[-3:] == ["a closed", "b closed", "c closed"]
 
 
-def test_a_trial_and_a_launch_time_the_crowd_and_leave_no_process(
+def test_a_trial_times_the_crowd_and_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = Family(monkeypatch)
     runner = process_runner(tmp_path, workload=crowd(tmp_path, 2), blocks=4)
     try:
         trial = runner.measure(BF16, seconds=60.0)
-        launch = runner.launch((EAGER, BF16), blocks=4, seconds=60.0)
     finally:
         runner.close()
 
     assert isinstance(trial, Measured), trial
     assert {len(block) for block in trial.blocks[0]} == {2 * CALLS_OF_A_COPY}
     assert trial.timings[0].calls == 2 * CALLS_OF_A_COPY * len(trial.blocks[0])
-    for arm in launch.arms:
-        assert isinstance(arm, ArmLaunch)
-        assert {len(block) for block in arm.blocks[0]} == {2 * CALLS_OF_A_COPY}
     assert family.left(within=5.0) == []
 
 
+@pytest.mark.exhaustive  # the suite times a trial
+def test_a_launch_times_the_crowd(tmp_path: Path) -> None:
+    runner = process_runner(tmp_path, workload=crowd(tmp_path, 2), blocks=4)
+    try:
+        launch = runner.launch((EAGER, BF16), blocks=4, seconds=60.0)
+    finally:
+        runner.close()
+    for arm in launch.arms:
+        assert isinstance(arm, ArmLaunch)
+        assert {len(block) for block in arm.blocks[0]} == {2 * CALLS_OF_A_COPY}
+
+
+@pytest.mark.exhaustive  # the suite ends copies whose fellow fails
 def test_a_crowd_that_fails_is_an_outcome_and_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
