@@ -61,7 +61,7 @@ def test_a_run_is_stopped_within_ten_seconds_and_leaves_no_process(
 
     assert time.monotonic() - asked_to_stop < 10.0
     assert (found.document, found.stopped) == (None, True)
-    assert beats > 10
+    assert beats > 2  # as often as it looked, however soon the processes were there
     assert family.left(within=5.0) == []
 
 
