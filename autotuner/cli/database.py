@@ -83,7 +83,7 @@ def backup(path: Path, force: bool, as_json: bool, db: str | None) -> None:
     "--days", type=ABOVE_ZERO, default=30.0, show_default=True, help="What was not used for so long goes."
 )
 @click.option(
-    "--max-gb", type=ABOVE_ZERO, help="Then what was used longest ago, until the rest is this small."
+    "--max-gb", type=ABOVE_ZERO, help="Then what runs compiled, longest unused first, until the rest fits."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @store_options

@@ -120,7 +120,7 @@ def _opening(
     taken_up = f"; {known} outcomes are known already" if known else ""
     return (
         f"{symbol}: {workload.summary}",
-        f"{space.describe()}{taken_up}; searching for up to {seconds:.0f} s",
+        f"{space.describe()}{taken_up}; searching for about {seconds:.0f} s",
     )
 
 

@@ -38,7 +38,7 @@ def prune(
     most_bytes: int | None = None,
     dry_run: bool = False,
 ) -> Pruned:
-    """Remove what was not used for ``days``, then what was used longest ago until ``most_bytes`` hold the rest.
+    """Remove what was not used for ``days``, then what runs have compiled until ``most_bytes`` hold the rest.
 
     What an active promotion or its predecessor, or a pin, starts from stays, as long as its environment was seen
     within ``days``; so does whatever was used within a day. A process that has loaded artifacts keeps them.

@@ -18,7 +18,7 @@ from autotuner.measurement.child.job import ArmJob
 from autotuner.paths import answer_file, trial_artifacts
 from autotuner.serving.cache_folders import mark_used
 from autotuner.workload import Workload
-from toto_core.compiling.headers import make_private
+from toto_core.private_folders import make_private
 from toto_core.settings import RuntimeSettings
 
 SEEDS = (11, 12, 13)

@@ -18,7 +18,7 @@ from autotuner.store import Store
 from tests.support.invoking import document, run
 from tests.support.promoted_store import BF16, FAST, STEADY, promotion
 from tests.support.storage_samples import empty_store
-from toto_core.compiling.headers import make_private
+from toto_core.private_folders import make_private
 from toto_core.settings import RuntimeSettings
 
 NOW = datetime.now(UTC)

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from toto_core.private_folders import make_private
+
 HEADERS_VARIABLE = "TOTO_PRECOMPILED_HEADERS"
 """Names the folder that ``precompiled`` uses. It must be private: who writes there writes code that is run."""
 
@@ -88,14 +90,6 @@ def _kept(include: str, compiler: str, flags: list[str], folder: Path) -> Path |
             return header if ours and _make(header, include, compiler, flags) else None
     except OSError:
         return None  # no space, no right: the header is parsed as without us
-
-
-def make_private(folder: Path) -> None:
-    """Make a folder, and those above that are missing, for this user alone. Raises ``OSError``."""
-    for level in (*reversed(folder.parents), folder):
-        if not level.is_dir():
-            with suppress(FileExistsError):  # another process was sooner
-                level.mkdir(mode=0o700)
 
 
 def _make(header: Path, include: str, compiler: str, flags: list[str]) -> bool:

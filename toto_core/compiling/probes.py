@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from toto_core.compiling.headers import HEADERS_VARIABLE, compiler_version, make_private
+from toto_core.compiling.headers import HEADERS_VARIABLE, compiler_version
+from toto_core.private_folders import make_private
 
 
 @contextmanager
