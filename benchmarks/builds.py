@@ -1,4 +1,4 @@
-"""How long a cold build takes as torch has it, with parsed headers, and with kept probes too: in turns, in one run.
+"""How long a cold build takes as torch has it and with each of our savings added: in turns, in one run.
 
 `python benchmarks/builds.py --rounds 4 --mode default` prints the seconds of each, their ratios to the first with a
 95 % interval, and the g++ and Python seconds within. Nothing else may run. What is kept is made before the rounds.
@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,11 @@ import numpy as np
 from toto_core.compiling import packages
 from toto_core.pipeline import TotoPipeline
 from toto_core.settings import RuntimeSettings
-model, mode, freezing, probes, artifacts = sys.argv[1:]
-if probes != "kept":
+model, mode, freezing, probes, beside, artifacts = sys.argv[1:]
+if probes != "True":
     packages.probed_once = nullcontext
+if beside != "True":
+    packages.wrapper_beside = packages.uncollected = nullcontext
 prices = 100 + np.sin(np.arange(512) / 5)
 settings = RuntimeSettings(compile_mode=mode, freezing=freezing == "True", num_threads=1)
 begun, own = time.perf_counter(), time.process_time()
@@ -41,10 +44,22 @@ print(json.dumps({
     "compiler": compilers.ru_utime + compilers.ru_stime,
 }))
 """
+
+
+@dataclass(frozen=True)
+class Savings:
+    """Which of them a build has."""
+
+    headers: bool
+    probes: bool
+    beside: bool
+
+
 VARIANTS = {
-    "as torch has it": (False, False),
-    "parsed headers": (True, False),
-    "and kept probes": (True, True),
+    "as torch has it": Savings(headers=False, probes=False, beside=False),
+    "parsed headers": Savings(headers=True, probes=False, beside=False),
+    "and kept probes": Savings(headers=True, probes=True, beside=False),
+    "and wrapper beside kernels, no garbage looked for": Savings(headers=True, probes=True, beside=True),
 }
 
 
@@ -59,12 +74,11 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     with tempfile.TemporaryDirectory(prefix="builds-") as folder:
-        build(options, Path(folder), headers=True, probes=True)  # makes what is kept
+        build(options, Path(folder), list(VARIANTS.values())[-1])  # makes what is kept
         for number in range(options.rounds):
             names = list(VARIANTS)
-            for name in names[number % 3 :] + names[: number % 3]:
-                headers, probes = VARIANTS[name]
-                found[name].append(build(options, Path(folder), headers=headers, probes=probes))
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                found[name].append(build(options, Path(folder), VARIANTS[name]))
                 print(
                     f"round {number + 1}: {name}: {found[name][-1]['seconds']:.1f} s",
                     file=sys.stderr,
@@ -73,20 +87,21 @@ def main() -> None:
     print(table(found, options))
 
 
-def build(options: argparse.Namespace, folder: Path, *, headers: bool, probes: bool) -> dict[str, float]:
+def build(options: argparse.Namespace, folder: Path, savings: Savings) -> dict[str, float]:
     """One build in a process and an empty cache of its own."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("TORCHINDUCTOR_", "TOTO_"))
     }
     with tempfile.TemporaryDirectory(prefix="cache-", dir=folder) as cache:
         variables = {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-        if headers:
+        if savings.headers:
             variables["TOTO_PRECOMPILED_HEADERS"] = str(folder / "headers")
         arguments = (
             options.model,
             options.mode,
             str(options.freezing),
-            "kept" if probes else "no",
+            str(savings.probes),
+            str(savings.beside),
             f"{cache}/packages",
         )
         done = subprocess.run(
