@@ -26,6 +26,7 @@ _MODULES = {
     "doctor": ("doctor",),
     "export_import": ("export", "import"),
     "database": ("db",),
+    "completion": ("completion",),
 }
 """Modules of this package and the ``<name>_command`` that each defines; in the order of the help."""
 _COMMANDS = {name: module for module, names in _MODULES.items() for name in names}

@@ -13,17 +13,36 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from autotuner.errors import UsageError
-from autotuner.paths import is_file, snapshot_path, store_path, studies_url
+from autotuner.errors import AutotuneError, UsageError
+from autotuner.paths import is_file, snapshot_path, store_location, store_path, studies_url
 from toto_core.symbols import parse_symbol
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from rich.console import RenderableType
 
 PIPE_WIDTH = 180
 """Columns of a table that is not printed on a terminal."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def stored_symbols(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Symbols with settings or a pin that begin with what is typed; none where the store cannot be read.
+
+    Of the store that ``--db`` names, else of the default one, as its snapshot has them: a shell waits for this.
+    """
+    from click.shell_completion import CompletionItem
+
+    from storage.errors import SnapshotError
+    from storage.snapshot import read_snapshot
+
+    try:
+        snapshot = read_snapshot(snapshot_path(store_location(ctx.params.get("db"))))
+    except (SnapshotError, AutotuneError, OSError):
+        return []
+    known = {entry.symbol for entry in snapshot.entries} | {pin.symbol for pin in snapshot.pins}
+    return [CompletionItem(symbol) for symbol in sorted(known) if symbol.startswith(incomplete.upper())]
 
 
 class Symbol(click.ParamType[str]):
@@ -34,6 +53,12 @@ class Symbol(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The symbol, upper-cased."""
         return parse_symbol(str(value))  # SymbolError is one line; click's own failure would be four
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Symbols of the store that begin with what is typed."""
+        return stored_symbols(ctx, param, incomplete)
 
 
 class AboveZero(click.ParamType[float]):
@@ -151,8 +176,10 @@ def _symbol_either_way(command: Command, *, required: bool) -> Command:
             raise UsageError(f"name a symbol: `autotune {context.info_name} AMD`")
         return command(*args, symbol=None if given is None else parse_symbol(given), **options)
 
-    with_argument = click.argument("positional", required=False, metavar="[SYMBOL]")(with_symbol)
-    with_option = click.option("--symbol", "named", metavar="SYMBOL", help="The same as SYMBOL.")(
-        with_argument
-    )
+    with_argument = click.argument(
+        "positional", required=False, metavar="[SYMBOL]", shell_complete=stored_symbols
+    )(with_symbol)
+    with_option = click.option(
+        "--symbol", "named", metavar="SYMBOL", shell_complete=stored_symbols, help="The same as SYMBOL."
+    )(with_argument)
     return cast("Command", with_option)

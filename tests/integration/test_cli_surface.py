@@ -30,6 +30,7 @@ COMMANDS = (
     "unpin",
     "export",
     "import",
+    "completion",
 )
 HEAVY = {
     "alembic",
