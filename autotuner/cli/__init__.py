@@ -26,6 +26,7 @@ _MODULES = {
     "doctor": ("doctor",),
     "export_import": ("export", "import"),
     "database": ("db",),
+    "studies": ("studies",),
     "completion": ("completion",),
 }
 """Modules of this package and the ``<name>_command`` that each defines; in the order of the help."""

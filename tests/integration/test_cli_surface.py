@@ -31,6 +31,7 @@ COMMANDS = (
     "export",
     "import",
     "completion",
+    "studies",
 )
 HEAVY = {
     "alembic",

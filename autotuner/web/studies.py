@@ -1,0 +1,86 @@
+"""Serves optuna-dashboard over the database of the studies: to look, not to change, and from this machine alone."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from optuna.exceptions import OptunaError
+from optuna.storages import RDBStorage
+from optuna_dashboard import wsgi
+from sqlalchemy.exc import SQLAlchemyError
+
+from autotuner.errors import AutotuneError, UsageError
+from autotuner.paths import studies_url
+from autotuner.web.server import known_host
+from storage.address import parse_address
+
+HOST = "127.0.0.1"
+
+Start = Callable[..., Any]
+Application = Callable[[dict[str, Any], Start], Iterable[bytes]]
+
+
+@contextmanager
+def studies_server(store: str, port: int) -> Iterator[WSGIServer]:
+    """A server of the studies that belong to a store; ``serve_forever`` runs it, ``server_port`` is its port.
+
+    Raises ``UsageError`` for a store whose studies lie in the database that production's settings are in, and for
+    a port that is taken; ``AutotuneError`` where there are no studies yet or their database cannot be read.
+    """
+    url = studies_url(store)
+    address = parse_address(url)
+    if address.path is None:
+        raise UsageError(
+            "the studies of this store lie in the database of its settings: a browser of studies is not let near it"
+        )
+    if not address.path.is_file():
+        raise AutotuneError(f"{address.path}: no studies yet; `autotune run --symbol AMD` makes one")
+    with ExitStack() as stack:
+        try:
+            storage = RDBStorage(url, skip_table_creation=True)
+            stack.callback(storage.engine.dispose)
+            stack.callback(storage.remove_session)
+            storage.get_all_studies()
+        except (OptunaError, SQLAlchemyError, RuntimeError, AssertionError) as error:
+            reason = str(error.__cause__ or error).partition("\n")[
+                0
+            ]  # Optuna speaks of a commit that was none
+            raise AutotuneError(f"{address.path}: the studies cannot be read: {reason}") from None
+        try:
+            server = make_server(HOST, port, looking_only(wsgi(storage)), _Server, _Quiet)
+        except OSError as error:
+            raise UsageError(f"port {port} cannot be served: {error.strerror or error}") from None
+        yield stack.enter_context(server)
+
+
+def looking_only(application: Application) -> Application:
+    """The application for GET and HEAD, under this machine's own names: what changes a study comes otherwise.
+
+    A page elsewhere that had its name resolve to this machine is refused.
+    """
+
+    def answer(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+            start("405 Method Not Allowed", [("Content-Type", "text/plain"), ("Allow", "GET, HEAD")])
+            return [b"studies are shown here, not changed\n"]
+        if not known_host(environ.get("HTTP_HOST", ""), HOST):
+            start("421 Misdirected Request", [("Content-Type", "text/plain")])
+            return [b"this server is not known by that host name\n"]
+        return application(environ, start)
+
+    return answer
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    address_family = socket.AF_INET
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name upstream
+        return
