@@ -40,18 +40,20 @@ class SharedFrom:
 class Figures:
     """What is known of a promoted configuration; None for what was not measured.
 
-    ``ratio`` is reference time over its time (above 1 is faster), over ``launches`` launches. Times are in
-    milliseconds, weighted over request shapes; ``shapes`` are those of each shape. ``drift``, ``quantile_shift``
-    and the errors are those of ``measurement.outcome.Accuracy``. The cold start compiled while at most
-    ``built_beside`` others did, none where that is None. ``prices`` is where the prices lay and how they
-    were read, ``reproduced`` how many launches answered a fixed request bit for bit as the process that compiled,
-    ``because`` why it was tuned, in words; ``triggers`` are the kinds of the daemon's reasons; ``canary``
-    is there while only a share of the processes has it.
+    ``ratio`` is reference time over its time (above 1 is faster), over ``launches`` launches, and ``launch_ratios``
+    that of each by itself, empty in what older versions stored. Times are in milliseconds, weighted over request
+    shapes; ``shapes`` are those of each shape. ``drift``, ``quantile_shift`` and the errors are those of
+    ``measurement.outcome.Accuracy``. The cold start compiled while at most ``built_beside`` others did, none where
+    that is None. ``reproduced`` is how many launches answered a fixed request bit for bit as the process that
+    compiled, ``prices`` where the prices lay and how they were read, ``deadline_ms`` the deadline it was chosen to
+    keep, ``because`` why it was tuned, in words; ``triggers`` are the kinds of the daemon's reasons; ``canary`` is
+    there while only a share of the processes has it.
     """
 
     stage: Stage | None = None
     launches: int | None = None
     ratio: Interval | None = None
+    launch_ratios: tuple[float, ...] = ()
     p50_ms: float | None = None
     p95_ms: float | None = None
     p99_ms: float | None = None
@@ -71,6 +73,7 @@ class Figures:
     reproduced: int | None = None
     shared_from: SharedFrom | None = None
     prices: PriceSource | None = None
+    deadline_ms: float | None = None
     because: str | None = None
     triggers: tuple[str, ...] = ()
     canary: Canary | None = None
@@ -100,7 +103,19 @@ class Figures:
         return self.p50_ms * left_open, None if self.p99_ms is None else self.p99_ms * left_open
 
 
-_SELDOM = frozenset({"built_beside", "reproduced", "shared_from", "prices", "because", "triggers", "canary"})
+_SELDOM = frozenset(
+    {
+        "launch_ratios",
+        "built_beside",
+        "reproduced",
+        "shared_from",
+        "prices",
+        "deadline_ms",
+        "because",
+        "triggers",
+        "canary",
+    }
+)
 
 
 def trial_figures(measured: Measured, workload: Workload) -> Figures:
@@ -219,6 +234,7 @@ _READERS: dict[str, Callable[[object, str], Any]] = {
     "Canary": _canary,
     "PriceOptions": _of(PriceOptions),
     "PriceSource": _of(PriceSource),
+    "tuple[float, ...]": _tuple_of(plain_values.number),
     "tuple[str, ...]": _tuple_of(plain_values.text),
     "tuple[ShapeTiming, ...]": _tuple_of(_of(ShapeTiming)),
 }

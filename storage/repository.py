@@ -26,6 +26,7 @@ from storage.records import (
     WorkloadRecord,
 )
 from storage.rows import PromotedFor, RecordT, append, insert_if_absent, matching, records, to_record
+from storage.survey import Survey
 from storage.upkeep import Upkeep
 
 _SUBJECTS: dict[type[Record], Table] = {
@@ -51,7 +52,7 @@ class MeasuredFor(TypedDict, total=False):
     run_id: str | None
 
 
-class Repository(Ledger, Upkeep):
+class Repository(Ledger, Upkeep, Survey):
     """Each method is one transaction and raises `StoreUnavailable` or `StoreCorrupt` when the store fails.
 
     `MissingReference` is raised by what names an environment, workload, series or run that is not stored.

@@ -13,8 +13,8 @@ STALE_AFTER_S = 3600.0  # a writer takes milliseconds; older files beside the ta
 
 
 @contextmanager
-def written_whole(target: Path, *, synced: bool = True) -> Iterator[Path]:
-    """A new, empty 0600 file beside `target` to fill; afterwards it is synced and renamed over `target`.
+def written_whole(target: Path, *, synced: bool = True, mode: int = 0o600) -> Iterator[Path]:
+    """A new, empty file of that `mode` beside `target` to fill; afterwards it is synced and renamed over `target`.
 
     A missing folder is made 0700. When anything fails, `target` is as before. Without `synced` it is renamed
     at once, for what can be told by a checksum when the power fails. Raises `OSError`.
@@ -23,7 +23,7 @@ def written_whole(target: Path, *, synced: bool = True) -> Iterator[Path]:
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_stale(target)
-        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.close(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
         yield aside
         if synced:
             _sync(aside)

@@ -132,6 +132,13 @@ class RuntimeSettings:
         return cls.from_dict(values)
 
 
+CPU_ALIASES: Mapping[str, str] = {
+    "reduce-overhead": "default",
+    "max-autotune-no-cudagraphs": "max-autotune",
+}
+"""Modes that are another one on a CPU, which has no CUDA graphs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SettingsFacts:
     """What of a device and a workload decides which settings can differ at all.
@@ -177,8 +184,7 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
     many as there was. Idempotent.
     """
     if facts.device == "cpu":
-        aliases = {"reduce-overhead": "default", "max-autotune-no-cudagraphs": "max-autotune"}
-        mode = aliases.get(settings.compile_mode, settings.compile_mode)
+        mode = CPU_ALIASES.get(settings.compile_mode, settings.compile_mode)
         threads = settings.num_threads or facts.threads
         precision = "fp32" if settings.precision == "tf32" else settings.precision
         settings = settings.replace(compile_mode=mode, precision=precision, num_threads=threads)

@@ -16,6 +16,7 @@ _MODULES = {
     "run": ("run",),
     "show": ("show", "list", "history"),
     "explain": ("explain",),
+    "report": ("report",),
     "compare": ("compare",),
     "change": ("select", "rollback", "pin", "unpin"),
     "recheck": ("recheck",),

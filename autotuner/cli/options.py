@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -43,6 +44,13 @@ def stored_symbols(ctx: click.Context, param: click.Parameter, incomplete: str) 
         return []
     known = {entry.symbol for entry in snapshot.entries} | {pin.symbol for pin in snapshot.pins}
     return [CompletionItem(symbol) for symbol in sorted(known) if symbol.startswith(incomplete.upper())]
+
+
+def need(extra: str, *modules: str) -> None:
+    """Raise ``AutotuneError`` with what to install where a module of an extra is missing."""
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise AutotuneError(f"{' and '.join(missing)} missing: pip install 'toto-autotune[{extra}]'")
 
 
 class Symbol(click.ParamType[str]):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import webbrowser
-from importlib.util import find_spec
 
 import click
 
-from autotuner.cli.options import db_option, note
-from autotuner.errors import AutotuneError
+from autotuner.cli.options import db_option, need, note
 from autotuner.paths import store_location
 
 
@@ -29,8 +27,7 @@ def studies_command(port: int, browser: bool, db: str | None) -> None:
     autotune studies
     autotune studies --port 0 --browser
     """
-    if find_spec("optuna_dashboard") is None:
-        raise AutotuneError("optuna-dashboard is missing: pip install 'toto-autotune[studies]'")
+    need("studies", "optuna_dashboard")
     from autotuner.web.studies import studies_server
 
     with studies_server(store_location(db), port) as server:

@@ -128,6 +128,15 @@ def launch_ratio(
     return _interval(float(np.mean(logs[:, 0])), half, half)
 
 
+def each_launch(
+    reference: Sequence[ArmBlocks], candidate: Sequence[ArmBlocks], *, cost: EffectiveCost
+) -> tuple[float, ...]:
+    """The ratio of every launch by itself, whose geometric mean ``launch_ratio`` estimates."""
+    unused = np.random.default_rng(0)  # only the blocks as they are count here
+    pairs = zip(reference, candidate, strict=True)
+    return tuple(math.exp(float(_log_ratios(pair, cost, unused, 1)[0])) for pair in pairs)
+
+
 def student_quantile(probability: float, df: int) -> float:
     """Quantile of Student's t. Raises ``ValueError`` for a probability outside (0, 1) or ``df`` below 1."""
     from scipy.special import stdtrit

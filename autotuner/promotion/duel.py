@@ -22,7 +22,7 @@ from autotuner.measurement.outcome import (
     together,
 )
 from autotuner.measurement.runner import Runner
-from autotuner.measurement.statistics import EffectiveCost, launch_ratio, shape_timing
+from autotuner.measurement.statistics import EffectiveCost, each_launch, launch_ratio, shape_timing
 from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult
 from autotuner.promotion.stage_one import STAGE1_SHARE, decided, simplest_of_equals, still_possible
 from toto_core.settings import RuntimeSettings
@@ -243,6 +243,7 @@ def launch_figures(
         stage="duel",
         launches=len(ran),
         ratio=_ratio(launches, settings, reference, cost, rng),
+        launch_ratios=each_launch(*_beside(launches, reference, settings), cost=cost.time_alone),
         reproduced=sum(arm.reproduced for arm in ran) or None,
         warm_start_ms=statistics.median(warm_ms) if warm_ms else None,
         peak_bytes=max(arm.peak_bytes for arm in ran),
@@ -260,8 +261,14 @@ def _ratio(
 ) -> Interval:
     if settings == reference:
         return Interval(estimate=1.0, low=1.0, high=1.0)
+    return launch_ratio(*_beside(launches, reference, settings), cost=cost.time_alone, rng=rng)
+
+
+def _beside(
+    launches: Sequence[Launch], reference: RuntimeSettings, settings: RuntimeSettings
+) -> tuple[list[ArmBlocks], list[ArmBlocks]]:
     theirs, ours = ([_blocks(launch, arm) for launch in launches] for arm in (reference, settings))
-    return launch_ratio(theirs, ours, cost=cost.time_alone, rng=rng)
+    return theirs, ours
 
 
 def _distinct(arms: Iterable[DuelArm]) -> list[DuelArm]:

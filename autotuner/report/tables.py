@@ -64,7 +64,7 @@ def timeline(events: Sequence[Document]) -> Table:
         table.add_row(
             Text(moment(event["at"])),
             Text(event["symbol"]),
-            Text(plain(_what(event))),
+            Text(what_happened(event)),
             Text(plain(event.get("profile") or "")),
             Text(label(event)),
             Text(_why(event)),
@@ -106,6 +106,16 @@ def moment(text: str) -> str:
         return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     except ValueError:
         return plain(text)
+
+
+def what_happened(event: Document) -> str:
+    """A promotion, a pin or a run in a few words."""
+    if event["event"] == "promotion":
+        back = ", rolled back" if event["rolled_back_at"] else ""
+        return plain(f"promoted by {event['kind']}{back}")
+    if event["event"] == "run":
+        return plain(f"run {event['status']}" + (f": {event['verdict']}" if event["verdict"] else ""))
+    return str(event["event"])
 
 
 def plain(text: str) -> str:
@@ -176,15 +186,6 @@ def _next(document: Document, found: Document) -> str:
     if not found.get("differs"):
         return f"autotune forecast --symbol {symbol}; autotune rollback {symbol} takes the promotion back"
     return _FIXES.get(found["source"], "autotune run --symbol {symbol} tunes it here").format(symbol=symbol)
-
-
-def _what(event: Document) -> str:
-    if event["event"] == "promotion":
-        back = ", rolled back" if event["rolled_back_at"] else ""
-        return f"promoted by {event['kind']}{back}"
-    if event["event"] == "run":
-        return f"run {event['status']}" + (f": {event['verdict']}" if event["verdict"] else "")
-    return str(event["event"])
 
 
 def _why(event: Document) -> str:

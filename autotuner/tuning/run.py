@@ -130,9 +130,8 @@ class _Run:
         champion = self.store.champion(self.subject, request.profile.name)
         found = None if champion else self._take_over()
         found = found or self._find(study_name, champion)
-        figures = replace(
-            found.figures, because=request.because, triggers=request.triggers, prices=request.prices
-        )
+        asked = {name: getattr(request, name) for name in ("because", "triggers", "prices")}
+        figures = replace(found.figures, deadline_ms=request.limits.deadline_ms, **asked)
         figures, interrupted = self._with_cold_start_alone(found.decision, figures)
         if found.decision.promoted:
             replaced = champion if found.decision.verdict == "better" and 0 < request.canary < 1 else None

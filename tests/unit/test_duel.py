@@ -312,6 +312,14 @@ def test_figures_are_of_stage_two_alone() -> None:
     assert ours.drift is None
 
 
+def test_the_ratio_is_the_geometric_mean_of_the_launches_that_are_kept() -> None:
+    figures = fight(machine(15.0), challengers=(CHALLENGER,)).figures[CHALLENGER]
+
+    assert figures.ratio is not None
+    assert len(figures.launch_ratios) == figures.launches
+    assert np.exp(np.mean(np.log(figures.launch_ratios))) == pytest.approx(figures.ratio.estimate)
+
+
 def test_figures_weigh_request_shapes_and_add_up_what_disturbed_the_launches() -> None:
     launches = [
         Launch(

@@ -1,0 +1,75 @@
+"""Queries over all symbols at once, for pages and reports that show a thousand of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from storage.models import (
+    ENVIRONMENTS,
+    MEASUREMENTS,
+    PINS,
+    PROMOTIONS,
+    ROLLBACKS,
+    RUNS,
+    TELEMETRY,
+    WORKLOADS,
+)
+from storage.records import EnvironmentRecord, RunRecord, TelemetryRecord, WorkloadRecord
+from storage.rows import Queries
+
+Mark = tuple[object, ...]
+"""What differs as soon as anything was appended or a run changed its state."""
+
+
+class Survey(Queries):
+    """What is known of all symbols, each kind of thing in one query."""
+
+    def environments(self) -> tuple[EnvironmentRecord, ...]:
+        """Every environment, by fingerprint."""
+        return self._records(EnvironmentRecord, select(ENVIRONMENTS).order_by(ENVIRONMENTS.c.fingerprint))
+
+    def workloads(self) -> tuple[WorkloadRecord, ...]:
+        """Every workload, by signature."""
+        return self._records(WorkloadRecord, select(WORKLOADS).order_by(WORKLOADS.c.signature))
+
+    def last_finished(self) -> dict[str, datetime]:
+        """When the newest finished run of each symbol ended."""
+        ended = func.max(RUNS.c.finished_at, type_=RUNS.c.finished_at.type).label("finished_at")
+        statement = select(RUNS.c.symbol, ended).where(RUNS.c.status == "finished").group_by(RUNS.c.symbol)
+        with self._database.read() as connection:
+            return {row.symbol: row.finished_at for row in connection.execute(statement)}
+
+    def newest_telemetry(self, each: int) -> tuple[TelemetryRecord, ...]:
+        """The newest ``each`` rows of telemetry of every symbol that was promoted, oldest first."""
+        inner = TELEMETRY.alias()
+        promoted = select(PROMOTIONS.c.symbol).distinct().subquery()
+        newest = (
+            select(inner.c.id)
+            .where(inner.c.symbol == promoted.c.symbol)
+            .order_by(inner.c.window_start.desc(), inner.c.id.desc())
+            .limit(each)
+        )
+        statement = (
+            select(TELEMETRY)
+            .select_from(promoted.join(TELEMETRY, TELEMETRY.c.symbol == promoted.c.symbol))
+            .where(TELEMETRY.c.id.in_(newest.correlate(promoted)))
+            .order_by(TELEMETRY.c.symbol, TELEMETRY.c.window_start, TELEMETRY.c.id)
+        )
+        return self._records(TelemetryRecord, statement)
+
+    def newest_runs(self, most: int) -> tuple[RunRecord, ...]:
+        """The last ``most`` runs that began, newest first."""
+        newest_first = select(RUNS).order_by(RUNS.c.started_at.desc(), RUNS.c.run_id)
+        return self._records(RunRecord, newest_first.limit(most))
+
+    def mark(self) -> Mark:
+        """What differs from an earlier mark when something was appended since, or a run changed its state."""
+        newest = [func.max(table.c.id) for table in (MEASUREMENTS, PROMOTIONS, PINS, TELEMETRY)]
+        latest = [func.max(RUNS.c.resumed_at), func.max(RUNS.c.finished_at)]
+        ends = [
+            func.count(column) for column in (ROLLBACKS.c.promotion_id, RUNS.c.run_id, RUNS.c.finished_at)
+        ]
+        with self._database.read() as connection:
+            return tuple(connection.execute(select(each)).scalar() for each in (*newest, *latest, *ends))
