@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -17,7 +18,7 @@ from storage.models import (
     WORKLOADS,
 )
 from storage.records import EnvironmentRecord, RunRecord, TelemetryRecord, WorkloadRecord
-from storage.rows import Queries
+from storage.rows import Queries, conditions
 
 Mark = tuple[object, ...]
 """What differs as soon as anything was appended or a run changed its state."""
@@ -64,12 +65,31 @@ class Survey(Queries):
         newest_first = select(RUNS).order_by(RUNS.c.started_at.desc(), RUNS.c.run_id)
         return self._records(RunRecord, newest_first.limit(most))
 
-    def mark(self) -> Mark:
-        """What differs from an earlier mark when something was appended since, or a run changed its state."""
-        newest = [func.max(table.c.id) for table in (MEASUREMENTS, PROMOTIONS, PINS, TELEMETRY)]
-        latest = [func.max(RUNS.c.resumed_at), func.max(RUNS.c.finished_at)]
-        ends = [
-            func.count(column) for column in (ROLLBACKS.c.promotion_id, RUNS.c.run_id, RUNS.c.finished_at)
+    def trials(self, run_ids: Collection[str]) -> dict[str, int]:
+        """How many measurements each of the runs has made."""
+        statement = (
+            select(MEASUREMENTS.c.run_id, func.count().label("trials"))
+            .where(MEASUREMENTS.c.run_id.in_(run_ids))
+            .group_by(MEASUREMENTS.c.run_id)
+        )
+        with self._database.read() as connection:
+            return {row.run_id: row.trials for row in connection.execute(statement)}
+
+    def mark(self, symbol: str | None = None) -> Mark:
+        """What differs from an earlier mark when something was appended since, or a run changed its state.
+
+        Of everything, or of one symbol, for which a roll-back of another one counts too.
+        """
+        newest = [
+            select(func.max(table.c.id)).where(*conditions(table, symbol=symbol))
+            for table in (MEASUREMENTS, PROMOTIONS, PINS, TELEMETRY)
+        ]
+        taken_back = select(func.count(ROLLBACKS.c.promotion_id))
+        columns = RUNS.c.run_id, RUNS.c.finished_at, RUNS.c.resumed_at
+        runs = [
+            select(func.count(each), func.max(each)).where(*conditions(RUNS, symbol=symbol))
+            for each in columns
         ]
         with self._database.read() as connection:
-            return tuple(connection.execute(select(each)).scalar() for each in (*newest, *latest, *ends))
+            rows = [connection.execute(each).one() for each in (*newest, taken_back, *runs)]
+        return tuple(value for row in rows for value in row)

@@ -17,6 +17,7 @@ _MODULES = {
     "show": ("show", "list", "history"),
     "explain": ("explain",),
     "report": ("report",),
+    "dashboard": ("dashboard",),
     "compare": ("compare",),
     "change": ("select", "rollback", "pin", "unpin"),
     "recheck": ("recheck",),

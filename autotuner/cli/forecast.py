@@ -55,9 +55,16 @@ _TELLING = ("snapshot", "symbol", "promotion", "workload winner")
     "--model", help="toto-mini, a folder, or a hub id [default: as the symbol was tuned, else toto-mini]."
 )
 @device_option
+@click.option(
+    "--hindcast",
+    is_flag=True,
+    help="Forecast the last prices from those before them, and lay it beside what came.",
+)
 @click.option("--eager", is_flag=True, help="Run uncompiled in fp32, whatever is stored.")
 @store_options
-def forecast_command(symbol: str, prices: PriceSource, eager: bool, as_json: bool, **options: Any) -> None:
+def forecast_command(
+    symbol: str, prices: PriceSource, hindcast: bool, eager: bool, as_json: bool, **options: Any
+) -> None:
     """Forecast the next prices of SYMBOL and say with which settings, and why with these.
 
     Settings hold for the workload they were measured for: another horizon, context or number of samples than
@@ -66,13 +73,14 @@ def forecast_command(symbol: str, prices: PriceSource, eager: bool, as_json: boo
     \b
     autotune forecast AMD
     autotune forecast BTCUSD --horizon 24 --eager --json
+    autotune forecast AMD --hindcast
     """
     from toto_core.series import find_series
 
     asked = {name: options.pop(name) for name in ("model", "device", "db")}
     asked["settings"] = RuntimeSettings() if eager else None
     series = find_series(symbol, prices.path, options=prices.options)
-    made = _make(symbol, series, asked, **options)
+    made = _make(symbol, series, asked, hindcast=hindcast, **options)
     if as_json:
         print_json(made.document())
         return
@@ -95,6 +103,8 @@ class _Made:
     pipeline: TotoPipeline
     forecast: Forecast
     ready_ms: float
+    ahead: int = 0
+    """How many of the prices are later than what was forecast from: those that came."""
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -107,7 +117,19 @@ class _Made:
 
     @property
     def as_of(self) -> str:
-        return moment(self.series.timestamps[-1]).isoformat()
+        return moment(self.series.timestamps[-1 - self.ahead]).isoformat()
+
+    @property
+    def past(self) -> list[float]:
+        """The prices that were forecast from."""
+        prices: list[float] = self.series.close[: len(self.series) - self.ahead].tolist()
+        return prices
+
+    @property
+    def realised(self) -> list[float]:
+        """The prices that came, none where the forecast is of the future."""
+        prices: list[float] = self.series.close[len(self.series) - self.ahead :].tolist()
+        return prices
 
     def document(self) -> dict[str, Any]:
         from autotuner.report.documents import lookup_document
@@ -118,7 +140,9 @@ class _Made:
         return lookup_document(self.found) | {
             "symbol": self.found.symbol,
             "as_of": self.as_of,
-            "last_price": float(self.series.close[-1]),
+            "last_price": self.past[-1],
+            "recent": self.past[-_SHOWN_PRICES:],
+            "realised": self.realised,
             "horizon": self.shape.prediction_length,
             "context_length": self.shape.context_length,
             "num_samples": self.shape.num_samples,
@@ -145,10 +169,11 @@ class _Made:
         first_ms, latency_ms = self.metadata["cold_start_ms"], self.metadata["latency_ms"]
         return ForecastView(
             title=f"{self.found.symbol} as of {self.as_of}, {self.found.model}",
-            history=tuple(self.series.close[-_SHOWN_PRICES:].tolist()),
+            history=tuple(self.past[-_SHOWN_PRICES:]),
             centre=tuple(self._quantile(0.5) if sampled else _values(self.forecast.mean)),
             low=tuple(self._quantile(0.1)) if sampled else (),
             high=tuple(self._quantile(0.9)) if sampled else (),
+            realised=tuple(self.realised),
             notes=(
                 ("settings", self.pipeline.settings.label),
                 ("from", f"{self.source}{since}"),
@@ -170,23 +195,31 @@ class _Made:
 
 
 def _make(
-    symbol: str, series: PriceSeries, asked: dict[str, Any], *, seed: int, **lengths: int | None
+    symbol: str,
+    series: PriceSeries,
+    asked: dict[str, Any],
+    *,
+    hindcast: bool,
+    seed: int,
+    **lengths: int | None,
 ) -> _Made:
     """Forecast with what the store says of ``asked``, which is what ``lookup`` and ``load_pipeline`` take."""
     from autotuner.serving.lookup import lookup
     from autotuner.serving.pipeline import load_pipeline
 
     shape, workload = _request(lookup(symbol, **asked), **lengths)
-    if len(series) < shape.context_length:
+    ahead = shape.prediction_length if hindcast else 0
+    if len(series) < shape.context_length + ahead:
+        beside = f" and {ahead} to lay it beside" if ahead else ""
         raise AutotuneError(
-            f"{symbol}: {series.source} holds {len(series)} prices and the context needs {shape.context_length}; "
-            "give a longer history or a smaller --context-length"
+            f"{symbol}: {series.source} holds {len(series)} prices and the context needs {shape.context_length}"
+            f"{beside}; give a longer history or a smaller --context-length"
         )
     with _warnings_as_notes():
         started = time.perf_counter()
         pipeline = load_pipeline(symbol, workload=workload, **asked)
         ready_ms = (time.perf_counter() - started) * 1000.0
-        context = series.close[-shape.context_length :]
+        context = series.close[: len(series) - ahead][-shape.context_length :]
         forecast = pipeline.predict(context, shape.prediction_length, shape.num_samples, seed)
     return _Made(
         found=lookup(symbol, workload=workload, **asked),
@@ -196,6 +229,7 @@ def _make(
         pipeline=pipeline,
         forecast=forecast,
         ready_ms=ready_ms,
+        ahead=ahead,
     )
 
 

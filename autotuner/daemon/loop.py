@@ -8,10 +8,12 @@ import platform
 import signal
 import socket
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from autotuner.commands.prune import MOST_DAYS, prune
 from autotuner.daemon.config import Config, DaemonConfig, read_config
@@ -27,6 +29,8 @@ from autotuner.files import read_symbols
 from autotuner.store import Store
 from storage.errors import StorageError
 from toto_core.series import available_symbols
+
+_EVENTS = 50
 
 
 def notify(**states: str) -> None:
@@ -73,11 +77,24 @@ def settle(config: Config) -> Settled:
     return Settled(config=config, symbols=symbols, quiet=(*quiet, *hours))
 
 
+@dataclass(frozen=True)
+class _Remembered:
+    """A log whose last events can be looked at."""
+
+    log: Log
+    events: deque[dict[str, Any]]
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self.events.append({"at": at, "event": event, **fields})
+        self.log(event, **fields)
+
+
 @dataclass(kw_only=True)
 class Daemon:
     """One daemon over one store. ``log`` gets an event's name and its fields.
 
-    ``last``, ``last_at``, ``next_at`` and ``healthy`` are what the web server shows.
+    ``last``, ``last_at``, ``next_at``, ``healthy`` and the last ``events`` are what the web server shows.
     """
 
     location: str
@@ -89,6 +106,11 @@ class Daemon:
     last_at: datetime | None = None
     next_at: datetime | None = None
     healthy: bool = True
+    events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_EVENTS))
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.log, _Remembered):
+            self.log = _Remembered(self.log, self.events)
 
     def handle_signals(self) -> None:
         """SIGTERM and SIGINT end the daemon, SIGHUP reads its files again at once."""

@@ -10,17 +10,17 @@ from typing import Protocol
 
 from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config, price_arguments
-from autotuner.daemon.intake import Intake, Log, stored_notes, take_in
+from autotuner.daemon.intake import Intake, Log, take_in
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.plan import Due, Plan, Skipped, plan
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
-from autotuner.daemon.situation import DAY, Observed, observe
+from autotuner.daemon.situation import Observed, observe
+from autotuner.daemon.spent import spent_seconds
 from autotuner.daemon.take_back import UNSAFE, settle_canary, take_back
 from autotuner.daemon.triggers import Reason, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.paths import spool_folder
-from autotuner.serving.spool import Recheck
 from autotuner.store import Promotion, Store
 
 RECHECK_SECONDS = 120.0
@@ -182,14 +182,7 @@ class Ticker:
 
     def _left(self, now: datetime) -> float:
         """Seconds of the budget that runs and rechecks of the last day have left."""
-        runs = sum(
-            (run.finished_at - max(run.started_at, now - DAY)) / timedelta(seconds=1)
-            for run in self.store.records.runs()
-            if run.finished_at is not None and run.finished_at > now - DAY
-        )
-        notes = stored_notes(self.store.records.telemetry(since=now - DAY), self.log)
-        rechecks = sum(note.seconds for note in notes if isinstance(note, Recheck))
-        return self.config.daemon.budget_seconds_per_day - runs - rechecks
+        return self.config.daemon.budget_seconds_per_day - spent_seconds(self.store, now, self.log)
 
     def _tune(self, chosen: Plan) -> tuple[list[str], list[str], str | None]:
         tuned: list[str] = []

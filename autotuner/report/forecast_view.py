@@ -33,7 +33,8 @@ class ForecastView:
     """What is drawn, in units of the series: ``history`` (time,), oldest first; the others (step,).
 
     ``centre`` is the median, or the mean path, which has no 10-90 % band: ``low`` and ``high`` are empty then.
-    ``notes`` are pairs of a word and what is to be said. Raises ``ValueError`` for other lengths.
+    ``realised`` are the prices that came, as many as steps, or none. ``notes`` are pairs of a word and what is to
+    be said. Raises ``ValueError`` for other lengths.
     """
 
     title: str
@@ -41,6 +42,7 @@ class ForecastView:
     centre: tuple[float, ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    realised: tuple[float, ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
@@ -48,6 +50,8 @@ class ForecastView:
             raise ValueError("a forecast view needs at least one past price and one step")
         if len(self.low) != len(self.high) or len(self.low) not in {0, len(self.centre)}:
             raise ValueError("a forecast view needs a whole band or none")
+        if len(self.realised) not in {0, len(self.centre)}:
+            raise ValueError("a forecast view needs a price that came for every step or none")
 
 
 def drawing(view: ForecastView, *, width: int, ascii_only: bool) -> RenderableType:
@@ -108,7 +112,8 @@ def _steps(view: ForecastView, span: tuple[float, float], glyphs: Glyphs | None)
     """One row a step, with bars where there are glyphs to draw them with."""
     last = view.history[-1]
     table = Table(show_edge=False, pad_edge=False)
-    for heading in ("step", "10 %", "median", "90 %", "change") if view.low else ("step", "mean", "change"):
+    headings = ("step", "10 %", "median", "90 %", "change") if view.low else ("step", "mean", "change")
+    for heading in (*headings, "came") if view.realised else headings:
         table.add_column(heading, justify="right", no_wrap=True, overflow="crop")
     if glyphs is not None:
         table.add_column(no_wrap=True, overflow="crop")
@@ -116,6 +121,8 @@ def _steps(view: ForecastView, span: tuple[float, float], glyphs: Glyphs | None)
     for step, (low, centre, high) in enumerate(zip(lows, view.centre, highs, strict=True), start=1):
         prices = (low, centre, high) if view.low else (centre,)
         cells = [str(step), *(_price(price, view) for price in prices), f"{centre / last - 1:+.2%}"]
+        if view.realised:
+            cells.append(_price(view.realised[step - 1], view))
         if glyphs is not None:
             cells.append(bar(low, centre, high, last=last, span=span, glyphs=glyphs))
         table.add_row(*cells)

@@ -15,10 +15,11 @@ from autotuner.errors import AutotuneError
 from autotuner.figures import Figures, FiguresError, figures_from_json
 from autotuner.measurement.outcome import Interval
 from autotuner.record_mapping import read_note, read_settings
+from autotuner.report.progress import under_way
 from autotuner.search.profiles import PROFILES
 from autotuner.serving.spool import NoteError, Quarantine, Window
 from autotuner.store import Store
-from storage.records import PinRecord, PromotionRecord, TelemetryRecord
+from storage.records import PinRecord, PromotionRecord, RunRecord, TelemetryRecord
 
 WINDOWS = 24
 """How many of the newest windows of a symbol are looked at: its sparkline, and what befell it."""
@@ -63,15 +64,21 @@ def overview(store: Store, *, environment: Environment, now: datetime) -> tuple[
     records = store.records
     pins = {pin.symbol: pin for pin in records.pins()}
     newest = {record.symbol: record for record in records.active_promotions()}  # the last of each stays
+    running = {run.symbol: run for run in under_way(store)}
     known = _Known(
         environment=environment,
         now=now,
         environments={each.fingerprint: each.facts_json for each in records.environments()},
         finished=records.last_finished(),
+        running=running,
+        trials=records.trials([run.run_id for run in running.values()]),
         telemetry=_by_symbol(records.newest_telemetry(WINDOWS)),
     )
     rows = [known.row(record, pins.get(symbol)) for symbol, record in newest.items()]
-    rows += [_only_pinned(pin) for symbol, pin in pins.items() if symbol not in newest]
+    rows += [known.only_pinned(pin) for symbol, pin in pins.items() if symbol not in newest]
+    rows += [
+        known.first_run(run) for symbol, run in running.items() if symbol not in newest and symbol not in pins
+    ]
     return tuple(sorted(rows, key=lambda row: row.symbol))
 
 
@@ -83,6 +90,8 @@ class _Known:
     now: datetime
     environments: Mapping[str, str]
     finished: Mapping[str, datetime]
+    running: Mapping[str, RunRecord]
+    trials: Mapping[str, int]
     telemetry: Mapping[str, Sequence[TelemetryRecord]]
 
     def row(self, record: PromotionRecord, pin: PinRecord | None) -> Row:
@@ -97,6 +106,7 @@ class _Known:
         ]
         profile = PROFILES.get(record.profile)
         states = [
+            *self._tuned_now(record.symbol),
             *([State(word="unreadable", why=unreadable)] if unreadable else []),
             *_seen(notes),
             *_chosen(figures, pin),
@@ -130,6 +140,26 @@ class _Known:
             found.append(State(word="stale", why=f"last tuned {(self.now - tuned).days} days ago"))
         return found
 
+    def _tuned_now(self, symbol: str) -> list[State]:
+        run = self.running.get(symbol)
+        if run is None:
+            return []
+        done = self.trials.get(run.run_id, 0)
+        return [State(word="tuning", why=f"{done} trials since {run.started_at:%H:%M} UTC")]
+
+    def first_run(self, run: RunRecord) -> Row:
+        states = tuple(self._tuned_now(run.symbol))
+        return Row(symbol=run.symbol, settings="nothing yet", since=run.started_at, states=states)
+
+    def only_pinned(self, pin: PinRecord) -> Row:
+        states = [
+            *self._tuned_now(pin.symbol),
+            State(word="pinned", why=pin.reason or "without a reason"),
+            State(word="unproven", why="never tuned"),
+        ]
+        label = _label(pin.settings_json)
+        return Row(symbol=pin.symbol, settings=label, since=pin.pinned_at, states=tuple(states))
+
 
 def _seen(notes: Sequence[Window | Quarantine]) -> list[State]:
     """What production saw of the settings since they were promoted."""
@@ -157,14 +187,6 @@ def _chosen(figures: Figures, pin: PinRecord | None) -> list[State]:
     if figures.stage == "search":
         found.append(State(word="unproven", why="figures of a search, which rank and promise nothing"))
     return found
-
-
-def _only_pinned(pin: PinRecord) -> Row:
-    states = (
-        State(word="pinned", why=pin.reason or "without a reason"),
-        State(word="unproven", why="never tuned"),
-    )
-    return Row(symbol=pin.symbol, settings=_label(pin.settings_json), since=pin.pinned_at, states=states)
 
 
 def _by_symbol(records: Sequence[TelemetryRecord]) -> Mapping[str, Sequence[TelemetryRecord]]:

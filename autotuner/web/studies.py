@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.paths import studies_url
-from autotuner.web.server import known_host
+from autotuner.web.guard import known_host
 from storage.address import parse_address
 
 HOST = "127.0.0.1"

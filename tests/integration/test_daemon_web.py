@@ -3,11 +3,9 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,9 +19,11 @@ from autotuner.errors import UsageError
 from autotuner.figures import Figures
 from autotuner.measurement.outcome import Interval
 from autotuner.store import Promotion, Store
-from autotuner.web.server import handler_of, parse_address, serving
+from autotuner.web.server import parse_address, serving
+from autotuner.web.site import Site
 from autotuner.workload import Workload
 from tests.support.notes import WINDOW, insert, unreadable
+from tests.support.serving import served
 from toto_core.settings import RuntimeSettings
 from toto_core.symbols import parse_symbol
 
@@ -52,13 +52,8 @@ def daemon(tmp_path: Path) -> Daemon:
 
 @pytest.fixture
 def port(daemon: Daemon) -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(daemon, "127.0.0.1"))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server.server_address[1]
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(Site(location=daemon.location, daemon=daemon)) as number:
+        yield number
 
 
 def get(port: int, path: str, *, method: str = "GET", host: str | None = None) -> tuple[int, str]:
@@ -158,11 +153,11 @@ def test_an_ipv6_address_is_served(daemon: Daemon, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 def test_nothing_but_get_and_head_is_answered(port: int, method: str) -> None:
-    assert get(port, "/metrics", method=method)[0] == 501
+    assert get(port, "/metrics", method=method)[0] == 405
 
 
 def test_unknown_paths_and_host_names_are_refused(port: int) -> None:
-    assert get(port, "/")[0] == 404
+    assert get(port, "/nowhere")[0] == 404
     assert get(port, "/metrics", host="evil.example")[0] == 421
     assert get(port, "/metrics", host=f"localhost:{port}")[0] == 200
 
