@@ -127,7 +127,7 @@ class RuntimeSettings:
         """The inverse of ``to_json``. Raises ``SettingsError``."""
         try:
             values = json.loads(text)
-        except (TypeError, ValueError) as error:
+        except (RecursionError, TypeError, ValueError) as error:
             raise SettingsError(f"settings: not JSON: {error}") from None
         return cls.from_dict(values)
 

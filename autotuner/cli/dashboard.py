@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import webbrowser
@@ -57,7 +58,8 @@ def dashboard_command(host: str, port: int, browser: bool, allow_actions: bool, 
             note(f"log in at {address}login with the token: {known}")
         if browser:
             webbrowser.open(address)
-        server_of(Site(location=place, host=host, token=token)).run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):
+            server_of(Site(location=place, host=host, token=token)).run(sockets=[listener])
 
 
 def _token() -> str:

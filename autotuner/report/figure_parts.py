@@ -17,7 +17,7 @@ Figure = dict[str, Any]
 """A trace, a layout, or both under ``data`` and ``layout``."""
 Drawn = tuple[str, Figure | None]
 """What a chart says, and its figure, None where nothing was measured that could be drawn."""
-SPEED_AXIS = "times the speed of eager fp32"
+SPEED_AXIS = "speed, eager fp32 is 1x"
 _LONGEST_TEXT = 120
 
 

@@ -129,6 +129,7 @@ def latency(view: SymbolView) -> Drawn:
         )
     figure = layout("latency of a call, ms", "calls, %")
     figure["xaxis"] |= {"type": "log"}
+    figure["yaxis"] |= {"range": [0, 112]}
     deadline = view.promotion.figures.deadline_ms
     if deadline is not None:
         # Shapes take the logarithm by themselves, annotations do not: the line's own label says it instead.

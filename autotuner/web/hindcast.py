@@ -71,6 +71,7 @@ class Hindcasts:
         except subprocess.TimeoutExpired:
             raise AutotuneError(f"the forecast took more than {SECONDS:.0f} s") from None
         if done.returncode != 0:
-            raise AutotuneError(one_line(done.stderr.strip().rpartition("\n")[2]) or "the forecast failed")
+            last = one_line(done.stderr.strip().rpartition("\n")[2]).removeprefix("Error: ").rstrip(".")
+            raise AutotuneError(last or "the forecast failed")
         document: dict[str, Any] = json.loads(done.stdout)
         return document

@@ -2,8 +2,8 @@
 "use strict";
 (() => {
   const page = document.body.dataset.page;
-  const live = document.getElementById("live");
-  const say = (text) => { if (live) live.textContent = text; };
+  const connection = document.getElementById("connection");
+  const say = (text) => { connection.textContent = text; };
 
   // ----- the overview -----
   const table = document.getElementById("symbols");
