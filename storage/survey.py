@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -23,6 +23,9 @@ from storage.rows import Queries, conditions
 Mark = tuple[object, ...]
 """What differs as soon as anything was appended or a run changed its state."""
 
+_MOST_IDS = 500
+"""Ids of one query: databases limit how many values a statement takes."""
+
 
 class Survey(Queries):
     """What is known of all symbols, each kind of thing in one query."""
@@ -42,8 +45,8 @@ class Survey(Queries):
         with self._database.read() as connection:
             return {row.symbol: row.finished_at for row in connection.execute(statement)}
 
-    def newest_telemetry(self, each: int) -> tuple[TelemetryRecord, ...]:
-        """The newest ``each`` rows of telemetry of every symbol that was promoted, oldest first."""
+    def newest_telemetry(self, each: int) -> tuple[int, ...]:
+        """Ids of the newest ``each`` rows of telemetry of every symbol that was promoted, oldest first."""
         inner = TELEMETRY.alias()
         promoted = select(PROMOTIONS.c.symbol).distinct().subquery()
         newest = (
@@ -53,12 +56,21 @@ class Survey(Queries):
             .limit(each)
         )
         statement = (
-            select(TELEMETRY)
+            select(TELEMETRY.c.id)
             .select_from(promoted.join(TELEMETRY, TELEMETRY.c.symbol == promoted.c.symbol))
             .where(TELEMETRY.c.id.in_(newest.correlate(promoted)))
             .order_by(TELEMETRY.c.symbol, TELEMETRY.c.window_start, TELEMETRY.c.id)
         )
-        return self._records(TelemetryRecord, statement)
+        with self._database.read() as connection:
+            return tuple(connection.execute(statement).scalars())
+
+    def telemetry_rows(self, ids: Sequence[int]) -> tuple[TelemetryRecord, ...]:
+        """The rows of telemetry with these ids, in no order."""
+        found: list[TelemetryRecord] = []
+        for begin in range(0, len(ids), _MOST_IDS):
+            some = select(TELEMETRY).where(TELEMETRY.c.id.in_(ids[begin : begin + _MOST_IDS]))
+            found += self._records(TelemetryRecord, some)
+        return tuple(found)
 
     def newest_runs(self, most: int) -> tuple[RunRecord, ...]:
         """The last ``most`` runs that began, newest first."""

@@ -56,10 +56,18 @@ class Row:
     states: tuple[State, ...] = ()
 
 
-def overview(store: Store, *, environment: Environment, now: datetime) -> tuple[Row, ...]:
-    """All symbols that are promoted or pinned, by name; ``environment`` is this machine's. Raises ``StorageError``.
+Noted = tuple[TelemetryRecord, Window | Quarantine]
+Seen = dict[int, Noted | None]
+"""Rows of telemetry that were read before, by id: they never change, and reading one takes longer than the rest."""
 
-    What cannot be read of a symbol is one of its own states and hides no other.
+
+def overview(
+    store: Store, *, environment: Environment, now: datetime, seen: Seen | None = None
+) -> tuple[Row, ...]:
+    """All symbols that are promoted, pinned or being tuned, by name; ``environment`` is this machine's.
+
+    What cannot be read of a symbol is one of its own states and hides no other. ``seen`` is kept by the caller from
+    one call to the next. Raises ``StorageError``.
     """
     records = store.records
     pins = {pin.symbol: pin for pin in records.pins()}
@@ -72,7 +80,7 @@ def overview(store: Store, *, environment: Environment, now: datetime) -> tuple[
         finished=records.last_finished(),
         running=running,
         trials=records.trials([run.run_id for run in running.values()]),
-        telemetry=_by_symbol(records.newest_telemetry(WINDOWS)),
+        telemetry=_telemetry(store, {} if seen is None else seen),
     )
     rows = [known.row(record, pins.get(symbol)) for symbol, record in newest.items()]
     rows += [known.only_pinned(pin) for symbol, pin in pins.items() if symbol not in newest]
@@ -80,6 +88,30 @@ def overview(store: Store, *, environment: Environment, now: datetime) -> tuple[
         known.first_run(run) for symbol, run in running.items() if symbol not in newest and symbol not in pins
     ]
     return tuple(sorted(rows, key=lambda row: row.symbol))
+
+
+def _telemetry(store: Store, seen: Seen) -> Mapping[str, Sequence[Noted]]:
+    """The newest notes of every symbol, oldest first; ``seen`` holds these and no others afterwards."""
+    ids = store.records.newest_telemetry(WINDOWS)
+    for gone in seen.keys() - set(ids):
+        del seen[gone]
+    for record in store.records.telemetry_rows([place for place in ids if place not in seen]):
+        assert record.id is not None
+        seen[record.id] = _noted(record)
+    found = defaultdict(list)
+    for place in ids:
+        noted = seen.get(place)
+        if noted is not None:
+            found[noted[0].symbol].append(noted)
+    return found
+
+
+def _noted(record: TelemetryRecord) -> Noted | None:
+    try:
+        note = read_note(record)
+    except NoteError:  # the daemon says so
+        return None
+    return (record, note) if isinstance(note, Window | Quarantine) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +124,15 @@ class _Known:
     finished: Mapping[str, datetime]
     running: Mapping[str, RunRecord]
     trials: Mapping[str, int]
-    telemetry: Mapping[str, Sequence[TelemetryRecord]]
+    telemetry: Mapping[str, Sequence[Noted]]
 
     def row(self, record: PromotionRecord, pin: PinRecord | None) -> Row:
         figures, unreadable = _figures(record.evidence_json)
         there = _environment(self.environments.get(record.environment_fingerprint, ""))
         notes = [
             note
-            for row in self.telemetry.get(record.symbol, ())
-            if row.settings_key == record.settings_key
-            and row.window_start >= record.promoted_at
-            and (note := _note(row)) is not None
+            for row, note in self.telemetry.get(record.symbol, ())
+            if row.settings_key == record.settings_key and row.window_start >= record.promoted_at
         ]
         profile = PROFILES.get(record.profile)
         states = [
@@ -145,7 +175,7 @@ class _Known:
         if run is None:
             return []
         done = self.trials.get(run.run_id, 0)
-        return [State(word="tuning", why=f"{done} trials since {run.started_at:%H:%M} UTC")]
+        return [State(word="tuning", why=f"{done} trial{'s' * (done != 1)} since {run.started_at:%H:%M} UTC")]
 
     def first_run(self, run: RunRecord) -> Row:
         states = tuple(self._tuned_now(run.symbol))
@@ -189,13 +219,6 @@ def _chosen(figures: Figures, pin: PinRecord | None) -> list[State]:
     return found
 
 
-def _by_symbol(records: Sequence[TelemetryRecord]) -> Mapping[str, Sequence[TelemetryRecord]]:
-    found = defaultdict(list)
-    for record in records:
-        found[record.symbol].append(record)
-    return found
-
-
 # What is stored is never changed, so that what was read once need not be read again.
 @lru_cache(maxsize=10_000)
 def _figures(text: str) -> tuple[Figures, str]:
@@ -203,15 +226,6 @@ def _figures(text: str) -> tuple[Figures, str]:
         return figures_from_json(text), ""
     except FiguresError as error:
         return Figures(), str(error)
-
-
-@lru_cache(maxsize=100_000)
-def _note(record: TelemetryRecord) -> Window | Quarantine | None:
-    try:
-        note = read_note(record)
-    except NoteError:  # the daemon says so
-        return None
-    return note if isinstance(note, Window | Quarantine) else None
 
 
 @lru_cache(maxsize=10_000)

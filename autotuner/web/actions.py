@@ -118,4 +118,5 @@ class Actions:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            threading.Thread(target=self._tuner.wait, daemon=True).start()  # or it would stay as a zombie
         return f"{symbol} is being tuned again; its page follows the run."

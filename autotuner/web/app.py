@@ -123,9 +123,9 @@ def _pages(app: FastAPI, site: Site) -> None:
         return HTMLResponse(pages.daemon_page(site))
 
     @app.get("/events")
-    def events() -> Response:
+    def events(since: str = "") -> Response:
         return StreamingResponse(
-            changes(site), media_type="text/event-stream", headers={"cache-control": "no-store"}
+            changes(site, since), media_type="text/event-stream", headers={"cache-control": "no-store"}
         )
 
     @app.api_route("/assets/{name}", methods=_READING)

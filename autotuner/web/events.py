@@ -12,45 +12,48 @@ from starlette.concurrency import run_in_threadpool
 from autotuner.errors import AutotuneError
 from autotuner.report.overview import Row
 from autotuner.web import pages
-from autotuner.web.site import Site
+from autotuner.web.site import Site, State
 from storage.errors import StorageError
 
 EVERY_SECONDS = 1.0
 BEAT_SECONDS = 15.0
 """A line now and then, by which both ends notice that the other one is gone."""
+RELOAD = "event: reload\ndata: {}\n\n"
 MOST_ROWS = 100
 """Rows of one event: a page that fell far behind loads itself again."""
 
 
-async def changes(site: Site) -> AsyncIterator[str]:
-    """An event for every change, for as long as the other end listens."""
+async def changes(site: Site, since: str = "") -> AsyncIterator[str]:
+    """An event for every change since the state that a page shows, for as long as the other end listens."""
     yield "retry: 2000\n\n"
-    seen = await _rows(site)
+    shown = site.state_of(since) or await _state(site)
+    if since and shown is not None and shown.name != since:
+        yield RELOAD  # too old to know what changed
     beat = time.monotonic()
     while True:
-        await asyncio.sleep(EVERY_SECONDS)
-        rows = await _rows(site)
-        if rows is not None and rows is not seen:
-            event = _event(site, seen or (), rows)
-            seen, beat = rows, time.monotonic()
+        now = await _state(site)
+        if now is not None and now is not shown:
+            event = _event(() if shown is None else shown.rows, now)
+            shown, beat = now, time.monotonic()
             yield event
         elif time.monotonic() - beat >= BEAT_SECONDS:
             beat = time.monotonic()
             yield ": still here\n\n"
+        await asyncio.sleep(EVERY_SECONDS)
 
 
-async def _rows(site: Site) -> tuple[Row, ...] | None:
+async def _state(site: Site) -> State | None:
     try:
-        return await run_in_threadpool(site.rows)
+        return await run_in_threadpool(site.state)
     except (AutotuneError, StorageError):  # the page itself says so, and the store may come back
         return None
 
 
-def _event(site: Site, before: tuple[Row, ...], now: tuple[Row, ...]) -> str:
+def _event(before: tuple[Row, ...], now: State) -> str:
     known = {row.symbol: row for row in before}
-    changed = [row for row in now if known.pop(row.symbol, None) != row]
+    changed = [row for row in now.rows if known.pop(row.symbol, None) != row]
     if len(changed) > MOST_ROWS or known:  # those left are gone
-        return "event: reload\ndata: {}\n\n"
+        return RELOAD
     if not changed:  # of no row, but perhaps of the page of a symbol
         return "event: changed\ndata: {}\n\n"
     rows = {row.symbol: pages.row(row) for row in changed}

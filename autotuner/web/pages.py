@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
+from markupsafe import Markup
 
 from autotuner import __version__
 from autotuner.commands.explain import explain
@@ -33,11 +34,13 @@ SPARK = 96, 24
 
 def overview_page(site: Site) -> str:
     """All symbols, to search and to sort."""
-    rows = site.rows()
-    words = sorted({state.word for row in rows for state in row.states})
-    return _page(site, "overview.html", rows=rows, words=words)
+    state = site.state()
+    words = sorted({each.word for row in state.rows for each in row.states})
+    rows = [Markup(row(each)) for each in state.rows]  # noqa: S704 - escaped when it was made
+    return _page(site, "overview.html", rows=rows, words=words, state=state.name)
 
 
+@lru_cache(maxsize=20_000)  # most rows stay as they are from one look to the next
 def row(row: Row) -> str:
     """One row of the overview, as it replaces the one that is there."""
     return _templates().get_template("row.html").render(row=row)
@@ -45,12 +48,13 @@ def row(row: Row) -> str:
 
 def symbol_page(site: Site, symbol: str, *, csrf: str | None = None) -> str:
     """Everything of one symbol; ``csrf`` for who may act. Raises ``NotFound`` for one that is not known."""
+    state = site.state()
     with site.open() as store:
         going_on = progress(store, symbol)
         if store.active(symbol) is None:
             return _not_promoted(site, store, symbol, going_on)
         view = symbol_view(store, symbol)
-    row = next((each for each in site.rows() if each.symbol == symbol), None)
+    row = next((each for each in state.rows if each.symbol == symbol), None)
     return _page(
         site,
         "symbol.html",
@@ -65,6 +69,7 @@ def symbol_page(site: Site, symbol: str, *, csrf: str | None = None) -> str:
         changes=view.document["changes"],
         choices=[trial for trial in view.trials if trial.feasible],
         csrf=csrf,
+        state=state.name,
     )
 
 
@@ -74,7 +79,9 @@ def _not_promoted(site: Site, store: Store, symbol: str, going_on: object) -> st
         raise NotFound(
             f"{symbol} was never promoted: `autotune run --symbol {symbol}` finds out what it should run"
         )
-    return _page(site, "not_promoted.html", symbol=symbol, going_on=going_on, pin=pin)
+    return _page(
+        site, "not_promoted.html", symbol=symbol, going_on=going_on, pin=pin, state=site.state().name
+    )
 
 
 def hindcast(document: Mapping[str, Any]) -> str:
@@ -100,7 +107,7 @@ def raw(site: Site, symbol: str) -> dict[str, Any]:
 
 def daemon_page(site: Site) -> str:
     """What the daemon did and will do, and what the store knows of measuring."""
-    return _page(site, "daemon.html", view=daemon_view(site))
+    return _page(site, "daemon.html", view=daemon_view(site), state=site.state().name)
 
 
 def login_page(site: Site, said: str = "") -> str:
@@ -139,8 +146,9 @@ def _page(site: Site, name: str, **content: Any) -> str:
         "actions": site.token is not None,
         "now": datetime.now(UTC),
         "has_daemon": site.daemon is not None,
+        "state": "",
     }
-    return _templates().get_template(name).render(**common, **content)
+    return _templates().get_template(name).render(**common | content)
 
 
 @cache

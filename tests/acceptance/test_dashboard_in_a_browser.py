@@ -105,7 +105,9 @@ def pixels(page: Page, selector: str, color: str) -> int:
 
 
 class TestPages:
-    def test_a_run_is_followed_while_it_goes_on_and_its_symbol_opened(self, tab: Tab, real: tuple[Cli, str]) -> None:
+    def test_a_run_is_followed_while_it_goes_on_and_its_symbol_opened(
+        self, tab: Tab, real: tuple[Cli, str]
+    ) -> None:
         cli, address = real
         tab.page.goto(address)
         expect(tab.page.get_by_role("status").first).to_have_text("live")
@@ -113,7 +115,7 @@ class TestPages:
         with cli.start("run", "--symbol", "AMD", "--trials", "2", "--timeout", "30") as run:
             row = tab.page.locator("tr[data-symbol=AMD]")
             expect(row).to_contain_text("tuning: ", timeout=60_000)
-            expect(row).to_contain_text(re.compile(r"tuning: [12] trials"), timeout=60_000)
+            expect(row).to_contain_text(re.compile(r"tuning: (1 trial|2 trials) since"), timeout=60_000)
             tab.keep("overview-during-a-run")
             err = run.communicate(timeout=120)[1]
         assert run.returncode == 0, err

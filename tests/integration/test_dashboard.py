@@ -240,32 +240,38 @@ class TestOverview:
 
 class TestEvents:
     def test_a_promotion_arrives_as_the_row_that_it_changes(self, client: Client, store: Path) -> None:
+        found = re.search(r'data-state="([0-9a-f]+)"', client.get("/")[1])
+        assert found
+        state = found[1]
         events: list[str] = []
         heard = threading.Event()
 
         def listen() -> None:
             with closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=30)) as connection:
-                connection.request("GET", "/events")
+                connection.request("GET", f"/events?since={state}")
                 answer = connection.getresponse()
                 while not heard.is_set():
                     line = answer.readline().decode()
                     events.append(line)
-                    if line.startswith("retry"):
-                        ready.set()
                     if line.startswith("data") and events[-2].startswith("event: rows"):
                         heard.set()
 
-        ready = threading.Event()
+        with Store(str(store)) as opened:  # between the page and its first question
+            opened.promote(promotion("AMD", STEADY, minutes=90))
         thread = threading.Thread(target=listen, daemon=True)
         thread.start()
-        assert ready.wait(20)
-        with Store(str(store)) as opened:
-            opened.promote(promotion("AMD", STEADY, minutes=90))
         assert heard.wait(20)
         data = json.loads(events[-1].removeprefix("data: "))
         assert list(data) == ["AMD"]
         assert "default fp32" in data["AMD"]
         thread.join(timeout=20)
+
+    def test_a_page_too_old_to_be_remembered_loads_itself_again(self, client: Client) -> None:
+        with closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=30)) as connection:
+            connection.request("GET", "/events?since=of-another-server")
+            answer = connection.getresponse()
+            said = [answer.readline().decode() for _ in range(4)]
+        assert said[2] == "event: reload\n"
 
 
 class TestActions:

@@ -104,7 +104,7 @@
 
   // ----- events -----
   if (!["overview", "symbol", "daemon"].includes(page)) return;
-  const events = new EventSource("/events");
+  const events = new EventSource(`/events?since=${encodeURIComponent(document.body.dataset.state)}`);
   const symbol = document.querySelector("h1")?.textContent;
   events.addEventListener("open", () => say("live"));
   events.addEventListener("error", () => say("no connection, trying again"));
