@@ -87,9 +87,13 @@ def forecast_command(
     from rich.console import Console
 
     from autotuner.report.forecast_view import drawing
+    from autotuner.report.terminal_plot import NARROWEST, forecast_plot
 
-    console = Console()
-    console.print(drawing(made.view(), width=console.width, ascii_only=console.options.ascii_only))
+    console, view = Console(), made.view()
+    ascii_only = console.options.ascii_only
+    plotted = console.is_terminal and not ascii_only and console.width >= NARROWEST
+    plot = forecast_plot(view, width=console.width) if plotted else None
+    console.print(drawing(view, width=console.width, ascii_only=ascii_only, plot=plot))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,8 +54,13 @@ class ForecastView:
             raise ValueError("a forecast view needs a price that came for every step or none")
 
 
-def drawing(view: ForecastView, *, width: int, ascii_only: bool) -> RenderableType:
-    """The whole drawing; a terminal of few columns gets no bars, one that does not speak UTF-8 plain ones."""
+def drawing(
+    view: ForecastView, *, width: int, ascii_only: bool, plot: RenderableType | None = None
+) -> RenderableType:
+    """The whole drawing, with a ``plot`` in place of the line where there is one.
+
+    A terminal of few columns gets no bars, one that does not speak UTF-8 plain ones.
+    """
     glyphs = ASCII if ascii_only else BLOCKS
     past, span = len(view.history), _span(view)
     line = sparkline((*view.history, *view.centre), glyphs)
@@ -67,9 +72,12 @@ def drawing(view: ForecastView, *, width: int, ascii_only: bool) -> RenderableTy
     wide = width >= _WIDE
     for word, said in (*([("bars", bars)] if wide else []), *view.notes):
         notes.add_row(word, escape(_plain(said) if ascii_only else said))
+    in_one_line = (
+        f"{escape(line[:past])}[cyan]{escape(line[past:])}[/]  [dim]last {past} prices,[/] [cyan]forecast[/]"
+    )
     return Group(
         f"[bold]{escape(_plain(view.title) if ascii_only else view.title)}[/]",
-        f"{escape(line[:past])}[cyan]{escape(line[past:])}[/]  [dim]last {past} prices,[/] [cyan]forecast[/]",
+        in_one_line if plot is None else plot,
         _steps(view, span, glyphs if wide else None),
         notes,
     )
