@@ -11,7 +11,7 @@ WHEELS := .autotune/wheels
 SITE := .autotune/gpu-site
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 
-.PHONY: install demo test exhaustive conventions torch-matrix check lint types layers format bench gpu gpu-wheels clean
+.PHONY: install demo test exhaustive conventions torch-matrix docs pictures check lint types layers format bench gpu gpu-wheels clean
 
 install: $(VENV)/installed
 
@@ -54,6 +54,13 @@ $(CONVENTIONS)/installed: pyproject.toml
 	$(CONVENTIONS)/bin/python -m pip install --quiet --editable ".[gluonts,sktime,test]"
 	touch $@
 
+# The site, in site/: pages that need no network. `docs/pictures/draw.py` draws the pictures.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+pictures: install
+	$(BIN)/python docs/pictures/draw.py
+
 # Every release of torch and Python in an environment of its own: gigabytes, and ten minutes or more each.
 torch-matrix:
 	$(PYTHON) benchmarks/torch_matrix.py $(MATRIX_OPTIONS)
@@ -81,4 +88,4 @@ gpu:
 	PYTHONPATH=$(CURDIR)/$(SITE) $(GPU_PYTHON) benchmarks/gpu.py $(GPU_OPTIONS)
 
 clean:
-	rm -rf $(VENV) $(CONVENTIONS) .autotune .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CONVENTIONS) .autotune .mypy_cache .ruff_cache .pytest_cache site

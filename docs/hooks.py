@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 BELOW = "repository"
@@ -26,7 +26,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     pages = sorted((docs / "decisions").glob("[0-9]*.md"))
     for entry in config.nav or []:
         if isinstance(entry, dict) and "Decisions" in entry:
-            entry["Decisions"] = ["decisions/README.md", *(page.relative_to(docs).as_posix() for page in pages)]
+            entry["Decisions"] = [
+                "decisions/README.md",
+                *(page.relative_to(docs).as_posix() for page in pages),
+            ]
     return config
 
 
@@ -41,7 +44,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             outside = _outside(target[1], uri, docs)
             if outside is None or not (root / outside).is_file() or files.get_file_from_path(_site(outside)):
                 continue
-            added = File.generated(config, _site(outside), abs_src_path=str(root / outside))
+            added = File.generated(
+                config,
+                _site(outside),
+                abs_src_path=str(root / outside),
+                inclusion=InclusionLevel.NOT_IN_NAV,
+            )
             files.append(added)
             if added.is_documentation_page():
                 left.append((added.src_uri, root / outside))

@@ -21,6 +21,7 @@ import psutil
 from autotuner.doctor import checks
 from autotuner.doctor.checks import Check, Compiler, Neighbour, Torch
 from autotuner.environment import current_environment, reachable_cpus, spare_memory
+from autotuner.machine.nvidia import visible_gpu
 from storage.sqlite_files import journal_mode
 from toto_core.container import container_limits
 
@@ -56,7 +57,7 @@ def machine_checks(environ: Mapping[str, str]) -> tuple[Check, ...]:
         checks.check_compiler(compiler, release, sys.platform),
         checks.check_openmp(compiler, release, sys.platform),
         checks.check_headers(Path(sysconfig.get_path("include")), release, sys.platform),
-        checks.check_device(current_environment("cpu").hardware, gpu.hardware, torch),
+        checks.check_device(current_environment("cpu").hardware, visible_gpu().model, torch),
         checks.check_threads(reachable_cpus(), limits),
         checks.check_memory(psutil.virtual_memory().total, spare_memory(), limits),
         load,

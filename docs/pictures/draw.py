@@ -7,6 +7,7 @@ Needs the extra "png" and Chrome or Chromium. Prints the figures that the pages 
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import kaleido
 import numpy as np
 import plotly.graph_objects as go
+from PIL import Image
 from plotly.subplots import make_subplots
 
 from autotuner.measurement.accuracy import Forecasts, compare
@@ -41,7 +43,9 @@ def main() -> None:
             legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         )
         options = {"format": "png", "width": WIDTH, "height": height, "scale": SCALE}
-        (HERE / f"{draw.__name__}.png").write_bytes(kaleido.calc_fig_sync(figure.to_dict(), opts=options))
+        drawn = Image.open(io.BytesIO(kaleido.calc_fig_sync(figure.to_dict(), opts=options))).convert("RGB")
+        few = drawn.quantize(64, dither=Image.Dither.NONE)  # flat colours: a fifth of the bytes
+        few.save(HERE / f"{draw.__name__}.png", optimize=True)
     kaleido.stop_sync_server(silence_warnings=True)
 
 
@@ -69,7 +73,9 @@ def launches(rng: np.random.Generator) -> tuple[go.Figure, int]:
     whole = launch_ratio([a for a, _ in pairs], [b for _, b in pairs], cost=COST, rng=rng)
     numbers = [*range(1, len(pairs) + 1)]
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
-    for arm, (name, color, symbol) in enumerate((("one process", WINNER, "circle"), ("another", OTHER, "diamond"))):
+    for arm, (name, color, symbol) in enumerate(
+        (("one process", WINNER, "circle"), ("another", OTHER, "diamond"))
+    ):
         marker = {"color": color, "symbol": symbol, "size": 10}
         y = [pair[arm] for pair in medians]
         figure.add_trace(go.Scatter(x=numbers, y=y, mode="markers", marker=marker, name=name), row=1, col=1)
@@ -99,10 +105,14 @@ def looks(rng: np.random.Generator) -> tuple[go.Figure, int]:
     for (name, share), color in zip(shares.items(), (LIMIT, WINNER), strict=True):
         x = [f"after launch {at}" for at in PLAN.checked_after]
         text = [f"{each:.1%}" for each in share]
-        figure.add_trace(go.Bar(x=x, y=share, name=name, marker_color=color, text=text, textposition="outside"))
+        figure.add_trace(
+            go.Bar(x=x, y=share, name=name, marker_color=color, text=text, textposition="outside")
+        )
     figure.add_hline(PLAN.alpha, line_dash="dash", line_color=REFERENCE)
     figure.update_yaxes(title_text="equals told apart so far", tickformat=".0%", range=[0, 0.12])
-    print("looks:", {name: share.round(4).tolist() for name, share in shares.items()}, np.round(confidences, 4))
+    print(
+        "looks:", {name: share.round(4).tolist() for name, share in shares.items()}, np.round(confidences, 4)
+    )
     return figure, 330
 
 
@@ -114,7 +124,9 @@ def forty(rng: np.random.Generator) -> tuple[go.Figure, int]:
         name = f"launches differ by {sigma:.0%}: {gains.mean():.1%} on average"
         counts, edges = np.histogram(gains, bins=np.arange(0, 0.2, 0.005))
         marker = {"color": color}
-        figure.add_trace(go.Bar(x=edges[:-1] + 0.0025, y=counts / 20_000, name=name, marker=marker, opacity=0.75))
+        figure.add_trace(
+            go.Bar(x=edges[:-1] + 0.0025, y=counts / 20_000, name=name, marker=marker, opacity=0.75)
+        )
         print(f"forty: {name}, {np.quantile(gains, 0.05):.1%} to {np.quantile(gains, 0.95):.1%}")
     figure.update_layout(barmode="overlay", bargap=0)
     figure.update_xaxes(title_text="time the best of forty equal settings seems to save", tickformat=".0%")
@@ -141,13 +153,22 @@ def selftest(rng: np.random.Generator) -> tuple[go.Figure, int]:
     for taken, color in ((0.0, WINNER), (0.1, OTHER)):
         lows = []
         for _ in range(400):
-            chosen = [pairs[at] if rng.random() < 0.5 else pairs[at][::-1] for at in rng.choice(16, 5, replace=False)]
+            chosen = [
+                pairs[at] if rng.random() < 0.5 else pairs[at][::-1]
+                for at in rng.choice(16, 5, replace=False)
+            ]
             faster = [[[tuple(ms * (1 - taken) for ms in block) for block in arm[0]]] for arm, _ in chosen]
             ratio = launch_ratio([other for _, other in chosen], faster, cost=COST, rng=rng, resamples=50)
             lows.append(1 - 1 / ratio.low)
         share = np.mean(np.array(lows) >= PLAN.gain)
-        name = f"nothing taken off: {share:.1%} promoted" if not taken else f"10 % taken off: {share:.0%} promoted"
-        figure.add_trace(go.Histogram(x=lows, name=name, marker_color=color, opacity=0.75, xbins={"size": 0.005}))
+        name = (
+            f"nothing taken off: {share:.1%} promoted"
+            if not taken
+            else f"10 % taken off: {share:.0%} promoted"
+        )
+        figure.add_trace(
+            go.Histogram(x=lows, name=name, marker_color=color, opacity=0.75, xbins={"size": 0.005})
+        )
         print("selftest:", name)
     figure.add_vline(PLAN.gain, line_dash="dash", line_color=LIMIT)
     figure.update_layout(barmode="overlay", bargap=0)
@@ -165,8 +186,13 @@ def drift(rng: np.random.Generator) -> tuple[go.Figure, int]:
     moved = np.abs((errors - errors_theirs)[rows].mean(axis=1)) / errors_theirs[rows].mean(axis=1)
     as_is = abs((errors - errors_theirs).mean()) / errors_theirs.mean()
     figure = go.Figure(go.Histogram(x=moved, marker_color=WINNER, name="windows drawn anew", nbinsx=50))
-    for at, says, color in ((as_is, f"as measured {as_is:.3%}", OTHER), (accuracy.drift, f"drift {accuracy.drift:.2%}", LIMIT)):
-        figure.add_vline(at, line_color=color, line_width=3, annotation_text=says, annotation_position="top right")
+    for at, says, color in (
+        (as_is, f"as measured {as_is:.3%}", OTHER),
+        (accuracy.drift, f"drift {accuracy.drift:.2%}", LIMIT),
+    ):
+        figure.add_vline(
+            at, line_color=color, line_width=3, annotation_text=says, annotation_position="top right"
+        )
     figure.update_xaxes(title_text="|MAE of bf16 - MAE of fp32| / MAE of fp32", tickformat=".2%")
     figure.update_yaxes(title_text="of 2,000")
     print(f"drift: as is {as_is:.4%}, all windows {np.quantile(moved, 0.95):.4%}, kept {accuracy.drift:.4%}; "
@@ -183,10 +209,14 @@ def quantiles(_: np.random.Generator) -> tuple[go.Figure, int]:
     steps, figure = [*range(1, ours.shape[-1] + 1)], go.Figure()
     for values, name, color, dash in ((theirs, "fp32", REFERENCE, "solid"), (ours, "bf16", WINNER, "dot")):
         for at in range(5):
-            shown = line(values[seed, window, at].tolist(), f"{name}: 10, 25, 50, 75, 90 %", color, dash, x=steps)
+            shown = line(
+                values[seed, window, at].tolist(), f"{name}: 10, 25, 50, 75, 90 %", color, dash, x=steps
+            )
             figure.add_trace(shown.update(showlegend=at == 0))
     says = f"{shift.max():.1%} of the spread"
-    figure.add_annotation(x=int(step) + 1, y=theirs[seed, window, level, step], text=says, ay=-50, font_color=LIMIT)
+    figure.add_annotation(
+        x=int(step) + 1, y=theirs[seed, window, level, step], text=says, ay=-50, font_color=LIMIT
+    )
     figure.update_xaxes(title_text="step of the forecast")
     figure.update_yaxes(title_text="price")
     print(f"quantiles: {says}, at level {MEASURED['forecasts']['levels'][level]}")
@@ -203,7 +233,9 @@ def starts(_: np.random.Generator) -> tuple[go.Figure, int]:
     ):
         figure.add_trace(line((p50 + start / calls).tolist(), name, color, dash, x=calls.tolist()))
     even = known["cold_ms"] / (known["reference_p50_ms"] - known["p50_ms"])
-    figure.add_vline(even, line_dash="dot", line_color=LIMIT, annotation_text=f" even after {even:,.0f} calls")
+    figure.add_vline(
+        even, line_dash="dot", line_color=LIMIT, annotation_text=f" even after {even:,.0f} calls"
+    )
     figure.update_xaxes(title_text="calls of a process", type="log", dtick=1, tickformat=",")
     figure.update_yaxes(title_text="ms a request, start included", type="log")
     print(f"starts: {known}, even after {even:,.0f} calls")
@@ -216,7 +248,9 @@ def duel(gain: float, sigma: float, rng: np.random.Generator) -> bool:
     challenger = [simulated(2.0 * (1 - gain) * np.exp(rng.normal(0, sigma)), rng) for _ in opponent]
     for taken in PLAN.checked_after:
         confidence = PLAN.confidence(taken)
-        ratio = launch_ratio(opponent[:taken], challenger[:taken], cost=COST, rng=rng, confidence=confidence, resamples=25)
+        ratio = launch_ratio(
+            opponent[:taken], challenger[:taken], cost=COST, rng=rng, confidence=confidence, resamples=25
+        )
         gained = Interval(estimate=1 - 1 / ratio.estimate, low=1 - 1 / ratio.low, high=1 - 1 / ratio.high)
         verdict = PLAN.verdict(gained, taken)
         if verdict in PLAN.early:
@@ -237,9 +271,13 @@ def measured_pairs() -> list[tuple[ArmBlocks, ArmBlocks]]:
     return pairs
 
 
-def line(y: Sequence[float], name: str, color: str, dash: str = "solid", *, x: Sequence[float] | None = None) -> Any:
+def line(
+    y: Sequence[float], name: str, color: str, dash: str = "solid", *, x: Sequence[float] | None = None
+) -> Any:
     x = [*range(1, len(y) + 1)] if x is None else x
-    return go.Scatter(x=[*x], y=[*y], mode="lines", name=name, line={"color": color, "dash": dash, "width": 2})
+    return go.Scatter(
+        x=[*x], y=[*y], mode="lines", name=name, line={"color": color, "dash": dash, "width": 2}
+    )
 
 
 def with_bars(x: Sequence[int], intervals: Sequence[Interval], name: str) -> Any:

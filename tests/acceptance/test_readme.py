@@ -1,19 +1,20 @@
+"""README is a page of three minutes; ``test_doc_blocks`` runs what is in it."""
+
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
 from tests.support.command import Cli
+from tests.support.doc_pages import blocks
 
 README = Path(__file__).parents[2] / "README.md"
-
-
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+WORDS = 800
+"""Of 250 a minute; tables and output are skimmed."""
 
 
 def test_the_trading_script_runs_as_printed(autotune: Cli) -> None:
-    (script,) = _blocks("python")
+    (script,) = (block.text for block in blocks(README) if block.language == "python")
     lines = [line for line in script.splitlines() if line.strip()]
     assert len(lines) <= 10
     printed = autotune.python(script).strip().splitlines()
@@ -22,24 +23,13 @@ def test_the_trading_script_runs_as_printed(autotune: Cli) -> None:
     assert "torch_compile_success" in printed[-1]
 
 
-def test_the_workload_file_in_the_readme_is_read(autotune: Cli) -> None:
-    from autotuner.workload import read_workload
-
-    (text,) = _blocks("toml")
-    path = autotune.folder / "mix.toml"
-    path.write_text(text)
-    assert [shape.prediction_length for shape in read_workload(path).shapes] == [8, 64]
+def test_it_is_read_in_three_minutes() -> None:
+    assert len(README.read_text(encoding="utf-8").split()) <= WORDS
 
 
-def test_every_command_the_readme_names_exists_and_has_an_example(autotune: Cli) -> None:
-    from click.testing import CliRunner
-
-    from autotuner.cli import cli
-
-    text = README.read_text(encoding="utf-8")
-    for name in cli.list_commands(None):  # type: ignore[arg-type]
-        assert f"autotune {name}" in text or f"/ `{name}`" in text, f"README does not name {name}"
-        shown = CliRunner().invoke(cli, [name, "--help"])
-        assert shown.exit_code == 0, shown.output
-        assert f"autotune {name}" in shown.output.replace("Usage: cli", "")
-    assert autotune.folder.is_dir()
+def test_everything_that_it_links_to_is_there_and_the_picture_is_modest() -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text(encoding="utf-8"))
+    assert len(targets) > 10
+    assert [target for target in targets if not (README.parent / target).exists()] == []
+    (picture,) = (README.parent / target for target in targets if target.endswith(".png"))
+    assert picture.stat().st_size < 250_000

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from autotuner.cli import cli
 from autotuner.environment import reachable_cpus
+from autotuner.machine.nvidia import NO_GPU, visible_gpu
 from tests.support.containers import limited
 from toto_core.container import ROOT_VARIABLE
 
@@ -53,6 +54,7 @@ def test_a_fresh_home_lacks_nothing_and_gets_nothing(tmp_path: Path) -> None:
         checks[name]["ok"] for name in ("Python", "torch", "database", "snapshot", "compile cache", "model")
     )
     assert "toto-mini" in checks["model"]["found"]
+    assert visible_gpu() != NO_GPU or "no NVIDIA driver" in checks["device"]["found"]
     missing = [c for c in document["checks"] if not c["ok"] and c["severity"] == "essential"]
     assert document["ok"] is (missing == [])
     assert result.exit_code == (1 if missing else 0)

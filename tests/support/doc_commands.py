@@ -11,7 +11,9 @@ import click
 from autotuner.cli import cli
 
 
-def every_command(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+def every_command(
+    group: click.Group = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, click.Command]]:
     """Every command with its words behind ``autotune``, groups and what is in them included."""
     context = click.Context(group)
     for name in group.list_commands(context):
@@ -25,8 +27,14 @@ def every_command(group: click.Group = cli, path: tuple[str, ...] = ()) -> Itera
 def wrong_with(line: str) -> str | None:
     """What of a line that calls ``autotune`` does not exist, None where all of it does."""
     for part in re.split(r"[|;&]+|\$\(", line):
-        words = shlex.split(part.strip(" )\"'…"), comments=True)
-        if "autotune" in words and (wrong := _wrong(words[words.index("autotune") + 1 :])):
+        try:
+            words = shlex.split(part.strip(" )…"), comments=True)
+        except ValueError:  # a quotation that goes on behind a pipe or a bracket
+            words = part.replace('"', " ").replace("'", " ").strip(" )…").split()
+        while words and ("=" in words[0] or words[0] in {"eval", "$"}):
+            del words[0]
+        begin = 2 if words[:1] == ["ssh"] else 0
+        if words[begin : begin + 1] == ["autotune"] and (wrong := _wrong(words[begin + 1 :])):
             return f"{line}: {wrong}"
     return None
 

@@ -4,8 +4,9 @@ The convention, which holds for every page:
 
 - Every code block is fenced, at the left margin, and names its language. Nothing else is indented by four spaces or
   more, so that no block escapes.
-- ``python``, ``console`` and ``sh`` blocks are run. In ``console`` what begins with ``$`` is a command; the lines below it
-  show what such a command prints. ``toml`` and ``json`` are read. ``text`` shows output or a file and holds no command.
+- ``python``, ``console`` and ``sh`` blocks are run. In ``console`` what begins with ``$`` is a command; the lines
+  below it show what such a command prints. ``toml`` and ``json`` are read. ``text`` shows output or a file and holds
+  no command.
 - ``title="NAME"`` behind the language is the name of the file that the block is.
 - ``<!-- not run: REASON -->`` directly above a fence says that a block cannot be run here, and why.
 """
@@ -29,7 +30,7 @@ _INLINE = re.compile(r"`(autotune [^`]+)`")
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One fenced block; ``line`` counts from 1, ``not_run`` is the reason given above it, None where there is none."""
+    """One fenced block; ``line`` counts from 1, ``not_run`` is the reason above it, None where there is none."""
 
     page: Path
     line: int
@@ -120,7 +121,9 @@ def escapes(page: Path) -> list[str]:
         elif fence is not None:
             inside = fence["ticks"]
             if fence["margin"] or fence["language"] not in LANGUAGES:
-                found.append(f"{page.name}:{number}: {line.strip()}: at the margin, in one of {', '.join(LANGUAGES)}")
+                found.append(
+                    f"{page.name}:{number}: {line.strip()}: at the margin, in one of {', '.join(LANGUAGES)}"
+                )
         elif line.startswith((" " * 4, "\t")) and not options:
             found.append(f"{page.name}:{number}: indented: {line.strip()[:60]}")
         # below a line of colons stand the options of what is generated there
