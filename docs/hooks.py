@@ -1,4 +1,4 @@
-"""Hooks of the site: links to files of the repository lead somewhere, and the decisions are listed by themselves.
+"""Hooks of the site: links to the repository lead somewhere, decisions list themselves, help keeps its lines.
 
 A page may link to a file outside ``docs/`` the way it does when it is read beside the sources. On the site such a
 file is a page of its own (Markdown), or is there to be loaded down, below ``repository/``.
@@ -69,6 +69,13 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **_: An
         return f"{match[1]}{os.path.relpath(there, posixpath.dirname(page.file.src_uri) or '.')}{match[3] or ''})"
 
     return _LINK.sub(led, markdown)
+
+
+def on_page_content(html: str, *, page: Page, **_: Any) -> str:
+    """Show the examples of a command's help line by line: mkdocs-click makes one paragraph of them."""
+    if page.file.src_uri != "reference/cli.md":
+        return html
+    return re.sub(r"<p>((?:autotune|eval) [^<]*)</p>", r"<pre><code>\1</code></pre>", html)
 
 
 def _outside(target: str, uri: str, docs: str) -> str | None:
