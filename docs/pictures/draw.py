@@ -60,7 +60,7 @@ def blocks(_: np.random.Generator) -> tuple[go.Figure, int]:
     figure.update_yaxes(title_text="median of a block, ms", row=1, col=1)
     figure.update_yaxes(title_text="ratio", row=2, col=1)
     figure.update_xaxes(title_text="round", row=2, col=1)
-    together = np.corrcoef(arms)[0, 1]
+    together = float(np.asarray(np.corrcoef(arms))[0, 1])
     print(f"blocks: {min(arms[0]):.2f} to {max(arms[0]):.2f} ms, correlation {together:.2f}")
     return figure, 430
 
@@ -264,7 +264,7 @@ def simulated(centre: float, rng: np.random.Generator) -> ArmBlocks:
 
 
 def measured_pairs() -> list[tuple[ArmBlocks, ArmBlocks]]:
-    pairs = []
+    pairs: list[tuple[ArmBlocks, ArmBlocks]] = []
     for arms in MEASURED["launches"]:
         one, other = ([[tuple(block) for block in arm]] for arm in arms)
         pairs.append((one, other))
