@@ -22,7 +22,8 @@ from autotuner.paths import store_location
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from autotuner.cli.progress import LiveProgress, PlainProgress
+    from autotuner.cli.live_progress import LiveProgress
+    from autotuner.cli.progress import PlainProgress
     from autotuner.store import Promotion, Store
     from autotuner.tuning.request import TuneRequest
 
@@ -260,7 +261,8 @@ def _tuned_as(store: Store, promotion: Promotion | None) -> TunedAs | None:
 def _progress(*, quiet: bool) -> AbstractContextManager[LiveProgress | PlainProgress]:
     from rich.console import Console
 
-    from autotuner.cli.progress import LiveProgress, PlainProgress
+    from autotuner.cli.live_progress import LiveProgress
+    from autotuner.cli.progress import PlainProgress
 
     if quiet or not sys.stderr.isatty():
         return nullcontext(PlainProgress())

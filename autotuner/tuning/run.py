@@ -200,6 +200,7 @@ class _Run:
                 seed=request.seed,
                 clock=self.plan.clock,
                 say=self.listener.say,
+                looked=self.listener.looked,
             )
         decision = decide(result, champion=staying, reference=self.plan.space.reference)
         if champion and unfit:

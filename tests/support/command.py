@@ -72,13 +72,15 @@ class Cli:
                 raise
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def on_a_terminal(self, *arguments: str, timeout: float = 120.0) -> tuple[int, str]:
+    def on_a_terminal(
+        self, *arguments: str, extra: Mapping[str, str] | None = None, timeout: float = 120.0
+    ) -> tuple[int, str]:
         """Run a command whose input and outputs are a terminal; its exit code, and all that it drew."""
         ours, theirs = pty.openpty()
         drawn: list[bytes] = []
         with subprocess.Popen(
             [sys.executable, "-c", _MAIN, *arguments],
-            env=self.environment({"TERM": "xterm-256color", "COLUMNS": "100"}),
+            env=self.environment({"TERM": "xterm-256color", "COLUMNS": "100", **(extra or {})}),
             cwd=self.folder,
             stdin=theirs,
             stdout=theirs,
