@@ -22,6 +22,7 @@ _MODULES = {
     "change": ("select", "rollback", "pin", "unpin"),
     "recheck": ("recheck",),
     "forecast": ("forecast",),
+    "top": ("top",),
     "daemon": ("daemon", "config"),
     "cron": ("cron",),
     "selftest": ("selftest",),
