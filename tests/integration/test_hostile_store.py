@@ -113,7 +113,7 @@ def check(found: dict[str, str]) -> None:
             json.loads(data)  # nothing in a figure's data ends its script
 
 
-@pytest.mark.parametrize(("table", "column"), COLUMNS, ids="-".join)
+@pytest.mark.parametrize(("table", "column"), COLUMNS, ids=[".".join(each) for each in COLUMNS])
 def test_a_hostile_text_stays_text(tuned: Path, tmp_path: Path, table: str, column: str) -> None:
     for number, edit in enumerate([hostile, *([hostile_leaves] if column.endswith("_json") else [])]):
         store = tmp_path / f"autotune-{number}.db"
