@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autotuner.engine_versions import TOTO1, engine_name, engine_text
 from autotuner.machine.nvidia import visible_gpu
 from toto_core.container import container_limits
-from toto_core.version import ENGINE_VERSION
 
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
@@ -28,7 +28,8 @@ class Environment:
     """Where something was measured; two environments are the same only when every field is.
 
     ``hardware`` names the model in full (family, model and stepping of a CPU; PCI id of a GPU), because one
-    marketing name covers several chips. ``isa`` is a digest of the CPU's instruction-set flags.
+    marketing name covers several chips. ``isa`` is a digest of the CPU's instruction-set flags, ``engine`` the text
+    of ``engine_versions.engine_text``.
     """
 
     device: str
@@ -44,6 +45,13 @@ class Environment:
         """16 hexadecimal digits over every field."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def here_for(self, there: Environment) -> Environment:
+        """This machine's environment for the engine of ``there``, whose measurements it may be compared with."""
+        name = engine_name(there.engine)
+        return (
+            self if name == engine_name(self.engine) else dataclasses.replace(self, engine=engine_text(name))
+        )
 
     def differences(self, other: Environment) -> tuple[str, ...]:
         """Each field that differs, as ``"torch: 2.12.0 there, 2.13.0 here"`` (``other`` is there)."""
@@ -63,8 +71,8 @@ class Environment:
 
 
 @functools.cache
-def current_environment(device: str = "cpu") -> Environment:
-    """The environment of this machine for ``device`` (``cpu`` or ``cuda``)."""
+def current_environment(device: str = "cpu", engine: str = TOTO1) -> Environment:
+    """The environment of this machine for ``device`` (``cpu`` or ``cuda``) and the engine of that name."""
     cpu = _cpu_facts()
     flags = sorted((cpu.get("flags") or cpu.get("Features") or "").split())
     hardware, driver, torch = _cpu_identity(cpu), "", _torch_version()
@@ -78,7 +86,7 @@ def current_environment(device: str = "cpu") -> Environment:
         isa=hashlib.sha256(" ".join(flags).encode()).hexdigest()[:12],
         driver=driver,
         torch=torch,
-        engine=ENGINE_VERSION,
+        engine=engine_text(engine),
         threads=available_threads(),
     )
 

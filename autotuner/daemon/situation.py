@@ -122,6 +122,7 @@ def observe(
     known = Observed(symbol=symbol, promotion=promotion, environment=environment, now=now, last_ended=ended)
     if promotion is None:
         return known
+    known = replace(known, environment=environment.here_for(promotion.environment))
     canary, subject = promotion.figures.canary, store.measured_subject(symbol)
     keys = {each.key for each in (promotion.settings, canary and canary.previous) if each}
     stored = store.records.telemetry(symbol, since=promotion.promoted_at)
@@ -219,7 +220,10 @@ def why_due(
 
     ``promotion`` is None for one that never was. Raises ``StorageError`` and ``AutotuneError`` of the store.
     """
-    tuned_at = None if promotion is None else max(confirmations(store, promotion), default=None)
+    tuned_at = None
+    if promotion is not None:
+        tuned_at = max(confirmations(store, promotion), default=None)
+        environment = environment.here_for(promotion.environment)
     situation = Situation(promotion=promotion, environment=environment, now=now, tuned_at=tuned_at)
     return next((reason.text for reason in reasons(situation)), None)
 

@@ -83,6 +83,7 @@ def pipeline(model: str, tmp_path: Path) -> Iterator[TotoPipeline]:
     found = load_pipeline(
         "AMD", workload=workload(model), settings=DEFAULT, db=str(tmp_path / "none.db"), telemetry=False
     )
+    assert isinstance(found, TotoPipeline)
     found.on_rescue = None
     yield found
     found.unload()
@@ -293,6 +294,7 @@ def test_the_daemon_takes_a_rescued_promotion_back(model: str, tmp_path: Path) -
         )
         store.publish()
         pipeline = load_pipeline("AMD", db=db, telemetry=False)
+        assert isinstance(pipeline, TotoPipeline)
         assert pipeline.settings == DEFAULT
         break_it(pipeline, "NaN")
 
