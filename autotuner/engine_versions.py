@@ -24,7 +24,7 @@ def engine_text(name: str) -> str:
     """
     if name == TOTO1:
         return ENGINE_VERSION
-    return f"{name} {_version(name)}"
+    return f"{name} {engine_version(name)}"
 
 
 def engine_name(text: str) -> str:
@@ -47,7 +47,8 @@ def entry_points() -> dict[str, metadata.EntryPoint]:
     return {each.name: each for each in found if each.name not in _BUILT_IN and each.name.isidentifier()}
 
 
-def _version(name: str) -> str:
+def engine_version(name: str) -> str:
+    """Of an engine by its name; "not installed" where there is none."""
     if name in _BUILT_IN:
         return _BUILT_IN[name]
     entry = entry_points().get(name)

@@ -26,6 +26,7 @@ _MODULES = {
     "daemon": ("daemon", "config"),
     "cron": ("cron",),
     "selftest": ("selftest",),
+    "engines": ("engines",),
     "doctor": ("doctor",),
     "export_import": ("export", "import"),
     "database": ("db",),

@@ -70,7 +70,6 @@ class Pipeline(Protocol):
 
     settings: RuntimeSettings
     device: torch.device
-    compile_report: CompileReport
     last_run_metadata: dict[str, Any]
     provenance: dict[str, str]
     on_call: Callable[[float, tuple[int, int, int], CompileReport, int | None], None] | None
@@ -78,6 +77,11 @@ class Pipeline(Protocol):
     rescues: bool
     patch_size: int
     cold_start_ms: float | None
+
+    @property
+    def compile_report(self) -> CompileReport:
+        """What compiling did so far."""
+        ...
 
     @property
     def rescued(self) -> str | None:
@@ -115,9 +119,13 @@ class Pipeline(Protocol):
 
 
 class Engine(Protocol):
-    """A family of models. ``claims`` and ``identity`` read files and never run code of the model's."""
+    """A family of models. ``claims`` and ``identity`` read files and never run code of the model's.
+
+    ``models`` says in a few words which they are.
+    """
 
     name: str
+    models: str
 
     def claims(self, folder: Path) -> bool:
         """Whether the model in ``folder`` is of this family, by its ``config.json``; must not raise."""

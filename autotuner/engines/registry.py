@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from autotuner.engine_versions import TOTO1, engine_text, entry_points
+from autotuner.engine_versions import TOTO1, engine_version, entry_points
 from autotuner.engines.protocol import Engine
 from autotuner.errors import AutotuneError, cause
-from toto_core.model_files import EMBEDDED, locate
+from toto_core.model_files import EMBEDDED, CheckpointError, locate
 
 
 def _toto1() -> Engine:
@@ -28,7 +28,7 @@ class Installed:
     """An engine that is there, or why it cannot be used; ``source`` is the package it comes from."""
 
     name: str
-    text: str
+    version: str
     source: str
     engine: Engine | None
     fault: str = ""
@@ -50,21 +50,20 @@ def engine_named(name: str) -> Engine:
 
 
 def engine_for(model: str, revision: str | None = None) -> Engine:
-    """The engine that claims the model. Raises ``AutotuneError``, and ``CheckpointError`` where it is not there.
-
-    What nobody claims is left to Toto 1.0, which says what it misses.
-    """
+    """The engine that claims the model. Raises ``CheckpointError`` where it is not there or nobody claims it."""
     if model == EMBEDDED:
         return engine_named(TOTO1)
     return claiming(locate(model, revision=revision))
 
 
 def claiming(folder: Path) -> Engine:
-    """The engine that claims the model in ``folder``."""
+    """The engine that claims the model in ``folder``. Raises ``CheckpointError`` where none does."""
     for each in installed():
         if each.engine is not None and _claims(each.engine, folder):
             return each.engine
-    return engine_named(TOTO1)
+    raise CheckpointError(
+        f"{folder}: no engine here takes this model; `autotune engines` lists those that are installed"
+    )
 
 
 def _claims(engine: Engine, folder: Path) -> bool:
@@ -79,7 +78,7 @@ def _installed(name: str, source: str) -> Installed:
         engine, fault = engine_named(name), ""
     except AutotuneError as error:
         engine, fault = None, str(error)
-    return Installed(name=name, text=engine_text(name), source=source, engine=engine, fault=fault)
+    return Installed(name=name, version=engine_version(name), source=source, engine=engine, fault=fault)
 
 
 def _load(name: str) -> Engine:

@@ -20,6 +20,7 @@ class Toto1:
     """Official Toto 1.0 checkpoints, and toto-mini, which ships with this package."""
 
     name = TOTO1
+    models = "Toto 1.0: Datadog/Toto-Open-Base-1.0 and its like, toto-mini"
 
     def claims(self, folder: Path) -> bool:
         """By its configuration."""
