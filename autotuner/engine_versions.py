@@ -5,15 +5,20 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from autotuner.package_versions import installed_version
 from toto_core.version import ENGINE_VERSION
 
 if TYPE_CHECKING:
     from importlib import metadata
 
-TOTO1 = "toto1"
+TOTO1, CHRONOS2 = "toto1", "chronos2"
 GROUP = "autotune.engines"
 """Entry points of this group are engines of other packages."""
-_BUILT_IN = {TOTO1: ENGINE_VERSION}
+_CHRONOS2_VERSION = "1"
+_BUILT_IN = {
+    TOTO1: lambda: ENGINE_VERSION,
+    CHRONOS2: lambda: _with_package(_CHRONOS2_VERSION, "chronos-forecasting"),
+}
 
 
 def engine_text(name: str) -> str:
@@ -50,8 +55,13 @@ def entry_points() -> dict[str, metadata.EntryPoint]:
 def engine_version(name: str) -> str:
     """Of an engine by its name; "not installed" where there is none."""
     if name in _BUILT_IN:
-        return _BUILT_IN[name]
+        return _BUILT_IN[name]()
     entry = entry_points().get(name)
     if entry is None:
         return "not installed"
     return "unknown" if entry.dist is None else entry.dist.version
+
+
+def _with_package(version: str, package: str) -> str:
+    """Of an engine that runs another package's model code: both decide how fast it is."""
+    return f"{version}+{installed_version(package) or 'none'}"

@@ -41,6 +41,8 @@ class ModulePipeline(ABC):
     """Quantile levels of its forecasts, rising, 0.5 among them."""
     patch_size: int = 1
     """Least context, in time steps."""
+    autocast: bool = True
+    """Whether bf16 and fp16 are torch's autocast; False for a module whose weights were loaded so."""
 
     def __init__(
         self,
@@ -50,7 +52,7 @@ class ModulePipeline(ABC):
         *,
         load_ms: float = 0.0,
     ) -> None:
-        self.module = module.to(device).eval().requires_grad_(False)
+        self.module = _traceable(module).to(device).eval().requires_grad_(False)
         self.settings = settings
         self.device = torch.device(device)
         self.last_run_metadata: dict[str, Any] = {}
@@ -191,7 +193,7 @@ class ModulePipeline(ABC):
                 around.enter_context(torch.compiler.set_stance("eager_on_recompile"))
             elif self.settings.compiled and not known:
                 around.enter_context(limiting(self.settings.recompile_limit))
-            if self.settings.precision in {"bf16", "fp16"}:
+            if self.autocast and self.settings.precision in {"bf16", "fp16"}:
                 dtype = DTYPES[self.settings.precision]
                 around.enter_context(torch.autocast(self.device.type, dtype=dtype))
             yield
@@ -249,3 +251,19 @@ class ModulePipeline(ABC):
         }
         if self.on_call is not None:
             self.on_call(ms, (shape[-1], steps, 0), report, None)
+
+
+class _Traced(nn.Module):
+    """A module around another one, whose call torch looks into."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        return self.inner(*arguments, **options)
+
+
+def _traceable(module: nn.Module) -> nn.Module:
+    """The module, wrapped where it is one of torch's own, which torch.compile calls without compiling them."""
+    return _Traced(module) if type(module).__module__.startswith("torch.nn.") else module

@@ -23,12 +23,12 @@ class Toto1:
     models = "Toto 1.0: Datadog/Toto-Open-Base-1.0 and its like, toto-mini"
 
     def claims(self, folder: Path) -> bool:
-        """By its configuration."""
+        """By any field of its own in its configuration; one that cannot be read is left to it, which says why."""
         try:
             config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
-            return False
-        return isinstance(config, dict) and config.keys() >= _ITS_OWN
+            return True
+        return not isinstance(config, dict) or not config or bool(_ITS_OWN & config.keys())
 
     def identity(self, model: str, revision: str | None = None) -> ModelIdentity:
         """Its files, whose header is read and whose every byte is digested. Raises ``CheckpointError``."""
