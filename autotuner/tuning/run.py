@@ -147,6 +147,7 @@ class _Run:
             distinct_keys=len(self.plan.space.keys),
             run_id=self.run_id,
             series=self.series,
+            engine=self.subject.environment.engine,
             selftest=self.store.selftest(self.subject.environment),
         )
 
