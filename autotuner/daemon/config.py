@@ -88,6 +88,12 @@ class PricesConfig(_Section):
         return PriceOptions(**self.model_dump())
 
 
+class EngineConfig(_Section):
+    """``[engines.chronos2]``: the interpreter that an engine's processes are started with, where it is another."""
+
+    python: Path
+
+
 class Config(BaseSettings):
     """The whole file. ``AUTOTUNE_DAEMON__SCHEDULE`` and the like override what it says."""
 
@@ -99,6 +105,7 @@ class Config(BaseSettings):
     prices: PricesConfig = PricesConfig()
     defaults: SymbolConfig = SymbolConfig()
     symbols: dict[str, SymbolConfig] = {}
+    engines: dict[str, EngineConfig] = {}
 
     @field_validator("symbols")
     @classmethod

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotuner.engines.interpreters import interpreter_of
+from autotuner.engines.registry import engine_for
 from autotuner.measurement.accuracy import WINDOWS
 from autotuner.measurement.builds import Built, build_all, build_missing, forget_built
 from autotuner.measurement.child.copies import Copies
@@ -118,5 +120,6 @@ class Starter:
                 windows=WINDOWS,
                 memory_bytes=self.memory_bytes,
                 warm_up_seconds=self.warm_up_seconds,
+                python=interpreter_of(engine_for(self.workload.model, self.workload.revision).name),
             )
         )

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.device_lock import Say, measure_alone
+from autotuner.engines.interpreters import environment_of
 from autotuner.engines.protocol import ModelIdentity, Traits
 from autotuner.engines.registry import engine_for
-from autotuner.environment import current_environment, has_fp16_units, spare_memory, spare_threads
+from autotuner.environment import has_fp16_units, spare_memory, spare_threads
 from autotuner.errors import AutotuneError
 from autotuner.measurement.builds import build_slots
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
@@ -53,7 +54,7 @@ def prepare(symbol: str, workload: Workload, *, prices: PriceSource, device: str
     subject = Subject(
         symbol=symbol,
         workload=workload,
-        environment=current_environment(device, engine.name),
+        environment=environment_of(device, engine.name),
         series_digest=series.digest,
         model_digest=model.digest,
     )

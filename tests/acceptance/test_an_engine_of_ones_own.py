@@ -15,6 +15,7 @@ from autotuner.store import Store
 from tests.support.command import Cli
 from tests.support.nlinear_model import EXAMPLE, write_nlinear
 
+PYTHON = "AUTOTUNE_ENGINES__NLINEAR__PYTHON"
 SERVE = """
 import json, autotuner
 from autotuner.serving.lookup import lookup
@@ -75,11 +76,14 @@ def model(autotune: Cli) -> Path:
 
 @pytest.fixture(scope="module")
 def document(autotune: Cli, with_engine: dict[str, str], model: Path) -> dict[str, object]:
-    """Of a run of two trials and a duel."""
+    """Of a run of some trials and a duel, whose processes another interpreter runs."""
+    own = autotune.folder / "python"
+    own.write_text(f'#!/bin/sh\necho "$@" >> {autotune.folder}/started\nexec {sys.executable} "$@"\n')
+    own.chmod(0o700)
     shape = ("--context-length", "64", "--prediction-length", "8")
     done = autotune.run(
         "run", "--symbol", "AMD", "--model", str(model), *shape, "--trials", "3", "--timeout", "25", "--json",
-        extra=with_engine,
+        extra={**with_engine, PYTHON: str(own)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
@@ -103,6 +107,20 @@ def test_a_run_measures_it_beside_its_own_eager_fp32(document: dict[str, object]
         promotion = store.active("AMD")
     assert promotion is not None
     assert promotion.environment.engine == "nlinear 1.0"
+
+
+def test_an_interpreter_of_its_own_runs_its_processes(document: dict[str, object], autotune: Cli) -> None:
+    started = (autotune.folder / "started").read_text().splitlines()
+    assert len([line for line in started if "autotuner.measurement.child.main" in line]) >= 3
+
+
+def test_an_interpreter_that_cannot_run_it_is_one_line(
+    autotune: Cli, with_engine: dict[str, str], model: Path
+) -> None:
+    arguments = ("run", "--symbol", "AMD", "--model", str(model), "--context-length", "64", "--trials", "1")
+    refused = autotune.run(*arguments, extra={**with_engine, PYTHON: "/bin/false"})
+    assert refused.returncode == 1
+    assert f"{PYTHON}: /bin/false cannot run the engine nlinear" in refused.stderr.splitlines()[-1]
 
 
 def test_it_is_served_with_its_quantiles_and_watched(
