@@ -42,6 +42,7 @@ class Starter:
     last_fifth_start: int
     memory_bytes: int
     warm_up_seconds: float
+    windows: int = WINDOWS
 
     def start(
         self, settings: RuntimeSettings, children: ExitStack, deadline: float, *, empty: bool
@@ -117,7 +118,7 @@ class Starter:
                 series_file=str(self.series_file),
                 last_fifth_start=self.last_fifth_start,
                 seeds=SEEDS,
-                windows=WINDOWS,
+                windows=self.windows,
                 memory_bytes=self.memory_bytes,
                 warm_up_seconds=self.warm_up_seconds,
                 python=interpreter_of(engine_for(self.workload.model, self.workload.revision).name),
