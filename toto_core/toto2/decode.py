@@ -97,8 +97,8 @@ class Carry(NamedTuple):
     """What later passes need of the first, none of which they change but the caches, in place.
 
     ``keys`` and ``values`` hold a tensor for each layer over time, (series, head, place, head_dim); ``visible`` bool
-    (series, place), ``same_group`` bool (batch, token, row, row), ``limits`` two of (batch, variate),
-    ``pad_patches`` (batch,): each None where it hides or bounds nothing.
+    (series, place), ``same_group`` bool (batch, token, row, row), ``limits`` two of (batch, variate): each None
+    where it hides or bounds nothing.
     """
 
     keys: tuple[Tensor, ...]
@@ -106,14 +106,21 @@ class Carry(NamedTuple):
     visible: Tensor | None
     same_group: Tensor | None
     limits: tuple[Tensor, Tensor] | None
-    pad_patches: Tensor | None
 
 
 class KnownTokens(NamedTuple):
-    """Tokens of known inputs to come, (batch, known, patch, width): as the past sees them, and as the future does."""
+    """Tokens of known inputs to come, (batch, known, patch, width): as the past sees them, and as the future does.
+
+    The latter have a block more, which stands for nothing, so that every pass has as many.
+    """
 
     past: Tensor
     future: Tensor
+
+    def around(self, patch: int, block: int) -> KnownTokens:
+        """What the pass needs whose first patch to come is ``patch``."""
+        past, future = self.past[:, :, patch - block : patch], self.future[:, :, patch : patch + block - 1]
+        return KnownTokens(past, future)
 
 
 class FirstBlock(NamedTuple):
@@ -133,10 +140,14 @@ class NextBlock(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a later pass stands, both 0-d int64: ``start``, patches cached; ``end``, patches known when it is done."""
+    """Where a later pass stands: ``start``, patches cached, and ``end``, patches known when it is done, 0-d int64.
+
+    ``pad_patches`` is that of ``Context``.
+    """
 
     start: Tensor
     end: Tensor
+    pad_patches: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +229,6 @@ class Decoder(nn.Module):
             None if seen is None else pad(seen.flatten(0, 1), (0, room), value=True),
             _later_groups(context, seen, rows, 2 * plan.block - 1),
             limits,
-            context.pad_patches,
         )
         return FirstBlock(quantiles, running, carry, known)
 
@@ -239,8 +249,8 @@ class Decoder(nn.Module):
             tokens = torch.cat((tokens, torch.cat((known.past, known.future), dim=2)), dim=1)
         rows, count = tokens.shape[1], tokens.shape[2]
         places = place.start + torch.arange(count, device=tokens.device)
-        rotary = self._rotation(count, place.start, place.end, carry.pad_patches, rows)
-        mask = _later_mask(carry, places)
+        rotary = self._rotation(count, place.start, place.end, place.pad_patches, rows)
+        mask = _later_mask(carry, places) if self.time_layers else None
         x, time_index = tokens.flatten(0, 1), 0
         for index, (layer, axis) in enumerate(zip(self.layers, self.config.layer_axes, strict=True)):
             if axis == "variate":
@@ -298,7 +308,8 @@ class Decoder(nn.Module):
         first = tokens[:, :, : patches + plan.block - 1]
         # what is past counts as observed throughout, with 0 where it was not
         scaled = torch.where(observed, scale.apply(values), torch.zeros_like(values))[:, :, patches:]
-        return KnownTokens(self.embed.of_first(scaled), tokens[:, :, patches:]), first
+        past, future = self.embed.of_first(scaled), tokens[:, :, patches:]
+        return KnownTokens(past, pad(future, (0, 0, 0, plan.block))), first
 
     def _seen(self, context: Context, plan: Plan, patches: int) -> Tensor | None:
         """Bool (batch, row, patch): which patches of the context hold an observation; None where all do."""

@@ -1,0 +1,284 @@
+"""Checks what a caller gives ``Toto2Pipeline.predict`` and turns it into contexts of whole patches."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from toto_core.requests import ArrayLike, RequestError, batched, check_shape, check_whole, like, without_mask
+from toto_core.settings import RuntimeSettings, round_up
+from toto_core.toto2.decode import Context, Known, Plan
+from toto_core.toto2.options import Toto2Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownInputs:
+    """Inputs whose future is known, as a caller gives them: (known, time) or (batch, known, time).
+
+    Time begins with the context and reaches up to the forecast's end, or less far, what is missing being unobserved.
+    ``mask`` is True for real values, ``ids`` (known,) or (batch, known) the group of each; None for all, and for the
+    group of the first variate.
+    """
+
+    values: ArrayLike
+    mask: ArrayLike | None = None
+    ids: ArrayLike | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked of a forecast: ``steps`` time steps under ``options``. Raises ``RequestError``."""
+
+    steps: int
+    options: Toto2Options
+    patch_size: int
+
+    def __post_init__(self) -> None:
+        check_whole("prediction_length", self.steps, 1, 1_000_000)
+        block = self.options.decode_block_size
+        if block % self.patch_size:
+            raise RequestError(
+                f"predict: decode_block_size {block} must be a multiple of the model's patch of {self.patch_size}"
+            )
+
+    @property
+    def patches(self) -> int:
+        """Patches to forecast."""
+        return math.ceil(self.steps / self.patch_size)
+
+    def plan(self, context: Context, *, bucketed: bool) -> Plan:
+        """How this is decoded of ``context``. Raises ``RequestError`` where a patch is missing that should not."""
+        gaps = bucketed or _has_gaps(context, self.patch_size)
+        if gaps and self.options.has_missing_values is False and not bucketed:
+            raise RequestError(
+                "predict: has_missing_values is False, but a patch of the context has no real value; leave it out"
+            )
+        block = self.options.decode_block_size // self.patch_size
+        return Plan(
+            patches=self.patches,
+            block=min(block, self.patches) if block else self.patches,
+            masked=gaps or bool(self.options.has_missing_values),
+            min_observed=self.options.scaler_fallback_min_obs,
+            cap=float(self.options.quantile_real_cap_k),
+        )
+
+
+def read_context(
+    context: ArrayLike,
+    padding_mask: ArrayLike | None,
+    id_mask: ArrayLike | None,
+    known: KnownInputs | None,
+    request: Request,
+) -> Context:
+    """A ``Context`` of whole patches on the CPU from (time,), (variate, time) or (batch, variate, time).
+
+    ``padding_mask``, of the same shape, is True for real values. As in the reference, all values of the newest patch
+    count as real; those that are not finite are the newest real one before them. ``id_mask`` is the group of each
+    variate: (variate,), (batch, variate), or of the context's shape and the same throughout. A length that is no
+    multiple of the patch is filled up on the left with what is not real. Raises ``RequestError`` for other shapes,
+    less than a patch, or real values that are not finite.
+    """
+    size = request.patch_size
+    context, padding_mask = without_mask(context, padding_mask)
+    series = batched(context, torch.float32, "context")
+    if series.numel() == 0:
+        raise RequestError("predict: context is empty")
+    check_shape(series, size)
+    valid = _mask(padding_mask, series, "padding_mask")
+    if not bool(valid.any(-1).any(-1).all()):
+        raise RequestError("predict: padding_mask is false throughout: no value of the context is real")
+    _check_finite(series, valid, "context", "padding_mask")
+    series = _filled(series, valid)
+    valid[..., -size:] = True
+    groups = None if id_mask is None else _ids(id_mask, series)
+    missing = round_up(series.shape[-1], size) - series.shape[-1]
+    ahead = request.patches * size
+    there, ids = (None, None) if known is None else _known(known, series, missing, ahead)
+    if there is not None and (groups is not None or ids is not None):
+        mine = torch.zeros(series.shape[:2], dtype=torch.int64) if groups is None else groups
+        groups = torch.cat((mine, mine[:, :1].expand(-1, there.values.shape[1]) if ids is None else ids), dim=1)
+    if missing:
+        series, valid = pad(series, (missing, 0)), pad(valid, (missing, 0))
+    observed = None if bool(valid.all()) else valid
+    series = series if observed is None else torch.where(valid, series, torch.zeros_like(series))
+    return Context(series, observed, _several(groups), there, None)
+
+
+def joint_contexts(
+    contexts: Mapping[str, ArrayLike], size: int, request: Request
+) -> Iterator[tuple[list[str], Context]]:
+    """At most ``size`` series of one number of variates and of similar length, by name, as one ``Context``.
+
+    Raises ``RequestError``, which names the series, before anything is forecast.
+    """
+    read = {name: _read_one(name, context, request) for name, context in contexts.items()}
+    variates: dict[int, list[str]] = {}
+    for name in sorted(read, key=lambda name: (read[name].series.shape[-1], name)):
+        variates.setdefault(read[name].series.shape[1], []).append(name)
+    for names in variates.values():
+        for start in range(0, len(names), size):
+            chosen = names[start : start + size]
+            yield chosen, _joined([read[name] for name in chosen], request.patch_size)
+
+
+def batches(
+    context: Context, settings: RuntimeSettings, patch_size: int
+) -> Iterator[tuple[Context, int]]:
+    """Model calls of at most ``series_per_batch`` series, and how many of each are real.
+
+    A compiled call is padded to the batch shape (the last series repeated) and to the bucket (leading patches
+    that nothing attends), so that its shape never changes; an eager one gains nothing from padding.
+    """
+    size = settings.series_per_batch
+    for start in range(0, context.series.shape[0], size):
+        part = context.each(operator.itemgetter(slice(start, start + size)))
+        real = part.series.shape[0]
+        if settings.compiled:
+            part = _in_bucket(_filled_up(part, size - real), settings.context_bucket, patch_size)
+        yield part, real
+
+
+def _mask(mask: ArrayLike | None, series: Tensor, name: str) -> Tensor:
+    if mask is None:
+        return torch.ones(series.shape, dtype=torch.bool)
+    return like(mask, series, torch.bool, name).clone()
+
+
+def _check_finite(series: Tensor, valid: Tensor, name: str, mask: str) -> None:
+    if not bool((series.isfinite() | ~valid).all()):
+        raise RequestError(f"predict: {name} holds NaN or infinite values; mask them with {mask}")
+
+
+def _filled(series: Tensor, valid: Tensor) -> Tensor:
+    """Values that are not finite, all of them masked, as the newest real one before them, or 0."""
+    finite = series.isfinite()
+    if bool(finite.all()):
+        return series
+    order = torch.arange(series.shape[-1]).expand(series.shape)
+    newest = torch.where(valid, order, -1).cummax(-1).values
+    real = torch.where(valid, series, torch.zeros_like(series))
+    before = torch.where(newest < 0, torch.zeros_like(series), real.gather(-1, newest.clamp_min(0)))
+    return torch.where(finite, series, before)
+
+
+def _ids(ids: ArrayLike, series: Tensor) -> Tensor:
+    """Groups (batch, variate) from (variate,), (batch, variate), or a shape like the context's."""
+    found = _whole_numbers(ids, "id_mask")
+    batch, variates, steps = series.shape
+    if found.shape[-1:] == (steps,) and found.shape in (series.shape, series.shape[1:], series.shape[2:]):
+        found = found.reshape(-1, variates, steps)
+        if not torch.equal(found.amin(-1), found.amax(-1)):
+            raise RequestError("predict: id_mask changes in time: a variate has one group")
+        return found[..., 0].expand(batch, -1)
+    return _of_rows(found, batch, variates, "id_mask")
+
+
+def _of_rows(found: Tensor, batch: int, rows: int, name: str) -> Tensor:
+    """(batch, row) from (row,) or (batch, row)."""
+    if found.shape in ((rows,), (1, rows), (batch, rows)):
+        return found.expand(batch, rows)
+    raise RequestError(f"predict: {name} must be ({rows},) or ({batch}, {rows}), not {tuple(found.shape)}")
+
+
+def _whole_numbers(ids: ArrayLike, name: str) -> Tensor:
+    try:
+        found = ids if isinstance(ids, Tensor) else torch.from_numpy(np.array(ids))
+        return found.detach().to(device="cpu", dtype=torch.int64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(f"predict: {name} is not an array of numbers ({' '.join(str(error).split())[:200]})") from None
+
+
+def _known(
+    known: KnownInputs, series: Tensor, missing: int, ahead: int
+) -> tuple[Known, Tensor | None]:
+    """Known inputs up to the end of the forecast's last patch, and their groups (batch, known), None if not said."""
+    values = batched(known.values, torch.float32, "known_dynamic")
+    batch, _, steps = series.shape
+    if values.shape[0] != batch or not steps <= values.shape[-1] <= steps + ahead:
+        raise RequestError(
+            f"predict: known_dynamic must be ({batch}, known, time) of {steps} to {steps + ahead} time steps, "
+            f"the context's and those of the forecast, not {tuple(values.shape)}"
+        )
+    valid = _mask(known.mask, values, "known_dynamic_mask")
+    _check_finite(values, valid, "known_dynamic", "known_dynamic_mask")
+    values = torch.where(valid, values, torch.zeros_like(values))
+    ids = None
+    if known.ids is not None:
+        asked = _whole_numbers(known.ids, "known_dynamic_ids")
+        ids = _of_rows(asked, batch, values.shape[1], "known_dynamic_ids")
+    room = (missing, steps + ahead - values.shape[-1])
+    return Known(pad(values, room), pad(valid, room)), ids
+
+
+def _several(groups: Tensor | None) -> Tensor | None:
+    """The groups, None where all rows of a series are in one."""
+    if groups is None or torch.equal(groups, groups[:, :1].expand_as(groups)):
+        return None
+    return groups.contiguous()
+
+
+def _has_gaps(context: Context, patch_size: int) -> bool:
+    """Whether nothing was observed in some patch of the context."""
+    masks = [] if context.observed is None else [context.observed]
+    if context.known is not None:
+        masks.append(context.known.observed[..., : context.series.shape[-1]])
+    return not all(bool(mask.unflatten(-1, (-1, patch_size)).any(-1).all()) for mask in masks)
+
+
+def _read_one(name: str, context: ArrayLike, request: Request) -> Context:
+    try:
+        one = read_context(context, None, None, None, request)
+    except RequestError as error:
+        raise RequestError(f"predict_many: {name}: {str(error).removeprefix('predict: ')}") from None
+    if one.series.shape[0] != 1:
+        raise RequestError(f"predict_many: {name}: context must be (time,) or (variate, time)")
+    return one
+
+
+def _joined(contexts: Sequence[Context], patch_size: int) -> Context:
+    """One context of several series without groups, left-padded to the longest with what nothing attends."""
+    longest = max(context.series.shape[-1] for context in contexts)
+    missing = [longest - context.series.shape[-1] for context in contexts]
+    if not any(missing) and all(context.observed is None for context in contexts):
+        return Context(torch.cat([context.series for context in contexts]), None, None, None, None)
+    added = [(_observed(context), m) for context, m in zip(contexts, missing, strict=True)]
+    series = torch.cat([pad(c.series, (m, 0)) for c, m in zip(contexts, missing, strict=True)])
+    observed = torch.cat([pad(valid, (m, 0)) for valid, m in added])
+    pads = torch.tensor([m // patch_size for m in missing]) if any(missing) else None
+    return Context(series, observed, None, None, pads)
+
+
+def _observed(context: Context) -> Tensor:
+    if context.observed is not None:
+        return context.observed
+    return torch.ones(context.series.shape, dtype=torch.bool)
+
+
+def _in_bucket(context: Context, bucket: int, patch_size: int) -> Context:
+    if bucket == 0:
+        return context
+    rows, _, steps = context.series.shape
+    added = round_up(steps, round_up(bucket, patch_size)) - steps
+    before = torch.zeros(rows, dtype=torch.int64) if context.pad_patches is None else context.pad_patches
+    known = context.known
+    if known is not None:
+        known = Known(pad(known.values, (added, 0)), pad(known.observed, (added, 0)))
+    # a mask and a count are given even when nothing is added: one graph serves every context of the bucket
+    return Context(
+        pad(context.series, (added, 0)),
+        pad(_observed(context), (added, 0)),
+        context.groups,
+        known,
+        before + added // patch_size,
+    )
+
+
+def _filled_up(context: Context, missing: int) -> Context:
+    return context.each(lambda part: torch.cat((part, *[part[-1:]] * missing))) if missing else context
