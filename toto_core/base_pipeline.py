@@ -42,7 +42,12 @@ class BasePipeline(Generic[M, C]):
     """A model under one set of runtime settings; not safe for calls from several threads at once."""
 
     def __init__(
-        self, model: M, calls: RescuedCalls[C], settings: RuntimeSettings, device: torch.device, load_ms: float
+        self,
+        model: M,
+        calls: RescuedCalls[C],
+        settings: RuntimeSettings,
+        device: torch.device,
+        load_ms: float,
     ) -> None:
         self.settings = settings
         self.device = device

@@ -59,7 +59,7 @@ class TotoPipeline(BasePipeline[Decoder, Calls]):
         load_ms: float,
         packages: PackageStore | None = None,
     ) -> None:
-        calls = RescuedCalls(decoder, settings, packages)
+        calls: RescuedCalls[Calls] = RescuedCalls(decoder, settings, packages)
         super().__init__(decoder, calls, settings, device, load_ms)
         self.ladder = Ladder()
         """How far a request may shrink when memory runs out."""

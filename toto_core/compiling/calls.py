@@ -31,7 +31,9 @@ class Calls(RunningCalls):
         super().__init__(decoder, decoder.fold_weight.device, settings, packages)
         self._decoder = decoder
         self._kept: dict[tuple[Any, ...], Suffix] = {}
-        self._first, self._following = map(self._whole, _bound(decoder))
+        first, following = _bound(decoder)
+        self._first: Callable[..., FirstPatch] = self._whole(first)
+        self._following: Callable[..., NewestPatch] = self._whole(following)
         self._ops = LayerOps(**self._layers(vars(LayerOps())))
 
     def begin(self) -> None:

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from toto_core.toto1.model import TotoModel
 from toto_core.model_folder import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
+from toto_core.toto1.model import TotoModel
 from toto_core.toto1.model_config import ModelConfig, read_config
 
 _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", "model.")

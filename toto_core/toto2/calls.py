@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
-
-from torch import Tensor
 
 from toto_core.compiling.ahead import PackageStore
 from toto_core.compiling.running import RunningCalls, never_move
 from toto_core.settings import RuntimeSettings
-from toto_core.toto2.decode import (
-    Carry,
-    Context,
-    Decoder,
-    FirstBlock,
-    KnownTokens,
-    LayerOps,
-    NextBlock,
-    Place,
-    Plan,
-)
+from toto_core.toto2.decode import Decoder, LayerOps
+from toto_core.toto2.passes import Carry, Context, Fed, FirstBlock, KnownTokens, NextBlock, Place, Plan
 from toto_core.toto2.scaling import Running, Stats
 
 _TENSOR: Any = 0  # stands for a tensor in a template
@@ -39,12 +29,11 @@ class Toto2Calls(RunningCalls):
         def first(context: Context, plan: Plan) -> FirstBlock:
             return decoder.first(context, plan)
 
-        def following(
-            medians: Tensor, running: Running, carry: Carry, place: Place, known: KnownTokens | None, plan: Plan
-        ) -> NextBlock:
-            return decoder.following(medians, running, carry, place, known, plan)
+        def following(fed: Fed, carry: Carry, place: Place, plan: Plan) -> NextBlock:
+            return decoder.following(fed, carry, place, plan)
 
-        self._first, self._following = self._whole(first), self._whole(following)
+        self._first: Callable[..., FirstBlock] = self._whole(first)
+        self._following: Callable[..., NextBlock] = self._whole(following)
         self._ops = LayerOps(**self._layers(vars(LayerOps())))
 
     def begin(self) -> None:
@@ -68,26 +57,16 @@ class Toto2Calls(RunningCalls):
             return begun
         return begun._replace(carry=self._in_place(begun.carry))
 
-    def following(
-        self,
-        medians: Tensor,
-        running: Running,
-        carry: Carry,
-        place: Place,
-        known: KnownTokens | None,
-        plan: Plan,
-    ) -> NextBlock:
+    def following(self, fed: Fed, carry: Carry, place: Place, plan: Plan) -> NextBlock:
         """``Decoder.following`` under the settings; the caches of ``carry`` are written."""
 
-        def call(
-            medians: Tensor, running: Running, carry: Carry, place: Place, known: KnownTokens | None
-        ) -> NextBlock:
-            return self._following(medians, running, carry, place, known, plan)
+        def call(fed: Fed, carry: Carry, place: Place) -> NextBlock:
+            return self._following(fed, carry, place, plan)
 
-        parts = (carry.visible, carry.same_group, carry.limits, place.pad_patches, known)
+        parts = (carry.visible, carry.same_group, carry.limits, place.pad_patches, fed.known)
         variant = (plan, *(part is None for part in parts))
         template = NextBlock(_TENSOR, _running_template(plan))
-        return self._run("next", variant, call, template, (medians, running, carry, place, known))
+        return self._run("next", variant, call, template, (fed, carry, place))
 
     def _in_place(self, carry: Carry) -> Carry:
         """The same, its caches copied to where those of their shape always are.

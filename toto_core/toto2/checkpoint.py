@@ -51,9 +51,7 @@ def load(folder: Path) -> tuple[Toto2Config, dict[str, Tensor]]:
     return config, weights
 
 
-def save(
-    config: Toto2Config, weights: Mapping[str, Tensor], folder: Path, *, shards: int = 1
-) -> None:
+def save(config: Toto2Config, weights: Mapping[str, Tensor], folder: Path, *, shards: int = 1) -> None:
     """Write a model in the official layout into ``folder``, which is made if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config.to_official(), indent=1) + "\n"
@@ -61,7 +59,8 @@ def save(
     if shards == 1:
         save_file(dict(weights), folder / WEIGHTS_FILE)
         return
-    names, places = sorted(weights), {}
+    names = sorted(weights)
+    places: dict[str, str] = {}
     for index in range(shards):
         file = f"model-{index + 1:05d}-of-{shards:05d}.safetensors"
         part = names[index::shards]

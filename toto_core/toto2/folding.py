@@ -78,7 +78,7 @@ def _linear(
     norm: Tensor | None = None,
     readout: bool = False,
 ) -> Weights:
-    """Weight and bias of a unit-scaled linear layer, times ``factor``, whose input had a norm with weight ``norm``."""
+    """Weight and bias of a unit-scaled linear layer, times ``factor``; ``norm`` is the weight of its input's norm."""
     weight = theirs[f"{name}.weight"]
     fan_in = weight.shape[1]
     scale = factor / (fan_in if readout else math.sqrt(fan_in))
@@ -117,7 +117,9 @@ def _alone(qkv: Weights, out: Weights, config: Toto2Config) -> Weights:
     first = config.qk_dim * (config.num_heads + config.num_groups)
     values = {name: tensor[first:] for name, tensor in qkv.items()}
     shared = {
-        name: tensor.unflatten(0, (config.num_groups, -1)).repeat_interleave(config.heads_per_group, 0).flatten(0, 1)
+        name: torch.unflatten(tensor, 0, (config.num_groups, -1))
+        .repeat_interleave(config.heads_per_group, 0)
+        .flatten(0, 1)
         for name, tensor in values.items()
     }
     ours = {"alone.weight": out["weight"] @ shared["weight"]}

@@ -49,13 +49,25 @@ def rotation(position: Tensor, center: Tensor | None, pairs: int) -> Rotation:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the first dimensions of (series, head, token, head_dim); the others stay as they are."""
     pairs = cos.shape[-1]
-    even, odd, rest = x.split((pairs, pairs, x.shape[-1] - 2 * pairs), dim=-1)
+    even, odd, rest = torch.split(x, [pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
     return torch.cat((even * cos - odd * sin, odd * cos + even * sin, rest), dim=-1)
 
 
 def normalized(x: Tensor, eps: Tensor | float) -> Tensor:
     """x / sqrt(mean(x²) + eps) over the last dimension."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+
+
+class Cache(NamedTuple):
+    """Keys and values (series, head, place, head_dim) of one layer, written in place by the tokens of a later pass.
+
+    ``places`` int64 (token,) are theirs; ``mask`` bool (series or 1, 1, token, place) is what each attends.
+    """
+
+    keys: Tensor
+    values: Tensor
+    places: Tensor
+    mask: Tensor
 
 
 class ResidualMlp(nn.Module):
@@ -89,11 +101,13 @@ class Layer(nn.Module):
 
     attention_eps: Tensor
     feed_forward_eps: Tensor
+    query_scale: Tensor | None
+    key_scale: Tensor | None
 
     def __init__(self, config: Toto2Config, axis: str) -> None:
         super().__init__()
         heads, groups, width = config.num_heads, config.num_groups, config.d_model
-        self.sizes = (config.qk_dim * heads, config.qk_dim * groups, config.v_dim * groups)
+        self.sizes = [config.qk_dim * heads, config.qk_dim * groups, config.v_dim * groups]
         self.heads, self.groups, self.shared = heads, groups, config.heads_per_group
         self.attention_scale = 1.0 / config.qk_dim
         self.qk_eps = config.norm_eps if config.qk_norm else None
@@ -112,7 +126,7 @@ class Layer(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (series, head, token, head_dim) of the stream, normalised, not rotated."""
         hidden = normalized(x, self.attention_eps).to(self.qkv.weight.dtype)
-        query, key, value = self.qkv(hidden).split(self.sizes, dim=-1)
+        query, key, value = torch.split(self.qkv(hidden), self.sizes, dim=-1)
         query = self._heads(query, self.heads, self.query_scale)
         key = self._heads(key, self.groups, self.key_scale)
         return query, key, torch.unflatten(value, -1, (self.groups, -1)).transpose(1, 2)
@@ -174,26 +188,18 @@ def time_layer(
     return layer.feed_forward(x), key, value
 
 
-def later_time_layer(
-    layer: Layer,
-    x: Tensor,
-    rotary: Rotation,
-    cache: tuple[Tensor, Tensor],
-    places: Tensor,
-    mask: Tensor,
-    last: int,
-) -> Tensor:
-    """A layer over time in the pass of a later block: its tokens go to ``places`` of the cache and attend there.
+def later_time_layer(layer: Layer, x: Tensor, rotary: Rotation, cache: Cache, last: int) -> Tensor:
+    """A layer over time in the pass of a later block: its tokens go into the cache and attend there.
 
-    ``cache`` holds keys and values (series, head, place, head_dim), written in place; ``mask`` is bool (series or 1,
-    1, token, place). Only the ``last`` tokens are carried on.
+    Only the ``last`` tokens are carried on.
     """
     query, key, value = layer.project(x)
     query = rotate(query, rotary.query_cos, rotary.query_sin).to(value.dtype)
-    cache[0].index_copy_(2, places, rotate(key, rotary.key_cos, rotary.key_sin).to(value.dtype))
-    cache[1].index_copy_(2, places, value)
-    x, query, mask = x[:, -last:], query[:, :, -last:], mask[:, :, -last:]
-    return layer.feed_forward(x + layer.attend(query, cache[0], cache[1], mask))
+    key = rotate(key, rotary.key_cos, rotary.key_sin).to(value.dtype)
+    cache.keys.index_copy_(2, cache.places, key)
+    cache.values.index_copy_(2, cache.places, value)
+    x, query, mask = x[:, -last:], query[:, :, -last:], cache.mask[:, :, -last:]
+    return layer.feed_forward(x + layer.attend(query, cache.keys, cache.values, mask))
 
 
 def variate_layer(layer: Layer, x: Tensor, rows: int, same_group: Tensor | None) -> Tensor:
@@ -204,11 +210,11 @@ def variate_layer(layer: Layer, x: Tensor, rows: int, same_group: Tensor | None)
     if rows == 1:
         return layer.feed_forward(x + layer.attend_alone(x))
     series, tokens, width = x.shape
-    across = x.unflatten(0, (-1, rows)).transpose(1, 2).reshape(-1, rows, width)
+    across = torch.unflatten(x, 0, (-1, rows)).transpose(1, 2).reshape(-1, rows, width)
     mask = None if same_group is None else same_group.flatten(0, 1).unsqueeze(1)
     across = across + layer.attend(*layer.project(across), mask)
-    across = layer.feed_forward(across)
-    return across.unflatten(0, (-1, tokens)).transpose(1, 2).reshape(series, tokens, width)
+    across = torch.unflatten(layer.feed_forward(across), 0, (-1, tokens))
+    return across.transpose(1, 2).reshape(series, tokens, width)
 
 
 def _last_rows(mask: Tensor | None, last: int, tokens: int, device: torch.device) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,9 @@ class Toto2Config:
                 f"not {self.num_variate_layers_per_group}"
             )
         if self.qk_dim % 4:
-            raise ConfigError(f"config: qk_dim must be a multiple of 4 for rotary positions, not {self.qk_dim}")
+            raise ConfigError(
+                f"config: qk_dim must be a multiple of 4 for rotary positions, not {self.qk_dim}"
+            )
         if not 0.0 < self.norm_eps < 1.0:
             raise ConfigError(f"config: norm_eps must be between 0 and 1, not {self.norm_eps}")
 
@@ -107,6 +110,19 @@ class Toto2Config:
     def heads_per_group(self) -> int:
         """Query heads that share one head of keys and values."""
         return self.num_heads // self.num_groups
+
+    def residual_factors(self, layer: int) -> tuple[float, float]:
+        """What a new model's attention and feed-forward blocks weigh in a layer's residuals.
+
+        Appendix G of the u-µP paper (Blake et al., 2024): blocks of a kind contribute equally, all of them
+        ``residual_mult`` squared of the variance of what enters the first layer, attention ``residual_attn_ratio``
+        times what feed-forward does.
+        """
+        ratio = self.residual_attn_ratio
+        feed_forward = self.residual_mult * math.sqrt(2.0 / (1.0 + ratio * ratio))
+        attention = ratio * feed_forward
+        before = self.num_layers + layer * (attention**2 + feed_forward**2)
+        return attention / math.sqrt(before), feed_forward / math.sqrt(before + attention**2)
 
     @classmethod
     def from_official(cls, fields: Mapping[str, Any]) -> Toto2Config:
@@ -155,7 +171,9 @@ def _check_supported(fields: Mapping[str, Any]) -> None:
     if float(fields.get("dropout_p") or 0.0):
         raise ConfigError("config: dropout_p must be 0, as the reference asks")
     if int(fields.get("num_output_patches", 1)) != 1:
-        raise ConfigError("config: num_output_patches must be 1, the only number that the reference can decode")
+        raise ConfigError(
+            "config: num_output_patches must be 1, the only number that the reference can decode"
+        )
 
 
 def _booleans(given: Mapping[str, Any]) -> dict[str, bool]:

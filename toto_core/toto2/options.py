@@ -1,4 +1,4 @@
-"""``Toto2Options``: how a Toto 2.0 forecast is decoded, beside the runtime settings that every model has; no torch."""
+"""``Toto2Options``: how a Toto 2.0 forecast is decoded, beside the runtime settings of every model; no torch."""
 
 from __future__ import annotations
 
@@ -42,8 +42,12 @@ class Toto2Options:
         if isinstance(cap, bool) or not isinstance(cap, int | float) or not 0.0 <= cap < math.inf:
             raise OptionsError(f"quantile_real_cap_k must be a number of at least 0, not {cap!r}")
         if self.has_missing_values not in (None, True, False):
-            raise OptionsError(f"has_missing_values must be true, false or none, not {self.has_missing_values!r}")
+            raise OptionsError(
+                f"has_missing_values must be true, false or none, not {self.has_missing_values!r}"
+            )
 
     def changed(self, **given: Any) -> Toto2Options:
         """A copy with what is given, where None stands for what is here."""
-        return dataclasses.replace(self, **{name: value for name, value in given.items() if value is not None})
+        return dataclasses.replace(
+            self, **{name: value for name, value in given.items() if value is not None}
+        )

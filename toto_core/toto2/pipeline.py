@@ -24,10 +24,12 @@ from toto_core.settings import RuntimeSettings
 from toto_core.threads import set_threads
 from toto_core.toto2 import checkpoint
 from toto_core.toto2.calls import Toto2Calls
-from toto_core.toto2.decode import Context, Decoder, Place, Plan, median_of
+from toto_core.toto2.decode import Decoder
 from toto_core.toto2.folding import folded
 from toto_core.toto2.model_config import LEVELS
 from toto_core.toto2.options import OptionsError, Toto2Options
+from toto_core.toto2.passes import Context, Fed, Place, Plan
+from toto_core.toto2.quantiles import median_of
 from toto_core.toto2.requests import KnownInputs, Request, batches, joint_contexts, read_context
 
 
@@ -41,6 +43,7 @@ class Toto2Pipeline(BasePipeline[Decoder, Toto2Calls]):
         device: torch.device,
         load_ms: float,
         packages: PackageStore | None = None,
+        *,
         options: Toto2Options | None = None,
     ) -> None:
         calls: RescuedCalls[Toto2Calls] = RescuedCalls(
@@ -81,7 +84,7 @@ class Toto2Pipeline(BasePipeline[Decoder, Toto2Calls]):
         config, weights = checkpoint.load(folder)
         decoder = Decoder(config, folded(weights, config), precision=chosen.precision)
         decoder = decoder.to(target).eval().requires_grad_(False)
-        return cls(decoder, chosen, target, milliseconds(started), packages, options)
+        return cls(decoder, chosen, target, milliseconds(started), packages, options=options)
 
     def predict(
         self,
@@ -125,12 +128,22 @@ class Toto2Pipeline(BasePipeline[Decoder, Toto2Calls]):
             known = KnownInputs(values=known_dynamic, mask=known_dynamic_mask, ids=known_dynamic_ids)
         whole = read_context(context, padding_mask, id_mask, known, request)
         quantiles, replaced = self._forecast(whole, request)
-        entries = whole.series.shape[0]
-        self._note(request, calls.report, length(context), entries, replaced, milliseconds(started))
+        self._note(
+            request,
+            calls.report,
+            context=length(context),
+            entries=whole.series.shape[0],
+            replaced=replaced,
+            ms=milliseconds(started),
+        )
         return QuantileForecast(quantiles=quantiles, levels=LEVELS)
 
     def predict_many(
-        self, contexts: Mapping[str, ArrayLike], prediction_length: int = 8, *, decode_block_size: int | None = None
+        self,
+        contexts: Mapping[str, ArrayLike],
+        prediction_length: int = 8,
+        *,
+        decode_block_size: int | None = None,
     ) -> dict[str, QuantileForecast]:
         """Forecast several series of any lengths, each (time,) or (variate, time), ``series_per_batch`` at a time.
 
@@ -149,7 +162,14 @@ class Toto2Pipeline(BasePipeline[Decoder, Toto2Calls]):
                 mine = quantiles[:, index : index + 1]
                 forecasts[name] = QuantileForecast(quantiles=mine, levels=LEVELS)
         longest = max(map(length, contexts.values()), default=0)
-        self._note(request, calls.report, longest, len(contexts), total, milliseconds(started))
+        self._note(
+            request,
+            calls.report,
+            context=longest,
+            entries=len(contexts),
+            replaced=total,
+            ms=milliseconds(started),
+        )
         return {name: forecasts[name] for name in contexts}
 
     def _request(self, prediction_length: int, **given: object) -> Request:
@@ -179,7 +199,7 @@ class Toto2Pipeline(BasePipeline[Decoder, Toto2Calls]):
             ) from error.with_traceback(None)
 
     def _note(
-        self, asked: Request, report: CompileReport, context: int, entries: int, replaced: int, ms: float
+        self, asked: Request, report: CompileReport, *, context: int, entries: int, replaced: int, ms: float
     ) -> None:
         said = {
             **asked_of_torch(self.settings, report),
@@ -196,7 +216,9 @@ class Toto2Pipeline(BasePipeline[Decoder, Toto2Calls]):
 def _quantiles(calls: Toto2Calls, whole: Context, request: Request, device: torch.device) -> Tensor:
     """Quantiles (level, batch, variate, time), on the CPU. Raises whatever torch raises."""
     parts: list[Tensor] = []
-    bucketed = whole.pad_patches is not None or bool(calls.settings.compiled and calls.settings.context_bucket)
+    bucketed = whole.pad_patches is not None or bool(
+        calls.settings.compiled and calls.settings.context_bucket
+    )
     plan = request.plan(whole, bucketed=bucketed)
     for part, real in batches(whole, calls.settings, request.patch_size):
         there = part.each(lambda tensor: tensor.to(device))
@@ -212,12 +234,15 @@ def _model_call(calls: Toto2Calls, context: Context, plan: Plan, patch_size: int
     if first.carry is None or first.running is None:
         return owned(first.quantiles)
     blocks, running = [first.quantiles], first.running
-    cached, final = context.series.shape[-1] // patch_size, context.series.shape[-1] // patch_size + plan.patches
+    cached, final = (
+        context.series.shape[-1] // patch_size,
+        context.series.shape[-1] // patch_size + plan.patches,
+    )
     for index in range(1, plan.later + 1):
         start = cached + (index - 1) * plan.block
         place = _place(start, min(start + 2 * plan.block, final), context.pad_patches, context.series.device)
         known = None if first.known is None else first.known.around(index * plan.block, plan.block)
-        newer = calls.following(median_of(blocks[-1]), running, first.carry, place, known, plan)
+        newer = calls.following(Fed(median_of(blocks[-1]), running, known), first.carry, place, plan)
         blocks.append(newer.quantiles)
         running = newer.running
     return owned(torch.cat(blocks, dim=-1))

@@ -34,3 +34,8 @@ def _finite(values: Tensor) -> Tensor:
     lowest = torch.where(finite, values, infinite).amin(-1, keepdim=True)
     values = torch.where(values == torch.inf, highest, values)
     return torch.where(values == -torch.inf, lowest, values)
+
+
+def median_of(quantiles: Tensor) -> Tensor:
+    """The medians (batch, variate, time) that a later pass is fed, contiguous as a caller's would be."""
+    return quantiles[MEDIAN].contiguous()

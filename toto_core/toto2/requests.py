@@ -14,8 +14,8 @@ from torch.nn.functional import pad
 
 from toto_core.requests import ArrayLike, RequestError, batched, check_shape, check_whole, like, without_mask
 from toto_core.settings import RuntimeSettings, round_up
-from toto_core.toto2.decode import Context, Known, Plan
 from toto_core.toto2.options import Toto2Options
+from toto_core.toto2.passes import Context, Known, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,9 @@ def read_context(
     there, ids = (None, None) if known is None else _known(known, series, missing, ahead)
     if there is not None and (groups is not None or ids is not None):
         mine = torch.zeros(series.shape[:2], dtype=torch.int64) if groups is None else groups
-        groups = torch.cat((mine, mine[:, :1].expand(-1, there.values.shape[1]) if ids is None else ids), dim=1)
+        groups = torch.cat(
+            (mine, mine[:, :1].expand(-1, there.values.shape[1]) if ids is None else ids), dim=1
+        )
     if missing:
         series, valid = pad(series, (missing, 0)), pad(valid, (missing, 0))
     observed = None if bool(valid.all()) else valid
@@ -128,9 +130,7 @@ def joint_contexts(
             yield chosen, _joined([read[name] for name in chosen], request.patch_size)
 
 
-def batches(
-    context: Context, settings: RuntimeSettings, patch_size: int
-) -> Iterator[tuple[Context, int]]:
+def batches(context: Context, settings: RuntimeSettings, patch_size: int) -> Iterator[tuple[Context, int]]:
     """Model calls of at most ``series_per_batch`` series, and how many of each are real.
 
     A compiled call is padded to the batch shape (the last series repeated) and to the bucket (leading patches
@@ -192,12 +192,12 @@ def _whole_numbers(ids: ArrayLike, name: str) -> Tensor:
         found = ids if isinstance(ids, Tensor) else torch.from_numpy(np.array(ids))
         return found.detach().to(device="cpu", dtype=torch.int64)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise RequestError(f"predict: {name} is not an array of numbers ({' '.join(str(error).split())[:200]})") from None
+        raise RequestError(
+            f"predict: {name} is not an array of numbers ({' '.join(str(error).split())[:200]})"
+        ) from None
 
 
-def _known(
-    known: KnownInputs, series: Tensor, missing: int, ahead: int
-) -> tuple[Known, Tensor | None]:
+def _known(known: KnownInputs, series: Tensor, missing: int, ahead: int) -> tuple[Known, Tensor | None]:
     """Known inputs up to the end of the forecast's last patch, and their groups (batch, known), None if not said."""
     values = batched(known.values, torch.float32, "known_dynamic")
     batch, _, steps = series.shape
@@ -229,7 +229,7 @@ def _has_gaps(context: Context, patch_size: int) -> bool:
     masks = [] if context.observed is None else [context.observed]
     if context.known is not None:
         masks.append(context.known.observed[..., : context.series.shape[-1]])
-    return not all(bool(mask.unflatten(-1, (-1, patch_size)).any(-1).all()) for mask in masks)
+    return not all(bool(torch.unflatten(mask, -1, (-1, patch_size)).any(-1).all()) for mask in masks)
 
 
 def _read_one(name: str, context: ArrayLike, request: Request) -> Context:

@@ -20,7 +20,7 @@ MINIMUM_SCALE = 1e-6
 class Stats(NamedTuple):
     """Statistics of a series so far, float64 (batch, row): observed steps, their mean and squared deviations."""
 
-    count: Tensor
+    observed: Tensor
     mean: Tensor
     m2: Tensor
 
@@ -37,6 +37,10 @@ class Scale(NamedTuple):
 
     loc: Tensor
     scale: Tensor
+
+    def newest(self) -> Scale:
+        """That of the newest patch, (batch, row)."""
+        return Scale(self.loc[..., -1], self.scale[..., -1])
 
     def apply(self, values: Tensor) -> Tensor:
         """Scaled and compressed values of (batch, row, patch, step)."""
@@ -59,14 +63,13 @@ def proceed(
     """``begin`` for patches that follow on those whose statistics are ``before``."""
     data = values.double()
     weight = None if observed is None else observed.double()
-    patches = _by_patch(data, weight)
-    whole = _cumulated(patches, before.whole)
+    whole = _cumulated(_by_patch(data, weight), _counted(data, weight), before.whole)
     loc, scale = whole.mean, _deviation(whole)
     after = Stats(*(each[..., -1] for each in whole))
     if before.start is None:
         return Scale(loc.float(), scale.float()), Running(after, None)
     start = _first_observed(data, weight, before, min_observed)
-    below = whole.count < min_observed
+    below = whole.observed < min_observed
     loc = torch.where(below, start.mean.unsqueeze(-1), loc)
     scale = torch.where(below, _deviation(start).unsqueeze(-1), scale)
     return Scale(loc.float(), scale.float()), Running(after, start)
@@ -76,38 +79,47 @@ def _by_patch(data: Tensor, weight: Tensor | None) -> Stats:
     """Statistics of each patch alone, (batch, row, patch)."""
     if weight is None:
         mean = data.mean(-1)
-        count = torch.full_like(mean, float(data.shape[-1]))
-        return Stats(count, mean, (data - mean.unsqueeze(-1)).square().sum(-1))
-    count = weight.sum(-1)
-    mean = (data * weight).sum(-1) / count.clamp_min(1.0)
-    return Stats(count, mean, ((data - mean.unsqueeze(-1)).square() * weight).sum(-1))
+        observed = torch.full_like(mean, float(data.shape[-1]))
+        return Stats(observed, mean, (data - mean.unsqueeze(-1)).square().sum(-1))
+    observed = weight.sum(-1)
+    mean = (data * weight).sum(-1) / observed.clamp_min(1.0)
+    return Stats(observed, mean, ((data - mean.unsqueeze(-1)).square() * weight).sum(-1))
 
 
-def _cumulated(patches: Stats, before: Stats) -> Stats:
+def _counted(data: Tensor, weight: Tensor | None) -> Tensor:
+    """Observed steps up to the end of each patch, (batch, row, patch)."""
+    if weight is not None:
+        return weight.sum(-1).cumsum(-1)
+    patches, steps = data.shape[-2:]
+    ends = torch.arange(steps, (patches + 1) * steps, steps, dtype=data.dtype, device=data.device)
+    return ends.expand(data.shape[:-1])
+
+
+def _cumulated(patches: Stats, counted: Tensor, before: Stats) -> Stats:
     """Statistics up to the end of each patch, (batch, row, patch)."""
-    count, mean, m2 = patches
-    total = before.count.unsqueeze(-1) + count.cumsum(-1)
-    sums = (before.count * before.mean).unsqueeze(-1) + (count * mean).cumsum(-1)
+    observed, mean, m2 = patches
+    total = before.observed.unsqueeze(-1) + counted
+    sums = (before.observed * before.mean).unsqueeze(-1) + (observed * mean).cumsum(-1)
     running = sums / total.clamp_min(1.0)
     previous = torch.cat((before.mean.unsqueeze(-1), running[..., :-1]), dim=-1)
-    between = count * (mean - previous) * (mean - running)
+    between = observed * (mean - previous) * (mean - running)
     return Stats(total, running, before.m2.unsqueeze(-1) + (m2 + between).cumsum(-1))
 
 
 def _first_observed(data: Tensor, weight: Tensor | None, before: Running, min_observed: int) -> Stats:
     """Statistics of the first ``min_observed`` observations, of which ``before.start`` holds those seen."""
-    start = before.start
-    assert start is not None
+    assert before.start is not None
     flat = data.flatten(-2)
     seen = torch.ones_like(flat) if weight is None else weight.flatten(-2)
-    rank = before.whole.count.unsqueeze(-1) + seen.cumsum(-1)
-    chosen = (seen * (rank <= min_observed)).unsqueeze(-2)
-    joined = _cumulated(_by_patch(flat.unsqueeze(-2), chosen), start)
+    steps = _counted(flat.unsqueeze(-1), None if weight is None else seen.unsqueeze(-1))
+    chosen = (seen * (before.whole.observed.unsqueeze(-1) + steps <= min_observed)).unsqueeze(-2)
+    values = flat.unsqueeze(-2)
+    joined = _cumulated(_by_patch(values, chosen), _counted(values, chosen), before.start)
     return Stats(*(each[..., -1] for each in joined))
 
 
 def _deviation(stats: Stats) -> Tensor:
-    variance = stats.m2 / (stats.count - 1.0).clamp_min(1.0)
+    variance = stats.m2 / (stats.observed - 1.0).clamp_min(1.0)
     return variance.sqrt().clamp_min(MINIMUM_SCALE)
 
 
