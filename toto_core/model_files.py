@@ -67,7 +67,8 @@ def check_weights(folder: Path) -> None:
 def digest(folder: Path) -> str:
     """SHA-256 of a model's configuration and weights, hexadecimal: its identity, whatever it is called."""
     total = hashlib.sha256()
-    for path in (folder / CONFIG_FILE, *weight_files(folder)):
+    weights = weight_files(folder) if (folder / INDEX_FILE).is_file() else (folder / WEIGHTS_FILE,)
+    for path in (folder / CONFIG_FILE, *weights):
         try:
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())

@@ -17,7 +17,7 @@ from toto_core.toto2.scaling import Running
 class Known(NamedTuple):
     """Inputs known beyond the context: values float32 and ``observed`` bool, (batch, known, time).
 
-    Time is that of the context and of all patches to come.
+    Time is that of the context and of the patches of all passes.
     """
 
     values: Tensor
@@ -51,22 +51,17 @@ class Context(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a forecast of ``patches`` patches is made: ``block`` of them in a pass.
+    """How a forecast is made: ``block`` patches in a pass, and room in the caches for ``later`` passes after the first.
 
     ``masked`` hides patches nothing of which was observed, which a context without any does not need.
     ``min_observed`` is that of ``scaling``, ``cap`` that of ``scaling.bounds``; 0 for neither.
     """
 
-    patches: int
     block: int
+    later: int
     masked: bool
     min_observed: int = 0
     cap: float = 0.0
-
-    @property
-    def later(self) -> int:
-        """Passes after the first."""
-        return -(-self.patches // self.block) - 1
 
     @property
     def room(self) -> int:

@@ -222,25 +222,23 @@ def _quantiles(calls: Toto2Calls, whole: Context, request: Request, device: torc
     plan = request.plan(whole, bucketed=bucketed)
     for part, real in batches(whole, calls.settings, request.patch_size):
         there = part.each(lambda tensor: tensor.to(device))
-        parts.append(_model_call(calls, there, plan, request.patch_size)[:, :real, :, : request.steps])
+        parts.append(_model_call(calls, there, plan, request)[:, :real, :, : request.steps])
     synchronize(device)
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _model_call(calls: Toto2Calls, context: Context, plan: Plan, patch_size: int) -> Tensor:
+def _model_call(calls: Toto2Calls, context: Context, plan: Plan, request: Request) -> Tensor:
     """Quantiles (level, batch, variate, time) of one model call's series, time in whole blocks, on the CPU."""
     calls.begin()
     first = calls.first(context, plan)
     if first.carry is None or first.running is None:
         return owned(first.quantiles)
     blocks, running = [first.quantiles], first.running
-    cached, final = (
-        context.series.shape[-1] // patch_size,
-        context.series.shape[-1] // patch_size + plan.patches,
-    )
-    for index in range(1, plan.later + 1):
-        start = cached + (index - 1) * plan.block
-        place = _place(start, min(start + 2 * plan.block, final), context.pad_patches, context.series.device)
+    context_patches = context.series.shape[-1] // request.patch_size
+    for index in range(1, request.later + 1):
+        start = context_patches + (index - 1) * plan.block
+        end = min(start + 2 * plan.block, context_patches + request.patches)
+        place = _place(start, end, context.pad_patches, context.series.device)
         known = None if first.known is None else first.known.around(index * plan.block, plan.block)
         newer = calls.following(Fed(median_of(blocks[-1]), running, known), first.carry, place, plan)
         blocks.append(newer.quantiles)

@@ -53,6 +53,22 @@ class Request:
         """Patches to forecast."""
         return math.ceil(self.steps / self.patch_size)
 
+    @property
+    def block(self) -> int:
+        """Patches of one pass."""
+        asked = self.options.decode_block_size // self.patch_size
+        return min(asked, self.patches) if asked else self.patches
+
+    @property
+    def later(self) -> int:
+        """Passes after the first."""
+        return math.ceil(self.patches / self.block) - 1
+
+    @property
+    def most_later(self) -> int:
+        """Passes after the first that there is room for: a power of two, so that not every horizon has its graphs."""
+        return 1 << (self.later - 1).bit_length() if self.later else 0
+
     def plan(self, context: Context, *, bucketed: bool) -> Plan:
         """How this is decoded of ``context``. Raises ``RequestError`` where a patch is missing that should not."""
         gaps = bucketed or _has_gaps(context, self.patch_size)
@@ -60,10 +76,9 @@ class Request:
             raise RequestError(
                 "predict: has_missing_values is False, but a patch of the context has no real value; leave it out"
             )
-        block = self.options.decode_block_size // self.patch_size
         return Plan(
-            patches=self.patches,
-            block=min(block, self.patches) if block else self.patches,
+            block=self.block,
+            later=self.most_later,
             masked=gaps or bool(self.options.has_missing_values),
             min_observed=self.options.scaler_fallback_min_obs,
             cap=float(self.options.quantile_real_cap_k),
@@ -99,8 +114,7 @@ def read_context(
     valid[..., -size:] = True
     groups = None if id_mask is None else _ids(id_mask, series)
     missing = round_up(series.shape[-1], size) - series.shape[-1]
-    ahead = request.patches * size
-    there, ids = (None, None) if known is None else _known(known, series, missing, ahead)
+    there, ids = (None, None) if known is None else _known(known, series, missing, request)
     if there is not None and (groups is not None or ids is not None):
         mine = torch.zeros(series.shape[:2], dtype=torch.int64) if groups is None else groups
         groups = torch.cat(
@@ -197,8 +211,9 @@ def _whole_numbers(ids: ArrayLike, name: str) -> Tensor:
         ) from None
 
 
-def _known(known: KnownInputs, series: Tensor, missing: int, ahead: int) -> tuple[Known, Tensor | None]:
-    """Known inputs up to the end of the forecast's last patch, and their groups (batch, known), None if not said."""
+def _known(known: KnownInputs, series: Tensor, missing: int, request: Request) -> tuple[Known, Tensor | None]:
+    """Known inputs up to the end of the last pass there is room for, and their groups (batch, known), or None."""
+    ahead = request.patches * request.patch_size
     values = batched(known.values, torch.float32, "known_dynamic")
     batch, _, steps = series.shape
     if values.shape[0] != batch or not steps <= values.shape[-1] <= steps + ahead:
@@ -213,7 +228,8 @@ def _known(known: KnownInputs, series: Tensor, missing: int, ahead: int) -> tupl
     if known.ids is not None:
         asked = _whole_numbers(known.ids, "known_dynamic_ids")
         ids = _of_rows(asked, batch, values.shape[1], "known_dynamic_ids")
-    room = (missing, steps + ahead - values.shape[-1])
+    passes = (1 + request.most_later) * request.block * request.patch_size
+    room = (missing, steps + passes - values.shape[-1])
     return Known(pad(values, room), pad(valid, room)), ids
 
 
