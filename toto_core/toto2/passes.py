@@ -51,7 +51,7 @@ class Context(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a forecast is made: ``block`` patches in a pass, and room in the caches for ``later`` passes after the first.
+    """How a forecast is made: ``block`` patches in a pass, room in the caches for ``later`` passes after the first.
 
     ``masked`` hides patches nothing of which was observed, which a context without any does not need.
     ``min_observed`` is that of ``scaling``, ``cap`` that of ``scaling.bounds``; 0 for neither.
