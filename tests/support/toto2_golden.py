@@ -67,7 +67,7 @@ class Toto2Case:
 
     def pipeline(self, settings: RuntimeSettings | None = None) -> Toto2Pipeline:
         chosen = settings or RuntimeSettings()
-        decoder = Decoder(self.config, folded(self.weights, self.config), precision=chosen.precision)
+        decoder = Decoder(self.config, folded(dict(self.weights), self.config), precision=chosen.precision)
         decoder = decoder.eval().requires_grad_(False)
         return Toto2Pipeline(decoder, chosen, torch.device("cpu"), 0.0, options=self.options)
 

@@ -24,20 +24,32 @@ SILU_SCALE = math.exp(0.8 * math.log((2.0 / (1.0 - 1.0 / math.pi)) ** 0.5) + 0.2
 _HEAD = "output_head.param_projection.proj"
 
 
-def folded(official: Mapping[str, Tensor], config: Toto2Config) -> Weights:
-    """The weights of ``decode.Decoder`` from those of a checkpoint, by official names."""
-    exact = {name: tensor.double() for name, tensor in official.items()}
+def folded(official: Weights, config: Toto2Config) -> Weights:
+    """The weights of ``decode.Decoder`` from those of a checkpoint, by official names.
+
+    Takes them out of ``official`` layer by layer: of the largest model there is no room for a second copy.
+    """
     plain: Weights = {}
     square = 1.0  # of what the stream is divided by
     for index, axis in enumerate(config.layer_axes):
-        prefix = f"transformer.layers.{index}."
-        theirs = {name.removeprefix(prefix): t for name, t in exact.items() if name.startswith(prefix)}
+        theirs = _taken(official, f"transformer.layers.{index}.")
         ours, square = _layer(theirs, config, axis, square)
-        plain |= {f"layers.{index}.{name}": tensor for name, tensor in ours.items()}
-    plain |= _residual_mlp(exact, "patch_proj", "embed", readout=False)
-    plain |= _head(exact, config)
-    plain["final_eps"] = torch.tensor(config.norm_eps / square, dtype=torch.float64)
-    return {name: tensor.float().contiguous() for name, tensor in plain.items()}
+        plain |= {f"layers.{index}.{name}": _single(tensor) for name, tensor in ours.items()}
+    rest = _taken(official, "")
+    rest = {**_residual_mlp(rest, "patch_proj", "embed", readout=False), **_head(rest, config)}
+    plain |= {name: _single(tensor) for name, tensor in rest.items()}
+    plain["final_eps"] = torch.tensor(config.norm_eps / square)
+    return plain
+
+
+def _taken(official: Weights, prefix: str) -> Weights:
+    """The weights whose names begin with ``prefix``, without it, in float64, and no longer in ``official``."""
+    names = [name for name in official if name.startswith(prefix)]
+    return {name.removeprefix(prefix): official.pop(name).double() for name in names}
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return tensor.float().contiguous()
 
 
 def _layer(
