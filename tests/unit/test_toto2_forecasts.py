@@ -17,6 +17,8 @@ from toto_core.toto2.folding import folded
 from toto_core.toto2.model_config import Toto2Config
 from toto_core.toto2.options import Toto2Options
 from toto_core.toto2.pipeline import Toto2Pipeline
+from toto_core.toto2.quantiles import prices
+from toto_core.toto2.scaling import Scale
 
 PATCH = TINY.patch_size
 few = settings(max_examples=15, derandomize=True)
@@ -206,6 +208,24 @@ def test_what_cannot_be_forecast_is_refused_in_one_line(what: str) -> None:
     with pytest.raises(RequestError, match=reason) as refused:
         PIPELINE.predict(**{"context": walk(40), "prediction_length": 8, **asked})
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("series", [1, 2000])
+def test_levels_of_few_and_of_many_series_are_sorted(series: int) -> None:
+    raw = torch.randn((series, 1, 1, 9, PATCH), generator=torch.Generator().manual_seed(0))
+    newest = Scale(torch.full((series, 1), 3.0), torch.full((series, 1), 2.0))
+    expected = (raw.sinh() * 2.0 + 3.0).sort(dim=-2).values.permute(3, 0, 1, 2, 4).flatten(-2)
+    assert torch.equal(prices(raw, newest, None), expected)
+
+
+def test_what_overflows_is_the_largest_that_does_not() -> None:
+    raw = torch.zeros((1, 1, 1, 9, PATCH))
+    raw[..., 8, :2] = torch.tensor([500.0, 2.0])
+    raw[..., 0, :2] = torch.tensor([-500.0, -2.0])
+    quantiles = prices(raw, Scale(torch.zeros(1, 1), torch.ones(1, 1)), None)
+    assert bool(quantiles.isfinite().all())
+    assert float(quantiles[8, 0, 0, 0]) == float(quantiles[8, 0, 0, 1]) == pytest.approx(3.6268604)
+    assert float(quantiles[0, 0, 0, 0]) == pytest.approx(-3.6268604)
 
 
 def test_what_a_call_did_is_said() -> None:

@@ -9,6 +9,8 @@ from toto_core.toto2.model_config import LEVELS
 from toto_core.toto2.scaling import Scale
 
 MEDIAN = LEVELS.index(0.5)
+_FEW = 30_000
+"""Values below which a sort is quicker than a network run operation by operation."""
 
 
 def prices(raw: Tensor, newest: Scale, limits: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -22,8 +24,23 @@ def prices(raw: Tensor, newest: Scale, limits: tuple[Tensor, Tensor] | None) -> 
     if limits is not None:
         low, high = (each[..., None, None, None] for each in limits)
         real = torch.minimum(torch.maximum(real, low), high)
-    ordered = real.sort(dim=-2).values
-    return ordered.permute(3, 0, 1, 2, 4).flatten(-2)
+    return _in_order(real).permute(3, 0, 1, 2, 4).flatten(-2)
+
+
+def _in_order(values: Tensor) -> Tensor:
+    """``values`` sorted along the last dimension but one, of nine.
+
+    For many values, and where it is compiled into one loop, an odd-even transposition network (Knuth, The Art of
+    Computer Programming 3, 5.3.4) takes a tenth of the time of a sort.
+    """
+    if values.numel() < _FEW and not torch.compiler.is_compiling():
+        return values.sort(dim=-2).values
+    lanes = list(values.unbind(-2))
+    for turn in range(len(lanes)):
+        for low in range(turn % 2, len(lanes) - 1, 2):
+            pair = lanes[low], lanes[low + 1]
+            lanes[low], lanes[low + 1] = torch.minimum(*pair), torch.maximum(*pair)
+    return torch.stack(lanes, dim=-2)
 
 
 def _finite(values: Tensor) -> Tensor:
