@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from tests.support.toto2_golden import FOLDERS, all_requests, toto2_case
+from toto_core.exact_toto2 import ExactToto2Pipeline
 from toto_core.settings import RuntimeSettings
+from toto_core.toto2 import checkpoint
 
 PARITY = 2e-6
 """Of the largest value; what is promised is 1e-4."""
@@ -87,3 +91,13 @@ def test_one_pass_and_blocks_differ_so_both_are_really_taken() -> None:
         or share_of_largest(whole[..., :32], blocks[..., :32]) < PARITY
     )
     assert share_of_largest(whole[..., 32:], blocks[..., 32:]) > 1e-5
+
+
+@pytest.mark.parametrize("name", ["known_inputs", "every_switch"])
+def test_float64_is_nearer_to_the_reference_than_what_is_promised(name: str, tmp_path: Path) -> None:
+    case = toto2_case(name)
+    checkpoint.save(case.config, case.weights, tmp_path)
+    horizon, block = case.requests[-1]
+    ours = ExactToto2Pipeline.load(str(tmp_path), options=case.options).predict(**case.asked(horizon, block))
+    assert ours.quantiles.dtype == ours.median.dtype == torch.float64
+    assert share_of_largest(ours.quantiles, case.expected(horizon, block).double()) < PARITY

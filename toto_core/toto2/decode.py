@@ -70,7 +70,7 @@ class Decoder(nn.Module):
             if isinstance(module, nn.Linear) and precision in _HALF:
                 module.to(_HALF[precision])
         with torch.no_grad():
-            nothing = torch.cat((torch.zeros(size), torch.ones(size)))
+            nothing = torch.cat((torch.zeros(size), torch.ones(size))).to(self.embed.up.weight.dtype)
             self.register_buffer("blank", self.embed(nothing), persistent=False)
         self.last_time = max((i for i, axis in enumerate(config.layer_axes) if axis == "time"), default=-1)
         self.ops = LayerOps()
