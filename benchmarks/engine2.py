@@ -1,8 +1,9 @@
 """This engine's Toto 2.0 beside the public package: the same random weights, inputs and machine, in turns.
 
-`benchmarks/setup_peer2.sh` makes the environment that the package needs; then `python -m benchmarks.engine2`. Writes what
-it prints, and every raw figure, into `benchmarks/results/`. All rows take an hour or two; `--shapes 22m --horizons 96
---series 1` a few minutes. Shapes: the 4m model's is published; those of 22m and 313m are the ones that have their parameters.
+`benchmarks/setup_peer2.sh` makes the environment that the package needs; then `python -m benchmarks.engine2`. Writes
+what it prints, and every raw figure, into `benchmarks/results/`. All rows take an hour or two; `--shapes 22m
+--horizons 96 --series 1` a few minutes. Shapes: the 4m model's is published; those of 22m and 313m are the ones that
+have their numbers of parameters.
 """
 
 from __future__ import annotations
