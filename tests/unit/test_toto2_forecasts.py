@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.support.toto2_model import EVERYTHING, TINY, random_weights
+from toto_core.base_pipeline import NoForecastError, PipelineClosedError
+from toto_core.memory_ladder import ForecastMemoryError
 from toto_core.requests import RequestError
 from toto_core.settings import RuntimeSettings
 from toto_core.toto2.decode import Decoder
@@ -242,6 +244,33 @@ def test_what_a_call_did_is_said() -> None:
     assert said["torch_compile_requested"] is False
     assert 0.0 < said["latency_ms"] <= said["cold_start_ms"]
     assert [told[1] for told in heard] == [(44, 20, 0)]
+
+
+def test_memory_that_runs_out_is_said_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = pipeline()
+
+    def no_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(full._open().calls, "first", no_memory)
+    with pytest.raises(ForecastMemoryError, match="smaller series_per_batch"):
+        full.predict(walk(40), 8)
+
+
+def test_weights_that_give_no_numbers_give_no_forecast() -> None:
+    broken = pipeline()
+    assert broken.model is not None
+    with torch.no_grad():
+        broken.model.head.up.weight.fill_(torch.nan)
+    with pytest.raises(NoForecastError, match="72 of 72 prices"):
+        broken.predict(walk(40), 8)
+
+
+def test_a_pipeline_that_was_unloaded_says_so() -> None:
+    gone = pipeline()
+    gone.unload()
+    with pytest.raises(PipelineClosedError, match="load another one"):
+        gone.predict(walk(40), 8)
 
 
 @pytest.mark.parametrize("axes", [(0, 2), (2, 2), (1, 2)])
