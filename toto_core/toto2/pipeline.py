@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from toto_core import compile_config
 from toto_core.base_pipeline import BasePipeline, milliseconds
 from toto_core.call_tally import asked_of_torch, done_by_torch
 from toto_core.compile_report import CompileReport
@@ -70,14 +71,14 @@ class Toto2Pipeline(BasePipeline[Decoder, Toto2Calls]):
     ) -> Toto2Pipeline:
         """Load a model from a folder in the official layout, its weights in one file or in shards, or from a hub id.
 
-        Without ``settings`` it runs in eager fp32. A thread count in the settings is set for the whole process,
-        because a process has only one. ``artifacts`` is a folder in which what is compiled here is kept and found by
-        the next process; it must be private and of this machine, because what lies there is code. Raises
-        ``CheckpointError`` and ``DeviceError``, each with one line.
+        Without ``settings`` the process-wide defaults of ``compile_config`` hold: eager fp32, unless they were set. A
+        thread count in the settings is set for the whole process, because a process has only one. ``artifacts`` is a
+        folder in which what is compiled here is kept and found by the next process; it must be private and of this
+        machine, because what lies there is code. Raises ``CheckpointError`` and ``DeviceError``, each with one line.
         """
         started = time.perf_counter()
         target = resolve_device(str(device))
-        chosen = settings or RuntimeSettings()
+        chosen = compile_config.defaults() if settings is None else settings
         set_threads(chosen.num_threads)
         folder = locate(str(name_or_dir), revision=revision)
         packages = None
