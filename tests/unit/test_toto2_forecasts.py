@@ -197,10 +197,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an input that is too short": ({"known_dynamic": [[1.0] * 39]}, "known_dynamic must be"),
     "an input that is too long": ({"known_dynamic": [[1.0] * 49]}, "of 40 to 48 time steps"),
     "an input with NaN": ({"known_dynamic": [[np.nan] * 48]}, "known_dynamic_mask"),
-    "a missing patch that is denied": (
-        {"padding_mask": [False] * 8 + [True] * 32, "has_missing_values": False},
-        "has_missing_values is False",
-    ),
+    "a switch that is none": ({"has_missing_values": "yes"}, "has_missing_values must be true or false"),
 }
 
 

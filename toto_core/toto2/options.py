@@ -18,8 +18,8 @@ class Toto2Options:
 
     decode_block_size        time steps of a block, whole patches: longer horizons go block by block, each fed the
                              medians of the one before. 0, the default, forecasts all in one pass.
-    has_missing_values       True hides unobserved patches from attention even where there are none, which changes no
-                             number and lets all requests share a graph; False says that there are none; None looks.
+    has_missing_values       unobserved patches are hidden from attention wherever there are any; True does so where
+                             there are none too, which changes no number and lets all requests share a graph.
     quantile_real_cap_k      bounds every quantile to the observed range plus so many scales of the newest patch on
                              either side; 0 bounds nothing. The package's GluonTS model uses 10,000.
     scaler_fallback_min_obs  patches before so many observations are scaled by the statistics of just these (short
@@ -29,7 +29,7 @@ class Toto2Options:
     """
 
     decode_block_size: int = 0
-    has_missing_values: bool | None = None
+    has_missing_values: bool = False
     quantile_real_cap_k: float = 0.0
     scaler_fallback_min_obs: int = 0
 

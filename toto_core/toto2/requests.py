@@ -70,18 +70,14 @@ class Request:
         return 1 << (self.later - 1).bit_length() if self.later else 0
 
     def plan(self, context: Context, *, bucketed: bool) -> Plan:
-        """How this is decoded of ``context``. Raises ``RequestError`` where a patch is missing that should not."""
-        gaps = bucketed or _has_gaps(context, self.patch_size)
-        if gaps and self.options.has_missing_values is False and not bucketed:
-            raise RequestError(
-                "predict: has_missing_values is False, but a patch of the context has no real value; leave it out"
-            )
+        """How this is decoded of ``context``; one in a bucket has patches that are to be hidden, or may have."""
+        asked = self.options
         return Plan(
             block=self.block,
             later=self.most_later,
-            masked=gaps or bool(self.options.has_missing_values),
-            min_observed=self.options.scaler_fallback_min_obs,
-            cap=float(self.options.quantile_real_cap_k),
+            masked=bucketed or asked.has_missing_values or _has_gaps(context, self.patch_size),
+            min_observed=asked.scaler_fallback_min_obs,
+            cap=float(asked.quantile_real_cap_k),
         )
 
 
