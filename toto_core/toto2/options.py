@@ -41,10 +41,8 @@ class Toto2Options:
         cap = self.quantile_real_cap_k
         if isinstance(cap, bool) or not isinstance(cap, int | float) or not 0.0 <= cap < math.inf:
             raise OptionsError(f"quantile_real_cap_k must be a number of at least 0, not {cap!r}")
-        if self.has_missing_values not in (None, True, False):
-            raise OptionsError(
-                f"has_missing_values must be true, false or none, not {self.has_missing_values!r}"
-            )
+        if not isinstance(self.has_missing_values, bool):
+            raise OptionsError(f"has_missing_values must be true or false, not {self.has_missing_values!r}")
 
     def changed(self, **given: Any) -> Toto2Options:
         """A copy with what is given, where None stands for what is here."""
