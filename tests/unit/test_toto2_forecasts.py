@@ -181,6 +181,11 @@ def test_options_of_the_pipeline_hold_unless_the_call_says_otherwise() -> None:
     )
 
 
+def test_numbers_of_numpy_count_as_numbers() -> None:
+    ours = PIPELINE.predict(walk(40), np.int64(20), decode_block_size=np.int64(PATCH)).quantiles  # type: ignore[arg-type]
+    assert torch.equal(ours, PIPELINE.predict(walk(40), 20, decode_block_size=PATCH).quantiles)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a block that is no whole patches": ({"decode_block_size": 12}, "multiple of the model's patch of 8"),
     "a block of no size": ({"decode_block_size": -8}, "decode_block_size must be a whole number"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -36,10 +37,10 @@ class Toto2Options:
     def __post_init__(self) -> None:
         for name in ("decode_block_size", "scaler_fallback_min_obs"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 1_000_000:
+            if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) <= 1_000_000:
                 raise OptionsError(f"{name} must be a whole number from 0 to 1000000, not {value!r}")
         cap = self.quantile_real_cap_k
-        if isinstance(cap, bool) or not isinstance(cap, int | float) or not 0.0 <= cap < math.inf:
+        if isinstance(cap, bool) or not isinstance(cap, Real) or not 0.0 <= float(cap) < math.inf:
             raise OptionsError(f"quantile_real_cap_k must be a number of at least 0, not {cap!r}")
         if not isinstance(self.has_missing_values, bool):
             raise OptionsError(f"has_missing_values must be true or false, not {self.has_missing_values!r}")

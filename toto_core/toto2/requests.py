@@ -51,12 +51,12 @@ class Request:
     @property
     def patches(self) -> int:
         """Patches to forecast."""
-        return math.ceil(self.steps / self.patch_size)
+        return math.ceil(int(self.steps) / self.patch_size)
 
     @property
     def block(self) -> int:
         """Patches of one pass."""
-        asked = self.options.decode_block_size // self.patch_size
+        asked = int(self.options.decode_block_size) // self.patch_size
         return min(asked, self.patches) if asked else self.patches
 
     @property
@@ -76,7 +76,7 @@ class Request:
             block=self.block,
             later=self.most_later,
             masked=bucketed or asked.has_missing_values or _has_gaps(context, self.patch_size),
-            min_observed=asked.scaler_fallback_min_obs,
+            min_observed=int(asked.scaler_fallback_min_obs),
             cap=float(asked.quantile_real_cap_k),
         )
 
