@@ -26,6 +26,7 @@ from toto_core.rescue import RescuedCalls
 from toto_core.settings import RuntimeSettings
 from toto_core.threads import set_threads
 from toto_core.toto2 import checkpoint
+from toto_core.toto2.batching import batches
 from toto_core.toto2.calls import Toto2Calls
 from toto_core.toto2.decode import Decoder
 from toto_core.toto2.folding import folded
@@ -33,7 +34,7 @@ from toto_core.toto2.model_config import LEVELS
 from toto_core.toto2.options import OptionsError, Toto2Options
 from toto_core.toto2.passes import Context, Fed, Place, Plan
 from toto_core.toto2.quantiles import median_of
-from toto_core.toto2.requests import KnownInputs, Request, batches, joint_contexts, read_context
+from toto_core.toto2.requests import KnownInputs, Request, joint_contexts, read_context
 
 
 class Toto2Pipeline(BasePipeline[Decoder, Toto2Calls]):
