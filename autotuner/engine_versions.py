@@ -6,17 +6,18 @@ import functools
 from typing import TYPE_CHECKING
 
 from autotuner.package_versions import installed_version
-from toto_core.version import ENGINE_VERSION
+from toto_core.version import ENGINE_VERSION, TOTO2_VERSION
 
 if TYPE_CHECKING:
     from importlib import metadata
 
-TOTO1, CHRONOS2 = "toto1", "chronos2"
+TOTO1, TOTO2, CHRONOS2 = "toto1", "toto2", "chronos2"
 GROUP = "autotune.engines"
 """Entry points of this group are engines of other packages."""
 _CHRONOS2_VERSION = "1"
 _BUILT_IN = {
     TOTO1: lambda: ENGINE_VERSION,
+    TOTO2: lambda: TOTO2_VERSION,
     CHRONOS2: lambda: _with_package(_CHRONOS2_VERSION, "chronos-forecasting"),
 }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from autotuner.engine_versions import CHRONOS2, TOTO1, engine_version, entry_points
+from autotuner.engine_versions import CHRONOS2, TOTO1, TOTO2, engine_version, entry_points
 from autotuner.engines.protocol import Engine
 from autotuner.errors import AutotuneError, cause
 from toto_core.model_files import EMBEDDED, CheckpointError, locate
@@ -19,13 +19,19 @@ def _toto1() -> Engine:
     return Toto1()
 
 
+def _toto2() -> Engine:
+    from autotuner.engines.toto2 import Toto2
+
+    return Toto2()
+
+
 def _chronos2() -> Engine:
     from autotuner.engines.chronos2 import Chronos2
 
     return Chronos2()
 
 
-_BUILT_IN: Mapping[str, Callable[[], Engine]] = {TOTO1: _toto1, CHRONOS2: _chronos2}
+_BUILT_IN: Mapping[str, Callable[[], Engine]] = {TOTO1: _toto1, TOTO2: _toto2, CHRONOS2: _chronos2}
 _loaded: dict[str, Engine] = {}
 
 

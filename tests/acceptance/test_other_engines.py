@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.chronos2_model import write_chronos2
 from tests.support.command import Cli
-from tests.support.toto2_model import write_random
+from tests.support.toto2_model import FOUR_M, save_toto2_model
 
 SERVE = """
 import json, autotuner
@@ -28,6 +28,10 @@ print(json.dumps({
 """
 
 
+def random_4m(folder: Path) -> str:
+    return save_toto2_model(folder, FOUR_M)
+
+
 def small_chronos2(folder: Path) -> Path:
     return write_chronos2(folder, width=64, layers=4)
 
@@ -36,7 +40,7 @@ def small_chronos2(folder: Path) -> Path:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("write", "engine", "seconds"),
-    [(write_random, "toto2", 180), (small_chronos2, "chronos2", 180)],
+    [(random_4m, "toto2", 180), (small_chronos2, "chronos2", 180)],
     ids=["Toto 2.0, 4m", "Chronos-2"],
 )
 def test_a_model_of_another_family_is_tuned_from_end_to_end(

@@ -21,6 +21,7 @@ from autotuner.store import Promotion, Store
 from autotuner.workload import RequestShape, Workload
 from tests.support.simulated_world import World, ticker
 from tests.support.tiny_model import save_tiny_model
+from toto_core.compiling.calls import Calls
 from toto_core.compiling.packages import Run
 from toto_core.forecast import Forecast
 from toto_core.pipeline import NoForecastError, TotoPipeline
@@ -203,7 +204,7 @@ def test_where_measuring_asks_for_it_a_failure_is_a_failure(pipeline: TotoPipeli
         pipeline.predict(PRICES, 4, 8)
 
 
-def rescued_calls(model: str) -> RescuedCalls:
+def rescued_calls(model: str) -> RescuedCalls[Calls]:
     pipeline = eager(model)
     assert pipeline.model is not None
     return RescuedCalls(pipeline.model, DEFAULT)
