@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autotuner.engine_versions import TOTO1, engine_name, engine_text
 from autotuner.machine.nvidia import visible_gpu
+from autotuner.package_versions import installed_version
 from toto_core.container import container_limits
-from toto_core.version import ENGINE_VERSION
 
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
@@ -28,7 +29,8 @@ class Environment:
     """Where something was measured; two environments are the same only when every field is.
 
     ``hardware`` names the model in full (family, model and stepping of a CPU; PCI id of a GPU), because one
-    marketing name covers several chips. ``isa`` is a digest of the CPU's instruction-set flags.
+    marketing name covers several chips. ``isa`` is a digest of the CPU's instruction-set flags, ``engine`` the text
+    of ``engine_versions.engine_text``.
     """
 
     device: str
@@ -44,6 +46,13 @@ class Environment:
         """16 hexadecimal digits over every field."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def here_for(self, there: Environment) -> Environment:
+        """This machine's environment for the engine of ``there``, whose measurements it may be compared with."""
+        name = engine_name(there.engine)
+        return (
+            self if name == engine_name(self.engine) else dataclasses.replace(self, engine=engine_text(name))
+        )
 
     def differences(self, other: Environment) -> tuple[str, ...]:
         """Each field that differs, as ``"torch: 2.12.0 there, 2.13.0 here"`` (``other`` is there)."""
@@ -63,11 +72,11 @@ class Environment:
 
 
 @functools.cache
-def current_environment(device: str = "cpu") -> Environment:
-    """The environment of this machine for ``device`` (``cpu`` or ``cuda``)."""
+def current_environment(device: str = "cpu", engine: str = TOTO1) -> Environment:
+    """The environment of this machine for ``device`` (``cpu`` or ``cuda``) and the engine of that name."""
     cpu = _cpu_facts()
     flags = sorted((cpu.get("flags") or cpu.get("Features") or "").split())
-    hardware, driver, torch = _cpu_identity(cpu), "", _torch_version()
+    hardware, driver, torch = _cpu_identity(cpu), "", installed_version("torch") or "not installed"
     if device == "cuda":  # what launches the kernels counts too
         gpu = visible_gpu()
         hardware, driver = f"{gpu.model} beside {hardware}", gpu.driver
@@ -78,7 +87,7 @@ def current_environment(device: str = "cpu") -> Environment:
         isa=hashlib.sha256(" ".join(flags).encode()).hexdigest()[:12],
         driver=driver,
         torch=torch,
-        engine=ENGINE_VERSION,
+        engine=engine_text(engine),
         threads=available_threads(),
     )
 
@@ -144,19 +153,6 @@ def _cpu_identity(facts: Mapping[str, str]) -> str:
     return " / ".join(facts[field] for field in _CPU_FIELDS if facts.get(field)) or os.uname().machine
 
 
-def _torch_version() -> str:
-    """The version that ``importlib.metadata`` reports, which takes longer to import than all of a lookup."""
-    version = _installed_version("torch")
-    if version is not None:
-        return version
-    from importlib import metadata
-
-    try:
-        return metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
 def _cuda_build() -> str:
     """The CUDA release that the installed torch was built with, ``none`` for a build without."""
     for folder in sys.path:
@@ -167,31 +163,3 @@ def _cuda_build() -> str:
         found = re.search(r"^cuda\b[^=]*=\s*'([^']+)'", lines, re.MULTILINE)
         return found[1] if found else "none"
     return "none"
-
-
-def _installed_version(package: str) -> str | None:
-    """What the first folder of ``sys.path`` that has the package says; None for what is not that plain."""
-    for folder in sys.path:
-        if os.path.isfile(folder):  # noqa: PTH113 - an archive, which this does not look into
-            return None
-        try:
-            names = os.listdir(folder or ".")  # noqa: PTH208 - as quick as it goes
-        except OSError:
-            continue
-        found = [n for n in names if re.fullmatch(rf"{package}(-.*)?\.(dist|egg)-info", n, re.IGNORECASE)]
-        if found:
-            return _version_in(Path(folder, found[0], "METADATA")) if len(found) == 1 else None
-    return None
-
-
-def _version_in(metadata: Path) -> str | None:
-    try:
-        with metadata.open(encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("Version: "):
-                    return line.removeprefix("Version: ").rstrip("\r\n")
-                if line == "\n":  # the end of the headers
-                    return None
-    except (OSError, UnicodeDecodeError):
-        return None
-    return None

@@ -80,7 +80,8 @@ class Figures:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is seldom there is left out where it is not."""
-        fields = dataclasses.asdict(self)
+        canary = None if self.canary is None else self.canary.to_dict()
+        fields = dataclasses.asdict(dataclasses.replace(self, canary=None)) | {"canary": canary}
         return {
             name: value for name, value in fields.items() if value not in (None, ()) or name not in _SELDOM
         }

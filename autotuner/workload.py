@@ -9,10 +9,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from autotuner.errors import UsageError
-from toto_core.settings import SettingsFacts
+from toto_core.settings import KnobValue, SettingsFacts
 
 DEFAULT_MODEL = "toto-mini"
 LONGEST = 1_000_000
@@ -122,17 +123,24 @@ class Workload:
         patch_size: int,
         fp16_units: bool = False,
         most_together: int | None = None,
+        knobs: Mapping[str, tuple[KnobValue, ...]] = MappingProxyType({}),
+        ignored: tuple[str, ...] = (),
+        one_pass: bool = False,
+        samples: bool = True,
     ) -> SettingsFacts:
-        """What of this workload decides which settings can differ."""
+        """What of this workload decides which settings can differ; the last four are an engine's ``Traits``."""
         return SettingsFacts(
             device=device,
             threads=threads,
             patch_size=patch_size,
             shapes=tuple(sorted({(s.context_length, s.prediction_length) for s in self.shapes})),
-            most_samples=max(s.num_samples or 0 for s in self.shapes),
+            most_samples=max(s.num_samples or 0 for s in self.shapes) if samples else 0,
             series_per_call=self.series_per_call,
             fp16_units=fp16_units,
             most_together=most_together,
+            knobs=tuple(knobs.items()),
+            ignored=ignored,
+            one_pass=one_pass,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A compile-native implementation of the Toto 1.0 time-series transformer.
+"""A compile-native implementation of the Toto 1.0 time-series transformer; that of Toto 2.0 is ``toto_core.toto2``.
 
 Importing this package imports neither torch nor pandas; ``TotoPipeline`` and ``Forecast`` load on first use.
 """

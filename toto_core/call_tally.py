@@ -44,11 +44,7 @@ def metadata(
     """What a call says of itself: of earlier code's keys those it read, and what compiling did; plain values."""
     used = tally.smallest or asked
     return {
-        "torch_dtype": dtype_name(settings.precision),
-        "torch_compile_requested": settings.compiled,
-        "torch_compile_success": report.really_compiled,
-        "torch_compile_mode": settings.compile_mode if settings.compiled else None,
-        "torch_compile_backend": "inductor" if settings.compiled else None,
+        **asked_of_torch(settings, report),
         "num_samples_requested": asked.num_samples,
         "num_samples_used": used.num_samples,
         "samples_per_batch_requested": asked.together,
@@ -56,6 +52,24 @@ def metadata(
         "out_of_memory_retries": tally.retries,
         "samples_replaced": tally.replaced,
         "scale_factor": tally.largest_power,
+        **done_by_torch(report),
+    }
+
+
+def asked_of_torch(settings: RuntimeSettings, report: CompileReport) -> dict[str, Any]:
+    """The precision and compilation that were asked for, and whether torch compiled; plain values."""
+    return {
+        "torch_dtype": dtype_name(settings.precision),
+        "torch_compile_requested": settings.compiled,
+        "torch_compile_success": report.really_compiled,
+        "torch_compile_mode": settings.compile_mode if settings.compiled else None,
+        "torch_compile_backend": "inductor" if settings.compiled else None,
+    }
+
+
+def done_by_torch(report: CompileReport) -> dict[str, Any]:
+    """What compiling did; plain values."""
+    return {
         "graphs": report.graphs,
         "graph_breaks": report.graph_breaks,
         "recompiles": report.recompiles,

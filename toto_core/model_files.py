@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -10,7 +11,8 @@ from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from toto_core.toto1.model_config import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, read_config
+from toto_core.model_folder import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, CheckpointError, weight_files
+from toto_core.toto1.model_config import read_config
 
 __all__ = [
     "CONFIG_FILE",
@@ -25,7 +27,8 @@ __all__ = [
 
 EMBEDDED = "toto-mini"
 """Name of the model that ships inside the package."""
-_FILES = (CONFIG_FILE, WEIGHTS_FILE)
+_WANTED = (CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, "model-*-of-*.safetensors")
+"""What is fetched of a model: the weights are one file, or an index and its shards."""
 _HUB_PROBE_SECONDS = 3.0
 
 
@@ -35,9 +38,9 @@ def locate(name_or_folder: str, *, revision: str | None = None) -> Path:
         return Path(str(resources.files("toto_core") / "assets" / EMBEDDED))
     folder = Path(os.path.expanduser(name_or_folder))  # noqa: PTH111 - Path.expanduser raises for ~nobody
     if folder.is_dir():
-        for name in _FILES:
-            if not (folder / name).is_file():
-                raise CheckpointError(f"{folder}: has no {name}; give a folder in the official layout")
+        if not (folder / CONFIG_FILE).is_file():
+            raise CheckpointError(f"{folder}: has no {CONFIG_FILE}; give a folder in the official layout")
+        weight_files(folder)
         return folder
     if name_or_folder.count("/") != 1 or name_or_folder.startswith((".", "/", "~")):
         raise CheckpointError(
@@ -48,26 +51,29 @@ def locate(name_or_folder: str, *, revision: str | None = None) -> Path:
 
 
 def check_weights(folder: Path) -> None:
-    """Raise ``CheckpointError`` unless the header is that of a whole safetensors file; a pickle is never opened."""
+    """Raise ``CheckpointError`` unless the headers are those of whole safetensors files; a pickle is never opened."""
     from safetensors import SafetensorError, safe_open
 
-    path = folder / WEIGHTS_FILE
-    try:
-        with safe_open(path, framework="numpy"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: is not a readable safetensors file ({_one_line(error)})") from None
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{path}: is not a readable safetensors file ({_one_line(error)})"
+            ) from None
 
 
 def digest(folder: Path) -> str:
     """SHA-256 of a model's configuration and weights, hexadecimal: its identity, whatever it is called."""
     total = hashlib.sha256()
-    for name in _FILES:
+    weights = weight_files(folder) if (folder / INDEX_FILE).is_file() else (folder / WEIGHTS_FILE,)
+    for path in (folder / CONFIG_FILE, *weights):
         try:
-            with (folder / name).open("rb") as file:
+            with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
-            raise CheckpointError(f"{folder / name}: cannot be read: {error.strerror or error}") from None
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
     return total.hexdigest()
 
 
@@ -76,10 +82,10 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    download = partial(snapshot_download, hub_id, revision=revision, allow_patterns=list(_FILES))
+    download = partial(snapshot_download, hub_id, revision=revision, allow_patterns=list(_WANTED))
     try:
         folder = Path(download(local_files_only=True))
-        if all((folder / name).is_file() for name in _FILES):
+        if _is_whole(folder):
             return folder
     except HFValidationError as error:
         raise CheckpointError(f"{hub_id}: not a hub id: {_one_line(error)}") from None
@@ -92,6 +98,12 @@ def _from_hub(hub_id: str, revision: str | None) -> Path:
         return Path(download())
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(f"{hub_id}: could not be downloaded: {_one_line(error)}") from None
+
+
+def _is_whole(folder: Path) -> bool:
+    with contextlib.suppress(CheckpointError):
+        return (folder / CONFIG_FILE).is_file() and bool(weight_files(folder))
+    return False
 
 
 def _probe_hub(hub_id: str) -> None:

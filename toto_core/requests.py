@@ -45,11 +45,11 @@ class ForecastRequest:
     drawn_samples: int | None = None
 
     def __post_init__(self) -> None:
-        _check_whole("prediction_length", self.steps, 1, 1_000_000)
+        check_whole("prediction_length", self.steps, 1, 1_000_000)
         if self.num_samples is not None:
-            _check_whole("num_samples", self.num_samples, 1, 1_000_000)
-        _check_whole("samples_per_batch", self.samples_per_batch, 1, 1_000_000)
-        _check_whole("seed", self.seed, -(2**63), 2**63 - 1)
+            check_whole("num_samples", self.num_samples, 1, 1_000_000)
+        check_whole("samples_per_batch", self.samples_per_batch, 1, 1_000_000)
+        check_whole("seed", self.seed, -(2**63), 2**63 - 1)
 
     @property
     def patches(self) -> int:
@@ -88,14 +88,14 @@ def read_context(
     ``RequestError`` for other shapes, less than a patch, non-finite real values, or a group that changes inside a
     patch.
     """
-    context, padding_mask = _without_mask(context, padding_mask)
-    series = _batched(context, torch.float32, "context")
+    context, padding_mask = without_mask(context, padding_mask)
+    series = batched(context, torch.float32, "context")
     if series.numel() == 0:
         raise RequestError("predict: context is empty")
-    _check_shape(series, patch_size)
+    check_shape(series, patch_size)
     valid = torch.ones(series.shape, dtype=torch.bool)
     if padding_mask is not None:
-        valid = _like(padding_mask, series, torch.bool, "padding_mask")
+        valid = like(padding_mask, series, torch.bool, "padding_mask")
         if not bool(valid.any(-1).any(-1).all()):
             raise RequestError("predict: padding_mask is false throughout: no value of the context is real")
         series = torch.where(valid, series, torch.zeros_like(series))
@@ -104,7 +104,7 @@ def read_context(
     missing = round_up(series.shape[-1], patch_size) - series.shape[-1]
     groups = None
     if id_mask is not None:
-        groups = _groups(_like(id_mask, series, torch.int64, "id_mask"), missing, patch_size)
+        groups = _groups(like(id_mask, series, torch.int64, "id_mask"), missing, patch_size)
     if missing:
         series, valid = pad(series, (missing, 0)), pad(valid, (missing, 0))
     return Context(series, valid, groups, None)
@@ -210,14 +210,14 @@ def _is_column(shape: Sequence[int]) -> bool:
     return len(shape) == 2 and shape[1] == 1 and shape[0] > 1
 
 
-def _without_mask(context: ArrayLike, padding_mask: ArrayLike | None) -> tuple[ArrayLike, ArrayLike | None]:
+def without_mask(context: ArrayLike, padding_mask: ArrayLike | None) -> tuple[ArrayLike, ArrayLike | None]:
     """A masked array as its values and the mask of the real ones; anything else as it is."""
     if not isinstance(context, np.ma.MaskedArray) or padding_mask is not None:
         return context, padding_mask
     return context.filled(0), ~np.ma.getmaskarray(context)
 
 
-def _check_shape(series: Tensor, patch_size: int) -> None:
+def check_shape(series: Tensor, patch_size: int) -> None:
     """Raise ``RequestError`` for (batch, variate, time) that is too short, or lies the wrong way round."""
     _, variates, steps = series.shape
     if variates >= _SURELY_TURNED * steps:
@@ -231,12 +231,14 @@ def _check_shape(series: Tensor, patch_size: int) -> None:
         )
 
 
-def _check_whole(name: str, value: int, low: int, high: int) -> None:
+def check_whole(name: str, value: int, low: int, high: int) -> None:
+    """Raise ``RequestError`` unless ``value`` is a whole number in the range."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise RequestError(f"predict: {name} must be a whole number from {low} to {high}, not {value!r}")
 
 
-def _batched(values: ArrayLike, dtype: torch.dtype, name: str) -> Tensor:
+def batched(values: ArrayLike, dtype: torch.dtype, name: str) -> Tensor:
+    """An array as a tensor (batch, variate, time) on the CPU. Raises ``RequestError`` for what is none."""
     try:
         tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
         if tensor.is_complex():
@@ -252,8 +254,9 @@ def _batched(values: ArrayLike, dtype: torch.dtype, name: str) -> Tensor:
     return tensor.reshape((1,) * (3 - tensor.ndim) + tuple(tensor.shape))
 
 
-def _like(values: ArrayLike, series: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-    tensor = _batched(values, dtype, name)
+def like(values: ArrayLike, series: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """``batched`` for what must have the shape of ``series``. Raises ``RequestError`` where it has not."""
+    tensor = batched(values, dtype, name)
     if tensor.shape != series.shape:
         raise RequestError(f"predict: {name} must have the shape of context")
     return tensor

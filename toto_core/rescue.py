@@ -8,20 +8,24 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from toto_core.compile_report import CompileReport
 from toto_core.compiling.ahead import PackageStore
 from toto_core.compiling.calls import Calls
+from toto_core.compiling.running import RunningCalls
 from toto_core.device import ran_out_of_memory
 from toto_core.requests import RequestError
 from toto_core.settings import RuntimeSettings
-from toto_core.toto1.decode import Decoder
 
-Compute = Callable[[Calls], Tensor]
-"""Makes a whole forecast with the calls it is given, anew from what was asked: prices, 0 where not finite."""
+C = TypeVar("C", bound=RunningCalls)
+Compute = Callable[[C], Tensor]
+"""Makes a whole forecast with the calls it is given, anew from what was asked."""
+Count = Callable[[Tensor], int]
+"""How many prices of a forecast were not finite."""
 _LOST = ("CUDA error", "cudaError", "CUDNN_STATUS", "CUBLAS_STATUS")
 
 
@@ -29,17 +33,26 @@ class DeviceLostError(RuntimeError):
     """The GPU answers this process with errors only, in eager mode too, until the process is started anew."""
 
 
-class RescuedCalls:
+class RescuedCalls(Generic[C]):
     """The calls of one decoder under some settings; ``rescued`` says why they are eager since, None while not.
 
-    Eager mode keeps the settings' precision, because it runs the same weights.
+    ``make`` makes calls of a decoder, and ``count`` says how many prices of a forecast were not finite; unless
+    given they are those of Toto 1.0. Eager mode keeps the settings' precision, because it runs the same weights.
     """
 
     def __init__(
-        self, decoder: Decoder, settings: RuntimeSettings, packages: PackageStore | None = None
+        self,
+        decoder: nn.Module,
+        settings: RuntimeSettings,
+        packages: PackageStore | None = None,
+        *,
+        make: Callable[..., C] = Calls,  # type: ignore[assignment] # the default is that of C = Calls
+        count: Count | None = None,
     ) -> None:
-        self.calls = Calls(decoder, settings, packages)
+        self.calls: C = make(decoder, settings, packages)
+        self.count: Count = count or replaced
         self.rescued: str | None = None
+        self._make = make
         self._decoder = decoder
         self._compiled_report: CompileReport | None = None
         self._usual = 0
@@ -49,7 +62,7 @@ class RescuedCalls:
         """What compiling did; after a rescue what it had done, with the calls that ran eagerly since."""
         return self.calls.report if self._compiled_report is None else self._compiled_report
 
-    def run(self, compute: Compute) -> tuple[Tensor, int]:
+    def run(self, compute: Compute[C]) -> tuple[Tensor, int]:
         """What ``compute`` gives with compiled calls, with eager ones where these fail or give fewer finite prices.
 
         The prices, and how many of them were not finite.
@@ -58,23 +71,27 @@ class RescuedCalls:
         that cannot be forecast are not tried again.
         """
         if self.rescued is not None:
-            return counted(self._in_eager(compute))
+            return self.counted(self._in_eager(compute))
         if not self.calls.settings.compiled:
-            return counted(compute(self.calls))
+            return self.counted(compute(self.calls))
         try:
             paths = compute(self.calls)
         except Exception as error:
             if isinstance(error, RequestError) or ran_out_of_memory(error):
                 raise
-            return counted(self._rescue(_told(error), compute, error))
-        found = replaced(paths)
+            return self.counted(self._rescue(_told(error), compute, error))
+        found = self.count(paths)
         return (paths, found) if found <= self._usual else self._compared(compute, paths, found)
 
-    def _compared(self, compute: Compute, paths: Tensor, found: int) -> tuple[Tensor, int]:
+    def counted(self, paths: Tensor) -> tuple[Tensor, int]:
+        """``paths``, and how many of them were not finite."""
+        return paths, self.count(paths)
+
+    def _compared(self, compute: Compute[C], paths: Tensor, found: int) -> tuple[Tensor, int]:
         """``paths``, of which ``found`` prices were not finite, unless eager mode gives fewer such."""
         eager = self._eager()
         plain = compute(eager)
-        usual = replaced(plain)
+        usual = self.count(plain)
         if usual < found:
             self._switch(
                 eager, f"{found:,} of {paths.numel():,} prices were not finite, {usual:,} in eager mode"
@@ -83,7 +100,7 @@ class RescuedCalls:
         self._usual = usual  # the model itself gives them: up to so many are not looked at again
         return paths, found
 
-    def _rescue(self, why: str, compute: Compute, error: Exception) -> Tensor:
+    def _rescue(self, why: str, compute: Compute[C], error: Exception) -> Tensor:
         eager = self._eager()
         try:
             paths = compute(eager)
@@ -95,19 +112,19 @@ class RescuedCalls:
         self._switch(eager, why)
         return paths
 
-    def _in_eager(self, compute: Compute) -> Tensor:
+    def _in_eager(self, compute: Compute[C]) -> Tensor:
         if self._compiled_report is not None:
             report = self._compiled_report
             self._compiled_report = dataclasses.replace(report, eager_calls=report.eager_calls + 1)
         return compute(self.calls)
 
-    def _switch(self, eager: Calls, why: str) -> None:
+    def _switch(self, eager: C, why: str) -> None:
         report = self.calls.report
         self._compiled_report = dataclasses.replace(report, eager_calls=report.eager_calls + 1)
         self.calls, self.rescued = eager, why
 
-    def _eager(self) -> Calls:
-        return Calls(self._decoder, self.calls.settings.replace(compile_mode="eager"))
+    def _eager(self) -> C:
+        return self._make(self._decoder, self.calls.settings.replace(compile_mode="eager"), None)
 
 
 def replaced(paths: Tensor) -> int:
@@ -122,11 +139,6 @@ def replaced(paths: Tensor) -> int:
     ):  # quicker than a sum, and enough: prices whose squares overflow are counted
         return zeros
     return zeros + prices.size - int(np.count_nonzero(np.isfinite(prices)))
-
-
-def counted(paths: Tensor) -> tuple[Tensor, int]:
-    """``paths``, and how many of them were not finite."""
-    return paths, replaced(paths)
 
 
 def _told(error: Exception) -> str:

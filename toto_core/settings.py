@@ -8,6 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from toto_core.knobs import Knobs, KnobValue, SettingsError, read_knobs
+
+__all__ = [
+    "COMMON_FIELDS",
+    "COMPILE_MODES",
+    "COMPILE_SCOPES",
+    "CPU_ALIASES",
+    "CUDA_GRAPH_MODES",
+    "DEFAULT_RECOMPILE_LIMIT",
+    "LONGEST_BUCKET",
+    "PRECISIONS",
+    "KnobValue",
+    "RuntimeSettings",
+    "SettingsError",
+    "SettingsFacts",
+    "canonical",
+    "round_up",
+]
+
 COMPILE_MODES = ("eager", "default", "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
 """Simplest first: between equals the simpler one stays."""
 CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
@@ -18,10 +37,6 @@ COMPILE_SCOPES = ("full", "layer")
 DEFAULT_RECOMPILE_LIMIT = 8
 """torch 2.13's own ``torch._dynamo.config.recompile_limit``."""
 LONGEST_BUCKET = 1_000_000
-
-
-class SettingsError(ValueError):
-    """The values do not make a configuration; the message is one line that names the field."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +55,7 @@ class RuntimeSettings:
     freezing          compile the weights in as packed constants (a whole graph only).
     compile_scope     ``full`` graph or one repeated ``layer``.
     num_threads       CPU threads of the process, None for torch's own choice within a container's quota.
+    knobs             (name, value) of what only this model's engine has, by name; those at their default are absent.
 
     Raises ``SettingsError`` for a value outside its range.
     """
@@ -54,8 +70,11 @@ class RuntimeSettings:
     freezing: bool = False
     compile_scope: str = "full"
     num_threads: int | None = None
+    knobs: Knobs = ()
 
     def __post_init__(self) -> None:
+        if self.knobs != ():
+            object.__setattr__(self, "knobs", read_knobs(self.knobs, taken=type(self).__dataclass_fields__))
         _one_of("compile_mode", self.compile_mode, COMPILE_MODES)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("compile_scope", self.compile_scope, COMPILE_SCOPES)
@@ -76,7 +95,7 @@ class RuntimeSettings:
     @property
     def key(self) -> str:
         """Readable text that is equal for equal settings and differs otherwise."""
-        return " ".join(f"{name}={value}" for name, value in self.to_dict().items())
+        return " ".join(f"{name}={value}" for name, value in self.flat.items())
 
     @property
     def label(self) -> str:
@@ -84,8 +103,8 @@ class RuntimeSettings:
         default = RuntimeSettings()
         rest = [
             f"{name}={value}"
-            for name, value in self.to_dict().items()
-            if name not in {"compile_mode", "precision"} and value != getattr(default, name)
+            for name, value in self.flat.items()
+            if name not in {"compile_mode", "precision"} and value != getattr(default, name, None)
         ]
         return " ".join((self.compile_mode, self.precision, *rest))
 
@@ -98,13 +117,30 @@ class RuntimeSettings:
             self.label.count("="),
         )
 
+    @property
+    def flat(self) -> dict[str, KnobValue]:
+        """Every field and every knob by its name."""
+        fields = {name: getattr(self, name) for name in COMMON_FIELDS}
+        return {**fields, **dict(self.knobs)}
+
+    def value(self, name: str) -> KnobValue:
+        """Of a field, or of a knob, None where the knob is at its default."""
+        return getattr(self, name) if name in _COMMON else dict(self.knobs).get(name)
+
+    @classmethod
+    def of(cls, flat: Mapping[str, Any]) -> RuntimeSettings:
+        """The inverse of ``flat``: what is no field is a knob. Raises ``SettingsError``."""
+        fields = {name: value for name, value in flat.items() if name in COMMON_FIELDS}
+        return cls(**fields, knobs=tuple((name, flat[name]) for name in flat if name not in fields))
+
     def replace(self, **changes: Any) -> RuntimeSettings:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, in declaration order."""
-        return dataclasses.asdict(self)
+        """Plain values, in declaration order; ``knobs`` by name, only where there are any."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in COMMON_FIELDS}
+        return {**fields, "knobs": dict(self.knobs)} if self.knobs else fields
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -132,6 +168,9 @@ class RuntimeSettings:
         return cls.from_dict(values)
 
 
+COMMON_FIELDS = tuple(field.name for field in dataclasses.fields(RuntimeSettings) if field.name != "knobs")
+"""What settings of every engine have."""
+_COMMON = frozenset(COMMON_FIELDS)
 CPU_ALIASES: Mapping[str, str] = {
     "reduce-overhead": "default",
     "max-autotune-no-cudagraphs": "max-autotune",
@@ -146,7 +185,9 @@ class SettingsFacts:
     ``shapes`` are the distinct (context length, prediction length) pairs in time steps; ``most_samples`` is 0
     for the deterministic mean path; ``threads`` the CPU threads a process would use by itself; ``fp16_units`` whether
     the device multiplies fp16 matrices in hardware, as every GPU does. ``most_together`` is the largest
-    ``samples_per_batch`` for which production had memory, None where it never ran out.
+    ``samples_per_batch`` for which production had memory, None where it never ran out. Of an engine: ``knobs`` are
+    the names of its own with their values, the default first; ``ignored`` the common fields that change nothing for
+    it; and ``one_pass`` says that a graph forecasts a whole horizon, not a patch of it.
     """
 
     device: str
@@ -157,6 +198,9 @@ class SettingsFacts:
     series_per_call: int = 1
     fp16_units: bool = False
     most_together: int | None = None
+    knobs: tuple[tuple[str, tuple[KnobValue, ...]], ...] = ()
+    ignored: tuple[str, ...] = ()
+    one_pass: bool = False
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -167,7 +211,8 @@ class SettingsFacts:
 
     def graphs_needed(self, context_bucket: int) -> int:
         """How many static graphs the prefill needs for all shapes, with contexts padded to a bucket."""
-        return len({(self.padded(c, context_bucket), min(p, self.patch_size)) for c, p in self.shapes})
+        most = max(p for _, p in self.shapes) if self.one_pass else self.patch_size
+        return len({(self.padded(c, context_bucket), min(p, most)) for c, p in self.shapes})
 
     def padded(self, context: int, context_bucket: int) -> int:
         """Length in time steps that a context of ``context`` steps is padded to."""
@@ -181,8 +226,12 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
     On a CPU there are no CUDA graphs, so reduce-overhead is default and max-autotune-no-cudagraphs is
     max-autotune, and no tf32, which is fp32. Eager mode has no graph to bucket, freeze or recompile. One graph
     for the repeated layer cannot hold the weights of any. More samples together than there was memory for are as
-    many as there was. Idempotent.
+    many as there was. What an engine ignores, or does not know, is left at its default. Idempotent.
     """
+    if facts.ignored:
+        settings = settings.replace(**{name: getattr(RuntimeSettings, name) for name in facts.ignored})
+    if settings.knobs:
+        settings = settings.replace(knobs=_own(settings, dict(facts.knobs)))
     if facts.device == "cpu":
         mode = CPU_ALIASES.get(settings.compile_mode, settings.compile_mode)
         threads = settings.num_threads or facts.threads
@@ -209,6 +258,11 @@ def canonical(settings: RuntimeSettings, facts: SettingsFacts) -> RuntimeSetting
 def round_up(value: int, multiple: int) -> int:
     """The smallest multiple of ``multiple`` that is at least ``value``."""
     return -(-value // multiple) * multiple
+
+
+def _own(settings: RuntimeSettings, known: Mapping[str, tuple[KnobValue, ...]]) -> Knobs:
+    """The knobs that the engine knows and that are not at their default."""
+    return tuple((name, value) for name, value in settings.knobs if value in known.get(name, ())[1:])
 
 
 def _together(asked: int | None, facts: SettingsFacts, one_patch: bool) -> int | None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from autotuner.errors import AutotuneError
 from autotuner.serving.lookup import lookup
 from autotuner.serving.pipeline import load_pipeline
 from autotuner.workload import RequestShape
 
 if TYPE_CHECKING:
-    from toto_core.pipeline import TotoPipeline
+    from autotuner.engines.protocol import Pipeline
 
 Floats = npt.NDArray[np.float32]
 CONTEXT_LENGTH, NUM_SAMPLES = RequestShape().context_length, RequestShape().num_samples or 0
-_pipelines: dict[tuple[object, ...], TotoPipeline] = {}
+_pipelines: dict[tuple[object, ...], Pipeline] = {}
 """Of this process; those who ask hold none, so that they can be copied and pickled."""
 _one_at_a_time = threading.Lock()
 
@@ -53,19 +54,21 @@ class Tuned:
         """
         context = np.asarray(history, dtype=np.float32)[:, -context_length:]
         with _one_at_a_time:  # a pipeline is not for several threads
-            pipeline = self._pipeline(symbol)
+            pipeline: Any = self._pipeline(symbol)
             missing = max(0, pipeline.patch_size - context.shape[1])
             context = np.pad(context, ((0, 0), (missing, 0)), constant_values=np.nan)
             known = ~np.isnan(context)
-            forecast = pipeline.predict(
-                context[None], steps, num_samples, seed, padding_mask=None if known.all() else known[None]
+            masked = {} if known.all() else {"padding_mask": known[None]}
+            forecast = pipeline.predict(context[None], steps, num_samples, seed, **masked)
+        paths = getattr(forecast, "samples", None)
+        if paths is None:
+            raise AutotuneError(
+                f"{symbol}: its model gives quantiles and no sample paths; load_pipeline gives them"
             )
-        paths = forecast.samples
-        assert paths is not None  # samples were asked for
         drawn: Floats = paths[0].permute(2, 1, 0).numpy()
         return drawn
 
-    def _pipeline(self, symbol: str) -> TotoPipeline:
+    def _pipeline(self, symbol: str) -> Pipeline:
         found = lookup(symbol, model=self.model, profile=self.profile, db=self.db, device=self.device)
         workload = found.workload and found.workload.signature
         key = found.model, workload, found.settings_key, self.device, self.hold_compilation

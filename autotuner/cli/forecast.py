@@ -20,10 +20,9 @@ from autotuner.workload import LONGEST, RequestShape, Workload
 from toto_core.settings import RuntimeSettings
 
 if TYPE_CHECKING:
+    from autotuner.engines.protocol import Pipeline
     from autotuner.report.forecast_view import ForecastView
     from autotuner.serving.resolution import Resolution
-    from toto_core.forecast import Forecast
-    from toto_core.pipeline import TotoPipeline
     from toto_core.series import PriceSeries, PriceSource
 
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -104,8 +103,8 @@ class _Made:
     series: PriceSeries
     shape: RequestShape
     seed: int
-    pipeline: TotoPipeline
-    forecast: Forecast
+    pipeline: Pipeline
+    forecast: Any
     ready_ms: float
     ahead: int = 0
     """How many of the prices are later than what was forecast from: those that came."""
@@ -124,6 +123,13 @@ class _Made:
         return moment(self.series.timestamps[-1 - self.ahead]).isoformat()
 
     @property
+    def has_spread(self) -> bool:
+        """Whether there is more to draw than one path."""
+        from autotuner.engines.protocol import has_spread
+
+        return has_spread(self.forecast)
+
+    @property
     def past(self) -> list[float]:
         """The prices that were forecast from."""
         prices: list[float] = self.series.close[: len(self.series) - self.ahead].tolist()
@@ -139,8 +145,7 @@ class _Made:
         from autotuner.report.documents import lookup_document
         from autotuner.tuning.document import series_document
 
-        sampled = self.shape.num_samples is not None
-        quantiles = {str(q): self._quantile(q) for q in _QUANTILES} if sampled else {}
+        quantiles = {str(q): self._quantile(q) for q in _QUANTILES} if self.has_spread else {}
         return lookup_document(self.found) | {
             "symbol": self.found.symbol,
             "as_of": self.as_of,
@@ -152,7 +157,7 @@ class _Made:
             "num_samples": self.shape.num_samples,
             "seed": self.seed,
             "model": self.found.model,
-            "mean": _values(self.forecast.mean),
+            "mean": self._middle,
             "median": quantiles.get("0.5"),
             "quantiles": quantiles,
             "settings": self.pipeline.settings.to_dict(),
@@ -167,16 +172,15 @@ class _Made:
     def view(self) -> ForecastView:
         from autotuner.report.forecast_view import ForecastView
 
-        sampled = self.shape.num_samples is not None
         stored = self.found.since if self.source == self.found.source else None
         since = f" since {stored[:10]}" if stored else ""
         first_ms, latency_ms = self.metadata["cold_start_ms"], self.metadata["latency_ms"]
         return ForecastView(
             title=f"{self.found.symbol} as of {self.as_of}, {self.found.model}",
             history=tuple(self.past[-_SHOWN_PRICES:]),
-            centre=tuple(self._quantile(0.5) if sampled else _values(self.forecast.mean)),
-            low=tuple(self._quantile(0.1)) if sampled else (),
-            high=tuple(self._quantile(0.9)) if sampled else (),
+            centre=tuple(self._quantile(0.5) if self.has_spread else self._middle),
+            low=tuple(self._quantile(0.1)) if self.has_spread else (),
+            high=tuple(self._quantile(0.9)) if self.has_spread else (),
             realised=tuple(self.realised),
             notes=(
                 ("settings", self.pipeline.settings.label),
@@ -193,6 +197,12 @@ class _Made:
         if self.found.source not in {"default", "workload winner", "environment variable"}:
             return []
         return [reason for reason in self.found.reasons if reason.startswith(_TELLING)]
+
+    @property
+    def _middle(self) -> list[float]:
+        """The mean, or the median of an engine that knows no mean."""
+        mean = getattr(self.forecast, "mean", None)
+        return _values(self.forecast.median if mean is None else mean)
 
     def _quantile(self, q: float) -> list[float]:
         return _values(self.forecast.quantile(q))

@@ -1,18 +1,13 @@
-"""Progress of a run: a table that fills in on a terminal, plain lines anywhere else."""
+"""Progress of a run as plain lines, and the words that both they and a terminal show."""
 
 from __future__ import annotations
 
 import re
-import time
-from typing import Any, Self
 
 import click
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from autotuner.measurement.outcome import Failed, Measured
+from autotuner.promotion.duel_plan import DuelLook
 from autotuner.report.run_view import chance
 from autotuner.search.gain_model import LeftOpen
 from autotuner.search.search import TrialEvent
@@ -33,7 +28,7 @@ class PlainProgress:
     def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
         """The search of a symbol begins."""
         self._events.clear()
-        for line in _opening(symbol, workload, space, known, seconds):
+        for line in opening_lines(symbol, workload, space, known, seconds):
             click.echo(line, err=True)
 
     def say(self, line: str) -> None:
@@ -47,76 +42,23 @@ class PlainProgress:
     def trial(self, event: TrialEvent) -> None:
         """A trial has an outcome."""
         self._said.clear()
-        what, score, detail = _cells(event)
+        what, score, detail = cells(event)
         line = f"  trial {event.number}: {event.settings.label}: {what} {score} {detail}"
         click.echo(line.rstrip(), err=True)
         self._events.append(event)
 
     def still_open(self, left_open: LeftOpen) -> None:
         """What is not tried yet."""
-        click.echo(f"  {_standing(_best(self._events), left_open)}", err=True)
+        click.echo(f"  {standing(best_of(self._events), left_open)}", err=True)
+
+    def looked(self, look: DuelLook) -> None:
+        """What the duel shows after another launch: the duel says it as a line, too."""
 
 
-class LiveProgress:
-    """The same as a table on a terminal, with the best so far and the time left."""
-
-    def __init__(self, console: Console) -> None:
-        self._opening: tuple[str, ...] = ()
-        self._now = ""
-        self._events: list[TrialEvent] = []
-        self._left_open: LeftOpen | None = None
-        self._ends_at = time.monotonic()
-        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._draw)  # draws at once
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._now = ""
-        self._live.__exit__(*exception)
-
-    def begin(self, symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float) -> None:
-        """The search of a symbol begins."""
-        self._opening = _opening(symbol, workload, space, known, seconds)
-        self._ends_at = time.monotonic() + seconds
-
-    def say(self, line: str) -> None:
-        """What is being done now."""
-        self._now = line
-
-    def trial(self, event: TrialEvent) -> None:
-        """A trial has an outcome."""
-        self._events.append(event)
-
-    def still_open(self, left_open: LeftOpen) -> None:
-        """What is not tried yet."""
-        self._left_open = left_open
-
-    def _draw(self) -> Group:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("#", justify="right", no_wrap=True)
-        table.add_column("settings")
-        table.add_column("p50", justify="right", no_wrap=True)
-        table.add_column("speed-up", no_wrap=True)
-        table.add_column("drift, start or cause", overflow="fold")
-        best = _best(self._events)
-        for event in self._events:
-            style = "bold green" if event is best else ("red" if isinstance(event.outcome, Failed) else "")
-            table.add_row(str(event.number), event.settings.label, *_cells(event), style=style)
-        parts: list[Table | Text] = [Text(line, style="dim") for line in self._opening]
-        parts.append(table)
-        if self._events:
-            parts.append(Text(_standing(best, self._left_open)))
-        if self._now:
-            left = max(0, round(self._ends_at - time.monotonic()))
-            parts.append(Text(f"{self._now} · {left} s of search left" if left else self._now, style="cyan"))
-        return Group(*parts)
-
-
-def _opening(
+def opening_lines(
     symbol: str, workload: Workload, space: SearchSpace, known: int, seconds: float
 ) -> tuple[str, ...]:
+    """What will be searched, and for how long."""
     taken_up = f"; {known} outcomes are known already" if known else ""
     return (
         f"{symbol}: {workload.summary}",
@@ -124,7 +66,7 @@ def _opening(
     )
 
 
-def _standing(best: TrialEvent | None, left_open: LeftOpen | None) -> str:
+def standing(best: TrialEvent | None, left_open: LeftOpen | None) -> str:
     """The best so far with its interval, and what the rest of the search can still find."""
     said = "nothing within the limits so far"
     if best is not None and isinstance(best.outcome, Measured):
@@ -134,12 +76,13 @@ def _standing(best: TrialEvent | None, left_open: LeftOpen | None) -> str:
     return f"{said}; {left_open.configurations} not tried, {chance(left_open.chance)} that one is better"
 
 
-def _best(events: list[TrialEvent]) -> TrialEvent | None:
+def best_of(events: list[TrialEvent]) -> TrialEvent | None:
+    """The trial with the best score within the limits, None where there is none."""
     scored = [e for e in events if e.judged.feasible and e.judged.score is not None]
     return min(scored, key=lambda e: e.judged.score or 0.0, default=None)
 
 
-def _cells(event: TrialEvent) -> tuple[str, str, str]:
+def cells(event: TrialEvent) -> tuple[str, str, str]:
     """Latency or failure kind, speed-up with its interval, and drift with cold start or the cause."""
     outcome = event.outcome
     if isinstance(outcome, Failed):

@@ -15,14 +15,15 @@ import click
 
 from autotuner.cli import options
 from autotuner.cli.price_options import price_options
-from autotuner.cli.run_options import RunOptions, TunedAs, request_of
+from autotuner.cli.run_options import RunOptions, TunedAs, requests_of
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.files import read_symbols
 from autotuner.paths import store_location
 from storage.errors import StorageError
 
 if TYPE_CHECKING:
-    from autotuner.cli.progress import LiveProgress, PlainProgress
+    from autotuner.cli.live_progress import LiveProgress
+    from autotuner.cli.progress import PlainProgress
     from autotuner.store import Promotion, Store
     from autotuner.tuning.request import TuneRequest
 
@@ -50,7 +51,24 @@ if TYPE_CHECKING:
 )
 @price_options
 @click.option("--profile", help="production, accuracy, throughput or research [default: production].")
-@click.option("--model", help="toto-mini, a folder in the official layout, or a hub id [default: toto-mini].")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    help="toto-mini, a folder in the official layout, or a hub id [default: toto-mini]. Given again: the model that "
+    "forecasts the symbol best, and of equals the fastest.",
+)
+@click.option(
+    "--max-mae",
+    type=options.ABOVE_ZERO,
+    help="Of several models, refuse those with a larger error, in price.",
+)
+@click.option(
+    "--max-quantile-loss",
+    type=options.ABOVE_ZERO,
+    help="The same for the weighted quantile loss, as a share of price.",
+)
 @click.option(
     "--context-length", type=options.COUNT, help="Time steps of history per request [default: 512]."
 )
@@ -133,6 +151,7 @@ def run_command(
     autotune run --symbol AMD
     autotune run --symbol AMD --symbol BTCUSD --profile accuracy --timeout 600
     autotune run --all --data ./prices --json > result.json
+    autotune run --symbol AMD --model toto-mini --model ./my-model
 
     Ctrl-C keeps what is measured; the same command goes on from there.
     """
@@ -176,7 +195,7 @@ def _tune_all(
     failures: list[dict[str, str]] = []
     for symbol, before in subjects:
         try:
-            document = _tune(request_of(symbol, run_options, before), run_options.replay, store, quiet=quiet)
+            document = _tune(requests_of(symbol, run_options, before), run_options, store, quiet=quiet)
         except KeyboardInterrupt:
             raise AutotuneError(
                 f"{symbol}: interrupted; what was measured is stored, and the same command goes on from there"
@@ -195,14 +214,22 @@ def _tune_all(
     return documents, failures
 
 
-def _tune(request: TuneRequest, replay: Path | None, store: Store, *, quiet: bool) -> dict[str, Any]:
+def _tune(
+    requests: tuple[TuneRequest, ...], run_options: RunOptions, store: Store, *, quiet: bool
+) -> dict[str, Any]:
+    if len(requests) > 1:
+        from autotuner.tuning.models import ModelLimits, tune_models
+
+        limits = ModelLimits(mae=run_options.max_mae, wql=run_options.max_quantile_loss)
+        with _progress(quiet=quiet) as progress:
+            return tune_models(requests, store, progress, limits)
     from autotuner.tuning.run import tune
 
-    plan = None
-    if replay:
+    (request,), plan = requests, None
+    if run_options.replay:
         from autotuner.commands.replay import replay_plan
 
-        request, plan = replay_plan(request, replay)
+        request, plan = replay_plan(request, run_options.replay)
     with _progress(quiet=quiet) as progress:
         return tune(request, store, progress, plan)
 
@@ -260,7 +287,8 @@ def _tuned_as(store: Store, promotion: Promotion | None) -> TunedAs | None:
 def _progress(*, quiet: bool) -> AbstractContextManager[LiveProgress | PlainProgress]:
     from rich.console import Console
 
-    from autotuner.cli.progress import LiveProgress, PlainProgress
+    from autotuner.cli.live_progress import LiveProgress
+    from autotuner.cli.progress import PlainProgress
 
     if quiet or not sys.stderr.isatty():
         return nullcontext(PlainProgress())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PROFILE = "production"
 _WORKLOAD_OPTIONS = (
-    *("model", "workload_file", "context_length", "prediction_length", "num_samples", "calls_per_process"),
+    *("models", "workload_file", "context_length", "prediction_length", "num_samples", "calls_per_process"),
     "concurrency",
 )
 
@@ -37,7 +37,9 @@ class RunOptions:
 
     prices: PriceSource
     profile: str | None
-    model: str | None
+    models: tuple[str, ...]
+    max_mae: float | None
+    max_quantile_loss: float | None
     context_length: int | None
     prediction_length: int | None
     num_samples: int | None
@@ -59,17 +61,26 @@ class RunOptions:
     replay: Path | None
 
 
-def request_of(symbol: str, options: RunOptions, before: TunedAs | None = None) -> TuneRequest:
-    """What one symbol's run is asked to do; where no option says it, as ``before``.
+def requests_of(symbol: str, options: RunOptions, before: TunedAs | None = None) -> tuple[TuneRequest, ...]:
+    """What one symbol's run is asked to do, once for each model; where no option says it, as ``before``.
 
     Raises ``UsageError`` for options that contradict each other.
     """
+    models = tuple(dict.fromkeys(options.models)) or (None,)
+    if len(models) > 1 and options.replay:
+        raise UsageError("--replay answers for one model: give one --model")
+    if len(models) == 1 and (options.max_mae is not None or options.max_quantile_loss is not None):
+        raise UsageError("--max-mae and --max-quantile-loss choose between models: give --model again")
+    return tuple(_request(symbol, options, before, model) for model in models)
+
+
+def _request(symbol: str, options: RunOptions, before: TunedAs | None, model: str | None) -> TuneRequest:
     from autotuner.search.profiles import Limits, profile
     from autotuner.tuning.request import TuneRequest
 
     return TuneRequest(
         symbol=symbol,
-        workload=before.workload if before and _of_any_workload(options) else _workload(options),
+        workload=before.workload if before and _of_any_workload(options) else _workload(options, model),
         profile=profile(options.profile or (before.profile if before else DEFAULT_PROFILE)),
         limits=Limits(peak_bytes=_peak_bytes(options), deadline_ms=options.deadline_ms),
         prices=options.prices.or_else(before.prices) if before else options.prices,
@@ -100,10 +111,10 @@ def _peak_bytes(options: RunOptions) -> int | None:
 
 
 def _of_any_workload(options: RunOptions) -> bool:
-    return all(getattr(options, name) is None for name in _WORKLOAD_OPTIONS)
+    return all(getattr(options, name) in (None, ()) for name in _WORKLOAD_OPTIONS)
 
 
-def _workload(options: RunOptions) -> Workload:
+def _workload(options: RunOptions, model: str | None) -> Workload:
     from autotuner.workload import RequestShape, Workload, read_workload
 
     lengths = {"context_length": options.context_length, "prediction_length": options.prediction_length}
@@ -116,7 +127,7 @@ def _workload(options: RunOptions) -> Workload:
     workload = read_workload(file) if file else Workload(shapes=shapes)
     return dataclasses.replace(
         workload,
-        model=options.model or workload.model,
+        model=model or workload.model,
         calls_per_process=options.calls_per_process or workload.calls_per_process,
         concurrency=options.concurrency or workload.concurrency,
     )

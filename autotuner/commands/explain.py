@@ -87,13 +87,13 @@ def importance(ranked: Sequence[Ranked]) -> dict[str, float]:
     if total == 0:
         return {}
     found = {}
-    for field in dataclasses.fields(RuntimeSettings):
+    for name in dict.fromkeys(name for settings, _ in scored for name in settings.flat):
         groups: dict[Any, list[float]] = defaultdict(list)
         for (settings, _), log in zip(scored, logs, strict=True):
-            groups[getattr(settings, field.name)].append(float(log))
+            groups[settings.value(name)].append(float(log))
         if len(groups) > 1:
             between = sum(len(group) * (np.mean(group) - logs.mean()) ** 2 for group in groups.values())
-            found[field.name] = round(float(between) / total, 4)
+            found[name] = round(float(between) / total, 4)
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from autotuner.engine_versions import engine_names
 from autotuner.environment import current_environment
 from autotuner.files import levels, unsafe
 from autotuner.paths import cache_folder
@@ -89,7 +90,8 @@ def to_remove(
 def _seen(folders: Sequence[CacheFolder], since: datetime) -> frozenset[str]:
     """Fingerprints of the environments that are this machine's now or were used ``since``."""
     used = {folder.environment for folder in folders if folder.used_at >= since.timestamp()}
-    return frozenset(used | {current_environment(device).fingerprint for device in DEVICES})
+    here = (current_environment(device, engine) for device in DEVICES for engine in engine_names())
+    return frozenset(used | {each.fingerprint for each in here})
 
 
 def _needed(

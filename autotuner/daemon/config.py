@@ -53,7 +53,7 @@ class SymbolConfig(_Section):
     """``[symbols.AMD]``: what differs for one symbol; what is left out is as ``autotune run`` has it."""
 
     profile: str | None = None
-    model: str | None = None
+    model: str | tuple[str, ...] | None = None
     workload: Path | None = None
     data: Path | None = None
     context_length: Annotated[int, Field(ge=1)] | None = None
@@ -65,7 +65,13 @@ class SymbolConfig(_Section):
     def arguments(self) -> list[str]:
         """Options of ``autotune run``, those of the prices left out."""
         given = self.model_dump(exclude_none=True, exclude={"data"})
-        return [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        several = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
+        return [
+            part
+            for name, values in several.items()
+            for value in values
+            for part in (f"--{name.replace('_', '-')}", str(value))
+        ]
 
 
 class PricesConfig(_Section):
@@ -88,6 +94,12 @@ class PricesConfig(_Section):
         return PriceOptions(**self.model_dump())
 
 
+class EngineConfig(_Section):
+    """``[engines.chronos2]``: the interpreter that an engine's processes are started with, where it is another."""
+
+    python: Path
+
+
 class Config(BaseSettings):
     """The whole file. ``AUTOTUNE_DAEMON__SCHEDULE`` and the like override what it says."""
 
@@ -99,6 +111,7 @@ class Config(BaseSettings):
     prices: PricesConfig = PricesConfig()
     defaults: SymbolConfig = SymbolConfig()
     symbols: dict[str, SymbolConfig] = {}
+    engines: dict[str, EngineConfig] = {}
 
     @field_validator("symbols")
     @classmethod

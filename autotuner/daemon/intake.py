@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from autotuner.errors import one_line
@@ -52,6 +54,14 @@ def take_in(records: Repository, spool: Path, log: Log = lambda *_, **__: None) 
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
     return Intake(telemetry=counts["telemetry"], quarantines=counts["quarantine"], refused=counts["refused"])
+
+
+def waiting_notes(spool: Path, *, since: datetime) -> Iterator[Note]:
+    """The notes in ``spool`` that were written at ``since`` or later; what is no note is left to ``take_in``."""
+    for path in itertools.islice(spool.glob("*.json"), MOST_FILES):
+        with contextlib.suppress(NoteError, OSError):  # taken in meanwhile
+            if path.lstat().st_mtime >= since.timestamp():
+                yield _read(path)
 
 
 def stored_notes(records: Iterable[TelemetryRecord], log: Log) -> tuple[Note, ...]:

@@ -23,6 +23,7 @@ from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import jitter, next_tick, parse_zone
 from autotuner.daemon.situation import symbols_to_keep
 from autotuner.daemon.tick import Ticked, Ticker
+from autotuner.engines.interpreters import variable_of
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError, one_line
 from autotuner.files import read_symbols
@@ -169,6 +170,8 @@ class Daemon:
         if self.stop.is_set():
             return
         daemon = settled.config.daemon
+        # runs are processes of their own, and so are those that they measure
+        os.environ.update({variable_of(name): str(e.python) for name, e in settled.config.engines.items()})
         machine = ThisMachine(stop=self.stop, nice=daemon.nice, device=daemon.device, quiet=settled.quiet)
         try:
             with Store(self.location) as store:

@@ -15,6 +15,7 @@ from autotuner.daemon.config import Config
 from autotuner.daemon.intake import Log, stored_notes
 from autotuner.daemon.plan import Due
 from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons
+from autotuner.engines.interpreters import environment_like
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.serving.note_values import Shape
@@ -122,6 +123,7 @@ def observe(
     known = Observed(symbol=symbol, promotion=promotion, environment=environment, now=now, last_ended=ended)
     if promotion is None:
         return known
+    known = replace(known, environment=environment_like(promotion.environment, environment))
     canary, subject = promotion.figures.canary, store.measured_subject(symbol)
     keys = {each.key for each in (promotion.settings, canary and canary.previous) if each}
     stored = store.records.telemetry(symbol, since=promotion.promoted_at)
@@ -219,7 +221,10 @@ def why_due(
 
     ``promotion`` is None for one that never was. Raises ``StorageError`` and ``AutotuneError`` of the store.
     """
-    tuned_at = None if promotion is None else max(confirmations(store, promotion), default=None)
+    tuned_at = None
+    if promotion is not None:
+        tuned_at = max(confirmations(store, promotion), default=None)
+        environment = environment_like(promotion.environment, environment)
     situation = Situation(promotion=promotion, environment=environment, now=now, tuned_at=tuned_at)
     return next((reason.text for reason in reasons(situation)), None)
 

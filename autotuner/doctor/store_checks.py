@@ -14,6 +14,7 @@ from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from autotuner.doctor.checks import Check, warning
+from autotuner.engines.registry import claiming
 from autotuner.files import mounted_noexec, unsafe
 from autotuner.paths import is_file, snapshot_path, store_path
 from autotuner.serving.cache_folders import cache_folders
@@ -107,9 +108,8 @@ def check_model(model: str) -> Check:
     name = "model"
     try:
         folder = _on_this_machine(model)
-        config = model_files.read_config(folder)
-        _refuse_cut_weights(folder / WEIGHTS_FILE)
-        identity = model_files.digest(folder)[:12]
+        engine = claiming(folder)
+        identity = engine.identity(str(folder))
     except CheckpointError as error:
         fix = "give a folder with both files, or use toto-mini"
         if model == EMBEDDED:
@@ -117,9 +117,9 @@ def check_model(model: str) -> Check:
         elif "hub cache" in str(error):
             fix = f"hf download {model} {CONFIG_FILE} {WEIGHTS_FILE}"
         return Check(name=name, found=str(error), fix=fix)
-    size = (folder / WEIGHTS_FILE).stat().st_size / 2**20
-    shape = f"{config.num_layers} layers, {config.embed_dim} wide, patch {config.patch_size}"
-    return Check(name=name, found=f"{model}: {shape}, {size:.0f} MB, digest {identity}")
+    size = f"{identity.weights_bytes / 2**20:.0f} MB"
+    parts = (identity.about, size, f"digest {identity.digest[:12]}", f"engine {engine.name}")
+    return Check(name=name, found=f"{model}: {', '.join(part for part in parts if part)}")
 
 
 def _read_only(store: str) -> Database:
@@ -252,13 +252,3 @@ def _on_this_machine(model: str) -> Path:
     if not all(isinstance(path, str) for path in found):
         raise CheckpointError(f"{model}: not in the local hub cache")
     return Path(str(found[0])).parent
-
-
-def _refuse_cut_weights(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np"):  # reads the header and compares it with the file's length
-            return
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: is not a readable safetensors file ({error})") from None

@@ -238,10 +238,14 @@ def merge_accuracy(
     weights: Sequence[float],
     rng: np.random.Generator,
 ) -> Accuracy:
-    """Accuracy over all shapes: errors are weighted means, drift and quantile shift those of the worst shape."""
+    """Accuracy over all shapes: errors are weighted means, drift and quantile shift those of the worst shape.
+
+    ``exact`` is empty where nothing was computed in float64.
+    """
+    truths = [each.forecasts for each in exact] if exact else [None] * len(reference)
     parts = [
-        dataclasses.asdict(compare(ours.forecasts, theirs.forecasts, ours.targets, rng, truth.forecasts))
-        for ours, theirs, truth in zip(candidate, reference, exact, strict=True)
+        dataclasses.asdict(compare(ours.forecasts, theirs.forecasts, ours.targets, rng, truth))
+        for ours, theirs, truth in zip(candidate, reference, truths, strict=True)
     ]
     means = ("mae", "mae_reference", "sigma_mae")
     worst = ("drift", "quantile_shift", "drift_exact", "quantile_shift_exact")
@@ -249,5 +253,5 @@ def merge_accuracy(
         windows=sum(part["windows"] for part in parts),
         seeds=min(part["seeds"] for part in parts),
         **{name: float(np.average([part[name] for part in parts], weights=weights)) for name in means},
-        **{name: max(part[name] for part in parts) for name in worst},
+        **{name: max(part[name] for part in parts) for name in worst if exact or not name.endswith("_exact")},
     )

@@ -48,7 +48,7 @@ def build_missing(
     missing = [settings for settings in folders if settings not in found]
     if missing:
         say(f"compiling {', '.join(settings.label for settings in missing)}")
-    made = build_all(missing, begin, slots=slots, deadline=time.monotonic() + seconds)
+    made = build_all(missing, begin, slots=slots, deadline=time.monotonic() + seconds, say=say)
     for settings, built in made.items():
         if not isinstance(built, Failed):
             note_built(folders[settings], built)
@@ -61,6 +61,7 @@ def build_all(
     *,
     slots: int,
     deadline: float,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[RuntimeSettings, Built]:
     """Let ``begin`` start a child for each of ``wanted``, ``slots`` at a time, and end it when it has answered once.
 
@@ -88,9 +89,16 @@ def build_all(
                     answers.unregister(key.fd)
                     child.close()
                     built[settings] = result
+                    still = [key.data[0].label for key in answers.get_map().values()]
+                    say(_told(settings, result, still + [each.label for each in reversed(waiting)]))
         if wanted and wanted[0] in {key.data[0] for key in answers.get_map().values()}:
             built[wanted[0]] = Failed(kind="timeout", detail="not built in time")
     return built
+
+
+def _told(settings: RuntimeSettings, built: Built, left: Sequence[str]) -> str:
+    came = f"failed: {built}" if isinstance(built, Failed) else f"in {built.ms / 1000.0:.1f} s"
+    return f"compiled {settings.label} {came}{'; still ' if left else ''}{', '.join(left)}"
 
 
 def _answered(child: Child, deadline: float, *, beside: int, ready: bool) -> Built | None:

@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotuner.engines.interpreters import interpreter_of
+from autotuner.engines.registry import engine_for
 from autotuner.measurement.accuracy import WINDOWS
 from autotuner.measurement.builds import Built, build_all, build_missing, forget_built
 from autotuner.measurement.child.copies import Copies
@@ -40,6 +42,7 @@ class Starter:
     last_fifth_start: int
     memory_bytes: int
     warm_up_seconds: float
+    windows: int = WINDOWS
 
     def start(
         self, settings: RuntimeSettings, children: ExitStack, deadline: float, *, empty: bool
@@ -115,8 +118,9 @@ class Starter:
                 series_file=str(self.series_file),
                 last_fifth_start=self.last_fifth_start,
                 seeds=SEEDS,
-                windows=WINDOWS,
+                windows=self.windows,
                 memory_bytes=self.memory_bytes,
                 warm_up_seconds=self.warm_up_seconds,
+                python=interpreter_of(engine_for(self.workload.model, self.workload.revision).name),
             )
         )

@@ -23,7 +23,7 @@ from autotuner.measurement.outcome import (
 )
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import EffectiveCost, each_launch, launch_ratio, shape_timing
-from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult
+from autotuner.promotion.duel_plan import DuelArm, DuelLook, DuelPlan, DuelResult
 from autotuner.promotion.stage_one import STAGE1_SHARE, decided, simplest_of_equals, still_possible
 from toto_core.settings import RuntimeSettings
 
@@ -45,6 +45,7 @@ def run_duel(
     rng: np.random.Generator,
     clock: Callable[[], float] = time.monotonic,
     on_progress: Callable[[str], None] = lambda _: None,
+    on_look: Callable[[DuelLook], None] = lambda _: None,
 ) -> DuelResult | None:
     """Fight the best of ``challengers`` against the champion, or against the reference when there is none.
 
@@ -67,6 +68,7 @@ def run_duel(
         clock=clock,
         end=clock() + seconds,
         on_progress=on_progress,
+        on_look=on_look,
     )
     challenger = duel.pick(contenders)
     return duel.result(challenger, duel.fight(challenger))
@@ -83,6 +85,7 @@ class _Duel:
     clock: Callable[[], float]
     end: float
     on_progress: Callable[[str], None]
+    on_look: Callable[[DuelLook], None]
     detail: list[str] = field(default_factory=list)
     counted: list[Launch] = field(default_factory=list)
     gain: Interval | None = None
@@ -165,9 +168,10 @@ class _Duel:
             return False
         self.gain = self.gained(challenger)
         verdict = self.plan.verdict(self.gain, launches)
-        self.say(
-            f"stage 2: after launch {launches} of {self.plan.stage2_launches}: {verdict}, gain {self.gain}"
-        )
+        planned = self.plan.stage2_launches
+        look = DuelLook(launch=launches, launches=planned, verdict=verdict, gain=self.gain)
+        self.say(str(look))
+        self.on_look(look)
         if launches >= self.plan.stage2_launches:
             return True
         return launches in self.plan.checked_after and verdict in self.plan.early

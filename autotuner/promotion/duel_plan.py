@@ -91,6 +91,19 @@ class DuelArm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DuelLook:
+    """What stage 2 shows after ``launch`` of ``launches``: the gain so far, and the verdict if it ended there."""
+
+    launch: int
+    launches: int
+    verdict: str
+    gain: Interval
+
+    def __str__(self) -> str:
+        return f"stage 2: after launch {self.launch} of {self.launches}: {self.verdict}, gain {self.gain}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DuelResult:
     """How a duel ended.
 

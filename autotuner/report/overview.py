@@ -160,8 +160,9 @@ class _Known:
 
     def _outdated(self, record: PromotionRecord, there: Environment | None) -> list[State]:
         found = []
-        if there is not None and there != self.environment:
-            differences = "; ".join(self.environment.differences(there))
+        here = self.environment if there is None else self.environment.here_for(there)
+        if there is not None and there != here:
+            differences = "; ".join(here.differences(there))
             found.append(
                 State(word="elsewhere", why=f"measured in another environment than this ({differences})")
             )

@@ -39,7 +39,7 @@ def card(document: Document) -> RenderableType:
 
 def listing(documents: Sequence[Document]) -> Table:
     """One row a symbol: what it was last promoted to, or that it cannot be read."""
-    table = _columns("symbol", "settings", "speed-up", "p50", "profile", "since", "pinned")
+    table = bare_table("symbol", "settings", "speed-up", "p50", "profile", "since", "pinned")
     for document in documents:
         if "error" in document:
             table.add_row(document["symbol"], Text(plain(document["error"]), style="red"))
@@ -59,7 +59,7 @@ def listing(documents: Sequence[Document]) -> Table:
 
 def timeline(events: Sequence[Document]) -> Table:
     """Promotions, pins and runs in the order they happened."""
-    table = _columns("when", "symbol", "what", "profile", "settings", "why")
+    table = bare_table("when", "symbol", "what", "profile", "settings", "why")
     for event in events:
         table.add_row(
             Text(moment(event["at"])),
@@ -195,7 +195,8 @@ def _why(event: Document) -> str:
     return f"{plain(event['reason'])}\nrolled back {moment(back)}: {plain(event['rolled_back_reason'])}"
 
 
-def _columns(*names: str) -> Table:
+def bare_table(*names: str) -> Table:
+    """A table without lines between its columns of these names; long texts are folded, nothing is cut."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
         table.add_column(name, overflow="fold", no_wrap=name in {"symbol", "when", "since"})

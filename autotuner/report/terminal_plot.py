@@ -22,6 +22,7 @@ def forecast_plot(view: ForecastView, *, width: int) -> Text:
     last = view.history[-1]
     plotext.clear_figure()
     plotext.theme("clear")
+    plotext.limit_size(False, False)  # a width is asked for, whatever terminal there is
     plotext.plot_size(width, HEIGHT)
     plotext.plot([*range(1 - past, 1)], list(view.history), marker="braille", label="prices")
     for name, values in (("10 %", view.low), ("90 %", view.high)):

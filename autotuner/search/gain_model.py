@@ -33,6 +33,8 @@ _ALIKE: Mapping[str, float] = {
     "recompile_limit": 0.95,
 }
 """Correlation of two configurations that differ in one field alone, as seen with toto-mini and a 151 M shape."""
+_KNOBS_ALIKE = 0.8
+"""The same for a knob that only one engine has, of which nothing is known."""
 _WHOLE_GRAPH, _REPEATED_LAYER = -0.5, -0.1
 """Expected log score of a compiled model before anything is known: a whole graph gains, a repeated layer hardly."""
 _SCORE_SPREAD = 0.3
@@ -225,11 +227,16 @@ def _posterior(
 def _likeness(rows: Sequence[RuntimeSettings], columns: Sequence[RuntimeSettings]) -> Floats:
     # Correlation (row, column) of log scores.
     alike = np.ones((len(rows), len(columns)))
-    for field, factor in _ALIKE.items():
+    knobs = dict.fromkeys(name for each in (*rows, *columns) for name, _ in each.knobs)
+    for field, factor in {**_ALIKE, **dict.fromkeys(knobs, _KNOBS_ALIKE)}.items():
         codes: dict[object, int] = {}
         left, right = (
-            np.array([codes.setdefault(getattr(s, field), len(codes)) for s in side])
+            np.array([codes.setdefault(_value(s, field), len(codes)) for s in side])
             for side in (rows, columns)
         )
         alike *= np.where(left[:, np.newaxis] == right, 1.0, factor)
     return alike
+
+
+def _value(settings: RuntimeSettings, field: str) -> object:
+    return settings.compiled if field == "compiled" else settings.value(field)

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from autotuner.workload import Workload
@@ -15,16 +15,19 @@ from toto_core.settings import (
     COMPILE_MODES,
     COMPILE_SCOPES,
     DEFAULT_RECOMPILE_LIMIT,
+    KnobValue,
     RuntimeSettings,
     SettingsFacts,
     canonical,
     round_up,
 )
 
-Value = str | int | bool | None
+Value = KnobValue
 Candidates = Mapping[tuple[Value, ...], tuple[Value, ...]]
 """For each combination of canonical values of some fields a raw one that comes to it, itself where that is one."""
 
+_EAGER_FIELDS = ("precision", "series_per_batch", "samples_per_batch", "num_threads")
+"""What makes a difference in eager mode, too."""
 _COMPILED_BASE = RuntimeSettings(compile_mode="default")
 _GROUPS: tuple[tuple[str, ...], ...] = (
     ("compile_mode",),
@@ -35,7 +38,6 @@ _GROUPS: tuple[tuple[str, ...], ...] = (
     ("samples_per_batch",),
     ("num_threads",),
 )
-_FIELDS = tuple(field.name for field in fields(RuntimeSettings))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,8 @@ class SearchSpace:
         given = tuple(dict.fromkeys(keys))
         if not given:
             raise ValueError("a search space needs at least one configuration")
-        choices = {name: tuple(dict.fromkeys(getattr(key, name) for key in given)) for name in _FIELDS}
+        names = dict.fromkeys(name for key in given for name in key.flat)
+        choices = {name: tuple(dict.fromkeys(key.value(name) for key in given)) for name in names}
         knobs: dict[tuple[str, ...], Candidates] = {
             (name,): {(value,): (value,) for value in values} for name, values in choices.items()
         }
@@ -83,7 +86,7 @@ class SearchSpace:
             for names, candidates in self.knobs.items()
             for i, name in enumerate(names)
         }
-        return {name: columns[name] for name in _FIELDS if len(columns[name]) > 1}
+        return {name: columns[name] for name in self.choices if len(columns[name]) > 1}
 
     @functools.cached_property
     def digest(self) -> str:
@@ -102,15 +105,14 @@ class SearchSpace:
     def key_of(self, values: Mapping[str, Value]) -> RuntimeSettings | None:
         """The key of raw values of the sampled fields, None when it is none of ``keys``."""
         fixed = {name: values[0] for name, values in self.choices.items() if name not in self.sampled}
-        settings: dict[str, Any] = {**fixed, **values}
-        key = self.canonical(RuntimeSettings(**settings))
+        key = self.canonical(RuntimeSettings.of({**fixed, **values}))
         return key if key in self else None
 
     def values_of(self, key: RuntimeSettings) -> dict[str, Value]:
         """Raw values of the sampled fields that come to ``key``; the inverse of ``key_of``."""
         raw: dict[str, Value] = {}
         for names, candidates in self.knobs.items():
-            chosen = candidates.get(tuple(getattr(key, name) for name in names))
+            chosen = candidates.get(tuple(key.value(name) for name in names))
             # Any will do where the key ignores these fields.
             raw.update(zip(names, chosen or next(iter(candidates.values())), strict=True))
         return {name: raw[name] for name in self.sampled}
@@ -143,7 +145,9 @@ def search_space(workload: Workload, facts: SettingsFacts) -> SearchSpace:
         "compile_scope": COMPILE_SCOPES,
         "num_threads": _powers_up_to(facts.threads) if facts.device == "cpu" else (None,),
     }
-    knobs = {names: _candidates(names, choices, facts) for names in _GROUPS}
+    choices |= dict(facts.knobs)
+    groups = (*_GROUPS, *((name,) for name, _ in facts.knobs))
+    knobs = {names: _candidates(names, choices, facts) for names in groups}
     return SearchSpace(choices=choices, keys=_keys(knobs, facts), knobs=knobs, facts=facts)
 
 
@@ -171,9 +175,9 @@ def _candidates(
 ) -> Candidates:
     candidates: dict[tuple[Value, ...], tuple[Value, ...]] = {}
     for raw in itertools.product(*(choices[name] for name in names)):
-        changes: dict[str, Any] = dict(zip(names, raw, strict=True))
-        key = canonical(_COMPILED_BASE.replace(**changes), facts)
-        values = tuple(getattr(key, name) for name in names)
+        changed = _COMPILED_BASE.flat | dict(zip(names, raw, strict=True))
+        key = canonical(RuntimeSettings.of(changed), facts)
+        values = tuple(key.value(name) for name in names)
         candidates[values] = raw if raw == values else candidates.get(values, raw)
     return candidates
 
@@ -189,13 +193,19 @@ def _keys(knobs: Mapping[tuple[str, ...], Candidates], facts: SettingsFacts) -> 
     for combination in itertools.product(*knobs.values()):
         values: dict[str, Any] = dict(zip(names, itertools.chain.from_iterable(combination), strict=True))
         if values["compile_mode"] != "eager":
-            keys[RuntimeSettings(**values)] = None
+            keys[_settings(values, facts)] = None
             continue
-        rest = tuple(values[n] for n in ("precision", "series_per_batch", "samples_per_batch", "num_threads"))
+        rest = tuple(values[n] for n in (*_EAGER_FIELDS, *dict(facts.knobs)))
         if rest not in eager_rests:
             eager_rests.add(rest)
-            keys[canonical(RuntimeSettings(**values), facts)] = None
+            keys[canonical(_settings(values, facts), facts)] = None
     return tuple(keys)
+
+
+def _settings(values: Mapping[str, Any], facts: SettingsFacts) -> RuntimeSettings:
+    """Canonical values as settings: a knob at its default is None among them, and absent in settings."""
+    absent = {name for name, _ in facts.knobs if values[name] is None}
+    return RuntimeSettings.of({name: value for name, value in values.items() if name not in absent})
 
 
 def _powers_up_to(most: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from toto_core.settings import RuntimeSettings
 
@@ -23,9 +24,13 @@ class Canary:
     share: float
     previous: RuntimeSettings
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"share": self.share, "previous": self.previous.to_dict()}
+
     @classmethod
     def from_dict(cls, values: object) -> Canary:
-        """The inverse of ``dataclasses.asdict``. Raises ``ValueError`` for anything else."""
+        """The inverse of ``to_dict``. Raises ``ValueError`` for anything else."""
         if not isinstance(values, Mapping) or not isinstance(values.get("previous"), Mapping):
             raise ValueError("not a share with what ran before")
         share = values.get("share")

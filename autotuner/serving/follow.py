@@ -15,7 +15,6 @@ from toto_core.settings import RuntimeSettings
 
 if TYPE_CHECKING:
     from toto_core.compile_report import CompileReport
-    from toto_core.forecast import Forecast
 
 PREPARE_SECONDS = 900.0
 _KILL_SECONDS = 2.0
@@ -56,11 +55,11 @@ class LivePipeline:
         """Of the current pipeline."""
         return self._pipeline.compile_report
 
-    def predict(self, *arguments: Any, **options: Any) -> Forecast:
+    def predict(self, *arguments: Any, **options: Any) -> Any:
         """``TotoPipeline.predict`` of the current pipeline."""
         return self._pipeline.predict(*arguments, **options)
 
-    def predict_many(self, *arguments: Any, **options: Any) -> dict[str, Forecast]:
+    def predict_many(self, *arguments: Any, **options: Any) -> Any:
         """``TotoPipeline.predict_many`` of the current pipeline."""
         return self._pipeline.predict_many(*arguments, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -128,8 +129,9 @@ def _misfits(item: ReadEntry, wanted: Criteria) -> list[str]:
         misfits.append(f"made for another workload: {_unequal(item.workload, wanted.workload)}")
     if wanted.profile is not None and entry.profile != wanted.profile:
         misfits.append(f"made for another profile: {entry.profile} there, {wanted.profile} wanted")
-    if entry.environment_fingerprint != wanted.environment.fingerprint:
-        misfits.append(f"measured in another environment: {_elsewhere(entry, wanted.environment)}")
+    elsewhere = _elsewhere(entry, wanted.environment)
+    if elsewhere:
+        misfits.append(f"measured in another environment: {elsewhere}")
     return misfits
 
 
@@ -149,9 +151,15 @@ def _flat(workload: Workload) -> dict[str, Any]:
 
 
 def _elsewhere(entry: SnapshotEntry, here: Environment) -> str:
-    try:
-        differences = here.differences(Environment.from_dict(_object(entry.environment_json)))
-    except Exception:  # it only explains a mismatch that is certain already
-        differences = ()
+    """How the environment of an entry differs from this one with the same engine; empty where it does not."""
+    if entry.environment_fingerprint == here.fingerprint:
+        return ""
+    differences: tuple[str, ...] = ()
+    with contextlib.suppress(Exception):  # what cannot be read is another environment for certain
+        there = Environment.from_dict(_object(entry.environment_json))
+        here = here.here_for(there)
+        if there.fingerprint == entry.environment_fingerprint == here.fingerprint:
+            return ""
+        differences = here.differences(there)
     fingerprints = f"fingerprint: {entry.environment_fingerprint} there, {here.fingerprint} here"
     return ", ".join(differences) or fingerprints

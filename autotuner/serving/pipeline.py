@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autotuner.engines.registry import engine_for
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import cause
 from autotuner.paths import answer_file, packages_folder, spool_folder, store_location, trials_folder
@@ -23,7 +24,7 @@ from autotuner.workload import RequestShape, Workload
 from toto_core.settings import RuntimeSettings
 
 if TYPE_CHECKING:
-    from toto_core.pipeline import TotoPipeline
+    from autotuner.engines.protocol import Pipeline
 
 _QUIET_CALLS, _MOST_CALLS = 2, 10
 _failed: dict[tuple[str, str, str], str] = {}
@@ -42,7 +43,7 @@ def load_pipeline(
     hold_compilation: bool = False,
     telemetry: bool = True,
     verify: bool = False,
-) -> TotoPipeline:
+) -> Pipeline:
     """The pipeline of ``lookup``'s answer on ``device`` (``cpu`` unless given), compiled and warm.
 
     Its ``last_run_metadata`` says the ``symbol`` and the ``settings_source``. Settings that cannot be built,
@@ -62,7 +63,8 @@ def load_pipeline(
     found = lookup(
         symbol, model=model, workload=workload, profile=profile, settings=settings, db=db, device=target
     )
-    environment = current_environment(target.partition(":")[0])
+    engine = engine_for(found.model, None if found.workload is None else found.workload.revision)
+    environment = current_environment(target.partition(":")[0], engine.name)
     pipeline = _working_pipeline(found, target, environment, db, verify=verify)
     pipeline.hold_compilation(hold=hold_compilation and pipeline.settings.compiled)
     if pipeline.settings.compiled:
@@ -74,7 +76,7 @@ def load_pipeline(
 
 def _working_pipeline(
     found: Resolution, target: str, environment: Environment, db: str | None, *, verify: bool
-) -> TotoPipeline:
+) -> Pipeline:
     """The pipeline under the settings found, or in eager fp32 where they do not work here."""
     provenance = {"settings_source": str(found.source), "symbol": found.symbol}
     if found.settings == SAFE:
@@ -91,7 +93,7 @@ def _working_pipeline(
     return pipeline
 
 
-def _count_calls(pipeline: TotoPipeline, found: Resolution, environment: Environment, db: str | None) -> None:
+def _count_calls(pipeline: Pipeline, found: Resolution, environment: Environment, db: str | None) -> None:
     source = pipeline.provenance.get("settings_source")
     about = _labels(found, environment, settings_key=pipeline.settings.key, source=source)
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # no place for a spool: nothing is counted
@@ -108,7 +110,7 @@ def _device(device: str | None) -> str:
 
 def _attempt(
     found: Resolution, device: str, environment: Environment, provenance: dict[str, str], *, verify: bool
-) -> tuple[TotoPipeline | None, str]:
+) -> tuple[Pipeline | None, str]:
     """The pipeline under the settings found, or None and why they do not work here.
 
     Artifacts that are damaged, or with which it does not work, are wiped and made anew once.
@@ -130,7 +132,7 @@ def _attempt(
     return pipeline, ""
 
 
-def _prove(pipeline: TotoPipeline, found: Resolution, artifacts: LoadArtifacts) -> Proof | None:
+def _prove(pipeline: Pipeline, found: Resolution, artifacts: LoadArtifacts) -> Proof | None:
     """Whether it answers as its artifacts did when they were compiled; None where nothing compiled is used.
 
     Unknown where what is made cannot last, and where the process computes with another number of threads than the
@@ -140,13 +142,12 @@ def _prove(pipeline: TotoPipeline, found: Resolution, artifacts: LoadArtifacts) 
         return None
     import torch
 
-    from toto_core.model_files import digest, locate
-
     workload = found.workload or Workload()
+    revision = _revision(found, workload)
     proof: Proof = "unknown"
     threads = found.settings.num_threads or torch.get_num_threads()
     if artifacts.lasts and torch.get_num_threads() == threads:
-        weights = digest(locate(found.model, revision=_revision(found, workload)))
+        weights = engine_for(found.model, revision).identity(found.model, revision).digest
         trials = trials_folder(artifacts.environment.fingerprint, workload.signature, weights).name
         pipeline.rescues = False  # an eager answer proves nothing
         proof = prove(pipeline, workload, answer_file(artifacts.folder, trials))
@@ -157,7 +158,7 @@ def _prove(pipeline: TotoPipeline, found: Resolution, artifacts: LoadArtifacts) 
 
 def _build(
     found: Resolution, device: str, provenance: dict[str, str], artifacts: LoadArtifacts
-) -> tuple[TotoPipeline | None, str]:
+) -> tuple[Pipeline | None, str]:
     from toto_core.device import DeviceError
     from toto_core.model_files import CheckpointError
 
@@ -182,15 +183,14 @@ def _warm_pipeline(
     device: str,
     provenance: dict[str, str],
     artifacts: Path | None = None,
-) -> TotoPipeline:
-    from toto_core.pipeline import TotoPipeline
-
+) -> Pipeline:
     workload = found.workload or Workload()
-    pipeline = TotoPipeline.from_pretrained(
+    revision = _revision(found, workload)
+    pipeline = engine_for(found.model, revision).load(
         found.model,
         device=device,
         settings=settings,
-        revision=_revision(found, workload),
+        revision=revision,
         artifacts=None if artifacts is None else packages_folder(artifacts),
     )
     pipeline.provenance = provenance
@@ -205,7 +205,7 @@ def _revision(found: Resolution, workload: Workload) -> str | None:
     return workload.revision if workload.model == found.model else None
 
 
-def _warm_up(pipeline: TotoPipeline, shape: RequestShape, *, series: int) -> None:
+def _warm_up(pipeline: Pipeline, shape: RequestShape, *, series: int) -> None:
     """Call until two calls in a row compile nothing, at least twice and at most ten times."""
     context, quiet = random_walk(series, shape.variates, shape.context_length), 0
     for _ in range(_MOST_CALLS):
@@ -216,13 +216,13 @@ def _warm_up(pipeline: TotoPipeline, shape: RequestShape, *, series: int) -> Non
             return
 
 
-def _compiled_here(pipeline: TotoPipeline) -> int:
+def _compiled_here(pipeline: Pipeline) -> int:
     report = pipeline.compile_report
     return report.graphs - report.cache_hits
 
 
 def _quarantine_when_rescued(
-    pipeline: TotoPipeline, found: Resolution, environment: Environment, db: str | None
+    pipeline: Pipeline, found: Resolution, environment: Environment, db: str | None
 ) -> None:
     about = weakref.ref(pipeline)  # a pipeline that is dropped must not be held by its own hook
 

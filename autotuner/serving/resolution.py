@@ -90,11 +90,23 @@ def _promotion(request: LookupRequest, snapshot: Snapshot | None) -> _Promotion:
         return _Promotion()
     own = [entry for entry in snapshot.entries if entry.symbol == request.symbol]
     known, skipped = readable(own, "promotion")
+    known = _of_one_model(known, request)
     found, misfits = fitting(known, request, "promotion")
     subject = found or last([item for item in known if request.model in {None, item.entry.model}])
     none = f"promotion: {request.symbol} has none; run `autotune run --symbol {request.symbol}`"
     reasons = (*skipped, *misfits, *(() if known else (none,)))
     return _Promotion(found=found, subject=subject, reasons=reasons)
+
+
+def _of_one_model(known: list[ReadEntry], request: LookupRequest) -> list[ReadEntry]:
+    """Without a wish for one, what was promoted for the symbol's last model alone.
+
+    Settings of another model would be faster forecasts of another kind.
+    """
+    latest = last(known)
+    if latest is None or request.model is not None or request.workload is not None:
+        return known
+    return [item for item in known if item.entry.model == latest.entry.model]
 
 
 def _safe(request: LookupRequest, promotion: _Promotion, notes: tuple[str, ...]) -> Resolution:

@@ -6,12 +6,13 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from autotuner.engines.protocol import numbers
 from autotuner.errors import AutotuneError
 from autotuner.workload import RequestShape, Workload
 from storage.whole_files import written_whole
 
 if TYPE_CHECKING:
-    from toto_core.pipeline import TotoPipeline
+    from autotuner.engines.protocol import Pipeline
 
 Proof = Literal["same", "kept", "unknown"]
 """The answer is the stored one; there was none and this one is kept; or there was none and none could be kept."""
@@ -21,7 +22,7 @@ class NotReproducible(AutotuneError):  # noqa: N818 - reads as the message it st
     """Artifacts that gave one forecast when they were built give another one now; the message is one line."""
 
 
-def prove(pipeline: TotoPipeline, workload: Workload, answer_file: Path) -> Proof:
+def prove(pipeline: Pipeline, workload: Workload, answer_file: Path) -> Proof:
     """Compare the pipeline's answer with the one in ``answer_file``; where none is, keep this one for later.
 
     Raises ``NotReproducible`` when a single bit differs, and whatever a forecast raises.
@@ -50,7 +51,7 @@ def _keep(ours: str, answer_file: Path) -> Proof:
     return "kept"
 
 
-def answer(pipeline: TotoPipeline, workload: Workload) -> str:
+def answer(pipeline: Pipeline, workload: Workload) -> str:
     """SHA-256 of the forecasts of a fixed request of every shape: the same bits give the same text.
 
     In whatever order a workload lists its shapes: its signature is the same, too.
@@ -59,11 +60,10 @@ def answer(pipeline: TotoPipeline, workload: Workload) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _answer(pipeline: TotoPipeline, series: int, shape: RequestShape) -> str:
+def _answer(pipeline: Pipeline, series: int, shape: RequestShape) -> str:
     context = random_walk(series, shape.variates, shape.context_length)
     forecast = pipeline.predict(context, shape.prediction_length, shape.num_samples, seed=0)
-    paths = forecast.mean if forecast.samples is None else forecast.samples
-    return hashlib.sha256(paths.contiguous().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(numbers(forecast).contiguous().numpy().tobytes()).hexdigest()
 
 
 def random_walk(*shape: int) -> Any:

@@ -70,12 +70,14 @@ def run_document(
     distinct_keys: int,
     run_id: str,
     series: PriceSeries,
+    engine: str,
     selftest: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything a run came to, in plain values."""
     profile, workload = request.profile, request.workload
     return {
         **_what_runs(request.symbol, profile.name, workload, decision.settings, figures),
+        "engine": engine,
         "series": series_document(series),
         "trials": {
             "total": study.total,
@@ -114,6 +116,7 @@ def promotion_document(promotion: Promotion, *, source: str) -> dict[str, Any]:
         **_what_runs(
             promotion.symbol, promotion.profile, promotion.workload, promotion.settings, promotion.figures
         ),
+        "engine": promotion.environment.engine,
         "decision": {"verdict": promotion.verdict, "reason": promotion.reason},
         "promoted": promotion.rolled_back_at is None,
         "run_id": promotion.run_id,

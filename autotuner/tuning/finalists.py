@@ -13,7 +13,7 @@ from autotuner.device_lock import Say
 from autotuner.measurement.outcome import Measured
 from autotuner.measurement.runner import Runner
 from autotuner.promotion.duel import run_duel
-from autotuner.promotion.duel_plan import DuelArm, DuelPlan, DuelResult
+from autotuner.promotion.duel_plan import DuelArm, DuelLook, DuelPlan, DuelResult
 from autotuner.promotion.stage_one import STAGE1_SHARE
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import Ranked, drift_factor
@@ -81,6 +81,7 @@ def duel_of_finalists(
     seed: int,
     clock: Callable[[], float],
     say: Say,
+    looked: Callable[[DuelLook], None] = lambda _: None,
 ) -> DuelResult | None:
     """The duel (``promotion.duel.run_duel``) of what the search left open; None when there is nothing to fight."""
     challengers = finalists(study, reference, seconds=seconds)
@@ -98,6 +99,7 @@ def duel_of_finalists(
         rng=np.random.default_rng(seed),
         clock=clock,
         on_progress=say,
+        on_look=looked,
     )
 
 

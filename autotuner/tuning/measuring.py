@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.device_lock import Say, measure_alone
-from autotuner.environment import current_environment, has_fp16_units, spare_memory, spare_threads
+from autotuner.engines.interpreters import environment_of
+from autotuner.engines.protocol import ModelIdentity, Traits
+from autotuner.engines.registry import engine_for
+from autotuner.environment import has_fp16_units, spare_memory, spare_threads
 from autotuner.errors import AutotuneError
 from autotuner.measurement.builds import build_slots
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
@@ -23,46 +26,39 @@ from autotuner.serving.manifest import ManifestSummary
 from autotuner.store import Store, Subject
 from autotuner.tuning.budget import USUAL_SECONDS, expected_search, seconds_by_itself
 from autotuner.workload import Workload
-from toto_core.model_files import WEIGHTS_FILE, check_weights, digest, locate, read_config
 from toto_core.series import PriceSeries, PriceSource, find_series
 from toto_core.settings import RuntimeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A subject with its prices, the model's patch size in time steps and the size of its weights."""
+    """A subject with its prices, the model's files and what its engine can vary."""
 
     subject: Subject
     series: PriceSeries
-    patch_size: int
-    weights_bytes: int
+    model: ModelIdentity
+    traits: Traits
 
 
 def prepare(symbol: str, workload: Workload, *, prices: PriceSource, device: str) -> Prepared:
     """Read prices and model. Raises ``SeriesError``, ``CheckpointError`` or ``AutotuneError``, each with one line."""
     minimum = workload.longest_context + workload.longest_prediction
     series = find_series(symbol, prices.path, minimum_points=minimum, options=prices.options)
-    folder = locate(workload.model, revision=workload.revision)
-    config = read_config(folder)
-    check_weights(folder)
+    engine = engine_for(workload.model, workload.revision)
+    model = engine.identity(workload.model, workload.revision)
     shortest = min(shape.context_length for shape in workload.shapes)
-    if shortest < config.patch_size:
+    if shortest < model.patch_size:
         raise AutotuneError(
-            f"context length {shortest} is shorter than one patch of {workload.model}, {config.patch_size} time steps"
+            f"context length {shortest} is shorter than one patch of {workload.model}, {model.patch_size} time steps"
         )
     subject = Subject(
         symbol=symbol,
         workload=workload,
-        environment=current_environment(device),
+        environment=environment_of(device, engine.name),
         series_digest=series.digest,
-        model_digest=digest(folder),
+        model_digest=model.digest,
     )
-    return Prepared(
-        subject=subject,
-        series=series,
-        patch_size=config.patch_size,
-        weights_bytes=(folder / WEIGHTS_FILE).stat().st_size,
-    )
+    return Prepared(subject=subject, series=series, model=model, traits=engine.traits(workload))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +101,8 @@ def plan_measuring(
     facts = workload.facts(
         device=device,
         threads=threads or spare_threads(),
-        patch_size=prepared.patch_size,
+        patch_size=prepared.model.patch_size,
+        **vars(prepared.traits),
         fp16_units=has_fp16_units(),
         most_together=most_together,
     )
@@ -135,7 +132,7 @@ def plan_measuring(
                 return store(trial_artifacts(caches, settings), environment.fingerprint, settings.key)
         return None
 
-    expected = expected_search(space, slots=build_slots(device), weights_bytes=prepared.weights_bytes)
+    expected = expected_search(space, slots=build_slots(device), weights_bytes=prepared.model.weights_bytes)
     seconds = seconds_by_itself(expected)
     return MeasuringPlan(
         space=space,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from autotuner.promotion.duel_plan import DuelLook
 from autotuner.search.gain_model import LeftOpen
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.search import SearchPlan, TrialEvent
@@ -30,6 +31,10 @@ class Listener(Protocol):
 
     def still_open(self, left_open: LeftOpen) -> None:
         """What the search has not tried when it goes on after a trial."""
+        ...
+
+    def looked(self, look: DuelLook) -> None:
+        """What the duel shows after another launch."""
         ...
 
 

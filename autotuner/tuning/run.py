@@ -28,6 +28,7 @@ from autotuner.tuning.fitted import most_together
 from autotuner.tuning.measuring import MeasuringPlan, measuring, plan_measuring, prepare
 from autotuner.tuning.request import Listener, TuneRequest
 from autotuner.tuning.takeover import objection, proven_elsewhere, shared_decision, spot_check
+from autotuner.tuning.tuned import Found, Tuned, promote
 from toto_core.series import PriceSeries
 
 
@@ -35,6 +36,21 @@ def tune(
     request: TuneRequest, store: Store, listener: Listener, plan: MeasuringPlan | None = None
 ) -> dict[str, Any]:
     """Search, duel, decide, store, and return the run's document (``document.run_document``).
+
+    As ``tune_and_hold``, but that what wins is promoted before the device is free again.
+    """
+    return tune_and_hold(request, store, listener, plan, hold=False).document
+
+
+def tune_and_hold(
+    request: TuneRequest,
+    store: Store,
+    listener: Listener,
+    plan: MeasuringPlan | None = None,
+    *,
+    hold: bool = True,
+) -> Tuned:
+    """Search, duel, decide; with ``hold`` the caller promotes (``promote``), or does not.
 
     ``plan`` answers from recorded measurements in place of real ones. An interrupt stores the run as
     interrupted and is raised again; everything measured so far is kept. Raises ``AutotuneError``,
@@ -77,13 +93,14 @@ def tune(
                 check=under_way.check,
                 begun=begun,
                 seconds=seconds,
+                hold=hold,
             )
-            document = run.go(study)
-        store.end_run(run_id, "finished", document)
+            tuned = run.go(study)
+        store.end_run(run_id, "finished", tuned.document)
     except BaseException as error:
         store.end_run(run_id, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
-    return document
+    return tuned
 
 
 def _most_together(store: Store, subject: Subject, listener: Listener) -> int | None:
@@ -93,15 +110,6 @@ def _most_together(store: Store, subject: Subject, listener: Listener) -> int | 
             f"production ran out of memory: at most {limit} samples are decoded together from here on"
         )
     return limit
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """What was measured, what was decided, and the figures of what the symbol runs."""
-
-    study: SearchResult
-    decision: Decision
-    figures: Figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +127,14 @@ class _Run:
     check: Callable[[], None]
     begun: float
     seconds: float
+    hold: bool = False
 
     @property
     def left(self) -> float:
         """Seconds."""
         return max(0.0, self.begun + self.seconds - self.plan.clock())
 
-    def go(self, study_name: str) -> dict[str, Any]:
+    def go(self, study_name: str) -> Tuned:
         request = self.request
         champion = self.store.champion(self.subject, request.profile.name)
         found = None if champion else self._take_over()
@@ -133,13 +142,14 @@ class _Run:
         asked = {name: getattr(request, name) for name in ("because", "triggers", "prices")}
         figures = replace(found.figures, deadline_ms=request.limits.deadline_ms, **asked)
         figures, interrupted = self._with_cold_start_alone(found.decision, figures)
+        promotion = None
         if found.decision.promoted:
             replaced = champion if found.decision.verdict == "better" and 0 < request.canary < 1 else None
             canary = Canary(share=request.canary, previous=replaced.settings) if replaced else None
-            self._promote(found.decision, replace(figures, canary=canary))
-        if interrupted:
+            promotion = self._promotion(found.decision, replace(figures, canary=canary))
+        if interrupted and self.hold:
             raise KeyboardInterrupt
-        return run_document(
+        document = run_document(
             request=request,
             decision=found.decision,
             figures=figures,
@@ -147,10 +157,25 @@ class _Run:
             distinct_keys=len(self.plan.space.keys),
             run_id=self.run_id,
             series=self.series,
+            engine=self.subject.environment.engine,
             selftest=self.store.selftest(self.subject.environment),
         )
+        tuned = Tuned(
+            document=document,
+            subject=self.subject,
+            plan=self.plan,
+            settings=found.decision.settings,
+            promotion=promotion,
+            unfit=found.unfit,
+        )
+        if promotion is not None and not self.hold:
+            self.check()
+            promote(self.store, tuned, promotion)
+        if interrupted:
+            raise KeyboardInterrupt
+        return tuned
 
-    def _take_over(self) -> _Found | None:
+    def _take_over(self) -> Found | None:
         """What another symbol proved, if it stands here too."""
         request = self.request
         proven = None
@@ -174,13 +199,13 @@ class _Run:
         study = SearchResult(
             outcomes=known, ranked=ranked, measured=1, failed={}, reused=0, ended_because="shared"
         )
-        return _Found(
+        return Found(
             study=study,
             decision=shared_decision(outcome, proven),
             figures=replace(figures, stage="shared", shared_from=shared_from),
         )
 
-    def _find(self, study_name: str, champion: Promotion | None) -> _Found:
+    def _find(self, study_name: str, champion: Promotion | None) -> Found:
         """Search, duel and decide."""
         study = self._search(study_name, champion)
         unfit = why_unfit(champion.settings, study) if champion else None
@@ -200,12 +225,13 @@ class _Run:
                 seed=request.seed,
                 clock=self.plan.clock,
                 say=self.listener.say,
+                looked=self.listener.looked,
             )
         decision = decide(result, champion=staying, reference=self.plan.space.reference)
         if champion and unfit:
             gone = f"The champion {champion.settings.label} breaks a limit ({unfit}) and goes."
             decision = replace(decision, reason=f"{gone} {decision.reason}")
-        return _Found(study=study, decision=decision, figures=self._figures(decision, study, result))
+        return Found(study=study, decision=decision, figures=self._figures(decision, study, result))
 
     def _search(self, study_name: str, champion: Promotion | None) -> SearchResult:
         request, space = self.request, self.plan.space
@@ -277,22 +303,16 @@ class _Run:
             return figures, False
         return replace(figures, cold_start_ms=start.ms, built_beside=start.beside or None), False
 
-    def _promote(self, decision: Decision, figures: Figures) -> None:
-        self.check()
-        self.store.promote(
-            Promotion(
-                symbol=self.subject.symbol,
-                profile=self.request.profile.name,
-                workload=self.request.workload,
-                environment=self.subject.environment,
-                settings=decision.settings,
-                verdict=decision.verdict,
-                reason=decision.reason,
-                figures=figures,
-                promoted_at=datetime.now(UTC),
-                run_id=self.run_id,
-            )
+    def _promotion(self, decision: Decision, figures: Figures) -> Promotion:
+        return Promotion(
+            symbol=self.subject.symbol,
+            profile=self.request.profile.name,
+            workload=self.request.workload,
+            environment=self.subject.environment,
+            settings=decision.settings,
+            verdict=decision.verdict,
+            reason=decision.reason,
+            figures=figures,
+            promoted_at=datetime.now(UTC),
+            run_id=self.run_id,
         )
-        handed = self.plan.hand_over(decision.settings)
-        if handed is not None:
-            self.store.remember_artifacts(self.subject, decision.settings, *handed)

@@ -10,6 +10,7 @@ import pytest
 from tests.support.command import Cli
 
 TABLE = Path(__file__).parents[1] / "data" / "seed" / "results.csv"
+_COLOUR = re.compile(r"\x1b\[(3|4|9|10)\d")
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -41,7 +42,7 @@ def test_a_run_that_is_refused_on_a_terminal_is_one_line(autotune: Cli) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("show", "AMD"), ("explain", "AMD"), ("forecast", "AMD")],
+    [("explain", "AMD")],
     ids=" ".join,
 )
 def test_a_command_draws_on_a_terminal(arguments: tuple[str, ...], promoted: Cli) -> None:
@@ -50,6 +51,29 @@ def test_a_command_draws_on_a_terminal(arguments: tuple[str, ...], promoted: Cli
     assert code == 0, drawn
     assert "Traceback" not in drawn
     assert plain(drawn)
+
+
+def test_a_forecast_is_plotted_as_wide_as_the_terminal_and_without_colours_where_none_are_wanted(
+    promoted: Cli,
+) -> None:
+    code, drawn = promoted.on_a_terminal(
+        "forecast", "AMD", "--hindcast", "--eager", extra={"COLUMNS": "90", "NO_COLOR": "1"}
+    )
+
+    assert code == 0, drawn
+    lines = [_STYLE.sub("", line).rstrip() for line in drawn.splitlines()]
+    assert len(next(line for line in lines if "┌─" in line)) == 90
+    assert all(word in "\n".join(lines) for word in ("prices", "forecast", "came"))
+    assert not _COLOUR.search(drawn)
+
+
+def test_tables_keep_to_the_width_of_the_terminal_and_to_no_color(promoted: Cli) -> None:
+    for arguments in (("list",), ("show", "AMD")):
+        code, drawn = promoted.on_a_terminal(*arguments, extra={"COLUMNS": "60", "NO_COLOR": "1"})
+        assert code == 0, drawn
+        assert all(len(_STYLE.sub("", line).rstrip()) <= 60 for line in drawn.splitlines())
+        assert not _COLOUR.search(drawn)
+        assert "AMD" in drawn
 
 
 @pytest.fixture(scope="module")

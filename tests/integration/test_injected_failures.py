@@ -49,6 +49,8 @@ class Quiet:
 
     def still_open(self, left_open: object) -> None: ...
 
+    def looked(self, look: object) -> None: ...
+
 
 def run_and_explain(
     symbol: str, keys: tuple[RuntimeSettings, ...], runner: Runner, folder: Path, *, seconds: float

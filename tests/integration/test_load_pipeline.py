@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from autotuner import load_pipeline
+from autotuner.engines.protocol import Pipeline
 from autotuner.environment import current_environment
 from autotuner.paths import spool_folder
 from autotuner.serving import pipeline as serving_pipeline
@@ -26,7 +27,6 @@ from tests.support.snapshots import BF16, SMALL, entry, published
 from tests.support.tiny_model import save_tiny_model
 from toto_core.device import DeviceError
 from toto_core.model_files import CheckpointError
-from toto_core.pipeline import TotoPipeline
 from toto_core.settings import RuntimeSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
@@ -77,7 +77,7 @@ def db(tmp_path: Path) -> str:
     return str(tmp_path / "autotune.db")
 
 
-def metadata(pipeline: TotoPipeline) -> dict[str, Any]:
+def metadata(pipeline: Pipeline) -> dict[str, Any]:
     pipeline.predict(PRICES, 4, 8)
     return pipeline.last_run_metadata
 

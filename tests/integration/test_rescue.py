@@ -21,6 +21,7 @@ from autotuner.store import Promotion, Store
 from autotuner.workload import RequestShape, Workload
 from tests.support.simulated_world import World, ticker
 from tests.support.tiny_model import save_tiny_model
+from toto_core.compiling.calls import Calls
 from toto_core.compiling.packages import Run
 from toto_core.forecast import Forecast
 from toto_core.pipeline import NoForecastError, TotoPipeline
@@ -83,6 +84,7 @@ def pipeline(model: str, tmp_path: Path) -> Iterator[TotoPipeline]:
     found = load_pipeline(
         "AMD", workload=workload(model), settings=DEFAULT, db=str(tmp_path / "none.db"), telemetry=False
     )
+    assert isinstance(found, TotoPipeline)
     found.on_rescue = None
     yield found
     found.unload()
@@ -202,7 +204,7 @@ def test_where_measuring_asks_for_it_a_failure_is_a_failure(pipeline: TotoPipeli
         pipeline.predict(PRICES, 4, 8)
 
 
-def rescued_calls(model: str) -> RescuedCalls:
+def rescued_calls(model: str) -> RescuedCalls[Calls]:
     pipeline = eager(model)
     assert pipeline.model is not None
     return RescuedCalls(pipeline.model, DEFAULT)
@@ -293,6 +295,7 @@ def test_the_daemon_takes_a_rescued_promotion_back(model: str, tmp_path: Path) -
         )
         store.publish()
         pipeline = load_pipeline("AMD", db=db, telemetry=False)
+        assert isinstance(pipeline, TotoPipeline)
         assert pipeline.settings == DEFAULT
         break_it(pipeline, "NaN")
 

@@ -35,6 +35,8 @@ class Quiet:
 
     def still_open(self, left_open: object) -> None: ...
 
+    def looked(self, look: object) -> None: ...
+
 
 def table() -> ReplayTable:
     entries = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -72,13 +73,22 @@ class Cli:
                 raise
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def on_a_terminal(self, *arguments: str, timeout: float = 120.0) -> tuple[int, str]:
-        """Run a command whose input and outputs are a terminal; its exit code, and all that it drew."""
+    def on_a_terminal(
+        self,
+        *arguments: str,
+        extra: Mapping[str, str] | None = None,
+        until: str | None = None,
+        timeout: float = 120.0,
+    ) -> tuple[int, str]:
+        """Run a command whose input and outputs are a terminal; its exit code, and all that it drew.
+
+        One that goes on by itself is interrupted once it has drawn ``until``.
+        """
         ours, theirs = pty.openpty()
         drawn: list[bytes] = []
         with subprocess.Popen(
             [sys.executable, "-c", _MAIN, *arguments],
-            env=self.environment({"TERM": "xterm-256color", "COLUMNS": "100"}),
+            env=self.environment({"TERM": "xterm-256color", "COLUMNS": "100", **(extra or {})}),
             cwd=self.folder,
             stdin=theirs,
             stdout=theirs,
@@ -89,6 +99,9 @@ class Cli:
             with contextlib.suppress(OSError):  # Linux says so that the other end is closed
                 while block := os.read(ours, 1 << 16):
                     drawn.append(block)
+                    if until is not None and until.encode() in b"".join(drawn):
+                        process.send_signal(signal.SIGINT)
+                        until = None
             os.close(ours)
             code = process.wait(timeout=timeout)
         return code, b"".join(drawn).decode()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny_model import save_tiny_model
+from tests.support.toto2_model import save_toto2_model
 from toto_core.settings import RuntimeSettings
 
 HEAVY = ("torch", "numpy", "pandas", "pyarrow", "huggingface_hub", "safetensors", "scipy")
@@ -19,13 +20,21 @@ print(json.dumps(sorted(set(sys.argv[2:]) & set(sys.modules))))
 FORECAST = """
 import json, sys
 from toto_core import compile_config
-from toto_core.pipeline import TotoPipeline
 from toto_core.settings import RuntimeSettings
 
 model, settings, steps = sys.argv[1:4]
 compile_config.apply(environ={})
-pipeline = TotoPipeline.from_pretrained(model, settings=RuntimeSettings.from_json(settings))
-pipeline.predict([100.0 + i for i in range(64)], int(steps), 8)
+series = [100.0 + i for i in range(64)]
+if "toto2" in model:
+    from toto_core.toto2 import Toto2Pipeline
+
+    pipeline = Toto2Pipeline.from_pretrained(model, settings=RuntimeSettings.from_json(settings))
+    pipeline.predict(series, int(steps), decode_block_size=8)
+else:
+    from toto_core.pipeline import TotoPipeline
+
+    pipeline = TotoPipeline.from_pretrained(model, settings=RuntimeSettings.from_json(settings))
+    pipeline.predict(series, int(steps), 8)
 print(json.dumps(sorted(set(sys.argv[4:]) & set(sys.modules))))
 """
 
@@ -72,7 +81,11 @@ def loaded_by(module: str) -> list[str]:
         "toto_core.model_files",
         "toto_core.compile_config",
         "toto_core.compile_report",
+        "toto_core.model_folder",
         "toto_core.toto1.model_config",
+        "toto_core.toto2",
+        "toto_core.toto2.model_config",
+        "toto_core.toto2.options",
         "toto_core.symbols",
         "toto_core.version",
     ],
@@ -105,3 +118,4 @@ def test_a_forecast_in_eager_mode_imports_no_compiler(tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "tiny")
     assert loaded_by_a_forecast(model, RuntimeSettings(), 20) == []
     assert loaded_by_a_forecast("toto-mini", RuntimeSettings(precision="bf16"), 40) == []
+    assert loaded_by_a_forecast(save_toto2_model(tmp_path / "toto2"), RuntimeSettings(), 20) == []

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tests.support.golden import write_official_folder
 from toto_core.model_files import CheckpointError, digest, locate, read_config
-from toto_core.toto1.model_config import ConfigError, ModelConfig
+from toto_core.model_folder import ConfigError
+from toto_core.toto1.model_config import ModelConfig
 
 HUB_ID = "Datadog/Toto-Open-Base-1.0"
 LOCATE = """

@@ -5,20 +5,29 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.cli.run_options import RunOptions, request_of
+from autotuner.cli.run_options import RunOptions, requests_of
 from tests.support.containers import limited
 from toto_core.container import ROOT_VARIABLE
 from toto_core.series import PriceSource
 
 UNSAID = dict.fromkeys(
     (
-        *("profile", "model", "workload_file", "context_length", "prediction_length", "num_samples"),
+        *(
+            "profile",
+            "max_mae",
+            "max_quantile_loss",
+            "workload_file",
+            "context_length",
+            "prediction_length",
+            "num_samples",
+        ),
         *("calls_per_process", "concurrency", "deadline_ms", "memory_limit_mb", "because", "threads"),
         "replay",
     )
 )
 OPTIONS = RunOptions(
     **UNSAID,
+    models=(),
     prices=PriceSource(),
     trials=40,
     seconds=300.0,
@@ -32,7 +41,8 @@ OPTIONS = RunOptions(
 
 
 def peak_bytes(options: RunOptions) -> int | None:
-    return request_of("AMD", options).limits.peak_bytes
+    (request,) = requests_of("AMD", options)
+    return request.limits.peak_bytes
 
 
 def test_a_container_bounds_the_memory_of_settings_unless_another_limit_is_given(

@@ -1,4 +1,4 @@
-"""Runs the calls of a decoder as packages compiled ahead of time, one per call and shape, kept on disk."""
+"""Runs the calls of a model as packages compiled ahead of time, one per call and shape, kept on disk."""
 
 from __future__ import annotations
 
@@ -15,17 +15,9 @@ from torch import Tensor, nn
 from toto_core.compiling.packages import FlatCall, Run, build, flatten, load, package_name, unflatten
 from toto_core.compiling.tally import Tally
 from toto_core.settings import RuntimeSettings
-from toto_core.toto1.cache import Prefix
-from toto_core.toto1.decode import Carry
-from toto_core.toto1.forward import FirstPatch, NewestPatch
-from toto_core.toto1.scaling import Stats
 from toto_core.version import ENGINE_VERSION
 
-Result = TypeVar("Result", FirstPatch, NewestPatch)
-
-_TENSOR: Any = 0  # stands for a tensor in a template
-NEWEST_TEMPLATE = NewestPatch(_TENSOR, Stats(*(_TENSOR,) * len(Stats._fields)))
-"""The form of what ``forward.following`` returns."""
+Result = TypeVar("Result", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +95,3 @@ class AheadOfTime:
                 path.unlink()  # no package: compile it again
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return build(module, tensors, self._settings, path), False
-
-
-def first_template(time_layers: int, *, keep: bool, grouped: bool, bucketed: bool) -> FirstPatch:
-    """The form of what ``forward.first`` returns."""
-    if not keep:
-        return FirstPatch(_TENSOR, None)
-    caches = (_TENSOR,) * time_layers
-    groups, visible = (_TENSOR if given else None for given in (grouped, bucketed))
-    return FirstPatch(_TENSOR, Carry(Prefix(caches, caches), NEWEST_TEMPLATE.stats, _TENSOR, groups, visible))

@@ -10,8 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from toto_core.model_folder import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
 from toto_core.toto1.model import TotoModel
-from toto_core.toto1.model_config import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, ModelConfig, read_config
+from toto_core.toto1.model_config import ModelConfig, read_config
 
 _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", "model.")
 """What a model compiled or trained on several devices was saved with, and what the official one has."""

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-"""The two files of a model's folder in the official layout."""
+from toto_core.model_folder import CONFIG_FILE, CheckpointError, ConfigError, config_fields
 
 PATCH_SCALER = "<class 'model.scaler.CausalPatchStdMeanScaler'>"
 STUDENT_T_MIXTURE = "<class 'model.distribution.MixtureOfStudentTsOutput'>"
 
 _SIZES = ("patch_size", "embed_dim", "num_layers", "num_heads", "mlp_hidden_dim", "spacewise_every_n_layers")
-
-
-class CheckpointError(ValueError):
-    """The model cannot be loaded; the message is one line that names it, the reason, and what to do."""
-
-
-class ConfigError(ValueError):
-    """The configuration does not describe a model this engine can run; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +108,11 @@ class ModelConfig:
 
 def read_config(folder: Path) -> ModelConfig:
     """The architecture of the model in ``folder``. Raises ``CheckpointError``."""
-    path = folder / CONFIG_FILE
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path}: must hold one JSON object")
+    fields = config_fields(folder)
     try:
         return ModelConfig.from_official(fields)
     except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from None
 
 
 def _components(fields: Mapping[str, Any]) -> int:

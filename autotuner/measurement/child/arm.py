@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from autotuner.engines.protocol import Pipeline, first_quantiles
+from autotuner.engines.registry import engine_for
 from autotuner.measurement.accuracy import LEVELS, rolling_origins
 from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.child.timing import timed_ms, warm_up
@@ -18,8 +20,6 @@ from autotuner.paths import holds_artifacts, packages_folder
 from autotuner.serving.restart_proof import prove
 from autotuner.workload import RequestShape
 from toto_core.device import records_graphs
-from toto_core.exact import ExactPipeline
-from toto_core.pipeline import TotoPipeline
 
 Floats = npt.NDArray[np.float64]
 _TIMED_CONTEXTS = 8
@@ -43,13 +43,14 @@ class Arm:
         self._calls = 0
         self.was_warm = job.settings.compiled and holds_artifacts(Path(job.artifacts))
         started = time.perf_counter()
-        self._pipeline = TotoPipeline.from_pretrained(
+        self._engine = engine_for(job.workload.model, job.workload.revision)
+        self._pipeline = self._engine.load(
             job.workload.model,
             device=job.device,
             settings=job.settings,
             revision=job.workload.revision,
             artifacts=packages_folder(Path(job.artifacts)),
-            max_oom_retries=0,  # what does not fit is an outcome, and nothing smaller is measured in its name
+            measured=True,  # what does not fit is an outcome, and nothing smaller is measured in its name
         )
         self._pipeline.rescues = False  # what fails is this trial's outcome
         calls = CALLS_UNTIL_REPLAY if records_graphs(self._pipeline.device, job.settings.compile_mode) else 1
@@ -87,9 +88,14 @@ class Arm:
         return [self._forecasts(self._pipeline, shape, self.job.seeds) for shape in shapes]
 
     def exact_forecasts(self) -> list[dict[str, Any]]:
-        """The same in float64, uncompiled, whatever this arm's settings; of the first seed alone."""
+        """The same in float64, uncompiled, whatever this arm's settings; of the first seed alone.
+
+        Nothing where the engine computes nothing in float64.
+        """
         workload = self.job.workload
-        pipeline = ExactPipeline.load(workload.model, device=self.job.device, revision=workload.revision)
+        pipeline = self._engine.exact(workload.model, device=self.job.device, revision=workload.revision)
+        if pipeline is None:
+            return []
         return [self._forecasts(pipeline, shape, self.job.seeds[:1]) for shape in workload.shapes]
 
     def report(self) -> dict[str, Any]:
@@ -100,7 +106,7 @@ class Arm:
         """Most memory used so far."""
         return self._pipeline.peak_bytes
 
-    def _forecasts(self, pipeline: TotoPipeline, shape: RequestShape, seeds: Sequence[int]) -> dict[str, Any]:
+    def _forecasts(self, pipeline: Pipeline, shape: RequestShape, seeds: Sequence[int]) -> dict[str, Any]:
         origins = rolling_origins(
             len(self._close),
             last_fifth_start=self.job.last_fifth_start,
@@ -114,18 +120,12 @@ class Arm:
         return {"quantiles": quantiles, "targets": targets.tolist()}
 
     def _quantiles(
-        self, pipeline: TotoPipeline, shape: RequestShape, origin: int, seed: int
+        self, pipeline: Pipeline, shape: RequestShape, origin: int, seed: int
     ) -> list[list[float]]:
         """Quantiles [level][step] of the first series and variate, in a call of the workload's own shape."""
         context = self._context(shape, origin)
         forecast = pipeline.predict(context, shape.prediction_length, shape.num_samples, seed=seed)
-        if forecast.samples is None:
-            paths = forecast.mean[0, 0]
-            return [paths.tolist() for _ in LEVELS]
-        samples = forecast.samples[0, 0]
-        levels = torch.tensor(LEVELS, dtype=samples.dtype)
-        quantiles: list[list[float]] = torch.quantile(samples, levels, dim=-1).tolist()
-        return quantiles
+        return first_quantiles(forecast, LEVELS)
 
     def _timed_contexts(self, shape: RequestShape) -> list[npt.NDArray[np.float32]]:
         first = max(self.job.last_fifth_start, shape.context_length)

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from autotuner.engines.interpreters import search_path
 from autotuner.environment import available_threads
 from autotuner.measurement.child.job import ArmJob
 from autotuner.measurement.child.timing import WINDOW
@@ -81,7 +82,7 @@ class Child:
         self._buffer = b""
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "autotuner.measurement.child.main", str(theirs), str(lifeline)],
+                [job.python, "-m", "autotuner.measurement.child.main", str(theirs), str(lifeline)],
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
@@ -252,6 +253,7 @@ def child_environment(job: ArmJob) -> dict[str, str]:
     return {
         **kept,
         **threads,
+        **(search_path() if job.python != sys.executable else {}),
         "TORCHINDUCTOR_CACHE_DIR": str(inductor_folder(Path(job.artifacts))),
         "TORCHINDUCTOR_COMPILE_THREADS": str(workers),
         HEADERS_VARIABLE: os.environ.get(HEADERS_VARIABLE) or str(headers_folder()),

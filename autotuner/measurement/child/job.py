@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 
 from autotuner.workload import Workload
@@ -16,7 +17,7 @@ class ArmJob:
     ``artifacts`` is the folder for what it compiles, ``answer_file`` where that keeps its first answer to a fixed
     request; ``series_file`` a ``.npy`` of float64 closing prices, oldest first; ``last_fifth_start`` where its
     held-out part begins; ``memory_bytes`` bounds what the process may allocate; ``warm_up_seconds`` how long it may
-    take to reach a steady state.
+    take to reach a steady state; ``python`` the interpreter that runs it.
     """
 
     settings: RuntimeSettings
@@ -30,6 +31,7 @@ class ArmJob:
     windows: int
     memory_bytes: int
     warm_up_seconds: float
+    python: str = sys.executable
 
     def to_json(self) -> str:
         """One line of JSON."""

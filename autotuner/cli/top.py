@@ -1,0 +1,115 @@
+"""``autotune top``: what running processes do now."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from autotuner.cli.options import ABOVE_ZERO, maybe_symbol, print_json, print_table, store_options
+from autotuner.paths import spool_folder, store_location
+
+if TYPE_CHECKING:
+    from autotuner.report.live_calls import LiveCalls
+    from autotuner.store import Store
+
+NOTHING = (
+    "no process that load_pipeline serves has reported in the last {minutes:g} minutes: each reports once a minute "
+    "while it is called"
+)
+
+
+@click.command()
+@maybe_symbol
+@click.option("--minutes", type=ABOVE_ZERO, default=5.0, show_default=True, help="How far to look back.")
+@click.option(
+    "--interval", type=ABOVE_ZERO, default=2.0, show_default=True, help="Seconds between two looks."
+)
+@click.option("--once", is_flag=True, help="Print once and end, as where the output is no terminal.")
+@store_options
+def top_command(
+    symbol: str | None, minutes: float, interval: float, once: bool, as_json: bool, db: str | None
+) -> None:
+    """Watch the calls of running processes, of SYMBOL or of all: latency beside what was promised.
+
+    Processes that load_pipeline serves report once a minute, to files beside the store; these and what the daemon
+    has stored of them are shown. Recompiles, eager calls and latencies past the promise are said. Ctrl-C ends it.
+
+    \b
+    autotune top
+    autotune top AMD --minutes 60 --once
+    autotune top --json
+    """
+    from autotuner.store import Store
+
+    place = store_location(db)
+    with Store(place, create=False) as store:
+        if once or as_json or not sys.stdout.isatty():
+            rows = _look(store, place, symbol, minutes)
+            if as_json:
+                print_json({"minutes": minutes, "symbols": [row.to_dict() for row in rows]})
+            else:
+                _print(rows, minutes)
+            return
+        _watch(store, place, symbol, minutes, interval)
+
+
+def _look(store: Store, place: str, symbol: str | None, minutes: float) -> tuple[LiveCalls, ...]:
+    from autotuner.daemon.intake import stored_notes, waiting_notes
+    from autotuner.report.live_calls import live_calls
+    from autotuner.serving.spool import Window
+
+    since = datetime.now(UTC) - timedelta(minutes=minutes)
+    # The spool first: what the daemon takes in meanwhile is then read twice at worst, not missed.
+    notes = [
+        *waiting_notes(spool_folder(place), since=since),
+        *stored_notes(store.records.telemetry(symbol, since=since - _LONGEST_WINDOW), _unheard),
+    ]
+    windows = [
+        note for note in notes if isinstance(note, Window) and (symbol is None or note.symbol == symbol)
+    ]
+    return live_calls(windows, store.records.promotions(symbol), since=since)
+
+
+def _print(rows: tuple[LiveCalls, ...], minutes: float) -> None:
+    if not rows:
+        click.echo(NOTHING.format(minutes=minutes))
+        return
+    from autotuner.report.live_calls import live_table
+
+    print_table(live_table(rows))
+
+
+def _watch(store: Store, place: str, symbol: str | None, minutes: float, interval: float) -> None:
+    from rich.console import Console, Group, RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+    from autotuner.report.live_calls import live_table
+
+    def drawn() -> RenderableType:
+        rows = _look(store, place, symbol, minutes)
+        head = Text(
+            f"{datetime.now(UTC):%H:%M:%S} UTC, the last {minutes:g} minutes; Ctrl-C ends", style="dim"
+        )
+        return Group(head, live_table(rows) if rows else Text(NOTHING.format(minutes=minutes)))
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    with Live(drawn(), console=console, auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(interval)
+                live.update(drawn(), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+def _unheard(event: str, **fields: str) -> None:
+    """What cannot be read is the daemon's to say."""
+
+
+_LONGEST_WINDOW = timedelta(minutes=2)
+"""A window began at most about this long before it ended: they are found by their beginning."""
