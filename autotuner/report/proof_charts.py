@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from autotuner.measurement.outcome import Interval
 from autotuner.report.figure_parts import (
@@ -58,7 +58,7 @@ def pareto(view: SymbolView) -> Drawn:
         ("reference", lambda trial: trial.role == "reference", REFERENCE, "square"),
         ("promoted", lambda trial: trial.role == "winner", WINNER, "diamond"),
     )
-    front = [(point["p50_ms"], 100 * point["drift"]) for point in view.document["pareto"]]
+    front = front_of((point["p50_ms"], 100 * point["drift"]) for point in view.document["pareto"])
     data = (
         [
             curve(
@@ -94,6 +94,15 @@ def pareto(view: SymbolView) -> Drawn:
         f"{budget:g} %."
     )
     return says, {"data": data, "layout": figure}
+
+
+def front_of(costs: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """What nothing beats in both costs, by the first; fewer than what nothing beats in more than these two."""
+    front: list[tuple[float, float]] = []
+    for first, second in sorted(costs):
+        if not front or second < front[-1][1]:
+            front.append((first, second))
+    return front
 
 
 def latency(view: SymbolView) -> Drawn:

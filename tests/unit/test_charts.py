@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from plotly.graph_objects import Figure
 
 from autotuner.report.charts import CHARTS, Chart, charts
 from autotuner.report.figure_parts import text
 from autotuner.report.html import json_block, plotly_source
+from autotuner.report.proof_charts import front_of
 from autotuner.report.symbol_view import MOST_POINTS, SymbolView, symbol_view, thinned
 from autotuner.store import Store
 from tests.support import seen_store
@@ -126,3 +130,12 @@ def test_data_of_a_page_cannot_end_its_element() -> None:
 
 def test_the_library_that_draws_can_stand_in_a_page() -> None:
     assert "</script" not in plotly_source().lower()
+
+
+@given(st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), max_size=20))
+def test_a_drawn_front_only_falls_and_nothing_lies_below_it(costs: list[tuple[float, float]]) -> None:
+    front = front_of(costs)
+    assert set(front) <= set(costs)
+    assert all(one[0] < other[0] and one[1] > other[1] for one, other in itertools.pairwise(front))
+    for first, second in costs:
+        assert any(drawn[0] <= first and drawn[1] <= second for drawn in front)
