@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-import time
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -98,13 +101,20 @@ def _watch(store: Store, place: str, symbol: str | None, minutes: float, interva
         return Group(head, live_table(rows) if rows else Text(NOTHING.format(minutes=minutes)))
 
     console = Console(markup=False, highlight=False, emoji=False)
-    with Live(drawn(), console=console, auto_refresh=False) as live:
-        try:
-            while True:
-                time.sleep(interval)
-                live.update(drawn(), refresh=True)
-        except KeyboardInterrupt:
-            return
+    ended = threading.Event()
+    with _ending(ended), Live(drawn(), console=console, auto_refresh=False) as live:
+        while not ended.wait(interval):
+            live.update(drawn(), refresh=True)
+
+
+@contextlib.contextmanager
+def _ending(ended: threading.Event) -> Iterator[None]:
+    """Ctrl-C sets ``ended``: an exception in the middle of a query could be swallowed, and nothing would end."""
+    before = signal.signal(signal.SIGINT, lambda *_: ended.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _unheard(event: str, **fields: str) -> None:
