@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.tiny_model import save_tiny_model
-from toto_core.compiling import calls
+from toto_core.compiling import running
 from toto_core.pipeline import TotoPipeline
 from toto_core.settings import RuntimeSettings
 
@@ -34,7 +34,7 @@ def compiler_that_warns(message: str) -> Callable[..., Callable[..., Any]]:
 
 
 def forecast(message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "compile_alone", compiler_that_warns(message))
+    monkeypatch.setattr(running, "compile_alone", compiler_that_warns(message))
     pipeline = TotoPipeline.from_pretrained(save_tiny_model(tmp_path), settings=JUST_IN_TIME)
     pipeline.rescues = False
     pipeline.predict(PRICES, 4, 8)
