@@ -46,13 +46,15 @@ def main() -> None:
     """Print the package's own call beside ours, then a row per workload and settings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="A model of 0.1 M parameters, to try this out.")
-    width, layers = (64, 2) if parser.parse_args().small else (768, 12)
+    parser.add_argument("--workloads", type=int, default=len(SHAPES), help="How many of the workloads.")
+    asked = parser.parse_args()
+    width, layers = (64, 2) if asked.small else (768, 12)
     environment = current_environment("cpu", "chronos2")
     print(f"{environment.hardware}, {THREADS} threads, torch {environment.torch}, {environment.engine}")
     with tempfile.TemporaryDirectory(prefix="autotune-bench-") as folder:
         model = write_chronos2(Path(folder) / "model", width=width, layers=layers)
         print(f"  {'ours eager fp32, beside the package':48} {_beside_the_package(model)}")
-        for shape in SHAPES:
+        for shape in SHAPES[: asked.workloads]:
             _workload(shape, model, Path(folder))
 
 

@@ -54,6 +54,28 @@ def without_line_tables() -> dict[str, bool]:
     return {"aot_inductor.enable_line_tables": False} if known else {}
 
 
+@contextmanager
+def without_autotune_tables(compile_mode: str) -> Iterator[None]:
+    """Compile without the tables of candidates that torch prints in the modes of max-autotune.
+
+    The switch is a private name of torch; where a release has none, the tables are printed.
+    """
+    if not compile_mode.startswith("max-autotune"):
+        yield
+        return
+    from torch._inductor import select_algorithm  # here, because it takes seconds
+
+    printed = getattr(select_algorithm, "PRINT_AUTOTUNE", None)
+    if printed is None:
+        yield
+        return
+    setattr(select_algorithm, "PRINT_AUTOTUNE", False)  # noqa: B010 - not every release has it
+    try:
+        yield
+    finally:
+        setattr(select_algorithm, "PRINT_AUTOTUNE", printed)  # noqa: B010
+
+
 def package_runner(path: Path, device: str) -> Callable[[list[Tensor]], list[Tensor]]:
     """Map a library compiled ahead of time into this process: a function from tensors to tensors.
 

@@ -20,7 +20,7 @@ from toto_core.compiling.beside import wrapper_beside
 from toto_core.compiling.headers import precompiled
 from toto_core.compiling.probes import probed_once
 from toto_core.settings import RuntimeSettings
-from toto_core.torch_versions import package_runner, without_line_tables
+from toto_core.torch_versions import package_runner, without_autotune_tables, without_line_tables
 
 Run = Callable[[list[Tensor]], list[Tensor]]
 """A loaded package: a list of tensors in, a list of tensors out; every input must be contiguous."""
@@ -82,6 +82,7 @@ def build(module: FlatCall, tensors: Sequence[Tensor], settings: RuntimeSettings
         wrapper_beside(),
         precompiled(),
         probed_once(),
+        without_autotune_tables(settings.compile_mode),
         warnings.catch_warnings(),
     ):
         import torch._inductor  # here, because loading a package needs no compiler, and this takes seconds

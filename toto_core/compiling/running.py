@@ -20,7 +20,7 @@ from toto_core.compiling.recorded import Recorder
 from toto_core.compiling.tally import Tally, counts
 from toto_core.device import begin_call, records_graphs
 from toto_core.settings import RuntimeSettings
-from toto_core.torch_versions import compile_alone, limiting
+from toto_core.torch_versions import compile_alone, limiting, without_autotune_tables
 
 
 class RunningCalls:
@@ -116,6 +116,7 @@ class RunningCalls:
                     warnings.filterwarnings("ignore", message="TensorFloat32")  # fp32 was asked for
                     if self.settings.compiled:
                         around.enter_context(probed_once())
+                        around.enter_context(without_autotune_tables(self.settings.compile_mode))
                 if packed:
                     around.enter_context(_freezing())
                 result = call(*arguments)
