@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import types
@@ -58,22 +59,21 @@ def without_line_tables() -> dict[str, bool]:
 def without_autotune_tables(compile_mode: str) -> Iterator[None]:
     """Compile without the tables of candidates that torch prints in the modes of max-autotune.
 
-    The switch is a private name of torch; where a release has none, the tables are printed.
+    Both switches are private names of torch; where a release has none, the tables are printed.
     """
     if not compile_mode.startswith("max-autotune"):
         yield
         return
-    from torch._inductor import select_algorithm  # here, because it takes seconds
+    from torch._inductor import config, select_algorithm  # here, because it takes seconds
 
-    printed = getattr(select_algorithm, "PRINT_AUTOTUNE", None)
-    if printed is None:
+    told = "max_autotune_report_choices_stats"
+    with contextlib.ExitStack() as around:
+        if hasattr(config, told):
+            around.enter_context(config.patch({told: False}))
+        if hasattr(select_algorithm, "PRINT_AUTOTUNE"):
+            around.callback(setattr, select_algorithm, "PRINT_AUTOTUNE", select_algorithm.PRINT_AUTOTUNE)
+            select_algorithm.PRINT_AUTOTUNE = False
         yield
-        return
-    setattr(select_algorithm, "PRINT_AUTOTUNE", False)  # noqa: B010 - not every release has it
-    try:
-        yield
-    finally:
-        setattr(select_algorithm, "PRINT_AUTOTUNE", printed)  # noqa: B010
 
 
 def package_runner(path: Path, device: str) -> Callable[[list[Tensor]], list[Tensor]]:

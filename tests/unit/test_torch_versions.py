@@ -14,6 +14,7 @@ from toto_core.torch_versions import (
     compile_alone,
     compile_takes_a_limit,
     limiting,
+    without_autotune_tables,
     without_line_tables,
 )
 
@@ -88,3 +89,16 @@ def test_a_build_is_given_only_options_that_this_torch_has() -> None:
     import torch._inductor
 
     assert set(without_line_tables()) <= set(torch._inductor.list_options())
+
+
+def test_tables_of_candidates_are_silenced_while_max_autotune_compiles_and_never_else() -> None:
+    from torch._inductor import select_algorithm
+
+    assert select_algorithm.PRINT_AUTOTUNE is True
+    with without_autotune_tables("max-autotune"):
+        assert select_algorithm.PRINT_AUTOTUNE is False
+    with without_autotune_tables("default"):
+        assert select_algorithm.PRINT_AUTOTUNE is True
+    with pytest.raises(RuntimeError), without_autotune_tables("max-autotune-no-cudagraphs"):
+        raise RuntimeError
+    assert select_algorithm.PRINT_AUTOTUNE is True
