@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from autotuner.package_versions import installed_version
+from autotuner.machine.packages import installed_version
 from toto_core.version import ENGINE_VERSION, TOTO2_VERSION
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 
 from autotuner.engine_versions import TOTO1, engine_name, engine_text
 from autotuner.machine.nvidia import visible_gpu
-from autotuner.package_versions import installed_version
+from autotuner.machine.packages import installed_version
 from toto_core.container import container_limits
 
 _CPUINFO = Path("/proc/cpuinfo")

@@ -77,7 +77,7 @@ class ModulePipeline(BasePipeline[nn.Module, ModuleCalls], ABC):
 
     def __init__(self, module: nn.Module, settings: RuntimeSettings, device: str | torch.device) -> None:
         target = torch.device(device)
-        # parameters keep asking for gradients: without, torch's products take a fifth longer on a CPU
+        # parameters keep asking for gradients: without, Chronos-2 took a fifth longer on a CPU (70 beside 57 ms)
         self.module = _traceable(module).to(target).eval()
         if settings.compiled:
             alone: dict[str, Any] = {"recompile_limit": settings.recompile_limit, "isolate_recompiles": True}

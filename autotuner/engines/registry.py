@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from autotuner.engine_versions import CHRONOS2, TOTO1, TOTO2, engine_version, entry_points
+from autotuner.engine_versions import CHRONOS2, TOTO1, TOTO2, engine_names, engine_version, entry_points
 from autotuner.engines.protocol import Engine
 from autotuner.errors import AutotuneError, cause
-from toto_core.model_files import EMBEDDED, CheckpointError, locate
+from toto_core.model_files import EMBEDDED, locate
+from toto_core.model_folder import CheckpointError, config_fields
 
 
 def _toto1() -> Engine:
@@ -70,9 +72,14 @@ def engine_for(model: str, revision: str | None = None) -> Engine:
 
 def claiming(folder: Path) -> Engine:
     """The engine that claims the model in ``folder``. Raises ``CheckpointError`` where none does."""
-    for each in installed():
-        if each.engine is not None and _claims(each.engine, folder):
-            return each.engine
+    config_fields(folder)  # one that cannot be read is said to be so, whoever would have claimed it
+    for (
+        name
+    ) in engine_names():  # those of this package first: others are imported for what none of these takes
+        with contextlib.suppress(AutotuneError):  # `autotune engines` says why one cannot be imported
+            engine = engine_named(name)
+            if _claims(engine, folder):
+                return engine
     raise CheckpointError(
         f"{folder}: no engine here takes this model; `autotune engines` lists those that are installed"
     )

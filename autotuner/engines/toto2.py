@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotuner.engine_versions import TOTO2
-from autotuner.engines.protocol import ModelIdentity, Pipeline, Traits
+from autotuner.engines.folder_engine import FolderEngine
+from autotuner.engines.protocol import Pipeline, Traits
 from autotuner.workload import Workload
-from toto_core.model_files import CONFIG_FILE, check_weights, digest, locate
-from toto_core.model_folder import weight_files
+from toto_core.model_files import locate
 from toto_core.settings import KnobValue, RuntimeSettings
 from toto_core.toto2.model_config import read_config
 
@@ -25,32 +25,23 @@ _ITS_OWN = {"layer_group_size", "num_variate_layers_per_group", "residual_attn_r
 _BLOCK_PATCHES = (1, 4)
 
 
-class Toto2:
+class Toto2(FolderEngine):
     """Official Toto 2.0 checkpoints, 4m to 2.5B."""
 
     name = TOTO2
+    licence = "Apache-2.0"
     models = "Toto 2.0: Datadog/Toto-2.0-4m, -22m, -313m, -1B, -2.5B and their like"
 
-    def claims(self, folder: Path) -> bool:
-        """By its configuration."""
-        try:
-            config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return False
-        return isinstance(config, dict) and bool(_ITS_OWN & config.keys())
+    def knows(self, config: Mapping[str, Any]) -> bool:
+        """By any field of its own."""
+        return bool(_ITS_OWN & config.keys())
 
-    def identity(self, model: str, revision: str | None = None) -> ModelIdentity:
-        """Its files, whose headers are read and whose every byte is digested. Raises ``CheckpointError``."""
-        folder = locate(model, revision=revision)
+    def shape(self, folder: Path) -> tuple[int, str]:
+        """Its patch, and its layers."""
         config = read_config(folder)
-        check_weights(folder)
-        return ModelIdentity(
-            folder=folder,
-            digest=digest(folder),
-            weights_bytes=sum(path.stat().st_size for path in weight_files(folder)),
-            patch_size=config.patch_size,
-            about=f"{config.num_layers} layers, {config.d_model} wide, patch {config.patch_size}",
-            licence="Apache-2.0",
+        return (
+            config.patch_size,
+            f"{config.num_layers} layers, {config.d_model} wide, patch {config.patch_size}",
         )
 
     def traits(self, workload: Workload) -> Traits:

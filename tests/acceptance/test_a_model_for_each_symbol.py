@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from autotuner.store import Store
 from tests.support.command import Cli
-from tests.support.nlinear_model import EXAMPLE, write_nlinear
+from tests.support.nlinear_model import installed_example, write_nlinear
 
 SHAPE = ("--context-length", "64", "--prediction-length", "8", "--num-samples", "16")
 
@@ -23,21 +20,7 @@ SHAPE = ("--context-length", "64", "--prediction-length", "8", "--num-samples", 
 @pytest.fixture(scope="module")
 def extra(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Where the documentation's engine is installed."""
-    folder = tmp_path_factory.mktemp("engine")
-    source, target = folder / "source", folder / "site"
-    shutil.copytree(EXAMPLE, source)
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--no-build-isolation",
-    ]
-    subprocess.run([*pip, "--target", str(target), str(source)], check=True, capture_output=True, text=True)
-    return {"PYTHONPATH": os.pathsep.join((str(target), *filter(None, [os.environ.get("PYTHONPATH")])))}
+    return installed_example(tmp_path_factory.mktemp("engine"))
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import pytest
 
 from autotuner.store import Store
 from tests.support.command import Cli
-from tests.support.nlinear_model import EXAMPLE, write_nlinear
+from tests.support.nlinear_model import installed_example, write_nlinear
 
 PYTHON = "AUTOTUNE_ENGINES__NLINEAR__PYTHON"
 SERVE = """
@@ -40,33 +37,14 @@ print(json.dumps({"source": found.source, "reasons": found.reasons}))
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pip has installed the example, for those that are told to look there."""
-    folder = tmp_path_factory.mktemp("engine")
-    source, target = folder / "source", folder / "site"
-    shutil.copytree(EXAMPLE, source)
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--no-build-isolation",
-    ]
-    subprocess.run([*pip, "--target", str(target), str(source)], check=True, capture_output=True, text=True)
-    return target
-
-
-@pytest.fixture(scope="module")
 def autotune(tmp_path_factory: pytest.TempPathFactory) -> Cli:
     return Cli(tmp_path_factory.mktemp("tuned"))
 
 
 @pytest.fixture(scope="module")
-def with_engine(site: Path) -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join((str(site), *filter(None, [os.environ.get("PYTHONPATH")])))}
+def with_engine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The example, installed for those that are told to look there."""
+    return installed_example(tmp_path_factory.mktemp("engine"))
 
 
 @pytest.fixture(scope="module")
@@ -154,13 +132,13 @@ def test_when_it_is_gone_production_is_told_so_and_the_store_stays_readable(
 
 
 def test_an_engine_that_cannot_be_imported_is_named_and_costs_the_others_nothing(
-    tmp_path: Path, site: Path
+    tmp_path: Path,
 ) -> None:
+    extra = installed_example(tmp_path)
     broken = tmp_path / "site"
-    shutil.copytree(site, broken)
     (broken / "nlinear_engine.py").write_text("raise RuntimeError('half an upgrade')\n")
     autotune = Cli(tmp_path)
-    done = autotune.run("engines", "--json", extra={"PYTHONPATH": str(broken)})
+    done = autotune.run("engines", "--json", extra=extra)
     assert done.returncode == 0, done.stderr
     faults = {each["engine"]: each["fault"] for each in json.loads(done.stdout)["engines"]}
     assert "half an upgrade" in faults["nlinear"]

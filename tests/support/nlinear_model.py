@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,24 @@ from toto_core.series import find_series
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "nlinear"
 LEVELS = np.arange(1, 10) / 10
+
+
+def installed_example(folder: Path) -> dict[str, str]:
+    """Let pip install the example's package into ``folder``; the variables with which processes find it there."""
+    source, site = folder / "source", folder / "site"
+    shutil.copytree(EXAMPLE, source)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+    ]
+    subprocess.run([*pip, "--target", str(site), str(source)], check=True, capture_output=True, text=True)
+    return {"PYTHONPATH": os.pathsep.join((str(site), *filter(None, [os.environ.get("PYTHONPATH")])))}
 
 
 def write_nlinear(folder: Path, *, context: int = 64, horizon: int = 16, symbol: str = "AMD") -> Path:
