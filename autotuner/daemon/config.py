@@ -126,6 +126,11 @@ class Config(BaseSettings):
         data = self.of(symbol).data
         return PriceSource(data=None if data is None else str(data), options=self.prices.options)
 
+    @property
+    def pythons(self) -> dict[str, str]:
+        """Interpreters of engines that have one of their own."""
+        return {name: str(engine.python) for name, engine in self.engines.items()}
+
     def of(self, symbol: str) -> SymbolConfig:
         """What holds for ``symbol``: its own section over ``[defaults]``."""
         own = self.symbols.get(symbol, SymbolConfig()).model_dump(exclude_none=True)

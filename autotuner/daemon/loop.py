@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import jitter, next_tick, parse_zone
 from autotuner.daemon.situation import symbols_to_keep
 from autotuner.daemon.tick import Ticked, Ticker
-from autotuner.engines.interpreters import variable_of
+from autotuner.engines.interpreters import forget_environments, variable_of
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError, one_line
 from autotuner.files import read_symbols
@@ -170,9 +170,13 @@ class Daemon:
         if self.stop.is_set():
             return
         daemon = settled.config.daemon
-        # runs are processes of their own, and so are those that they measure
-        os.environ.update({variable_of(name): str(e.python) for name, e in settled.config.engines.items()})
-        machine = ThisMachine(stop=self.stop, nice=daemon.nice, device=daemon.device, quiet=settled.quiet)
+        machine = ThisMachine(
+            stop=self.stop,
+            nice=daemon.nice,
+            device=daemon.device,
+            quiet=settled.quiet,
+            pythons=settled.config.pythons,
+        )
         try:
             with Store(self.location) as store:
                 symbols = settled.symbols or symbols_to_keep(store, None)
@@ -217,6 +221,7 @@ class ThisMachine:
     nice: int
     device: str
     quiet: Sequence[Quiet] = ()
+    pythons: Mapping[str, str] = field(default_factory=dict)
 
     def now(self) -> datetime:
         """The time, UTC."""
@@ -228,7 +233,7 @@ class ThisMachine:
 
     def environment(self) -> Environment:
         """The environment as it is now, not as it was when the daemon started."""
-        current_environment.cache_clear()
+        forget_environments()
         return current_environment(self.device)
 
     def stopping(self) -> bool:
@@ -250,4 +255,5 @@ class ThisMachine:
             seconds=seconds,
             stop=lambda: self.stop.is_set() or why_quiet(self.now(), self.quiet) is not None,
             beat=lambda: notify(WATCHDOG="1"),
+            variables={variable_of(engine): python for engine, python in self.pythons.items()},
         )

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 INTERRUPT_SECONDS = 6.0
@@ -30,12 +31,19 @@ class Tuned:
 
 
 def run_tuner(
-    arguments: Sequence[str], *, nice: int, seconds: float, stop: Callable[[], bool], beat: Callable[[], None]
+    arguments: Sequence[str],
+    *,
+    nice: int,
+    seconds: float,
+    stop: Callable[[], bool],
+    beat: Callable[[], None],
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Tuned:
     """Run ``autotune`` with ``arguments``, which ask for JSON, to its end, or until ``stop()``.
 
-    ``beat`` is called all the while. A command that takes longer than ``seconds`` is stopped. Whatever happens, no
-    process of it is left when this returns; when this process is killed, the run's group kills itself.
+    ``beat`` is called all the while; ``variables`` are its own, beside this process's. A command that takes longer
+    than ``seconds`` is stopped. Whatever happens, no process of it is left when this returns; when this process is
+    killed, the run's group kills itself.
     """
     lifeline, ours = os.pipe()
     command = [sys.executable, "-m", "autotuner.cli.daemon_child", str(lifeline), str(nice)]
@@ -43,6 +51,7 @@ def run_tuner(
         try:
             process = subprocess.Popen(
                 [*command, *arguments],
+                env={**os.environ, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

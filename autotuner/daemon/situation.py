@@ -123,7 +123,8 @@ def observe(
     known = Observed(symbol=symbol, promotion=promotion, environment=environment, now=now, last_ended=ended)
     if promotion is None:
         return known
-    known = replace(known, environment=environment_like(promotion.environment, environment))
+    here = environment_like(promotion.environment, environment, config.pythons)
+    known = replace(known, environment=here)
     canary, subject = promotion.figures.canary, store.measured_subject(symbol)
     keys = {each.key for each in (promotion.settings, canary and canary.previous) if each}
     stored = store.records.telemetry(symbol, since=promotion.promoted_at)

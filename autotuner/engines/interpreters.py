@@ -7,12 +7,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from autotuner.engine_versions import engine_name
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError
 
+NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 _SECONDS = 120.0
 _ASK = (
     "import sys; from autotuner.environment import current_environment; "
@@ -25,9 +28,9 @@ def variable_of(engine: str) -> str:
     return f"AUTOTUNE_ENGINES__{engine.upper()}__PYTHON"
 
 
-def interpreter_of(engine: str) -> str:
-    """The Python that processes of an engine are started with: this one unless a variable names another."""
-    return os.environ.get(variable_of(engine)) or sys.executable
+def interpreter_of(engine: str, pythons: Mapping[str, str] = NO_OTHERS) -> str:
+    """The Python that an engine's processes are started with: as ``pythons`` says, else a variable, else this one."""
+    return pythons.get(engine) or os.environ.get(variable_of(engine)) or sys.executable
 
 
 def search_path() -> dict[str, str]:
@@ -36,23 +39,31 @@ def search_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))}
 
 
-def environment_of(device: str, engine: str) -> Environment:
+def environment_of(device: str, engine: str, pythons: Mapping[str, str] = NO_OTHERS) -> Environment:
     """The environment that an engine's processes have. Raises ``AutotuneError`` when its interpreter cannot say."""
-    python = interpreter_of(engine)
+    python = interpreter_of(engine, pythons)
     if python == sys.executable:
         return current_environment(device, engine)
     return _asked(python, device, engine)
 
 
-def environment_like(there: Environment, here: Environment) -> Environment:
+def environment_like(
+    there: Environment, here: Environment, pythons: Mapping[str, str] = NO_OTHERS
+) -> Environment:
     """What an environment of this machine is compared with: ``here`` with the engine of ``there``."""
     engine = engine_name(there.engine)
-    if interpreter_of(engine) == sys.executable:
+    if interpreter_of(engine, pythons) == sys.executable:
         return here.here_for(there)
     try:
-        return environment_of(there.device, engine)
+        return environment_of(there.device, engine, pythons)
     except AutotuneError:  # a run will say so; until then it is another environment
         return here
+
+
+def forget_environments() -> None:
+    """Look again from now on: packages are upgraded while a daemon runs."""
+    current_environment.cache_clear()
+    _asked.cache_clear()
 
 
 @functools.cache

@@ -75,16 +75,20 @@ _BUCKET = 1.09
 def live_calls(
     windows: Iterable[Window], promotions: Sequence[PromotionRecord], *, since: datetime
 ) -> tuple[LiveCalls, ...]:
-    """One row per symbol and settings that were called in windows which ended after ``since``, busiest first.
+    """One row per symbol, settings and environment of windows which ended after ``since``, busiest first.
 
-    A window that is given twice, as it waits and as it is stored, counts once.
+    So the same settings of two engines are two rows. A window that is given twice, as it waits and as it is stored,
+    counts once.
     """
-    merged: dict[tuple[str, str], Window] = {}
+    merged: dict[tuple[str, str, str], Window] = {}
     for window in {_identity(each): each for each in windows}.values():
-        key = window.symbol, window.settings_key
+        key = window.symbol, window.settings_key, window.environment_fingerprint
         if window.calls and window.window_end > since:
             merged[key] = _merged(merged[key], window) if key in merged else window
-    known = {(record.symbol, record.settings_key): record for record in promotions}  # the newest stays
+    known = {
+        (record.symbol, record.settings_key, record.environment_fingerprint): record  # the newest stays
+        for record in promotions
+    }
     rows = [_row(window, known.get(key)) for key, window in merged.items()]
     return tuple(sorted(rows, key=lambda row: (-row.calls_per_second, row.symbol, row.settings)))
 
@@ -122,7 +126,7 @@ def live_table(rows: Sequence[LiveCalls]) -> Table:
 
 def _identity(window: Window) -> tuple[object, ...]:
     times = window.window_start, window.window_end, window.longest_ms
-    return window.symbol, window.settings_key, window.calls, *times
+    return window.symbol, window.settings_key, window.environment_fingerprint, window.calls, *times
 
 
 def _merged(one: Window, other: Window) -> Window:

@@ -132,7 +132,9 @@ class _Known:
         notes = [
             note
             for row, note in self.telemetry.get(record.symbol, ())
-            if row.settings_key == record.settings_key and row.window_start >= record.promoted_at
+            if (row.settings_key, note.environment_fingerprint)
+            == (record.settings_key, record.environment_fingerprint)
+            and row.window_start >= record.promoted_at
         ]
         profile = PROFILES.get(record.profile)
         states = [

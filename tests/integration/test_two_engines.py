@@ -14,6 +14,7 @@ from autotuner.daemon.situation import observe, why_due
 from autotuner.engine_versions import CHRONOS2, TOTO1, engine_name, engine_text
 from autotuner.environment import current_environment
 from autotuner.record_mapping import telemetry_record
+from autotuner.report.live_calls import live_calls
 from autotuner.report.overview import overview
 from autotuner.serving.lookup import lookup
 from autotuner.store import Promotion, Store
@@ -107,7 +108,14 @@ def test_calls_of_one_engine_are_not_the_other_s(store: Path) -> None:
         seen = observe(
             opened, "AMD", Config(), environment=current_environment(), now=at, log=lambda *_, **__: None
         )
+        (row,) = (
+            row for row in overview(opened, environment=current_environment(), now=at) if row.symbol == "AMD"
+        )
+        promotions = opened.records.promotions()
     assert [note.environment_fingerprint for note in seen.ours] == [OTHER.fingerprint]
+    assert len(row.live_ms) == 1
+    rows = live_calls([ours, theirs], promotions, since=NOW)
+    assert [(each.calls, each.promised_p50_ms is None) for each in rows] == [(100, False), (100, True)]
 
 
 def test_an_export_takes_both_along(store: Path, tmp_path: Path, model: str) -> None:
