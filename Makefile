@@ -11,7 +11,8 @@ WHEELS := .autotune/wheels
 SITE := .autotune/gpu-site
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 
-.PHONY: install demo test exhaustive conventions torch-matrix docs pictures check lint types layers format bench gpu gpu-wheels clean
+FAULTS ?=
+.PHONY: install demo test exhaustive faults conventions torch-matrix docs pictures check lint types layers format bench gpu gpu-wheels clean
 
 install: $(VENV)/installed
 
@@ -32,6 +33,10 @@ test: install
 
 exhaustive: install
 	$(BIN)/python -m pytest -q -m exhaustive
+
+# Kills, full disks, damage and the rest, as a table; FAULTS="--long" is what a night takes.
+faults: install
+	$(BIN)/python -m tests.faults.campaign $(FAULTS)
 
 lint: install
 	$(BIN)/ruff format --check .

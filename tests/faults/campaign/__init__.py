@@ -1,0 +1,1 @@
+"""Faults by the thousand, one table: ``make faults`` is short, ``make faults FAULTS="--long"`` what a night takes."""
