@@ -12,6 +12,7 @@ SITE := .autotune/gpu-site
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 
 FAULTS ?=
+
 .PHONY: install demo test exhaustive faults conventions torch-matrix docs pictures check lint types layers format bench gpu gpu-wheels clean
 
 install: $(VENV)/installed
