@@ -11,17 +11,48 @@ WHEELS := .autotune/wheels
 SITE := .autotune/gpu-site
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 
+SUPPLY := .venv-supply
+RUNTIME := build calendar cuda png postgresql studies web
+LOCK_TORCH ?= --torch-backend cpu
+LOCK = $(SUPPLY)/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-emit-index-url --no-emit-find-links --no-emit-package torch --constraint $(SUPPLY)/torch $(LOCK_TORCH)
+
 FAULTS ?=
 
-.PHONY: install demo test exhaustive faults conventions torch-matrix docs pictures check lint types layers format bench gpu gpu-wheels clean
+.PHONY: install demo test exhaustive faults conventions torch-matrix docs pictures check lint types layers format bench gpu gpu-wheels lock sbom audit clean
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: pyproject.toml requirements-dev.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# What is installed, version and hash: requirements.lock with every extra of production, requirements-dev.lock with the tools.
+# torch is left out: which build of it is the machine's affair.
+lock: $(SUPPLY)/installed
+	$(LOCK) $(addprefix --extra ,$(RUNTIME)) --output-file requirements.lock
+	$(LOCK) --extra build --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+
+# What production installs as a CycloneDX document; `audit` asks PyPI which of it has known faults.
+sbom: $(SUPPLY)/installed
+	rm -rf $(SUPPLY)/runtime
+	$(PYTHON) -m venv --without-pip $(SUPPLY)/runtime
+	$(SUPPLY)/bin/python -m pip --python $(SUPPLY)/runtime/bin/python install --quiet --no-deps --require-hashes \
+	  --requirement requirements.lock
+	$(SUPPLY)/bin/cyclonedx-py environment $(SUPPLY)/runtime/bin/python --pyproject pyproject.toml \
+	  --output-reproducible --output-format JSON --output-file sbom.cdx.json
+
+audit: $(SUPPLY)/installed
+	$(SUPPLY)/bin/pip-audit --disable-pip --no-deps --requirement requirements.lock
+
+$(SUPPLY)/installed: pyproject.toml
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet $(shell sed -n 's/^supply = \[\(.*\)\]/\1/p' pyproject.toml | tr -d ',')
+	echo "$(TORCH)+cpu" >$(SUPPLY)/torch
 	touch $@
 
 demo: install
@@ -94,4 +125,4 @@ gpu:
 	PYTHONPATH=$(CURDIR)/$(SITE) $(GPU_PYTHON) benchmarks/gpu.py $(GPU_OPTIONS)
 
 clean:
-	rm -rf $(VENV) $(CONVENTIONS) .autotune .mypy_cache .ruff_cache .pytest_cache site
+	rm -rf $(VENV) $(CONVENTIONS) $(SUPPLY) .autotune .mypy_cache .ruff_cache .pytest_cache site

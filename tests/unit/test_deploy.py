@@ -30,12 +30,12 @@ def test_the_image_copies_what_is_there_and_what_dockerignore_lets_through() -> 
     assert {f"!{source}" for source in copied} == {line for line in ignored if line.startswith("!")}
 
 
-def test_the_image_has_the_torch_and_the_extras_of_the_project() -> None:
+def test_the_image_has_the_torch_of_the_project_and_takes_the_rest_by_hash() -> None:
     assert f"TORCH={re.search('torch==[0-9.]+', (ROOT / 'Makefile').read_text()).group()}" in DOCKERFILE  # type: ignore[union-attr]
-    extras = re.search(r"\.\[([a-z,]+)\]", DOCKERFILE)
-    assert extras is not None
-    project = (ROOT / "pyproject.toml").read_text()
-    assert all(f"\n{extra} = [" in project for extra in extras.group(1).split(","))
+    installs = [line for line in instructions("RUN") if "pip install" in line and "$TORCH" not in line]
+
+    assert [line for line in installs if "--require-hashes --requirement requirements.lock" in line]
+    assert all("--no-deps" in line for line in installs)
 
 
 def test_the_image_starts_a_command_with_options_that_exist() -> None:
