@@ -21,6 +21,7 @@ from autotuner.daemon.triggers import Reason, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.paths import spool_folder
+from autotuner.serving.note_files import owners_of
 from autotuner.store import Promotion, Store
 
 RECHECK_SECONDS = 120.0
@@ -74,6 +75,7 @@ class Ticked:
         parts += [f"{what} {', '.join(symbols)}" for what, symbols in lists.items() if symbols]
         parts += [f"held: {self.held}"] if self.held else []
         parts.append(f"{self.intake.telemetry} windows and {self.intake.quarantines} quarantines taken in")
+        parts += [f"{self.intake.refused} notes refused"] if self.intake.refused else []
         return "; ".join(parts)
 
 
@@ -90,8 +92,9 @@ class Ticker:
 
     def tick(self) -> Ticked:
         """One round over all symbols. Raises ``StorageError`` when the store fails."""
-        intake = take_in(self.store.records, spool_folder(self.store.location), self.log)
-        now = self.machine.now()
+        now, place = self.machine.now(), self.store.location
+        spool, owners = spool_folder(place), owners_of(place)
+        intake = take_in(self.store.records, spool, self.log, now=now, owners=owners)
         visits = {symbol: visit for symbol in self.symbols if (visit := self._visit(symbol, now))}
         due = [each for each, _, _ in visits.values() if each is not None]
         cool_down = timedelta(hours=self.config.daemon.cool_down_hours)

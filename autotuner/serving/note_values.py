@@ -21,6 +21,8 @@ PER_OCTAVE = 8
 """Buckets of the latency histogram for each doubling: a quantile read from it is at most 9 % too high."""
 BUCKETS = 24 * PER_OCTAVE
 MOST_SHAPES = 32
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Times beyond these are nobody's: sums and differences with them could not be held."""
 _MOST_TEXTS = 100
 _UNKEPT = re.compile("[\0\ud800-\udfff]")
 _PLACE = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -74,6 +76,8 @@ def _moment(value: object, where: str) -> datetime:
     found = datetime.fromisoformat(_text(value, where))
     if found.tzinfo is None:
         raise ValueError("must be a time with its zone")
+    if not EARLIEST <= found <= LATEST:
+        raise ValueError(f"must be a time from {EARLIEST.year} to {LATEST.year}")
     return found.astimezone(UTC)
 
 
