@@ -54,9 +54,7 @@ def take_in(
     owners, now = owners_of() if owners is None else owners, now or datetime.now(UTC)
     fault = spool_fault(spool, owners)
     if fault:
-        _say_once(
-            log, "spool", (str(spool), fault), folder=str(spool), reason=f"{fault}: no note is taken in"
-        )
+        say_once(log, "spool", (str(spool), fault), folder=str(spool), reason=f"{fault}: no note is taken in")
         return Intake()
     counts: Counter[str] = Counter()
     for path in sorted(spool.glob("*.json"))[:MOST_FILES]:  # none where nothing was ever left
@@ -95,7 +93,7 @@ def stored_notes(records: Iterable[TelemetryRecord], log: Log) -> tuple[Note, ..
             notes.append(read_note(record))
         except NoteError as error:
             place, reason = str(record.id), str(error)
-            _say_once(
+            say_once(
                 log, "skipped", (record.symbol, place, reason), symbol=record.symbol, row=place, reason=reason
             )
     return tuple(notes)
@@ -134,10 +132,11 @@ def _refuse(path: Path, reason: str, counts: Counter[str], log: Log) -> None:
         return  # it cannot be moved away, and was counted when that was first seen
     counts["refused"] += 1
     if counts["refused"] <= _MOST_SAID_AT_ONCE:
-        _say_once(log, "refused", about, file=about[1], reason=reason)
+        say_once(log, "refused", about, file=about[1], reason=reason)
 
 
-def _say_once(log: Log, event: str, about: tuple[str, ...], **fields: str) -> None:
+def say_once(log: Log, event: str, about: tuple[str, ...], **fields: str) -> None:
+    """Log ``event`` with ``fields`` unless this process has said it ``about`` the same before."""
     if (event, *about) in _said:
         return
     if len(_said) >= _MOST_SAID:

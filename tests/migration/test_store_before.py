@@ -129,7 +129,8 @@ def test_the_daemon_reads_what_production_left_and_goes_on(place: Path, tmp_path
     assert situation.promotion is not None
     assert sum(window.calls for window in situation.windows) == 400
     assert 1.0 < situation.windows[0].p50_ms < 10.0
-    assert situation.quarantines == ["RuntimeError: library was deleted"]
+    assert situation.failures.reasons == ("RuntimeError: library was deleted",)
+    assert not situation.failures.proven
     assert situation.promised_p50_ms is not None
 
 
