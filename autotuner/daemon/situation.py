@@ -18,8 +18,8 @@ from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons
 from autotuner.engines.interpreters import environment_like
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
-from autotuner.serving.note_values import Shape
 from autotuner.serving.failures import failures
+from autotuner.serving.note_values import Shape
 from autotuner.serving.resolution import SAFE
 from autotuner.serving.spool import FELL_BACK, Note, Recheck, Window
 from autotuner.store import Promotion, Store, Subject
@@ -47,7 +47,8 @@ class Observed:
 
     ``last_ended`` is when its last run ended. All else is of its active promotion: ``ours`` are the notes of the
     promoted configuration, ``before`` those of the one before while it is a canary, ``fell_back`` windows of
-    calls in eager mode because it failed; ``confirmed`` is when runs left it in place. ``measured`` and ``present`` are the prices it was measured on and those there are now.
+    calls in eager mode because it failed; ``confirmed`` is when runs left it in place.
+    ``measured`` and ``present`` are the prices it was measured on and those there are now.
     """
 
     symbol: str

@@ -62,8 +62,9 @@ def why_roll_back(
     """Why ``promotion`` is taken out of use, None when it stays.
 
     What fails in production, as more than one source says, or breaks an accuracy limit on fresh prices, always goes:
-    what is left is the promotion before it, or the safe default. Latency past the promise and recompiles take back what is still on
-    probation and has a predecessor; afterwards they are reasons to tune, because the predecessor is no better known.
+    what is left is the promotion before it, or the safe default. Latency past the promise and recompiles take back
+    what is still on probation and has a predecessor; afterwards they are reasons to tune, because the predecessor is
+    no better known.
     """
     on_probation = has_previous and now - promotion.promoted_at < PROBATION
     asking: tuple[Kind, ...] = (*UNSAFE, "latency", "recompiles") if on_probation else UNSAFE

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from autotuner.environment import Environment
-from autotuner.serving.failures import Failures
+from autotuner.serving.failures import NOTHING_FAILED, Failures
 from autotuner.store import Promotion
 
 Kind = Literal[
@@ -83,7 +83,7 @@ class Situation:
     bucket: int | None = None
     promoted_bucket: int | None = None
     windows: Sequence[LiveWindow] = ()
-    failures: Failures = Failures()
+    failures: Failures = NOTHING_FAILED
     broken: Sequence[str] = ()
 
 

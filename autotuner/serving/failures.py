@@ -35,12 +35,15 @@ class Failures:
         return "one process alone says so: taken back once another one does, or its windows show uncompiled calls"
 
 
+NOTHING_FAILED = Failures()
+
+
 def failures(notes: Iterable[Note]) -> Failures:
     """The failures among ``notes``, which are about one configuration, or of calls that fell back from it."""
     known = list(notes)
     failed = sorted((each for each in known if isinstance(each, Quarantine)), key=lambda each: each.failed_at)
     if not failed:
-        return Failures()
+        return NOTHING_FAILED
     reasons = tuple(each.reason for each in failed)
     fell_back = {f"{FELL_BACK}{reason}" for reason in reasons}
     later = [each for each in known if isinstance(each, Window) and each.window_end > failed[0].failed_at]

@@ -23,7 +23,7 @@ from toto_core.settings import RuntimeSettings
 
 LOWEST_MS = 0.01
 FELL_BACK = "quarantined: "
-"""How the source of calls begins that run in eager fp32 because the settings found for them failed; then the reason."""
+"""How the source of calls begins that run in eager fp32 because their settings failed; the reason follows."""
 MOST_QUARANTINES = 16
 """Notes of one configuration's failures that wait in the spool at most, one a process."""
 

@@ -311,7 +311,7 @@ def test_the_daemon_takes_a_rescued_promotion_back_once_its_windows_say_so_too(
         assert note.name.startswith("quarantine-")
         world.clock = datetime.now(UTC)
         assert ticker(world, budget=0.0).tick().rolled_back == ()
-        ((_, event, said),) = [line for line in world.log if line[1] == "unproven"]
+        ((_, _, said),) = [line for line in world.log if line[1] == "unproven"]
         assert (said["symbol"], "one process alone says so" in said["reason"]) == ("AMD", True)
 
         pipeline.predict(PRICES, 4, 8)

@@ -76,7 +76,10 @@ def test_a_process_has_a_name_of_its_own() -> None:
 
     from autotuner.machine.process import this_process
 
-    code = "from autotuner.machine.process import this_process as p; import os; print(p()); os.fork() or print(p(), flush=True)"
+    code = (
+        "import os; from autotuner.machine.process import this_process as name; "
+        "print(name(), flush=True); os.fork() or print(name(), flush=True)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert len({this_process(), *done.stdout.split()}) == 3
     assert this_process() == this_process()
