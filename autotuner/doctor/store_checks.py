@@ -24,7 +24,7 @@ from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnava
 from storage.migrations import HEAD_REVISION, known_revisions
 from storage.repository import Repository
 from storage.snapshot import SnapshotEntry, SnapshotPin, read_snapshot
-from storage.sqlite_files import DATABASE_ERRORS, refuse_cut_short, translated
+from storage.sqlite_files import AS_TEXT, DATABASE_ERRORS, refuse_cut_short, translated
 from toto_core import model_files
 from toto_core.model_files import CONFIG_FILE, EMBEDDED, WEIGHTS_FILE, CheckpointError
 
@@ -140,9 +140,11 @@ def _read_only(store: str) -> Database:
 def _read_only_file(path: Path) -> Database:
     def connect() -> sqlite3.Connection:
         uri = f"{path.as_uri()}?mode=ro"
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             uri, uri=True, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = AS_TEXT
+        return connection
 
     try:
         with closing(connect()) as connection:
