@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from toto_core.settings import KnobValue, SettingsFacts
 
 DEFAULT_MODEL = "toto-mini"
 LONGEST = 1_000_000
+HEAVIEST = 1e12
 
 
 def _whole(name: str, value: Any, *, high: int = LONGEST) -> None:
@@ -44,8 +44,8 @@ class RequestShape:
             _whole("num_samples", self.num_samples)
         if isinstance(self.weight, bool) or not isinstance(self.weight, int | float) or not self.weight > 0:
             raise UsageError(f"workload: weight must be a number above 0, not {self.weight!r}")
-        if not math.isfinite(self.weight):
-            raise UsageError(f"workload: weight must be finite, not {self.weight!r}")
+        if not self.weight <= HEAVIEST:  # 400 digits fit an int only
+            raise UsageError(f"workload: weight must be finite and at most {HEAVIEST:g}, not {self.weight!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from autotuner.cli.options import one_symbol, print_json, print_table, store_options
+from autotuner.cli.options import one_symbol, opened_store, print_json, print_table, store_options
 from autotuner.errors import AutotuneError
 from autotuner.paths import store_location
 
@@ -27,11 +27,10 @@ def explain_command(symbol: str, profile: str | None, as_json: bool, db: str | N
     from autotuner.commands.explain import explain
     from autotuner.report.why import why
     from autotuner.search.profiles import profile as known_profile
-    from autotuner.store import Store
 
     if profile is not None:
         known_profile(profile)
-    with Store(store_location(db), create=False) as store:
+    with opened_store(store_location(db)) as store:
         promotion = store.active(symbol, profile)
         if promotion is None:
             under = f" for {profile}" if profile else ""
