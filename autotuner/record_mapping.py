@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from autotuner.environment import Environment
-from autotuner.errors import AutotuneError, cause
+from autotuner.errors import AutotuneError, UsageError, cause
 from autotuner.figures import Figures, figures_from_json
 from autotuner.machine.process import Owner, this_host
 from autotuner.measurement.outcome import Failed, Measured, Outcome, measured_from_json, measured_to_json
@@ -177,7 +177,7 @@ def stored_of(symbol: str) -> Iterator[None]:
     """
     try:
         yield
-    except OF_ONE_ROW as error:
+    except (*OF_ONE_ROW, UsageError) as error:  # nobody asked wrongly: it stands so in the store
         raise AutotuneError(f"{symbol}: {error}") from None
     except (AutotuneError, StorageError):
         raise

@@ -74,6 +74,11 @@ class Survey(Queries):
             found += self._records(TelemetryRecord, some)
         return tuple(found)
 
+    def telemetry_with(self, text: str) -> tuple[TelemetryRecord, ...]:
+        """The rows of telemetry whose payload holds ``text``, oldest first."""
+        about = select(TELEMETRY).where(TELEMETRY.c.payload_json.contains(text, autoescape=True))
+        return self._records(TelemetryRecord, about.order_by(TELEMETRY.c.window_start, TELEMETRY.c.id))
+
     def newest_runs(self, most: int) -> tuple[RunRecord, ...]:
         """The last ``most`` runs that began, newest first."""
         newest_first = select(RUNS).order_by(RUNS.c.started_at.desc(), RUNS.c.run_id)

@@ -25,6 +25,7 @@ def explain_command(symbol: str, profile: str | None, as_json: bool, db: str | N
     autotune explain AMD --json
     """
     from autotuner.commands.explain import explain
+    from autotuner.record_mapping import stored_of
     from autotuner.report.why import why
     from autotuner.search.profiles import profile as known_profile
 
@@ -36,7 +37,8 @@ def explain_command(symbol: str, profile: str | None, as_json: bool, db: str | N
             under = f" for {profile}" if profile else ""
             remedy = f"`autotune run --symbol {symbol}` finds out what it should run"
             raise AutotuneError(f"{symbol} was never promoted{under}: {remedy}")
-        document = explain(store, promotion, known_profile(promotion.profile))
+        with stored_of(symbol):
+            document = explain(store, promotion, known_profile(promotion.profile))
     if as_json:
         print_json(document)
     else:

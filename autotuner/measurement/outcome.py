@@ -309,6 +309,6 @@ def _block(raw: object) -> Block:
     if not set(map(type, calls)) <= {int, float}:
         raise ValueError("a block must hold numbers")
     found = tuple(map(float, calls))
-    if not math.isfinite(sum(found)):
+    if not all(map(math.isfinite, found)):
         raise ValueError("a block must hold finite numbers")
     return found

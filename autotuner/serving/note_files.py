@@ -35,8 +35,11 @@ def owners_of(store: str | None = None) -> frozenset[int]:
     return frozenset(found)
 
 
-def spool_fault(folder: Path, owners: Collection[int]) -> str:
-    """Why no note is taken from this spool, empty when they are; one that others could write to is made private."""
+def spool_fault(folder: Path, owners: Collection[int], *, change: bool = True) -> str:
+    """Why no note is taken from this spool, empty when they are; one that others could write to is made private.
+
+    Without ``change`` it is left as it is, and said.
+    """
     try:
         state = folder.lstat()
         if not stat.S_ISDIR(state.st_mode):
@@ -44,6 +47,8 @@ def spool_fault(folder: Path, owners: Collection[int]) -> str:
         if state.st_uid not in owners:
             return f"belongs to user {state.st_uid}"
         if state.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            if not change:
+                return "" if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH) == 0 else "is writable by others"
             folder.chmod(stat.S_IRWXU)
     except FileNotFoundError:
         return ""  # nothing was ever left

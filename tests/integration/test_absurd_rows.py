@@ -1,4 +1,4 @@
-"""Whatever stands in the rows of one symbol hurts that symbol alone: every command and the tick go on with the others."""
+"""Whatever stands in the rows of one symbol hurts that symbol alone: commands and ticks go on with the others."""
 
 from __future__ import annotations
 
@@ -53,7 +53,11 @@ def test_one_absurd_value_in_each_column_hurts_its_symbol_alone(store: Path, pla
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("place", "value"),
-    [pytest.param(place, each, id=f"{place}-{ascii(each)[:20]}") for place, values in PLACES.items() for each in values],
+    [
+        pytest.param(place, each, id=f"{place}-{ascii(each)[:20]}")
+        for place, values in PLACES.items()
+        for each in values
+    ],
 )
 def test_every_absurd_value_in_every_column_hurts_its_symbol_alone(
     store: Path, place: Place, value: Any
@@ -121,9 +125,7 @@ def tick(opened: Store, folder: Path) -> tuple[Any, set[str]]:
     intake._said.clear()
     world = World(store=opened, data=folder, model=folder, clock=datetime.now(UTC), busy=1000.0)
     config = Config(daemon=DaemonConfig(budget_seconds_per_day=0.0))
-    ticker = Ticker(
-        store=opened, config=config, symbols=(BAD, GOOD), quiet=(), machine=world, log=world.note
-    )
+    ticker = Ticker(store=opened, config=config, symbols=(BAD, GOOD), quiet=(), machine=world, log=world.note)
     ticked = ticker.tick()
     events = {event for _, event, fields in world.log if fields.get("symbol") == BAD}
     assert all("\n" not in str(fields.get("reason")) for _, _, fields in world.log)

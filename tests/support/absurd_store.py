@@ -86,7 +86,9 @@ def two_symbols(path: Path) -> None:
                 if name in table.c and "symbol" in table.c:
                     connection.execute(f"UPDATE {table.name} SET {name} = ? WHERE symbol = ?", (its, BAD))
                 if table.name == "telemetry":
-                    changed = "UPDATE telemetry SET payload_json = replace(payload_json, ?, ?) WHERE symbol = ?"
+                    changed = (
+                        "UPDATE telemetry SET payload_json = replace(payload_json, ?, ?) WHERE symbol = ?"
+                    )
                     connection.execute(changed, (ours, its, BAD))
     with Store(str(path)) as store:
         store.publish()
