@@ -276,7 +276,7 @@ def measured_from_json(text: str) -> Measured:
             blocks=_blocks(values["blocks"]),
             reference_blocks=_blocks(values["reference_blocks"]),
             built_beside=whole(values.get("built_beside", 0), "built_beside"),
-            **{name: _number(name, values[name]) for name in _NUMBERS},
+            **{name: _number(Measured, name, values[name]) for name in _NUMBERS},
         )
     except Exception as error:  # what another version or a stranger wrote can fail in any way
         raise ValueError(f"not a measurement: {error!r}") from None
@@ -287,12 +287,12 @@ def _each(kind: type[_Fields], raw: object) -> tuple[_Fields, ...]:
 
 
 def _of(kind: type[_Fields], raw: dict[str, object]) -> _Fields:
-    return kind(**{name: _number(name, value) for name, value in raw.items()})
+    return kind(**{name: _number(kind, name, value) for name, value in raw.items()})
 
 
-def _number(name: str, value: object) -> Any:
-    """A number as it is, or None; neither text nor what no float can hold."""
-    if value is not None:
+def _number(kind: type, name: str, value: object) -> Any:
+    """A number as it is, or None where the field may be; neither text nor what no float can hold."""
+    if value is not None or not kind.__annotations__[name].endswith("| None"):
         number(value, name)
     return value
 

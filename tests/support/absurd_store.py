@@ -118,13 +118,11 @@ def spoil_a_leaf(path: Path, place: Place, chance: random.Random) -> None:
             f"WHERE {place.column} IS NOT NULL AND {_bads(place.table)}"
         ).fetchall()
         for rowid, text in rows:
-            changed = json.dumps(_changed(json.loads(text), chance))
-            connection.execute(
-                f"UPDATE {place.table} SET {place.column} = ? WHERE rowid = ?", (changed, rowid)
-            )
+            other = json.dumps(changed(json.loads(text), chance))
+            connection.execute(f"UPDATE {place.table} SET {place.column} = ? WHERE rowid = ?", (other, rowid))
 
 
-def _changed(value: Any, chance: random.Random) -> Any:
+def changed(value: Any, chance: random.Random) -> Any:
     """``value`` with something else at one place, however deep."""
     inside = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
     if not inside or chance.random() < 0.1:
@@ -133,7 +131,7 @@ def _changed(value: Any, chance: random.Random) -> Any:
     if isinstance(value, dict) and chance.random() < 0.1:
         return {name: each for name, each in value.items() if name != key}
     copy = value.copy()
-    copy[key] = _changed(value[key], chance)
+    copy[key] = changed(value[key], chance)
     return copy
 
 
