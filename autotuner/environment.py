@@ -67,8 +67,13 @@ class Environment:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Environment:
-        """The inverse of ``dataclasses.asdict``. Raises ``TypeError`` for other fields."""
-        return cls(**fields)
+        """The inverse of ``dataclasses.asdict``. Raises ``TypeError`` for other fields and values of other kinds."""
+        found = cls(**fields)
+        for name, value in vars(found).items():
+            kind = int if name == "threads" else str
+            if type(value) is not kind:
+                raise TypeError(f"{name} must be {'a whole number' if kind is int else 'text'}")
+        return found
 
 
 @functools.cache

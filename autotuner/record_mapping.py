@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from autotuner.environment import Environment
-from autotuner.errors import AutotuneError
+from autotuner.errors import AutotuneError, UsageError, cause
 from autotuner.figures import Figures, figures_from_json
 from autotuner.machine.process import Owner, this_host
 from autotuner.measurement.outcome import Failed, Measured, Outcome, measured_from_json, measured_to_json
 from autotuner.serving.spool import Note, Quarantine, note_fields, parse_note, read_fields
 from autotuner.workload import Workload
+from storage.errors import OF_ONE_ROW, StorageError
 from storage.records import (
     MEASURED,
     MeasurementRecord,
@@ -163,6 +166,26 @@ def telemetry_record(note: Note) -> TelemetryRecord:
         window_end=ended,
         payload_json=json.dumps(note_fields(note)),
     )
+
+
+@contextlib.contextmanager
+def stored_of(symbol: str) -> Iterator[None]:
+    """Raise whatever goes wrong with what is stored of ``symbol`` as one line that names it.
+
+    What strangers wrote can fail in any way; errors that say so already, and those of the whole store, stay what
+    they are.
+    """
+    try:
+        yield
+    except (*OF_ONE_ROW, UsageError) as error:  # nobody asked wrongly: it stands so in the store
+        raise AutotuneError(f"{symbol}: {error}") from None
+    except (AutotuneError, StorageError):
+        raise
+    except Exception as error:
+        raise AutotuneError(
+            f"{symbol}: what is stored of it cannot be used: {cause(error)}; "
+            f"measure it afresh with `autotune run --symbol {symbol}`"
+        ) from None
 
 
 def read_note(record: TelemetryRecord) -> Note:

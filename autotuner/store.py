@@ -127,7 +127,9 @@ class Store:
         record = self.records.newest_selftest(environment.fingerprint)
         if record is None:
             return None
-        result: dict[str, Any] = loads(record.result_json)
+        result = loads(record.result_json)
+        if not isinstance(result, dict):  # another version's, or a stranger's
+            return None
         return result | {"measured_at": record.measured_at.isoformat()}
 
     def begin_run(

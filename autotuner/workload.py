@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ from toto_core.settings import KnobValue, SettingsFacts
 
 DEFAULT_MODEL = "toto-mini"
 LONGEST = 1_000_000
+HEAVIEST = 1e12
+_LONGEST_NAME = 4_096  # as the path of a folder
+_UNKEPT = re.compile("[\0\ud800-\udfff]")
 
 
 def _whole(name: str, value: Any, *, high: int = LONGEST) -> None:
@@ -44,8 +47,8 @@ class RequestShape:
             _whole("num_samples", self.num_samples)
         if isinstance(self.weight, bool) or not isinstance(self.weight, int | float) or not self.weight > 0:
             raise UsageError(f"workload: weight must be a number above 0, not {self.weight!r}")
-        if not math.isfinite(self.weight):
-            raise UsageError(f"workload: weight must be finite, not {self.weight!r}")
+        if not self.weight <= HEAVIEST:  # 400 digits fit an int only
+            raise UsageError(f"workload: weight must be finite and at most {HEAVIEST:g}, not {self.weight!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +67,10 @@ class Workload:
     concurrency: int = 1
 
     def __post_init__(self) -> None:
-        if not self.model or not isinstance(self.model, str):
+        if not self.model or not _is_text(self.model):
             raise UsageError("workload: model must be a name, a folder or a hub id")
-        if self.revision is not None and not isinstance(self.revision, str):
-            raise UsageError(f"workload: revision must be text, not {self.revision!r}")
+        if self.revision is not None and not _is_text(self.revision):
+            raise UsageError(f"workload: revision must be text, not {ascii(self.revision)[:60]}")
         if not self.shapes:
             raise UsageError("workload: needs at least one request shape")
         _whole("series_per_call", self.series_per_call)
@@ -194,6 +197,11 @@ def read_workload(path: Path) -> Workload:
         return Workload.from_dict(fields)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def _is_text(value: object) -> bool:
+    """Text that a database keeps and a page shows: of some length, no NUL, no half of a surrogate pair."""
+    return isinstance(value, str) and len(value) <= _LONGEST_NAME and not _UNKEPT.search(value)
 
 
 def _known(where: str, values: Mapping[str, Any], known: set[str]) -> None:

@@ -22,6 +22,10 @@ class StoreCorrupt(StorageError):  # noqa: N818
     """The store can be reached, but its contents are damaged."""
 
 
+class DamagedRow(StoreCorrupt):
+    """One row of the store cannot be read; all others can."""
+
+
 class SchemaTooNew(StorageError):  # noqa: N818
     """The store was written by a newer version of this package."""
 
@@ -40,6 +44,10 @@ class InvalidRecord(StorageError, ValueError):  # noqa: N818
 
 class InvalidDocument(StorageError, ValueError):  # noqa: N818
     """A document to import is malformed; the message names the field."""
+
+
+OF_ONE_ROW = (DamagedRow, NotFound, MissingReference, InvalidRecord)
+"""What concerns one row of a store alone: whoever reads many goes on with the next."""
 
 
 class SnapshotError(StorageError):

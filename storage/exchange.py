@@ -8,10 +8,14 @@ from dataclasses import Field, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from storage.checks import quoted
 from storage.errors import InvalidDocument, InvalidRecord, StoreCorrupt
 from storage.records import EnvironmentRecord, PinRecord, PromotionRecord, Record, WorkloadRecord
 
 FORMAT, VERSION = "autotune settings", 1
+
+_LONGEST_TEXT, _LONGEST_JSON = 10_000, 1_000_000
+"""What a field may hold: a reason of some lines, figures of hundreds of request shapes."""
 
 Validator = Callable[[str], str]
 RecordT = TypeVar("RecordT", bound=Record)
@@ -83,6 +87,8 @@ class _Object:
         value = self.value(name)
         if not isinstance(value, str):
             raise InvalidDocument(f"{self.where}: {name} is not text")
+        if len(value) > _LONGEST_TEXT:
+            raise InvalidDocument(f"{self.where}: {name} is longer than {_LONGEST_TEXT} characters")
         return value
 
     def time(self, name: str) -> datetime:
@@ -90,13 +96,16 @@ class _Object:
         try:
             return datetime.fromisoformat(text)
         except ValueError:
-            raise InvalidDocument(f"{self.where}: {name} {text!r} is not an ISO 8601 time") from None
+            raise InvalidDocument(f"{self.where}: {name} {quoted(text)} is not an ISO 8601 time") from None
 
     def json(self, name: str) -> str:
         try:
-            return json.dumps(self.value(name), sort_keys=True, separators=(",", ":"), allow_nan=False)
+            text = json.dumps(self.value(name), sort_keys=True, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidDocument(f"{self.where}: {name} is not plain JSON: {error}") from error
+        if len(text) > _LONGEST_JSON:
+            raise InvalidDocument(f"{self.where}: {name} is longer than {_LONGEST_JSON} characters of JSON")
+        return text
 
     def settings_key(self, validate: Validator) -> str:
         text = self.json("settings")

@@ -9,10 +9,22 @@ from typing import Any, Unpack
 
 from sqlalchemy import Connection, Row, func, insert, select
 
-from storage.errors import InvalidRecord, NotFound
+from storage.checks import is_symbol, time_fault
+from storage.damage import Damage
+from storage.errors import DamagedRow, InvalidRecord, NotFound
 from storage.models import ENVIRONMENTS, PINS, PROMOTIONS, ROLLBACKS, WORKLOADS
 from storage.records import PinRecord, PromotionRecord, UnpinRecord
-from storage.rows import PromotedFor, Queries, append, columns, conditions, matching, records, to_record
+from storage.rows import (
+    PromotedFor,
+    Queries,
+    append,
+    columns,
+    conditions,
+    matching,
+    mended,
+    records,
+    to_record,
+)
 from storage.snapshot import SnapshotEntry, SnapshotPin, publish
 
 _BY_READING = ("id", "rolled_back_at", "rolled_back_reason")
@@ -28,6 +40,13 @@ _ACTIVE_IDS = (
         PROMOTIONS.c.environment_fingerprint,
     )
     .correlate(None)
+)
+_CURRENT_PINS = (
+    select(PINS)
+    .where(
+        PINS.c.id.in_(select(func.max(PINS.c.id)).group_by(PINS.c.symbol)), PINS.c.settings_key.is_not(None)
+    )
+    .order_by(PINS.c.symbol)
 )
 _LEDGER = select(
     PROMOTIONS, ROLLBACKS.c.rolled_back_at, ROLLBACKS.c.reason.label("rolled_back_reason")
@@ -53,36 +72,39 @@ class Ledger(Queries):
         """The ledger, oldest first, with what was rolled back marked."""
         statement = _LEDGER.where(*conditions(PROMOTIONS, symbol=symbol)).order_by(PROMOTIONS.c.id)
         with self._database.read() as connection:
-            return records(connection, PromotionRecord, statement)
+            return records(connection, PromotionRecord, statement, self.damage)
 
     def active_promotion(self, symbol: str, **wanted: Unpack[PromotedFor]) -> PromotionRecord | None:
         """The newest promotion of the symbol that is not rolled back and was made for what is wanted.
 
-        What is not given is whatever the symbol was last promoted for.
+        What is not given is whatever the symbol was last promoted for. Raises `DamagedRow`.
         """
         with self._database.read() as connection:
-            return _active(connection, symbol, wanted)
+            row = _active_row(connection, symbol, wanted)
+            return None if row is None else to_record(PromotionRecord, row, PROMOTIONS)
 
     def active_promotions(self) -> tuple[PromotionRecord, ...]:
         """The active promotion of every (symbol, profile, workload, environment), oldest first."""
         with self._database.read() as connection:
-            return active_promotions(connection)
+            return active_promotions(connection, self.damage)
 
     def roll_back(
         self, symbol: str, reason: str, now: datetime, **wanted: Unpack[PromotedFor]
     ) -> tuple[PromotionRecord, PromotionRecord | None]:
         """Take back `active_promotion`; it and what is active instead, for the same, from now on.
 
-        Raises `NotFound` when there is nothing to roll back, `InvalidRecord` for a time without a zone.
+        A promotion that is damaged can be taken back as well: what cannot be read of it is given as unknown. Raises
+        `NotFound` when there is nothing to roll back, `InvalidRecord` for a time without a zone.
         """
         with self._database.write() as connection:
-            active = _active(connection, symbol, wanted)
-            if active is None:
+            row = _active_row(connection, symbol, wanted)
+            if row is None:
                 raise NotFound(f"nothing to roll back for {symbol}: no promotion of it is active")
-            marked = replace(active, rolled_back_at=now, rolled_back_reason=reason)
-            taken_back = {"promotion_id": active.id, "reason": reason, "rolled_back_at": now}
+            marked = replace(mended(PromotionRecord, row), rolled_back_at=now, rolled_back_reason=reason)
+            taken_back = {"promotion_id": row.id, "reason": reason, "rolled_back_at": now}
             connection.execute(insert(ROLLBACKS).values(**taken_back))
-            return marked, _active(connection, symbol, wanted)
+            before = _active_row(connection, symbol, wanted)
+            return marked, None if before is None else mended(PromotionRecord, before)
 
     def pin(self, pin: PinRecord) -> None:
         """Fix the symbol's configuration; a pin it had before is replaced and stays in the history."""
@@ -92,27 +114,34 @@ class Ledger(Queries):
     def unpin(self, symbol: str, reason: str, now: datetime) -> PinRecord:
         """Let go of the symbol's pin and return it. Raises `NotFound` when it has none."""
         with self._database.write() as connection:
-            held = [pin for pin in current_pins(connection) if pin.symbol == symbol]
-            if not held:
+            held = connection.execute(_CURRENT_PINS.where(PINS.c.symbol == symbol)).first()
+            if held is None:
                 raise NotFound(f"{symbol} is not pinned: there is nothing to unpin")
             append(connection, PINS, UnpinRecord(symbol=symbol, reason=reason, pinned_at=now))
-            return held[0]
+            return mended(PinRecord, held)
 
     def pins(self) -> tuple[PinRecord, ...]:
         """The pins that hold, by symbol."""
         with self._database.read() as connection:
-            return current_pins(connection)
+            return current_pins(connection, self.damage)
 
     def pin_history(self, symbol: str | None = None) -> tuple[PinRecord | UnpinRecord, ...]:
         """Every pin and every end of one, oldest first."""
         with self._database.read() as connection:
             rows = connection.execute(matching(PINS, symbol=symbol).order_by(PINS.c.id))
-            return tuple(_pin_or_end(row) for row in rows)
+            return tuple(each for row in rows if (each := self._pin_or_end(row)) is not None)
+
+    def _pin_or_end(self, row: Row[Any]) -> PinRecord | UnpinRecord | None:
+        try:
+            return to_record(PinRecord, row, PINS) if row.settings_key else to_record(UnpinRecord, row, PINS)
+        except DamagedRow as error:
+            self.damage.add(PINS, row, error)
+            return None
 
     def snapshot_contents(self) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin, ...]]:
         """What a snapshot of this moment holds."""
         with self._database.read() as connection:
-            return _snapshot_contents(connection)
+            return _snapshot_contents(connection, self.damage)
 
     def publish_snapshot(self, path: str | Path, now: datetime) -> None:
         """Publish the snapshot while no one can write, so that an older state never replaces a newer one.
@@ -121,7 +150,7 @@ class Ledger(Queries):
         """
         with self._database.write() as connection:
             self._database.lock(connection, PROMOTIONS, ROLLBACKS, PINS)
-            entries, pins = _snapshot_contents(connection)
+            entries, pins = _snapshot_contents(connection, self.damage)
             publish(path, entries, pins, generation_time=now)
 
 
@@ -130,29 +159,35 @@ def append_promotion(connection: Connection, promotion: PromotionRecord) -> int:
     return append(connection, PROMOTIONS, promotion, leave_out=_BY_READING)
 
 
-def active_promotions(connection: Connection) -> tuple[PromotionRecord, ...]:
+def active_promotions(connection: Connection, damage: Damage) -> tuple[PromotionRecord, ...]:
     """The active promotion of every (symbol, profile, workload, environment), oldest first."""
-    return records(
-        connection, PromotionRecord, _LEDGER.where(PROMOTIONS.c.id.in_(_ACTIVE_IDS)).order_by(PROMOTIONS.c.id)
-    )
+    active = _LEDGER.where(PROMOTIONS.c.id.in_(_ACTIVE_IDS)).order_by(PROMOTIONS.c.id)
+    return records(connection, PromotionRecord, active, damage)
 
 
-def current_pins(connection: Connection) -> tuple[PinRecord, ...]:
+def current_pins(connection: Connection, damage: Damage) -> tuple[PinRecord, ...]:
     """The newest pin of every symbol that was not unpinned since, by symbol."""
-    newest = select(func.max(PINS.c.id)).group_by(PINS.c.symbol)
-    statement = (
-        select(PINS).where(PINS.c.id.in_(newest), PINS.c.settings_key.is_not(None)).order_by(PINS.c.symbol)
-    )
-    return records(connection, PinRecord, statement)
+    return records(connection, PinRecord, _CURRENT_PINS, damage)
 
 
-def _active(connection: Connection, symbol: str, wanted: PromotedFor) -> PromotionRecord | None:
+def _why_unpublished(entry: SnapshotEntry) -> str:
+    """What of an entry no snapshot may hold, empty when it may; what its texts say is for the reader to check."""
+    if not is_symbol(entry.symbol):
+        return "its symbol is none"
+    for name, value in vars(entry).items():
+        if name not in {"since", "promotion_id", "newest"} and not isinstance(value, str):
+            return f"its {name} is no text"
+    return time_fault("since", entry.since).replace("is ", "its time is ", 1)
+
+
+def _active_row(connection: Connection, symbol: str, wanted: PromotedFor) -> Row[Any] | None:
     statement = _LEDGER.where(_NOT_ROLLED_BACK, *conditions(PROMOTIONS, symbol=symbol, **wanted))
-    newest_first = statement.order_by(PROMOTIONS.c.id.desc())
-    return next(iter(records(connection, PromotionRecord, newest_first.limit(1))), None)
+    return connection.execute(statement.order_by(PROMOTIONS.c.id.desc()).limit(1)).first()
 
 
-def _snapshot_contents(connection: Connection) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin, ...]]:
+def _snapshot_contents(
+    connection: Connection, damage: Damage
+) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin, ...]]:
     named = PROMOTIONS.join(WORKLOADS).join(ENVIRONMENTS)
     statement = (
         select(PROMOTIONS, WORKLOADS.c.workload_json, ENVIRONMENTS.c.facts_json)
@@ -162,8 +197,9 @@ def _snapshot_contents(connection: Connection) -> tuple[tuple[SnapshotEntry, ...
     )
     rows = connection.execute(statement).all()
     newest = {row.symbol: row.id for row in rows}  # the last of each symbol stays
-    entries = tuple(
-        SnapshotEntry(
+    entries = []
+    for row in rows:
+        entry = SnapshotEntry(
             **{name: getattr(row, name) for name in _PROMOTED},
             workload_json=row.workload_json,
             environment_json=row.facts_json,
@@ -172,14 +208,16 @@ def _snapshot_contents(connection: Connection) -> tuple[tuple[SnapshotEntry, ...
             promotion_id=row.id,
             newest=newest[row.symbol] == row.id,
         )
-        for row in rows
-    )
+        fault = _why_unpublished(entry)
+        if not fault:
+            entries.append(entry)
+            continue
+        whose = row.symbol if is_symbol(row.symbol) else ""
+        damage.note(
+            "promotions", whose, (row.id,), f"a promotion of {whose or 'no symbol'} is damaged: {fault}"
+        )
     pins = tuple(
         SnapshotPin(**columns(pin, leave_out=("pinned_at",)), since=pin.pinned_at)
-        for pin in current_pins(connection)
+        for pin in current_pins(connection, damage)
     )
-    return entries, pins
-
-
-def _pin_or_end(row: Row[Any]) -> PinRecord | UnpinRecord:
-    return to_record(PinRecord, row, PINS) if row.settings_key else to_record(UnpinRecord, row, PINS)
+    return tuple(entries), pins

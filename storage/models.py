@@ -20,8 +20,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
-from storage.errors import StoreCorrupt
-
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -41,13 +39,14 @@ class UtcTime(TypeDecorator[datetime]):
         return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """The time back. Raises `StoreCorrupt` when the text is not one."""
+        """The time back; what is none as it is stored, for which the record then is refused and no other one."""
         if value is None:
             return None
         try:
             return datetime.fromisoformat(value).astimezone(UTC)
-        except (TypeError, ValueError) as error:
-            raise StoreCorrupt(f"the store holds {value!r} where a time belongs: restore a backup") from error
+        except (TypeError, ValueError, OverflowError):
+            damaged: datetime = value
+            return damaged
 
 
 METADATA = MetaData(naming_convention=NAMING)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from dataclasses import Field, dataclass, fields
+from datetime import datetime
+from typing import Any, Literal
 
+from storage.checks import EARLIEST, choice, float_fault, int_fault, text_fault, time_fault
 from storage.errors import InvalidRecord
 
 Stage = Literal["search", "compare"]
@@ -19,19 +17,6 @@ PromotionKind = Literal["run", "select", "import"]
 MEASURED = "measured"
 UNFINISHED: tuple[RunStatus, ...] = ("running", "interrupted")
 
-_SYMBOL = re.compile(r"[A-Z0-9^][A-Z0-9._=&/^-]{0,31}")
-_NO_SYMBOL = "is not a symbol: use capitals, digits and . _ = & / ^ -, at most 32 characters"
-_UNKEPT = re.compile("[\0\ud800-\udfff]")
-_MAY_BE_EMPTY = frozenset({"detail", "reason", "rolled_back_reason"})
-_READ_ELSEWHERE = frozenset({"payload_json"})  # one note that cannot be read must not hide the others
-
-
-def check_symbol(symbol: object) -> str:
-    """The symbol unchanged. Raises `InvalidRecord` unless it matches `[A-Z0-9^][A-Z0-9._=&/^-]{0,31}`."""
-    if isinstance(symbol, str) and _SYMBOL.fullmatch(symbol):
-        return symbol
-    raise InvalidRecord(f"{symbol!r} {_NO_SYMBOL}")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
@@ -39,13 +24,28 @@ class Record:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            declared = str(field.type).removesuffix(" | None")
-            if value is None and declared != field.type:
-                continue
-            fault = _CHECKS[declared](field.name, value)
+            fault = _fault(field, getattr(self, field.name))
             if fault:
                 raise InvalidRecord(f"{type(self).__name__}.{field.name} {fault}")
+
+
+def _fault(field: Field[Any], value: Any) -> str:
+    declared = str(field.type).removesuffix(" | None")
+    if value is None and declared != field.type:
+        return ""
+    return _CHECKS[declared](field.name, value)
+
+
+def unknown_for(field: Field[Any], value: Any) -> Any:
+    """``value``, or what stands for it where the field must not hold it: nothing, a time long ago, a text."""
+    if not _fault(field, value):
+        return value
+    declared = str(field.type)
+    if declared.endswith(" | None"):
+        return None
+    if field.name.endswith("_json"):
+        return "null"
+    return {"int": 0, "float": 0.0, "datetime": EARLIEST, "PromotionKind": "run"}.get(declared, "unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,62 +238,12 @@ class ImportCounts(Record):
     pins: int
 
 
-def _text_fault(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        return f"is {type(value).__name__}: give text"
-    if not value and name not in _MAY_BE_EMPTY:
-        return "is empty"
-    if _UNKEPT.search(value):
-        return "holds a NUL or half a surrogate pair, which no database keeps"
-    if name == "symbol" and not _SYMBOL.fullmatch(value):
-        return f"{value!r} {_NO_SYMBOL}"
-    return json_fault(value) if name.endswith("_json") and name not in _READ_ELSEWHERE else ""
-
-
-def json_fault(value: str) -> str:
-    """Why a text is no JSON, empty when it is."""
-    try:
-        json.loads(value, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        return f"is not JSON: {error}"
-    return ""
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not a JSON number")
-
-
-def _int_fault(_name: str, value: Any) -> str:
-    fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-    return "" if fits else f"is {value!r}: give a whole number from 0 to 2^63 - 1"
-
-
-def _float_fault(_name: str, value: Any) -> str:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return "" if fits else f"is {value!r}: give a finite number"
-
-
-def _time_fault(_name: str, value: Any) -> str:
-    if not isinstance(value, datetime) or value.utcoffset() is None:
-        return f"is {value!r}: give a datetime with a time zone"
-    try:
-        value.astimezone(UTC)
-    except OverflowError:
-        return f"is {value}: give a time that exists in UTC"
-    return ""
-
-
-def _choice(choices: Any) -> Callable[[str, Any], str]:
-    allowed = get_args(choices)
-    return lambda _name, value: "" if value in allowed else f"is {value!r}: use one of {', '.join(allowed)}"
-
-
 _CHECKS: dict[str, Callable[[str, Any], str]] = {
-    "str": _text_fault,
-    "int": _int_fault,
-    "float": _float_fault,
-    "datetime": _time_fault,
-    "Stage": _choice(Literal[Stage, "finalists", "duel"]),  # the last two only in what is stored already
-    "RunStatus": _choice(RunStatus),
-    "PromotionKind": _choice(PromotionKind),
+    "str": text_fault,
+    "int": int_fault,
+    "float": float_fault,
+    "datetime": time_fault,
+    "Stage": choice(Literal[Stage, "finalists", "duel"]),  # the last two only in what is stored already
+    "RunStatus": choice(RunStatus),
+    "PromotionKind": choice(PromotionKind),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
@@ -9,6 +10,7 @@ from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import Connection, Table, select, update
 
+from storage.damage import Damage
 from storage.errors import InvalidRecord, NotFound, StorageError
 from storage.exchange import Exchange, Validator, build_document, parse_document
 from storage.ledger import Ledger, active_promotions, append_promotion, current_pins
@@ -148,18 +150,39 @@ class Repository(Ledger, Upkeep, Survey):
     def export_document(self) -> dict[str, Any]:
         """One JSON document of the active promotions, the pins, and the workloads and environments named."""
         with self._database.read() as connection:
-            promotions = active_promotions(connection)
+            promotions = active_promotions(connection, self.damage)
             fingerprints = {promotion.environment_fingerprint for promotion in promotions}
             signatures = {promotion.workload_signature for promotion in promotions}
             environments = select(ENVIRONMENTS).where(ENVIRONMENTS.c.fingerprint.in_(fingerprints))
             workloads = select(WORKLOADS).where(WORKLOADS.c.signature.in_(signatures))
             by_fingerprint = environments.order_by(ENVIRONMENTS.c.fingerprint)
+            by_signature = workloads.order_by(WORKLOADS.c.signature)
+            places = records(connection, EnvironmentRecord, by_fingerprint, self.damage)
+            asked = records(connection, WorkloadRecord, by_signature, self.damage)
             return build_document(
-                environments=records(connection, EnvironmentRecord, by_fingerprint),
-                workloads=records(connection, WorkloadRecord, workloads.order_by(WORKLOADS.c.signature)),
-                promotions=promotions,
-                pins=current_pins(connection),
+                environments=places,
+                workloads=asked,
+                promotions=self._whole(promotions, places, asked),
+                pins=current_pins(connection, self.damage),
             )
+
+    def _whole(
+        self,
+        promotions: Sequence[PromotionRecord],
+        environments: Sequence[EnvironmentRecord],
+        workloads: Sequence[WorkloadRecord],
+    ) -> list[PromotionRecord]:
+        """Those whose environment and workload can be read."""
+        fingerprints = {each.fingerprint for each in environments}
+        signatures = {each.signature for each in workloads}
+        found = []
+        for each in promotions:
+            if each.environment_fingerprint in fingerprints and each.workload_signature in signatures:
+                found.append(each)
+                continue
+            reason = f"what a promotion of {each.symbol} was made for is damaged: restore a backup"
+            self.damage.note("promotions", each.symbol, (each.id,), reason)
+        return found
 
     def import_document(
         self, document: object, *, validate_settings: Validator, validate_workload: Validator | None = None
@@ -187,7 +210,7 @@ class Repository(Ledger, Upkeep, Survey):
 
 def _import_promotions(connection: Connection, exchange: Exchange) -> int:
     # Symbol by symbol, because the order of a symbol's promotions says what it was last promoted for.
-    held = _by_symbol(active_promotions(connection))
+    held = _by_symbol(active_promotions(connection, Damage()))
     offered = _by_symbol(exchange.promotions)
     new = [item for item in exchange.promotions if offered[item.symbol] != held.get(item.symbol)]
     for promotion in new:
@@ -203,7 +226,7 @@ def _by_symbol(promotions: tuple[PromotionRecord, ...]) -> dict[str, list[tuple[
 
 
 def _import_pins(connection: Connection, exchange: Exchange) -> int:
-    held = set(map(_PIN_IDENTITY, current_pins(connection)))
+    held = set(map(_PIN_IDENTITY, current_pins(connection, Damage())))
     new = [pin for pin in exchange.pins if _PIN_IDENTITY(pin) not in held]
     for pin in new:
         append(connection, PINS, pin)

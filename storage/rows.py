@@ -8,9 +8,11 @@ from typing import Any, TypedDict, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, insert, select
 
+from storage.checks import is_symbol
+from storage.damage import Damage
 from storage.database import Database
-from storage.errors import InvalidRecord, StoreCorrupt
-from storage.records import Record
+from storage.errors import DamagedRow, InvalidRecord
+from storage.records import Record, unknown_for
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -24,10 +26,15 @@ class PromotedFor(TypedDict, total=False):
 
 
 class Queries:
-    """Each method is one transaction and raises `StoreUnavailable` or `StoreCorrupt` when the store fails."""
+    """Each method is one transaction and raises `StoreUnavailable` or `StoreCorrupt` when the store fails.
+
+    What asks for one thing raises `DamagedRow` when that is damaged; what asks for many leaves such rows out, and
+    `damage` names them.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.damage = Damage()
 
     def _append(self, table: Table, record: Record) -> int:
         with self._database.write() as connection:
@@ -35,21 +42,38 @@ class Queries:
 
     def _records(self, kind: type[RecordT], statement: Select[Any]) -> tuple[RecordT, ...]:
         with self._database.read() as connection:
-            return records(connection, kind, statement)
+            return records(connection, kind, statement, self.damage)
 
 
 def to_record(kind: type[RecordT], row: Row[Any], table: Table) -> RecordT:
-    """The row of `table` as a record of `kind`. Raises `StoreCorrupt` if damaged."""
+    """The row of `table` as a record of `kind`. Raises `DamagedRow`."""
     try:
         return kind(**{field.name: getattr(row, field.name) for field in fields(kind)})
     except InvalidRecord as error:
-        raise StoreCorrupt(f"a row of {table.name} is damaged ({error}): restore a backup") from error
+        whose = f" of {row.symbol}" if is_symbol(getattr(row, "symbol", None)) else ""
+        remedy = "restore a backup"
+        if table.name == "promotions" and whose:
+            remedy = f"`autotune rollback {row.symbol}` takes it out of use"
+        raise DamagedRow(f"a row of {table.name}{whose} is damaged ({error}): {remedy}") from error
 
 
-def records(connection: Connection, kind: type[RecordT], statement: Select[Any]) -> tuple[RecordT, ...]:
-    """The rows that the query finds, as records of `kind`."""
+def records(
+    connection: Connection, kind: type[RecordT], statement: Select[Any], damage: Damage
+) -> tuple[RecordT, ...]:
+    """The rows that the query finds, as records of `kind`; what is damaged is left out and added to `damage`."""
     table = statement.selected_columns[0].table  # a join is of more than one; the record is the first's
-    return tuple(to_record(kind, row, table) for row in connection.execute(statement))
+    found = []
+    for row in connection.execute(statement):
+        try:
+            found.append(to_record(kind, row, table))
+        except DamagedRow as error:
+            damage.add(table, row, error)
+    return tuple(found)
+
+
+def mended(kind: type[RecordT], row: Row[Any]) -> RecordT:
+    """The row as a record of `kind`; what is damaged in it is given as unknown."""
+    return kind(**{field.name: unknown_for(field, getattr(row, field.name)) for field in fields(kind)})
 
 
 def columns(record: Record, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:

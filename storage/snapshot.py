@@ -149,7 +149,7 @@ def _connect(path: Path, options: str) -> sqlite3.Connection:
 
 
 def _check(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> None:
-    from storage.records import check_symbol  # not at the top: reading a snapshot does without
+    from storage.checks import check_symbol  # not at the top: reading a snapshot does without
 
     items: list[SnapshotEntry | SnapshotPin] = [*entries, *pins]
     for item in items:

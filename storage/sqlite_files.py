@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
@@ -15,6 +16,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from storage.errors import MissingReference, StorageError, StoreCorrupt, StoreUnavailable
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+AS_TEXT = partial(str, encoding="utf-8", errors="surrogateescape")
+"""Text that is not UTF-8 comes as halves of surrogate pairs, which no record holds: it damages its row alone."""
 LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNREACHABLE = frozenset(
     {
@@ -85,6 +88,7 @@ def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
     )
+    connection.text_factory = AS_TEXT
     try:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import func, select
 
+from storage.checks import time_fault
 from storage.models import (
     ENVIRONMENTS,
     MEASUREMENTS,
@@ -43,7 +44,8 @@ class Survey(Queries):
         ended = func.max(RUNS.c.finished_at, type_=RUNS.c.finished_at.type).label("finished_at")
         statement = select(RUNS.c.symbol, ended).where(RUNS.c.status == "finished").group_by(RUNS.c.symbol)
         with self._database.read() as connection:
-            return {row.symbol: row.finished_at for row in connection.execute(statement)}
+            rows = connection.execute(statement).all()
+        return {row.symbol: row.finished_at for row in rows if not time_fault("finished_at", row.finished_at)}
 
     def newest_telemetry(self, each: int) -> tuple[int, ...]:
         """Ids of the newest ``each`` rows of telemetry of every symbol that was promoted, oldest first."""
@@ -71,6 +73,11 @@ class Survey(Queries):
             some = select(TELEMETRY).where(TELEMETRY.c.id.in_(ids[begin : begin + _MOST_IDS]))
             found += self._records(TelemetryRecord, some)
         return tuple(found)
+
+    def telemetry_with(self, text: str) -> tuple[TelemetryRecord, ...]:
+        """The rows of telemetry whose payload holds ``text``, oldest first."""
+        about = select(TELEMETRY).where(TELEMETRY.c.payload_json.contains(text, autoescape=True))
+        return self._records(TelemetryRecord, about.order_by(TELEMETRY.c.window_start, TELEMETRY.c.id))
 
     def newest_runs(self, most: int) -> tuple[RunRecord, ...]:
         """The last ``most`` runs that began, newest first."""

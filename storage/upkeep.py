@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Update, select, update
 
+from storage.checks import json_fault
 from storage.errors import InvalidRecord
 from storage.models import ARTIFACTS, LEASES, SELFTESTS, TELEMETRY
-from storage.records import ArtifactRecord, LeaseRecord, SelfTestRecord, TelemetryRecord, json_fault
+from storage.records import ArtifactRecord, LeaseRecord, SelfTestRecord, TelemetryRecord
 from storage.rows import Queries, columns, insert_if_absent, matching, to_record
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import answer, one_symbol, store_options
+from autotuner.cli.options import answer, one_symbol, opened_store, store_options
 from autotuner.errors import UsageError
 from autotuner.paths import store_location
 from autotuner.serving.lookup import Resolution, lookup
@@ -35,10 +35,9 @@ def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> 
     from autotuner.commands.select import select
     from autotuner.report.documents import active_document
     from autotuner.search.profiles import profile as known_profile
-    from autotuner.store import Store
 
     wanted, place = known_profile(profile), store_location(db)
-    with Store(place, create=False) as store:
+    with opened_store(place) as store:
         selection = select(store, symbol, wanted, at=datetime.now(UTC))
     now, before = selection.now, selection.before
     served = lookup(symbol, db=place, device=now.environment.device)
@@ -72,10 +71,9 @@ def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) ->
     autotune rollback AMD --reason "slow since the driver update"
     """
     from autotuner.report.documents import promotion_event
-    from autotuner.store import Store
 
     place = store_location(db)
-    with Store(place, create=False) as store:
+    with opened_store(place) as store:
         # By the records, so that a promotion nobody can read can be taken back as well.
         taken, active = store.records.roll_back(symbol, reason, datetime.now(UTC))
         store.publish()
@@ -106,10 +104,9 @@ def pin_command(symbol: str, reason: str, as_json: bool, db: str | None, **given
     autotune pin AMD --mode eager --reason "earnings week"
     autotune pin AMD --settings '{"compile_mode": "default", "freezing": true}'
     """
-    from autotuner.store import Store
 
     wanted, place = _wanted(**given), store_location(db)
-    with Store(place) as store:
+    with opened_store(place, create=True) as store:
         store.pin(symbol, wanted, reason)
     served = lookup(symbol, db=place)
     lines = (f"{symbol}: pinned to {wanted.label}", _served_line(served), f"undo: autotune unpin {symbol}")
@@ -126,10 +123,9 @@ def unpin_command(symbol: str, reason: str, as_json: bool, db: str | None) -> No
     \b
     autotune unpin AMD
     """
-    from autotuner.store import Store
 
     place = store_location(db)
-    with Store(place, create=False) as store:
+    with opened_store(place) as store:
         # By the records, so that a pin nobody can read can be let go of as well.
         pin = store.records.unpin(symbol, reason, datetime.now(UTC))
         store.publish()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from autotuner.cli.options import one_symbol, print_json, print_table, store_options
+from autotuner.cli.options import one_symbol, opened_store, print_json, print_table, store_options
 from autotuner.errors import AutotuneError
 from autotuner.paths import store_location
 
@@ -25,19 +25,20 @@ def explain_command(symbol: str, profile: str | None, as_json: bool, db: str | N
     autotune explain AMD --json
     """
     from autotuner.commands.explain import explain
+    from autotuner.record_mapping import stored_of
     from autotuner.report.why import why
     from autotuner.search.profiles import profile as known_profile
-    from autotuner.store import Store
 
     if profile is not None:
         known_profile(profile)
-    with Store(store_location(db), create=False) as store:
+    with opened_store(store_location(db)) as store:
         promotion = store.active(symbol, profile)
         if promotion is None:
             under = f" for {profile}" if profile else ""
             remedy = f"`autotune run --symbol {symbol}` finds out what it should run"
             raise AutotuneError(f"{symbol} was never promoted{under}: {remedy}")
-        document = explain(store, promotion, known_profile(promotion.profile))
+        with stored_of(symbol):
+            document = explain(store, promotion, known_profile(promotion.profile))
     if as_json:
         print_json(document)
     else:

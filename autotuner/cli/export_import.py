@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import answer, db_option, note, print_json, refuse_own_files, store_options
+from autotuner.cli.options import (
+    answer,
+    db_option,
+    note,
+    opened_store,
+    print_json,
+    refuse_own_files,
+    store_options,
+)
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.paths import store_location
 from autotuner.serving.plain_values import parsed
@@ -30,13 +38,12 @@ def export_command(output: str, db: str | None) -> None:
     autotune export --output settings.json
     autotune export | ssh trading autotune import -
     """
-    from autotuner.store import Store
     from storage.snapshot import written_aside
 
     place = store_location(db)
     if output != "-":
         refuse_own_files(Path(output), place)
-    with Store(place, create=False) as store:
+    with opened_store(place) as store:
         document = store.records.export_document()
     if output == "-":
         print_json(document)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from autotuner.errors import AutotuneError, UsageError
+from autotuner.errors import AutotuneError, UsageError, one_line
 from autotuner.paths import is_file, snapshot_path, store_location, store_path, studies_url
 from toto_core.symbols import parse_symbol
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
     from rich.console import RenderableType
 
+    from autotuner.store import Store
+
+_MOST_LEFT_OUT = 20
 PIPE_WIDTH = 180
 """Columns of a table that is not printed on a terminal."""
 
@@ -161,6 +165,25 @@ def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
 def note(line: str) -> None:
     """A line for people, on standard error."""
     click.echo(line, err=True)
+
+
+@contextlib.contextmanager
+def opened_store(place: str, *, create: bool = False) -> Iterator[Store]:
+    """The store; afterwards what was left out of the answer because it is damaged is said, a line a symbol."""
+    from autotuner.store import Store
+
+    with Store(place, create=create) as store:
+        yield store
+    say_left_out(store)
+
+
+def say_left_out(store: Store, *, but: Collection[str] = ()) -> None:
+    """Say what was left out because it is damaged; nothing of the symbols that were told already."""
+    lines = [one_line(str(each)) for each in store.records.damage if each.symbol not in but]
+    for line in lines[:_MOST_LEFT_OUT]:
+        note(line)
+    if len(lines) > _MOST_LEFT_OUT:
+        note(f"{len(lines) - _MOST_LEFT_OUT} more are damaged: `autotune list --json` names every symbol")
 
 
 def print_table(table: RenderableType) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import SYMBOL, db_option, need, note
+from autotuner.cli.options import SYMBOL, db_option, need, note, opened_store
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.paths import store_location
 
@@ -50,15 +50,13 @@ def report_command(
     autotune report AMD BTCUSD --markdown > REPORT.md
     autotune report --csv > trials.csv
     """
-    from autotuner.store import Store
-
     if markdown and as_csv:
         raise UsageError("--markdown and --csv both print: give one of them")
     if page is not None:
         need("web", "jinja2", "plotly")
     if pictures is not None:
         need("png", "plotly", "kaleido")
-    with Store(store_location(db), create=False) as store:
+    with opened_store(store_location(db)) as store:
         views = _views(store, symbols)
     now = datetime.now(UTC)
     try:

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import maybe_symbol, note, one_symbol, print_json, print_table, store_options
+from autotuner.cli.options import (
+    maybe_symbol,
+    note,
+    one_symbol,
+    opened_store,
+    print_json,
+    print_table,
+    say_left_out,
+    store_options,
+)
 from autotuner.errors import AutotuneError
 from autotuner.paths import store_location
 
@@ -30,28 +39,29 @@ def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None
     autotune show AMD
     autotune show --symbol AMD --profile accuracy --json
     """
+    from autotuner.record_mapping import stored_of
     from autotuner.report.documents import active_document, differs, lookup_document
     from autotuner.search.profiles import profile as known_profile
     from autotuner.serving.lookup import lookup
-    from autotuner.store import Store
 
     if profile is not None:
         known_profile(profile)
     place = store_location(db)
-    with Store(place, create=False) as store:
+    with opened_store(place) as store, stored_of(symbol):
         promotion = store.active(symbol, profile)
         pin = next((pin for pin in store.records.pins() if pin.symbol == symbol), None)
     if promotion is None:
         raise AutotuneError(_never_promoted(symbol, profile, pinned=pin is not None))
-    found = lookup(symbol, profile=profile, db=place, device=promotion.environment.device)
-    here = lookup_document(found) | {"differs": differs(found, promotion)}
-    document = active_document(promotion, pin) | {"lookup": here}
-    if as_json:
-        print_json(document)
-        return
-    from autotuner.report.tables import card
+    with stored_of(symbol):
+        found = lookup(symbol, profile=profile, db=place, device=promotion.environment.device)
+        here = lookup_document(found) | {"differs": differs(found, promotion)}
+        document = active_document(promotion, pin) | {"lookup": here}
+        if as_json:
+            print_json(document)
+            return
+        from autotuner.report.tables import card
 
-    print_table(card(document))
+        print_table(card(document))
 
 
 @click.command()
@@ -67,6 +77,7 @@ def list_command(as_json: bool, db: str | None) -> None:
 
     with Store(store_location(db), create=False) as store:
         documents = _listed(store)
+    say_left_out(store, but=[document["symbol"] for document in documents if "error" in document])
     for document in documents:
         if "error" in document:
             note(document["error"])
@@ -91,9 +102,8 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
     autotune history AMD --json
     """
     from autotuner.report.documents import history
-    from autotuner.store import Store
 
-    with Store(store_location(db), create=False) as store:
+    with opened_store(store_location(db)) as store:
         events = history(
             store.records.promotions(symbol), store.records.pin_history(symbol), store.records.runs(symbol)
         )
@@ -112,12 +122,16 @@ def _listed(store: Store) -> list[dict[str, Any]]:
 
     pins = {pin.symbol: pin for pin in store.records.pins()}
     newest = {record.symbol: record for record in store.records.active_promotions()}  # the last of each stays
-    return [
-        stored_document(store, newest[symbol], pins.get(symbol))
+    found = {
+        symbol: stored_document(store, newest[symbol], pins.get(symbol))
         if symbol in newest
         else pinned_document(pins[symbol])
-        for symbol in sorted(newest.keys() | pins.keys())
-    ]
+        for symbol in newest.keys() | pins.keys()
+    }
+    for each in store.records.damage:
+        if each.symbol:
+            found.setdefault(each.symbol, {"symbol": each.symbol, "error": str(each)})
+    return [found[symbol] for symbol in sorted(found)]
 
 
 def _never_promoted(symbol: str, profile: str | None, *, pinned: bool) -> str:

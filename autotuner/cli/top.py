@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import ABOVE_ZERO, maybe_symbol, print_json, print_table, store_options
+from autotuner.cli.options import (
+    ABOVE_ZERO,
+    maybe_symbol,
+    opened_store,
+    print_json,
+    print_table,
+    store_options,
+)
 from autotuner.paths import spool_folder, store_location
 
 if TYPE_CHECKING:
@@ -46,10 +53,8 @@ def top_command(
     autotune top AMD --minutes 60 --once
     autotune top --json
     """
-    from autotuner.store import Store
-
     place = store_location(db)
-    with Store(place, create=False) as store:
+    with opened_store(place) as store:
         if once or as_json or not sys.stdout.isatty():
             rows = _look(store, place, symbol, minutes)
             if as_json:
@@ -63,12 +68,13 @@ def top_command(
 def _look(store: Store, place: str, symbol: str | None, minutes: float) -> tuple[LiveCalls, ...]:
     from autotuner.daemon.intake import stored_notes, waiting_notes
     from autotuner.report.live_calls import live_calls
+    from autotuner.serving.note_files import owners_of
     from autotuner.serving.spool import Window
 
     since = datetime.now(UTC) - timedelta(minutes=minutes)
     # The spool first: what the daemon takes in meanwhile is then read twice at worst, not missed.
     notes = [
-        *waiting_notes(spool_folder(place), since=since),
+        *waiting_notes(spool_folder(place), since=since, owners=owners_of(place)),
         *stored_notes(store.records.telemetry(symbol, since=since - _LONGEST_WINDOW), _unheard),
     ]
     windows = [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from autotuner.measurement.outcome import Failed, Measured, Outcome
+from autotuner.record_mapping import stored_of
 from autotuner.search.pareto import pareto_front
 from autotuner.search.profiles import PROFILES, Limits, Profile
 from autotuner.search.scoring import Ranked, rank
@@ -26,9 +27,10 @@ def explain(store: Store, promotion: Promotion, profile: Profile) -> Document:
 
     Raises ``StorageError``, and ``AutotuneError`` when what was measured cannot be read.
     """
-    subject = store.measured_subject(promotion.symbol)
-    outcomes = {} if subject is None else store.tried(subject)
-    return explanation(promotion, outcomes, profile)
+    with stored_of(promotion.symbol):
+        subject = store.measured_subject(promotion.symbol)
+        outcomes = {} if subject is None else store.tried(subject)
+        return explanation(promotion, outcomes, profile)
 
 
 def explanation(promotion: Promotion, outcomes: Outcomes, profile: Profile) -> Document:

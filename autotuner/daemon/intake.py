@@ -1,67 +1,88 @@
-"""Takes what production left in the spool into the store, and reads them back; bad ones are left out."""
+"""Takes what production left in the spool into the store, and reads them back; bad ones are set aside."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from autotuner.errors import one_line
+from autotuner.errors import cause, one_line
 from autotuner.record_mapping import read_note, telemetry_record
-from autotuner.serving.spool import Note, NoteError, Recheck, kind_of, parse_note
+from autotuner.serving.note_files import owners_of, read_text, spool_fault
+from autotuner.serving.refused import FOLDER, give_up_the_oldest, set_aside
+from autotuner.serving.spool import Note, NoteError, Quarantine, Recheck, kind_of, parse_note
+from storage.errors import InvalidRecord
 from storage.records import TelemetryRecord
 from storage.repository import Repository
 
 MOST_FILES = 10_000
 """Notes taken in at once: a spool that grew for months must not hold up a tick."""
-LARGEST_BYTES = 1 << 20
-_MOST_SAID = 10_000
+FUTURE, PAST = timedelta(hours=1), timedelta(days=366)
+"""How far from now the times of a note may lie: clocks differ a little, and a daemon may have been off for long."""
+_MOST_SAID, _MOST_SAID_AT_ONCE = 10_000, 20
 Log = Callable[..., None]
 _said: set[tuple[str, ...]] = set()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Intake:
-    """How many notes of each kind were stored, and how many were no notes and were removed."""
+    """How many notes of each kind were stored, and how many were no notes and were set aside."""
 
     telemetry: int = 0
     quarantines: int = 0
     refused: int = 0
 
 
-def take_in(records: Repository, spool: Path, log: Log = lambda *_, **__: None) -> Intake:
-    """Store every note in ``spool`` and remove it; what is no note is removed, counted and logged once.
+def take_in(
+    records: Repository,
+    spool: Path,
+    log: Log = lambda *_, **__: None,
+    *,
+    now: datetime | None = None,
+    owners: Collection[int] | None = None,
+) -> Intake:
+    """Store every note in ``spool`` and remove it; what is no note is set aside, counted and logged once.
 
-    A note is removed only once the store has it, so that a kill in between costs nothing. Raises
-    ``StorageError`` when the store fails; what was not stored stays.
+    A note must belong to one of ``owners``, user ids, and be about the time of ``now``; unless given they are this
+    process's and the clock's. A note is removed only once the store has it, so that a kill in between costs
+    nothing. Raises ``StorageError`` when the store fails; what was not stored stays.
     """
+    owners, now = owners_of() if owners is None else owners, now or datetime.now(UTC)
+    fault = spool_fault(spool, owners)
+    if fault:
+        say_once(log, "spool", (str(spool), fault), folder=str(spool), reason=f"{fault}: no note is taken in")
+        return Intake()
     counts: Counter[str] = Counter()
-    waiting = sorted(spool.glob("*.json"))  # none where nothing was ever left
-    for path in waiting[:MOST_FILES]:
+    for path in sorted(spool.glob("*.json"))[:MOST_FILES]:  # none where nothing was ever left
         try:
-            note = _read(path)
-        except NoteError as error:
-            counts["refused"] += 1
-            name = one_line(path.name)
-            _say_once(log, "refused", (str(spool), name), file=name, reason=str(error))
-        else:
+            note = _read(path, owners, now)
             records.add_telemetry(telemetry_record(note))
+        except FileNotFoundError:  # another daemon was quicker
+            continue
+        except (NoteError, InvalidRecord) as error:
+            _refuse(path, str(error), counts, log)
+        else:
             counts[kind_of(note)] += 1
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+    if counts["refused"] > _MOST_SAID_AT_ONCE:
+        more, kept = counts["refused"] - _MOST_SAID_AT_ONCE, spool / FOLDER
+        log("refused", file=f"{more} more", reason=f"the newest lie in {kept} with their reasons")
+    give_up_the_oldest(spool)
     return Intake(telemetry=counts["telemetry"], quarantines=counts["quarantine"], refused=counts["refused"])
 
 
-def waiting_notes(spool: Path, *, since: datetime) -> Iterator[Note]:
+def waiting_notes(spool: Path, *, since: datetime, owners: Collection[int] | None = None) -> Iterator[Note]:
     """The notes in ``spool`` that were written at ``since`` or later; what is no note is left to ``take_in``."""
+    owners, now = owners_of() if owners is None else owners, datetime.now(UTC)
     for path in itertools.islice(spool.glob("*.json"), MOST_FILES):
         with contextlib.suppress(NoteError, OSError):  # taken in meanwhile
             if path.lstat().st_mtime >= since.timestamp():
-                yield _read(path)
+                yield _read(path, owners, now)
 
 
 def stored_notes(records: Iterable[TelemetryRecord], log: Log) -> tuple[Note, ...]:
@@ -72,27 +93,50 @@ def stored_notes(records: Iterable[TelemetryRecord], log: Log) -> tuple[Note, ..
             notes.append(read_note(record))
         except NoteError as error:
             place, reason = str(record.id), str(error)
-            _say_once(
+            say_once(
                 log, "skipped", (record.symbol, place, reason), symbol=record.symbol, row=place, reason=reason
             )
     return tuple(notes)
 
 
-def _read(path: Path) -> Note:
+def _read(path: Path, owners: Collection[int], now: datetime) -> Note:
+    text = read_text(path, owners)
     try:
-        if path.is_symlink() or not path.is_file():
-            raise NoteError("file: is not a plain file")
-        if path.stat().st_size > LARGEST_BYTES:
-            raise NoteError(f"file: is larger than {LARGEST_BYTES} bytes")
-        note = parse_note(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise NoteError(f"file: cannot be read: {error}") from None
-    if isinstance(note, Recheck):
-        raise NoteError("kind: a recheck is nothing that production leaves")
+        note = parse_note(text)
+        if isinstance(note, Recheck):
+            raise NoteError("kind: a recheck is nothing that production leaves")
+        _check_times(note, now)
+        if read_note(telemetry_record(note)) != note:  # what is stored must be read at every later tick
+            raise NoteError("note: does not read back as it is stored")
+    except NoteError:
+        raise
+    except Exception as error:  # what a stranger wrote can fail in any way, and spoils no other note
+        raise NoteError(f"note: {cause(error)}") from None
     return note
 
 
-def _say_once(log: Log, event: str, about: tuple[str, ...], **fields: str) -> None:
+def _check_times(note: Note, now: datetime) -> None:
+    if isinstance(note, Quarantine):
+        first, last, names = note.failed_at, note.failed_at, ("failed_at", "failed_at")
+    else:
+        first, last, names = note.window_start, note.window_end, ("window_start", "window_end")
+    if last > now + FUTURE:
+        raise NoteError(f"{names[1]}: {last:%Y-%m-%d %H:%M} UTC lies in the future")
+    if first < now - PAST:
+        raise NoteError(f"{names[0]}: {first:%Y-%m-%d} lies more than {PAST.days} days back")
+
+
+def _refuse(path: Path, reason: str, counts: Counter[str], log: Log) -> None:
+    about = str(path.parent), one_line(path.name)
+    if not set_aside(path, reason) and ("refused", *about) in _said:
+        return  # it cannot be moved away, and was counted when that was first seen
+    counts["refused"] += 1
+    if counts["refused"] <= _MOST_SAID_AT_ONCE:
+        say_once(log, "refused", about, file=about[1], reason=reason)
+
+
+def say_once(log: Log, event: str, about: tuple[str, ...], **fields: str) -> None:
+    """Log ``event`` with ``fields`` unless this process has said it ``about`` the same before."""
     if (event, *about) in _said:
         return
     if len(_said) >= _MOST_SAID:

@@ -25,7 +25,7 @@ from autotuner.daemon.situation import symbols_to_keep
 from autotuner.daemon.tick import Ticked, Ticker
 from autotuner.engines.interpreters import forget_environments, variable_of
 from autotuner.environment import Environment, current_environment
-from autotuner.errors import AutotuneError, one_line
+from autotuner.errors import AutotuneError, cause, one_line
 from autotuner.files import read_symbols
 from autotuner.store import Store
 from storage.errors import StorageError
@@ -190,12 +190,18 @@ class Daemon:
                 ).tick()
                 self._prune(store, daemon)
         except (StorageError, AutotuneError) as error:
-            self.healthy = False
-            self.log("tick_failed", reason=str(error))
+            self._tick_failed(str(error))
+            return
+        except Exception as error:  # the next tick must come, whatever went wrong in this one
+            self._tick_failed(cause(error))
             return
         self.healthy, self.last_at = True, datetime.now(UTC)
         self.log("tick", summary=str(self.last))
         notify(WATCHDOG="1", STATUS=str(self.last))
+
+    def _tick_failed(self, reason: str) -> None:
+        self.healthy = False
+        self.log("tick_failed", reason=reason)
 
     def _prune(self, store: Store, daemon: DaemonConfig) -> None:
         days, most = daemon.cache_days or MOST_DAYS, int(daemon.cache_gb * 1e9) or None

@@ -18,8 +18,10 @@ from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons
 from autotuner.engines.interpreters import environment_like
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
+from autotuner.serving.failures import failures
 from autotuner.serving.note_values import Shape
-from autotuner.serving.spool import Note, Quarantine, Recheck, Window
+from autotuner.serving.resolution import SAFE
+from autotuner.serving.spool import FELL_BACK, Note, Recheck, Window
 from autotuner.store import Promotion, Store, Subject
 from autotuner.workload import Workload
 from storage.errors import NotFound
@@ -44,8 +46,9 @@ class Observed:
     """What the store, production's notes, the prices and the model say of a symbol at one moment.
 
     ``last_ended`` is when its last run ended. All else is of its active promotion: ``ours`` are the notes of the
-    promoted configuration, ``before`` those of the one before while it is a canary; ``confirmed`` is when runs
-    left it in place. ``measured`` and ``present`` are the prices it was measured on and those there are now.
+    promoted configuration, ``before`` those of the one before while it is a canary, ``fell_back`` windows of
+    calls in eager mode because it failed; ``confirmed`` is when runs left it in place.
+    ``measured`` and ``present`` are the prices it was measured on and those there are now.
     """
 
     symbol: str
@@ -55,6 +58,7 @@ class Observed:
     last_ended: datetime | None
     ours: Sequence[Note] = ()
     before: Sequence[Note] = ()
+    fell_back: Sequence[Note] = ()
     confirmed: Sequence[datetime] = ()
     measured: _Prices | None = None
     present: _Prices | None = None
@@ -86,7 +90,7 @@ class Observed:
             bucket=_power(self.present),
             promoted_bucket=_power(self.measured),
             windows=live_windows(self.ours),
-            quarantines=[note.reason for note in self.ours if isinstance(note, Quarantine)],
+            failures=failures([*self.ours, *self.fell_back]),
             broken=self._rechecks_on_present[-1].broken if self._rechecks_on_present else (),
         )
 
@@ -126,7 +130,7 @@ def observe(
     here = environment_like(promotion.environment, environment, config.pythons)
     known = replace(known, environment=here)
     canary, subject = promotion.figures.canary, store.measured_subject(symbol)
-    keys = {each.key for each in (promotion.settings, canary and canary.previous) if each}
+    keys = {each.key for each in (promotion.settings, canary and canary.previous, SAFE) if each}
     stored = store.records.telemetry(symbol, since=promotion.promoted_at)
     notes = stored_notes([record for record in stored if record.settings_key in keys], log)
     source = config.prices_of(symbol).or_else(store.price_source(promotion))
@@ -135,6 +139,9 @@ def observe(
         known,
         ours=notes_of(notes, promotion, promotion.settings),
         before=() if canary is None else notes_of(notes, promotion, canary.previous),
+        fell_back=[
+            each for each in notes_of(notes, promotion, SAFE) if (each.source or "").startswith(FELL_BACK)
+        ],
         confirmed=confirmations(store, promotion),
         measured=measured,
         present=present,

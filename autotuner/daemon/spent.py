@@ -13,9 +13,15 @@ from autotuner.store import Store
 def spent_seconds(store: Store, now: datetime, log: Log) -> float:
     """Seconds of the day before ``now`` that ended runs and rechecks took. Raises ``StorageError``."""
     runs = sum(
-        (run.finished_at - max(run.started_at, now - DAY)) / timedelta(seconds=1)
+        _of_the_day(run.started_at, run.finished_at, now)
         for run in store.records.runs()
-        if run.finished_at is not None and run.finished_at > now - DAY
+        if run.finished_at is not None
     )
     notes = stored_notes(store.records.telemetry(since=now - DAY), log)
-    return runs + sum(note.seconds for note in notes if isinstance(note, Recheck))
+    rechecks = (note for note in notes if isinstance(note, Recheck))
+    return runs + sum(_of_the_day(note.window_start, note.window_end, now) for note in rechecks)
+
+
+def _of_the_day(begun: datetime, ended: datetime, now: datetime) -> float:
+    # At most what there was: a time of a clock that was wrong must not use up the budget of years.
+    return max(0.0, (min(ended, now) - max(begun, now - DAY)) / timedelta(seconds=1))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from autotuner.daemon.intake import Log
+from autotuner.daemon.intake import Log, say_once
 from autotuner.daemon.situation import Observed, live_windows
 from autotuner.daemon.triggers import FEWEST_CALLS, Kind, LiveWindow, Reason
 from autotuner.store import Promotion, Store
@@ -61,13 +61,14 @@ def why_roll_back(
 ) -> str | None:
     """Why ``promotion`` is taken out of use, None when it stays.
 
-    What fails in production, or breaks an accuracy limit on fresh prices, always goes: what is left is the
-    promotion before it, or the safe default. Latency past the promise and recompiles take back what is still on
-    probation and has a predecessor; afterwards they are reasons to tune, because the predecessor is no better known.
+    What fails in production, as more than one source says, or breaks an accuracy limit on fresh prices, always goes:
+    what is left is the promotion before it, or the safe default. Latency past the promise and recompiles take back
+    what is still on probation and has a predecessor; afterwards they are reasons to tune, because the predecessor is
+    no better known.
     """
     on_probation = has_previous and now - promotion.promoted_at < PROBATION
     asking: tuple[Kind, ...] = (*UNSAFE, "latency", "recompiles") if on_probation else UNSAFE
-    return next((reason.text for reason in reasons if reason.kind in asking), None)
+    return next((reason.text for reason in reasons if reason.kind in asking and reason.proven), None)
 
 
 def settle_canary(store: Store, observed: Observed, now: datetime, log: Log) -> bool:
@@ -103,6 +104,15 @@ def take_back(store: Store, observed: Observed, reasons: Sequence[Reason], now: 
         return False
     why = why_roll_back(promotion, reasons, now=now, has_previous=_has_previous(store, promotion))
     if why is None:
+        for reason in reasons:
+            if not reason.proven:
+                say_once(
+                    log,
+                    "unproven",
+                    (observed.symbol, reason.text),
+                    symbol=observed.symbol,
+                    reason=reason.text,
+                )
         return False
     _roll_back(store, promotion, why, now)
     log("rolled_back", symbol=observed.symbol, settings=promotion.settings.label, reason=why)

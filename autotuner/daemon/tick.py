@@ -10,7 +10,7 @@ from typing import Protocol
 
 from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config, price_arguments
-from autotuner.daemon.intake import Intake, Log, take_in
+from autotuner.daemon.intake import Intake, Log, say_once, take_in
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.plan import Due, Plan, Skipped, plan
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
@@ -21,12 +21,17 @@ from autotuner.daemon.triggers import Reason, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.paths import spool_folder
+from autotuner.record_mapping import stored_of
+from autotuner.serving.note_files import owners_of
 from autotuner.store import Promotion, Store
 
 RECHECK_SECONDS = 120.0
 """What a recheck may take: two processes start, and forecast some fifty windows each."""
 SPARE_SECONDS = 60.0
 """A run may take this much longer than it was given before it is stopped: it stores and cleans up."""
+
+
+Visit = tuple[Due | None, Sequence[Reason], bool]
 
 
 class Machine(Protocol):
@@ -60,6 +65,7 @@ class Ticked:
     rolled_back: tuple[str, ...] = ()
     tuned: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     held: str | None = None
 
@@ -68,12 +74,14 @@ class Ticked:
             "rechecked": self.rechecked,
             "rolled back": self.rolled_back,
             "failed": self.failed,
+            "unreadable": self.unreadable,
             "waiting": [each.symbol for each in self.skipped],
         }
         parts = [f"tuned {', '.join(self.tuned) or 'nothing'}"]
         parts += [f"{what} {', '.join(symbols)}" for what, symbols in lists.items() if symbols]
         parts += [f"held: {self.held}"] if self.held else []
         parts.append(f"{self.intake.telemetry} windows and {self.intake.quarantines} quarantines taken in")
+        parts += [f"{self.intake.refused} notes refused"] if self.intake.refused else []
         return "; ".join(parts)
 
 
@@ -90,37 +98,48 @@ class Ticker:
 
     def tick(self) -> Ticked:
         """One round over all symbols. Raises ``StorageError`` when the store fails."""
-        intake = take_in(self.store.records, spool_folder(self.store.location), self.log)
-        now = self.machine.now()
-        visits = {symbol: visit for symbol in self.symbols if (visit := self._visit(symbol, now))}
+        now, place = self.machine.now(), self.store.location
+        spool, owners = spool_folder(place), owners_of(place)
+        intake = take_in(self.store.records, spool, self.log, now=now, owners=owners)
+        visits = {symbol: visit for symbol in self.symbols if (visit := self._visit_alone(symbol, now))}
         due = [each for each, _, _ in visits.values() if each is not None]
         cool_down = timedelta(hours=self.config.daemon.cool_down_hours)
         chosen = plan(due, now=now, left_seconds=self._left(now), cool_down=cool_down)
         tuned, failed, held = self._tune(chosen)
+        for left_out in self.store.records.damage:
+            say_once(self.log, "damaged", (str(left_out),), symbol=left_out.symbol, reason=str(left_out))
         return Ticked(
             intake=intake,
             rechecked=tuple(symbol for symbol, (_, _, rechecked) in visits.items() if rechecked),
             rolled_back=tuple(symbol for symbol, (_, unsafe, _) in visits.items() if unsafe),
             tuned=tuple(tuned),
             failed=tuple(failed),
+            unreadable=tuple(symbol for symbol in self.symbols if symbol not in visits),
             skipped=chosen.skipped,
             held=held,
         )
 
-    def _visit(self, symbol: str, now: datetime) -> tuple[Due | None, Sequence[Reason], bool] | None:
-        """Settle, take back and recheck what is to be; None for a symbol that cannot be read.
+    def _visit_alone(self, symbol: str, now: datetime) -> Visit | None:
+        """Visit a symbol, so that whatever is wrong with it holds up no other; None where something is."""
+        try:
+            with stored_of(symbol):
+                return self._visit(symbol, now)
+        except AutotuneError as error:
+            self.log("unreadable", symbol=symbol, reason=str(error))
+            return None
+
+    def _visit(self, symbol: str, now: datetime) -> Visit:
+        """Settle, take back and recheck what is to be.
 
         What is due of it, why its promotion was taken out of use, and whether it was rechecked.
         """
         observed = self._observe(symbol, now)
-        if observed is None:
-            return None
         if settle_canary(self.store, observed, now, self.log):
-            observed = self._observe(symbol, now) or observed
+            observed = self._observe(symbol, now)
         observed, unsafe = self._take_back(observed, now)
         rechecked = self._recheck(observed, now)
         if rechecked:
-            observed, found = self._take_back(self._observe(symbol, now) or observed, now)
+            observed, found = self._take_back(self._observe(symbol, now), now)
             unsafe = found or unsafe
         return self._due(observed, unsafe), unsafe, rechecked
 
@@ -133,20 +152,20 @@ class Ticker:
     def _reasons(self, observed: Observed) -> tuple[Reason, ...]:
         return reasons(observed.situation, timedelta(days=self.config.daemon.max_age_days))
 
-    def _observe(self, symbol: str, now: datetime) -> Observed | None:
-        try:
-            environment = self.machine.environment()
-            return observe(self.store, symbol, self.config, environment=environment, now=now, log=self.log)
-        except AutotuneError as error:  # one symbol that cannot be read must not hold up the others
-            self.log("unreadable", symbol=symbol, reason=str(error))
-            return None
+    def _observe(self, symbol: str, now: datetime) -> Observed:
+        environment = self.machine.environment()
+        return observe(self.store, symbol, self.config, environment=environment, now=now, log=self.log)
 
     def _take_back(self, observed: Observed, now: datetime) -> tuple[Observed, tuple[Reason, ...]]:
         """What holds afterwards, and the reasons for which the promotion was taken out of use, none when it stays."""
         found = self._reasons(observed)
         if not take_back(self.store, observed, found, now, self.log):
             return observed, ()
-        return self._observe(observed.symbol, now) or observed, found
+        try:
+            with stored_of(observed.symbol):
+                return self._observe(observed.symbol, now), found
+        except AutotuneError:  # what is active now cannot be read, which the next tick says
+            return observed, found
 
     def _recheck(self, observed: Observed, now: datetime) -> bool:
         """Whether the promoted configuration was measured on prices that it had not seen."""
@@ -192,7 +211,7 @@ class Ticker:
             if held is not None:
                 self.log("held", symbol=due.symbol, reason=held)
                 return tuned, failed, held
-            (tuned if self._tune_one(due) else failed).append(due.symbol)
+            (tuned if self._tune_alone(due) else failed).append(due.symbol)
         return tuned, failed, None
 
     def _held(self) -> str | None:
@@ -200,6 +219,14 @@ class Ticker:
             return "the daemon is stopping"
         quiet = why_quiet(self.machine.now(), self.quiet)
         return quiet or why_busy(self.machine.load(), os.cpu_count() or 1, self.config.daemon.load_ceiling)
+
+    def _tune_alone(self, due: Due) -> bool:
+        try:
+            with stored_of(due.symbol):
+                return self._tune_one(due)
+        except AutotuneError as error:
+            self.log("failed", symbol=due.symbol, reason=str(error))
+            return False
 
     def _tune_one(self, due: Due) -> bool:
         why = "; ".join(reason.text for reason in due.reasons)

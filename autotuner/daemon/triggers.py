@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from autotuner.environment import Environment
+from autotuner.serving.failures import NOTHING_FAILED, Failures
 from autotuner.store import Promotion
 
 Kind = Literal[
@@ -37,10 +38,14 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """Why a symbol is due: the kind of trigger, and what was seen in one line."""
+    """Why a symbol is due: the kind of trigger, and what was seen in one line.
+
+    ``proven`` is False for what a single source says, which is enough to tune and not to take anything back.
+    """
 
     kind: Kind
     text: str
+    proven: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +68,8 @@ class Situation:
     ``promised_p50_ms`` and ``promised_p99_ms`` are the upper ends of what was promoted. ``model_changed`` and
     ``workload_shifted`` say in a few words what changed. ``bucket`` and ``promoted_bucket`` are powers of two
     that the length of the series has reached. ``windows`` are of the promoted settings since the promotion,
-    oldest first; ``quarantines`` the causes noted since then. ``broken`` are the accuracy limits that did not hold
-    on fresh prices.
+    oldest first; ``failures`` what production noted since then. ``broken`` are the accuracy limits that did not
+    hold on fresh prices.
     """
 
     promotion: Promotion | None
@@ -78,7 +83,7 @@ class Situation:
     bucket: int | None = None
     promoted_bucket: int | None = None
     windows: Sequence[LiveWindow] = ()
-    quarantines: Sequence[str] = ()
+    failures: Failures = NOTHING_FAILED
     broken: Sequence[str] = ()
 
 
@@ -90,7 +95,12 @@ def reasons(situation: Situation, maximum_age: timedelta = MAXIMUM_AGE) -> tuple
     texts = {kind: check(situation) for kind, check in _CHECKS.items()}
     age = situation.now - max(promotion.promoted_at, situation.tuned_at or promotion.promoted_at)
     texts["age"] = f"last tuned {age.days} days ago" if age >= maximum_age else None
-    return tuple(Reason(kind=kind, text=text) for kind, text in texts.items() if text is not None)
+    proven = situation.failures.proven
+    return tuple(
+        Reason(kind=kind, text=text, proven=proven or kind != "quarantine")
+        for kind, text in texts.items()
+        if text is not None
+    )
 
 
 def shifted(ratios: Sequence[float]) -> bool:
@@ -111,8 +121,11 @@ def _environment(situation: Situation) -> str | None:
 
 
 def _quarantine(situation: Situation) -> str | None:
-    found = situation.quarantines
-    return f"its settings failed in production {len(found)} times: {found[-1]}" if found else None
+    found, tuned_at = situation.failures, situation.tuned_at
+    if found.newest is None or not (found.proven or tuned_at is None or found.newest > tuned_at):
+        return None  # nothing failed, or a run has since looked at what one process alone said
+    waits = f" ({found.waits_for})" if found.waits_for else ""
+    return f"its settings failed in production {len(found.reasons)} times: {found.reasons[-1]}{waits}"
 
 
 def _recompiles(situation: Situation) -> str | None:

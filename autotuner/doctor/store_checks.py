@@ -24,7 +24,7 @@ from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnava
 from storage.migrations import HEAD_REVISION, known_revisions
 from storage.repository import Repository
 from storage.snapshot import SnapshotEntry, SnapshotPin, read_snapshot
-from storage.sqlite_files import DATABASE_ERRORS, refuse_cut_short, translated
+from storage.sqlite_files import AS_TEXT, DATABASE_ERRORS, refuse_cut_short, translated
 from toto_core import model_files
 from toto_core.model_files import CONFIG_FILE, EMBEDDED, WEIGHTS_FILE, CheckpointError
 
@@ -51,7 +51,7 @@ def check_database(store: str) -> Check:
     if path is not None and not _holds_something(path):
         return _not_yet(name, path, "the first `autotune run` makes the store")
     try:
-        with _read_only(store) as database:
+        with read_only(store) as database:
             return _judged(database)
     except StorageError as error:
         if path is not None and path.with_name(f"{path.name}-journal").exists():
@@ -122,7 +122,7 @@ def check_model(model: str) -> Check:
     return Check(name=name, found=f"{model}: {', '.join(part for part in parts if part)}")
 
 
-def _read_only(store: str) -> Database:
+def read_only(store: str) -> Database:
     """The store without the upgrade that ``open_database`` makes, a file without the right to write."""
     if is_file(store):
         return _read_only_file(store_path(store).absolute())
@@ -140,9 +140,11 @@ def _read_only(store: str) -> Database:
 def _read_only_file(path: Path) -> Database:
     def connect() -> sqlite3.Connection:
         uri = f"{path.as_uri()}?mode=ro"
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             uri, uri=True, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = AS_TEXT
+        return connection
 
     try:
         with closing(connect()) as connection:
@@ -185,7 +187,7 @@ def _contents(store: str) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin,
     if is_file(store) and not _holds_something(store_path(store)):
         return (), ()
     try:
-        with _read_only(store) as database:
+        with read_only(store) as database:
             return Repository(database).snapshot_contents()
     except StorageError:
         return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,14 @@ SAME_START_SECONDS = 2.0
 FOREIGN_LASTS = timedelta(days=1)
 """What a process of another host has begun counts as dead after this long: nobody here can ask after it, and runs
 have a timeout, so that few take a day."""
+
+
+_BEGUN = time.time_ns()
+
+
+def this_process() -> str:
+    """Text that no other process has, on whatever host; ids alone are used again, in a container at every start."""
+    return hashlib.sha256(f"{this_host()} {os.getpid()} {_BEGUN}".encode()).hexdigest()[:16]
 
 
 def this_host() -> str:

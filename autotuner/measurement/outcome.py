@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from autotuner.serving.plain_values import items, number, whole
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 
@@ -247,6 +249,8 @@ class Launch:
         raise KeyError(settings.label)
 
 
+_MOST_SHAPES, _MOST_BLOCKS = 1_000, 100_000
+_Fields = TypeVar("_Fields", ShapeTiming, Interval, Accuracy, Conditions)
 _NUMBERS = ("cold_start_ms", "reference_cold_start_ms", "warm_start_ms", "peak_bytes")
 
 
@@ -263,20 +267,48 @@ def measured_from_json(text: str) -> Measured:
     try:
         values: dict[str, Any] = json.loads(text)
         return Measured(
-            timings=tuple(ShapeTiming(**t) for t in values["timings"]),
-            reference_timings=tuple(ShapeTiming(**t) for t in values["reference_timings"]),
-            ratio=Interval(**values["ratio"]),
-            accuracy=Accuracy(**values["accuracy"]),
+            timings=_each(ShapeTiming, values["timings"]),
+            reference_timings=_each(ShapeTiming, values["reference_timings"]),
+            ratio=_of(Interval, values["ratio"]),
+            accuracy=_of(Accuracy, values["accuracy"]),
             report=CompileReport.from_dict(values["report"]),
-            conditions=Conditions(**values["conditions"]),
+            conditions=_of(Conditions, values["conditions"]),
             blocks=_blocks(values["blocks"]),
             reference_blocks=_blocks(values["reference_blocks"]),
-            built_beside=values.get("built_beside", 0),
-            **{name: values[name] for name in _NUMBERS},
+            built_beside=whole(values.get("built_beside", 0), "built_beside"),
+            **{name: _number(Measured, name, values[name]) for name in _NUMBERS},
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except Exception as error:  # what another version or a stranger wrote can fail in any way
         raise ValueError(f"not a measurement: {error!r}") from None
 
 
-def _blocks(raw: list[list[list[float]]]) -> tuple[tuple[Block, ...], ...]:
-    return tuple(tuple(tuple(float(call) for call in block) for block in shape) for shape in raw)
+def _each(kind: type[_Fields], raw: object) -> tuple[_Fields, ...]:
+    return tuple(_of(kind, fields) for fields in items(raw, "timings", _MOST_SHAPES))
+
+
+def _of(kind: type[_Fields], raw: dict[str, object]) -> _Fields:
+    return kind(**{name: _number(kind, name, value) for name, value in raw.items()})
+
+
+def _number(kind: type, name: str, value: object) -> Any:
+    """A number as it is, or None where the field may be; neither text nor what no float can hold."""
+    if value is not None or not kind.__annotations__[name].endswith("| None"):
+        number(value, name)
+    return value
+
+
+def _blocks(raw: object) -> tuple[tuple[Block, ...], ...]:
+    return tuple(
+        tuple(_block(block) for block in items(shape, "blocks", _MOST_BLOCKS))
+        for shape in items(raw, "blocks", _MOST_SHAPES)
+    )
+
+
+def _block(raw: object) -> Block:
+    calls = items(raw, "block", _MOST_BLOCKS)
+    if not set(map(type, calls)) <= {int, float}:
+        raise ValueError("a block must hold numbers")
+    found = tuple(map(float, calls))
+    if not all(map(math.isfinite, found)):
+        raise ValueError("a block must hold finite numbers")
+    return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotuner.errors import AutotuneError
 from autotuner.figures import FiguresError, figures_from_json
+from autotuner.record_mapping import stored_of
 from autotuner.serving.lookup import Resolution
 from autotuner.tuning.document import promotion_document
 from storage.records import PinRecord, PromotionRecord, RunRecord, UnpinRecord
@@ -29,7 +30,8 @@ def active_document(promotion: Promotion, pin: PinRecord | None) -> dict[str, An
 def stored_document(store: Store, record: PromotionRecord, pin: PinRecord | None) -> dict[str, Any]:
     """The document of a promotion; one that cannot be read says so under ``error`` and hides no other symbol."""
     try:
-        return active_document(store.read(record), pin)
+        with stored_of(record.symbol):
+            return active_document(store.read(record), pin)
     except AutotuneError as error:
         return {"symbol": record.symbol, "error": " ".join(str(error).split())}
 

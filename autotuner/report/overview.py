@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
@@ -14,13 +14,15 @@ from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.figures import Figures, FiguresError, figures_from_json
 from autotuner.measurement.outcome import Interval
-from autotuner.record_mapping import read_note, read_settings
+from autotuner.record_mapping import read_note, read_settings, stored_of
 from autotuner.report.progress import under_way
 from autotuner.search.profiles import PROFILES
 from autotuner.serving.spool import NoteError, Quarantine, Window
 from autotuner.store import Store
+from storage.damage import LeftOut
 from storage.records import PinRecord, PromotionRecord, RunRecord, TelemetryRecord
 
+_UNREADABLE = "settings that cannot be read"
 WINDOWS = 24
 """How many of the newest windows of a symbol are looked at: its sparkline, and what befell it."""
 
@@ -82,12 +84,23 @@ def overview(
         trials=records.trials([run.run_id for run in running.values()]),
         telemetry=_telemetry(store, {} if seen is None else seen),
     )
-    rows = [known.row(record, pins.get(symbol)) for symbol, record in newest.items()]
+    rows = [known.row_alone(record, pins.get(symbol)) for symbol, record in newest.items()]
     rows += [known.only_pinned(pin) for symbol, pin in pins.items() if symbol not in newest]
     rows += [
         known.first_run(run) for symbol, run in running.items() if symbol not in newest and symbol not in pins
     ]
-    return tuple(sorted(rows, key=lambda row: row.symbol))
+    return tuple(sorted(_with_damage(rows, records.damage, now), key=lambda row: row.symbol))
+
+
+def _with_damage(rows: Sequence[Row], damage: Iterable[LeftOut], now: datetime) -> list[Row]:
+    """The rows, with what is damaged of a symbol as its state, and a row for who has no other."""
+    found = {row.symbol: row for row in rows}
+    for each in damage:
+        if each.symbol:
+            row = found.get(each.symbol) or Row(symbol=each.symbol, settings=_UNREADABLE, since=now)
+            state = State(word="unreadable", why=str(each))
+            found[each.symbol] = replace(row, states=(*row.states, state))
+    return list(found.values())
 
 
 def _telemetry(store: Store, seen: Seen) -> Mapping[str, Sequence[Noted]]:
@@ -125,6 +138,14 @@ class _Known:
     running: Mapping[str, RunRecord]
     trials: Mapping[str, int]
     telemetry: Mapping[str, Sequence[Noted]]
+
+    def row_alone(self, record: PromotionRecord, pin: PinRecord | None) -> Row:
+        try:
+            with stored_of(record.symbol):
+                return self.row(record, pin)
+        except AutotuneError as error:
+            state = State(word="unreadable", why=str(error))
+            return Row(symbol=record.symbol, settings=_UNREADABLE, since=record.promoted_at, states=(state,))
 
     def row(self, record: PromotionRecord, pin: PinRecord | None) -> Row:
         figures, unreadable = _figures(record.evidence_json)
@@ -234,7 +255,7 @@ def _figures(text: str) -> tuple[Figures, str]:
 @lru_cache(maxsize=10_000)
 def _label(settings_json: str) -> str:
     settings = read_settings(settings_json)
-    return "settings that cannot be read" if settings is None else settings.label
+    return _UNREADABLE if settings is None else settings.label
 
 
 @lru_cache(maxsize=1_000)

@@ -13,7 +13,7 @@ import numpy as np
 from autotuner.commands.explain import explanation
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Interval, Measured, Outcome
-from autotuner.record_mapping import read_note
+from autotuner.record_mapping import read_note, stored_of
 from autotuner.report.documents import history
 from autotuner.search.profiles import PROFILES, Limits, Profile
 from autotuner.search.profiles import profile as profile_named
@@ -106,6 +106,11 @@ class SymbolView:
 
 def symbol_view(store: Store, symbol: str, profile: str | None = None) -> SymbolView:
     """What is stored of ``symbol``. Raises ``StorageError``, and ``AutotuneError`` with what to do next."""
+    with stored_of(symbol):
+        return _view(store, symbol, profile)
+
+
+def _view(store: Store, symbol: str, profile: str | None) -> SymbolView:
     promotion = store.active(symbol, profile)
     if promotion is None:
         remedy = f"`autotune run --symbol {symbol}` finds out what it should run"

@@ -118,8 +118,9 @@ def what_happened(event: Document) -> str:
     return str(event["event"])
 
 
-def plain(text: str) -> str:
+def plain(text: object) -> str:
     """``text`` on one line without control characters, which stored text could send to a terminal."""
+    text = str(text)
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 

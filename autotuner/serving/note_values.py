@@ -21,8 +21,9 @@ PER_OCTAVE = 8
 """Buckets of the latency histogram for each doubling: a quantile read from it is at most 9 % too high."""
 BUCKETS = 24 * PER_OCTAVE
 MOST_SHAPES = 32
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Times beyond these are nobody's: sums and differences with them could not be held."""
 _MOST_TEXTS = 100
-_UNKEPT = re.compile("[\0\ud800-\udfff]")
 _PLACE = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -51,17 +52,10 @@ def plain_value(value: object) -> Any:
     return value
 
 
-def _text(value: object, where: str) -> str:
-    found = text(value, where)
-    if _UNKEPT.search(found):
-        raise ValueError("must be text without NUL or half a surrogate pair")
-    return found
-
-
 def _name(value: object, where: str) -> str:
-    if not _text(value, where):
+    if not text(value, where):
         raise ValueError("must not be empty")
-    return _text(value, where)
+    return text(value, where)
 
 
 def _positive(value: object, where: str) -> float:
@@ -71,14 +65,16 @@ def _positive(value: object, where: str) -> float:
 
 
 def _moment(value: object, where: str) -> datetime:
-    found = datetime.fromisoformat(_text(value, where))
+    found = datetime.fromisoformat(text(value, where))
     if found.tzinfo is None:
         raise ValueError("must be a time with its zone")
+    if not EARLIEST <= found <= LATEST:
+        raise ValueError(f"must be a time from {EARLIEST.year} to {LATEST.year}")
     return found.astimezone(UTC)
 
 
 def _texts(value: object, where: str) -> tuple[str, ...]:
-    return tuple(_text(each, where) for each in items(value, where, _MOST_TEXTS))
+    return tuple(text(each, where) for each in items(value, where, _MOST_TEXTS))
 
 
 def _buckets(value: object, where: str) -> dict[int, int]:
@@ -112,7 +108,7 @@ def _table(value: object, where: str, most: int) -> Mapping[str, object]:
 def _environment(given: Mapping[str, Any]) -> Environment:
     found = Environment.from_dict(given)
     for name, each in vars(found).items():
-        whole(each, name) if name == "threads" else _text(each, name)
+        whole(each, name) if name == "threads" else text(each, name)
     return found
 
 
@@ -129,13 +125,13 @@ def _as_far_as_known(read: Callable[[Mapping[str, Any]], Any]) -> Callable[[obje
 
 
 _BY_NAME: dict[str, Callable[[Any, str], Any]] = {
-    "symbol": lambda value, where: parse_symbol(_text(value, where)),
+    "symbol": lambda value, where: parse_symbol(text(value, where)),
     "settings_key": _name,
     "environment_fingerprint": _name,
     "longest_ms": _positive,
 }
 _BY_TYPE: dict[str, Callable[[Any, str], Any]] = {
-    "str": _text,
+    "str": text,
     "int": whole,
     "float": number,
     "datetime": _moment,

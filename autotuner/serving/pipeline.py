@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from autotuner.engines.registry import engine_for
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import cause
+from autotuner.machine.process import this_process
 from autotuner.paths import answer_file, packages_folder, spool_folder, store_location, trials_folder
 from autotuner.serving.artifact_loading import LoadArtifacts
 from autotuner.serving.lookup import lookup
 from autotuner.serving.resolution import SAFE, Resolution
 from autotuner.serving.restart_proof import Proof, prove, random_walk
-from autotuner.serving.spool import Labels, Quarantine, write_note
+from autotuner.serving.spool import FELL_BACK, Labels, Quarantine, leave_quarantine
 from autotuner.serving.telemetry import Telemetry
 from autotuner.workload import RequestShape, Workload
 from toto_core.settings import RuntimeSettings
@@ -86,7 +87,7 @@ def _working_pipeline(
         working, reason = _attempt(found, target, environment, provenance, verify=verify)
         if working is not None:
             return working
-    provenance = {"settings_source": f"quarantined: {reason}", "symbol": found.symbol}
+    provenance = {"settings_source": f"{FELL_BACK}{reason}", "symbol": found.symbol}
     pipeline = _warm_pipeline(found, SAFE, target, provenance)
     if known_reason is None:  # only now: where eager fails too, the settings were not at fault
         _quarantine(found, environment, reason, db)
@@ -256,10 +257,10 @@ def _note_failure(found: Resolution, environment: Environment, reason: str, db: 
         workload=found.workload,
         environment=environment,
         pid=os.getpid(),
+        process=this_process(),
     )
     try:
-        folder = spool_folder(store_location(db))
-        write_note(folder, note.file_name, note)
+        leave_quarantine(spool_folder(store_location(db)), note)
     except (OSError, RuntimeError, ValueError) as error:
         return f"; no note of it could be left for the tuner ({error})"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ LARGEST = 2**63 - 1
 LONGEST_TEXT = 10_000
 DEEPEST = 50
 """Levels of lists and objects inside each other that are taken in."""
+
+
+_UNKEPT = re.compile("[\0\ud800-\udfff]")
 
 
 class WrongValue(ValueError):  # noqa: N818 - reads as the message it stands for
@@ -50,9 +54,11 @@ def items(value: object, where: str, most: int) -> Sequence[Any]:
 
 def text(value: object, where: str) -> str:
     """Text of bounded length."""
-    if isinstance(value, str) and len(value) <= LONGEST_TEXT:
-        return value
-    raise _wrong(where, f"text of at most {LONGEST_TEXT} characters")
+    if not isinstance(value, str) or len(value) > LONGEST_TEXT:
+        raise _wrong(where, f"text of at most {LONGEST_TEXT} characters")
+    if _UNKEPT.search(value):
+        raise _wrong(where, "text without NUL or half a surrogate pair")
+    return value
 
 
 def whole(value: object, where: str, most: int = LARGEST) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,6 +22,10 @@ from storage.whole_files import written_whole
 from toto_core.settings import RuntimeSettings
 
 LOWEST_MS = 0.01
+FELL_BACK = "quarantined: "
+"""How the source of calls begins that run in eager fp32 because their settings failed; the reason follows."""
+MOST_QUARANTINES = 16
+"""Notes of one configuration's failures that wait in the spool at most, one a process."""
 
 
 class NoteError(ValueError):
@@ -82,7 +87,10 @@ class Window(Labels):
 
 @dataclass(frozen=True, kw_only=True)
 class Quarantine(Labels):
-    """Settings that failed to load, to compile or to stay compiled at ``failed_at``, UTC, in process ``pid``."""
+    """Settings that failed to load, to compile or to stay compiled at ``failed_at``, UTC, in process ``pid``.
+
+    ``process`` tells one process from every other, on whatever host; None in what versions before it wrote.
+    """
 
     reason: str
     failed_at: datetime
@@ -90,12 +98,14 @@ class Quarantine(Labels):
     workload: Workload | None = None
     environment: Environment | None = None
     pid: int | None = None
+    process: str | None = None
 
     @property
     def file_name(self) -> str:
-        """One name per symbol, model, settings and environment, so that a crash loop leaves one note."""
+        """One name per symbol, model, settings, environment and process."""
         parts = (self.symbol, self.model, self.settings_key, self.environment_fingerprint)
-        return f"quarantine-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json"
+        process = "" if self.process is None else f"-{_digest(self.process)[:8]}"
+        return f"quarantine-{_digest(json.dumps(parts))[:16]}{process}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +183,24 @@ def write_note(folder: Path, name: str, note: Note) -> None:
     """
     with written_whole(folder / name) as aside:
         aside.write_text(json.dumps(note_fields(note), separators=(",", ":")), encoding="utf-8")
+
+
+def leave_quarantine(folder: Path, note: Quarantine) -> None:
+    """Write the note; beside those that other processes left, of which the oldest go, as a crash loop makes many.
+
+    Raises ``OSError``.
+    """
+    write_note(folder, note.file_name, note)
+    same = f"{note.file_name.rpartition('-')[0]}-*.json"
+    others = [path for path in folder.glob(same) if path.name != note.file_name]
+    with contextlib.suppress(OSError):  # the daemon takes them in meanwhile
+        others.sort(key=lambda path: path.lstat().st_mtime)
+        for path in others[: max(0, len(others) + 1 - MOST_QUARANTINES)]:
+            path.unlink()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _given(wanted: dataclasses.Field[Any], fields: Mapping[str, Any]) -> bool:

@@ -11,8 +11,10 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from autotuner.daemon.intake import Log, stored_notes
 from autotuner.figures import FiguresError, figures_from_json
+from autotuner.paths import spool_folder
 from autotuner.report.documents import lookup_document
 from autotuner.serving.lookup import lookup
+from autotuner.serving.refused import refused
 from autotuner.serving.spool import Window
 from autotuner.store import Store
 from storage.errors import StorageError
@@ -62,6 +64,7 @@ def metrics(location: str, daemon: Daemon | None) -> bytes:
     speed = gauge("promoted_ratio", "Reference time over settings time, as proven", labels)
     p50 = gauge("promoted_p50_ms", "Promised median latency", labels)
     up = gauge("store_up", "1 while the store can be read")
+    _spooled(gauge("refused_notes", "Files in the spool that were no notes and were set aside"), location)
     try:
         with Store(location) as store:
             for record in store.records.active_promotions():
@@ -74,11 +77,18 @@ def metrics(location: str, daemon: Daemon | None) -> bytes:
                         p50.labels(*names).set(float("nan") if figures.p50_ms is None else figures.p50_ms)
             live = gauge("live_calls", "Calls that production made in the newest window", labels[:1])
             _live(store, log, live)
+            left_out = sum(len(each.rows) for each in store.records.damage)
+            gauge("damaged_rows", "Rows of the store that cannot be read and were left out").set(left_out)
         up.set(1)
     except StorageError:
         up.set(0)
     body: bytes = generate_latest(registry)
     return body
+
+
+def _spooled(count: Gauge, location: str) -> None:
+    with contextlib.suppress(StorageError):  # a store without a place
+        count.set(refused(spool_folder(location)).count)
 
 
 def _live(store: Store, log: Log, calls: Gauge) -> None:

@@ -9,6 +9,7 @@ import pytest
 from autotuner.daemon import intake
 from autotuner.environment import current_environment
 from autotuner.paths import spool_folder
+from autotuner.serving.spool import Quarantine
 from tests.support.notes import insert, unreadable
 from tests.support.simulated_world import (
     HOUR,
@@ -33,6 +34,45 @@ def test_settings_that_fail_in_production_are_taken_back_at_once(world: World) -
     assert (rolled_back["symbol"], "no compiler" in rolled_back["reason"]) == ("AMD", True)
     now = world.store.active("AMD")
     assert now is None or now.settings != active.settings
+
+
+def test_what_one_process_alone_says_tunes_and_takes_nothing_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_said", set())
+    pass_time(world, 0.1)
+    active = world.store.active("AMD")
+    assert active is not None
+    world.fail(active, processes=1)
+    world.stubborn.add("AMD")
+    world.log.clear()
+    pass_time(world, 0.5)
+
+    events = [(event, fields.get("symbol")) for _, event, fields in world.log]
+    assert ("rolled_back", "AMD") not in events
+    assert events.count(("unproven", "AMD")) == 1
+    (reason,) = [
+        fields["reason"] for _, event, fields in world.log if (event, fields["symbol"]) == ("tuning", "AMD")
+    ]
+    assert "no compiler (one process alone says so: " in reason
+    assert world.store.active("AMD") == active
+    world.fail(active, processes=2)  # the second of these is another one
+    pass_time(world, 0.1)
+    assert world.store.active("AMD") != active
+
+
+def test_failures_of_anything_else_take_nothing_back(world: World) -> None:
+    pass_time(world, 0.1)
+    active = world.store.active("AMD")
+    assert active is not None
+    for changes in ({"environment_fingerprint": "0" * 16}, {"settings_key": "k"}, {"symbol": "AAPL"}):
+        about = {**vars(labels_of(active)), **changes}
+        for number in range(3):
+            failed = Quarantine(**about, reason="no g++", failed_at=world.clock, process=f"p{number}")
+            world.leave(failed)
+    pass_time(world, 0.1)
+
+    assert world.store.active("AMD") == active
 
 
 def test_a_new_promotion_that_is_slow_in_production_is_rolled_back_to_the_one_before(world: World) -> None:

@@ -432,3 +432,19 @@ def test_any_variable_gives_an_answer(
 
     assert found.settings == SAFE
     assert all("\n" not in line for line in found.reasons)
+
+
+def test_a_snapshot_full_of_hostile_entries_is_answered_within_a_second(db: str) -> None:
+    evidence = (DEEP, ON_TRIAL % ("9" * 400), '{"canary": {"share": 0.5, "previous": ' + DEEP + "}}", "{")
+    path = published(db, *(entry(f"S{number}", number=number) for number in range(1, 200)), entry())
+    document = stored(path)
+    document["texts"] += evidence
+    place = [field.name for field in fields(SnapshotEntry)].index("promised_json")
+    for number, row in enumerate(document["entries"][:-1]):
+        row[place] = len(document["texts"]) - 1 - number % len(evidence)
+    rewritten(path, document)
+    began = time.process_time()
+    found = [lookup(symbol, db=db, workload=SMALL) for symbol in ("AMD", "S1", "TSLA")]
+
+    assert time.process_time() - began < 1.0
+    assert [each.settings for each in found] == [BF16, BF16, BF16]  # the last two by the workload's winner

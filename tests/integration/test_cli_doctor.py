@@ -32,6 +32,8 @@ NAMES = [
     "snapshot",
     "compile cache",
     "model",
+    "notes",
+    "production",
 ]
 
 

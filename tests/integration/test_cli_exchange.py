@@ -192,3 +192,32 @@ class TestExchange:
             assert run(path, "list").exit_code == 0
             assert run(path, "db", "check").exit_code == 0
             assert {run(path, "show", symbol).exit_code for symbol in ("AMD", "MSFT")} <= {0, 1}
+
+    @pytest.mark.parametrize(
+        ("keys", "value", "reason"),
+        [
+            (("promotions", 0, "promoted_at"), "0001-01-01T00:00:00+00:00", "give a time from 1970 to 2200"),
+            (("promotions", 0, "promoted_at"), "9999-12-31T23:59:59+00:00", "give a time from 1970 to 2200"),
+            (("promotions", 0, "promoted_at"), "9" * 400, "is not an ISO 8601 time"),
+            (("promotions", 0, "reason"), "x" * 20_000, "reason is longer than 10000 characters"),
+            (("promotions", 0, "reason"), "\ud800", "half a surrogate pair"),
+            (("promotions", 0, "evidence", "because"), "\ud800", "figures.because: must be text without NUL"),
+            (("promotions", 0, "evidence", "later"), ["x" * 1_000] * 1_100, "evidence is longer than"),
+            (("environments", 0, "facts", "threads"), "many", "facts are refused: threads must be"),
+            (("environments", 0, "facts", "torch"), 10**399, "facts are refused: torch must be text"),
+            (("environments", 0, "first_seen"), 5, "first_seen is not text"),
+            (("workloads", 0, "workload", "model"), "\ud800", "model must be a name"),
+            (("workloads", 0, "workload", "requests", 0, "weight"), 10**399, "weight must be finite"),
+            (("pins", 0, "pinned_at"), "2201-01-01T00:00:00+00:00", "give a time from 1970 to 2200"),
+            (("pins", 0, "settings", "num_threads"), 10**399, "num_threads must be"),
+        ],
+    )
+    def test_values_beyond_any_bound_are_refused_with_their_place(
+        self, tmp_path: Path, keys: tuple[str | int, ...], value: Any, reason: str
+    ) -> None:
+        file, other = tmp_path / "settings.json", tmp_path / "other.db"
+        file.write_text(json.dumps(changed(keys, value)))
+        line = refused(run(other, "import", str(file)), 1)
+        assert reason in line
+        assert line.endswith("nothing was imported")
+        assert not other.exists()

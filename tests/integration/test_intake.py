@@ -19,6 +19,7 @@ from toto_core.compile_report import CompileReport
 
 LABELS = {"symbol": "AMD", "settings_key": "k", "environment_fingerprint": "f"}
 SHAPE = (512, 8, 256)
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +55,11 @@ def test_a_quarantine_is_stored_at_its_time(tmp_path: Path, records: Repository)
     note = {**LABELS, "kind": "quarantine", "reason": "no g++", "failed_at": at.isoformat()}
     (spool / "quarantine-1.json").write_text(json.dumps(note))
 
-    assert take_in(records, spool).quarantines == 1
+    assert take_in(records, spool, now=NOW).quarantines == 1
     assert records.telemetry("AMD")[0].window_start == at
 
 
-def test_what_is_no_note_is_removed_and_counted_and_spoils_nothing(
+def test_what_is_no_note_is_set_aside_and_counted_and_spoils_nothing(
     tmp_path: Path, records: Repository
 ) -> None:
     spool = tmp_path / "spool"
@@ -80,10 +81,10 @@ def test_what_is_no_note_is_removed_and_counted_and_spoils_nothing(
         json.dumps({**LABELS, "kind": "quarantine", "reason": "x", "failed_at": "2026-05-04T00:00:00+00:00"})
     )
     (spool / "readme.txt").write_text("not ours")
-    found = take_in(records, spool)
+    found = take_in(records, spool, now=NOW)
 
     assert (found.telemetry, found.quarantines, found.refused) == (0, 1, len(bad) + 1)
-    assert [path.name for path in spool.iterdir()] == ["readme.txt"]
+    assert {path.name for path in spool.iterdir()} == {"readme.txt", "refused"}
     assert Path("/etc/passwd").exists()
 
 
@@ -95,7 +96,9 @@ def test_a_bad_note_is_refused_with_its_reason_and_its_neighbours_are_stored(
         (tmp_path / f"{place}.json").write_text(good)
     (tmp_path / "m.json").write_text(text)
     said: list[dict[str, str]] = []
-    found = take_in(records, tmp_path, lambda event, **fields: said.append({"event": event, **fields}))
+    found = take_in(
+        records, tmp_path, lambda event, **fields: said.append({"event": event, **fields}), now=NOW
+    )
 
     assert (found.telemetry, found.quarantines, found.refused) == (1, 1, 1)
     (line,) = said
@@ -123,7 +126,7 @@ def test_a_recheck_in_the_spool_is_nobodys(tmp_path: Path, records: Repository) 
     times = {"window_start": moment, "window_end": moment}
     (tmp_path / "a.json").write_text(json.dumps(json.loads(RECHECK) | times))
 
-    assert take_in(records, tmp_path).refused == 1
+    assert take_in(records, tmp_path, now=NOW).refused == 1
 
 
 def test_rows_that_cannot_be_read_are_left_out_and_said_once(tmp_path: Path, records: Repository) -> None:

@@ -17,6 +17,7 @@ from autotuner import load_pipeline
 from autotuner.figures import Figures
 from autotuner.paths import spool_folder, store_location
 from autotuner.serving import pipeline as serving_pipeline
+from autotuner.serving.telemetry import Telemetry
 from autotuner.store import Promotion, Store
 from autotuner.workload import RequestShape, Workload
 from tests.support.simulated_world import World, ticker
@@ -276,7 +277,9 @@ def test_eager_settings_have_nothing_to_be_rescued_from(model: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:a compiled call failed:RuntimeWarning")
-def test_the_daemon_takes_a_rescued_promotion_back(model: str, tmp_path: Path) -> None:
+def test_the_daemon_takes_a_rescued_promotion_back_once_its_windows_say_so_too(
+    model: str, tmp_path: Path
+) -> None:
     db = str(tmp_path / "autotune.db")
     with Store(db) as store:
         world = World(store=store, data=tmp_path, model=Path(model), clock=datetime.now(UTC))
@@ -294,15 +297,26 @@ def test_the_daemon_takes_a_rescued_promotion_back(model: str, tmp_path: Path) -
             )
         )
         store.publish()
-        pipeline = load_pipeline("AMD", db=db, telemetry=False)
+        pipeline = load_pipeline("AMD", db=db)
         assert isinstance(pipeline, TotoPipeline)
         assert pipeline.settings == DEFAULT
+        count = getattr(pipeline.on_call, "__self__", None)
+        assert isinstance(count, Telemetry)
         break_it(pipeline, "NaN")
 
         pipeline.predict(PRICES, 4, 8)
 
         assert pipeline.last_run_metadata["settings_source"].startswith("rescued: ")
-        assert list(spool_folder(store_location(db)).glob("*.json"))
+        (note,) = spool_folder(store_location(db)).glob("*.json")
+        assert note.name.startswith("quarantine-")
+        world.clock = datetime.now(UTC)
+        assert ticker(world, budget=0.0).tick().rolled_back == ()
+        ((_, _, said),) = [line for line in world.log if line[1] == "unproven"]
+        assert (said["symbol"], "one process alone says so" in said["reason"]) == ("AMD", True)
+
+        pipeline.predict(PRICES, 4, 8)
+        count.flush()  # as it does once a minute
+
         world.clock = datetime.now(UTC)
         assert ticker(world, budget=0.0).tick().rolled_back == ("AMD",)
         assert store.active("AMD") is None

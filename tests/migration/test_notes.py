@@ -28,7 +28,7 @@ def test_a_spool_of_the_version_before_is_taken_in_whole(tmp_path: Path) -> None
     (tmp_path / "quarantine-99cde33d5e4858bb.json").write_text(QUARANTINE)
     with open_database(str(tmp_path / "a.db")) as database:
         records = Repository(database)
-        found = take_in(records, tmp_path, quiet)
+        found = take_in(records, tmp_path, quiet, now=AT)
         window, quarantine = stored_notes(records.telemetry("AMD"), quiet)
 
     assert (found.telemetry, found.quarantines, found.refused) == (1, 1, 0)

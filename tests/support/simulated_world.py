@@ -148,9 +148,12 @@ class World:
             counted.count(milliseconds, (512, 8, 256))
         self.leave(counted.window(labels_of(active), self.clock))
 
-    def fail(self, active: Promotion) -> None:
-        """What a process leaves in which ``active``'s settings fail."""
-        self.leave(Quarantine(**vars(labels_of(active)), reason="no compiler", failed_at=self.clock))
+    def fail(self, active: Promotion, *, processes: int = 2) -> None:
+        """What processes leave in which ``active``'s settings fail."""
+        about = vars(labels_of(active))
+        for number in range(processes):
+            note = Quarantine(**about, reason="no compiler", failed_at=self.clock, process=f"p{number}")
+            self.leave(note)
 
     def leave(self, note: Note) -> None:
         write_note(spool_folder(self.store.location), f"note-{uuid.uuid4()}.json", note)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,16 @@ from autotuner.doctor.checks import (
     package_fix,
 )
 from autotuner.doctor.probes import busiest_neighbour, probe_compiler, probe_torch
+from autotuner.doctor.spool_checks import check_notes, check_production
 from autotuner.doctor.store_checks import check_cache, check_database, check_model, check_snapshot
-from autotuner.paths import snapshot_path
+from autotuner.paths import snapshot_path, spool_folder
+from autotuner.record_mapping import telemetry_record
+from autotuner.serving.refused import set_aside
+from autotuner.serving.spool import leave_quarantine
 from autotuner.store import Store
 from storage.migrations import HEAD_REVISION, VERSION_TABLE
+from tests.support.promoted_store import promotion
+from tests.support.seen_store import quarantine
 from toto_core.container import ContainerLimits
 from toto_core.model_files import locate
 from toto_core.settings import RuntimeSettings
@@ -469,3 +476,48 @@ def test_a_hub_model_is_looked_for_in_the_cache_and_never_downloaded() -> None:
     assert "not in the local hub cache" in check.found
     assert check.fix == "hf download autotune-tests/no-such-model config.json model.safetensors"
     assert "not a hub id" in check_model("no such/model!").found
+
+
+def test_notes_that_were_refused_are_counted_with_the_newest_reason(store: Path) -> None:
+    folder = spool_folder(str(store))
+    assert "0 waiting, none refused" in check_notes(str(store)).found
+    folder.mkdir(mode=0o700)
+    for number in range(3):
+        (folder / f"{number}.json").write_text("[]")
+        set_aside(folder / f"{number}.json", "note: must be one object of fields")
+    (folder / "waits.json").write_text("{}")
+    check = check_notes(str(store))
+
+    assert bad(check) == WARNING
+    assert "1 waiting, 3 refused, the newest 2.json: note: must be one object of fields" in check.found
+    assert str(folder / "refused") in check.fix
+
+
+def test_a_spool_that_is_not_ours_alone_is_said_and_left_as_it_is(store: Path) -> None:
+    folder = spool_folder(str(store))
+    folder.mkdir()
+    folder.chmod(0o777)
+    check = check_notes(str(store))
+
+    assert bad(check) == WARNING
+    assert "is writable by others" in check.found
+    assert folder.stat().st_mode & 0o777 == 0o777
+
+
+def test_what_failed_in_production_is_said_with_what_it_waits_for(store: Path) -> None:
+    assert check_production(str(store)).ok
+    promoted = promotion("AMD")
+    with Store(str(store)) as opened:
+        opened.promote(promoted)
+    failed = quarantine("AMD", promoted.settings, promoted.promoted_at, "no g++")
+    leave_quarantine(spool_folder(str(store)), failed)
+    check = check_production(str(store))
+
+    assert bad(check) == WARNING
+    assert "AMD: its settings failed 1 times: no g++ (one process alone says so" in check.found
+    with Store(str(store)) as opened:
+        opened.records.add_telemetry(telemetry_record(replace(failed, process="another")))
+    assert "the daemon's next tick takes it back" in check_production(str(store)).found
+    with Store(str(store)) as opened:
+        opened.records.roll_back("AMD", "by hand", promoted.promoted_at)
+    assert check_production(str(store)).ok

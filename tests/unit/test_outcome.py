@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +20,12 @@ from autotuner.measurement.outcome import (
     Launch,
     Measured,
     ShapeTiming,
+    effective_ms,
     measured_from_json,
     measured_to_json,
 )
-from tests.support.outcomes import measured
+from tests.support.absurd_store import changed
+from tests.support.outcomes import measured, timing
 from toto_core.compile_report import CompileReport
 from toto_core.settings import RuntimeSettings
 
@@ -162,3 +166,19 @@ def test_the_arm_of_a_launch_is_found_by_its_settings() -> None:
 
 def test_an_interval_reads_as_estimate_and_bounds() -> None:
     assert str(Interval(estimate=1.23456, low=1.0, high=1.5)) == "1.23 [1, 1.5]"
+
+
+def test_whatever_else_stands_in_a_stored_measurement_it_is_read_or_none() -> None:
+    blocks = (tuple((1.0, 2.0, 1.5) for _ in range(3)),)
+    whole = json.loads(measured_to_json(measured(timing(50.0, 1.0), blocks=blocks)))
+    chance = random.Random(0)
+    refused = 0
+    for _ in range(2_000):
+        text = json.dumps(changed(whole, chance))
+        try:
+            found = measured_from_json(text)
+        except ValueError:
+            refused += 1
+            continue
+        assert math.isfinite(effective_ms(found.timings, [1.0] * len(found.timings), 0.05))
+    assert 500 < refused < 2_000

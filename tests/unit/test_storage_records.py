@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.checks import EARLIEST, LATEST, check_symbol
 from storage.errors import InvalidRecord, SnapshotError, StorageError, StoreUnavailable
-from storage.records import check_symbol
 from tests.support.storage_samples import ENVIRONMENT, MEASUREMENT, NOW, PIN, PROMOTION, RUN, SERIES
 
 
@@ -78,14 +78,19 @@ def test_records_cannot_be_changed() -> None:
 
 
 @given(st.datetimes(timezones=st.timezones()))
-def test_times_of_any_zone_are_taken_if_they_exist_in_utc(moment: datetime) -> None:
+def test_times_of_any_zone_are_taken_where_sums_with_them_can_be_held(moment: datetime) -> None:
     try:
         moment.astimezone(UTC)
     except OverflowError:
         with pytest.raises(InvalidRecord):
-            replace(ENVIRONMENT, first_seen=moment)
+            replace(SERIES, first_timestamp=moment)
         return
-    assert replace(ENVIRONMENT, first_seen=moment).first_seen == moment
+    assert replace(SERIES, first_timestamp=moment).first_timestamp == moment  # prices may be of any century
+    if EARLIEST <= moment <= LATEST:
+        assert replace(ENVIRONMENT, first_seen=moment).first_seen == moment
+    else:
+        with pytest.raises(InvalidRecord, match="give a time from 1970 to 2200"):
+            replace(ENVIRONMENT, first_seen=moment)
 
 
 @given(st.text())

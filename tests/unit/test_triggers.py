@@ -11,6 +11,7 @@ from autotuner.daemon.take_back import PROBATION, why_roll_back
 from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons, shifted
 from autotuner.environment import current_environment
 from autotuner.figures import Figures
+from autotuner.serving.failures import Failures
 from autotuner.store import Promotion
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
@@ -40,6 +41,10 @@ QUIET = Situation(
 )
 
 
+ALONE = Failures(reasons=("no g++",), processes=1, newest=NOW - timedelta(hours=1))
+FAILED = replace(ALONE, reasons=("out of memory", "no g++"), processes=2)
+
+
 def kinds(situation: Situation) -> list[str]:
     return [reason.kind for reason in reasons(situation)]
 
@@ -53,7 +58,8 @@ def test_a_symbol_about_which_nothing_changed_is_left_alone() -> None:
     [
         ({"promotion": None}, "never tuned", "never tuned"),
         ({"environment": replace(current_environment(), torch="9.9")}, "environment", "torch: "),
-        ({"quarantines": ("no g++",)}, "quarantine", "no g++"),
+        ({"failures": FAILED}, "quarantine", "failed in production 2 times: no g++"),
+        ({"failures": ALONE}, "quarantine", "one process alone says so"),
         ({"windows": (FINE, replace(FINE, recompiles=1))}, "recompiles", "1 recompiles"),
         ({"windows": (FINE, replace(FINE, limit_hits=1))}, "recompiles", "1 limit hits"),
         ({"windows": (FINE, replace(FINE, eager_calls=3))}, "recompiles", "3 eager calls"),
@@ -109,6 +115,22 @@ def test_a_lasting_shift_is_seen_within_a_few_windows(factor: float, before: lis
 @given(st.floats(1.4, 100.0), st.integers(1, 100))
 def test_a_shift_that_has_passed_is_forgotten(factor: float, windows: int) -> None:
     assert not shifted([*[factor] * windows, 1.0, 1.0])
+
+
+def test_what_one_process_alone_says_is_answered_by_a_run_and_taken_up_again_when_it_is_said_again() -> None:
+    looked_at = replace(QUIET, failures=ALONE, tuned_at=NOW - timedelta(minutes=30))
+
+    assert kinds(looked_at) == []
+    assert kinds(replace(looked_at, tuned_at=NOW - timedelta(minutes=90))) == ["quarantine"]
+    assert kinds(replace(looked_at, failures=FAILED)) == ["quarantine"]
+
+
+def test_only_what_more_than_one_source_says_is_proven() -> None:
+    (alone,), (failed,) = (reasons(replace(QUIET, failures=each)) for each in (ALONE, FAILED))
+
+    assert (alone.proven, failed.proven) == (False, True)
+    assert why_roll_back(PROMOTION, [alone], now=NOW, has_previous=True) is None
+    assert why_roll_back(PROMOTION, [alone, failed], now=NOW, has_previous=True) == failed.text
 
 
 LATENCY, QUARANTINE = Reason(kind="latency", text="slow"), Reason(kind="quarantine", text="no g++")
