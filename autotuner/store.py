@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from autotuner.record_mapping import (
 from autotuner.serving.manifest import ManifestSummary
 from autotuner.workload import Workload
 from storage.database import open_database
+from storage.errors import StorageError
 from storage.records import (
     ArtifactRecord,
     EnvironmentRecord,
@@ -55,8 +57,12 @@ __all__ = ["Promotion", "Store", "Subject"]
 class Store:
     """The store in the tuner's own words; a context manager. Methods raise ``StorageError``, one line each."""
 
-    def __init__(self, location: str, *, create: bool = True) -> None:
-        """Open the store at a path or URL; without ``create`` a missing file raises ``AutotuneError``."""
+    def __init__(self, location: str, *, create: bool = True, publish: bool = True) -> None:
+        """Open the store at a path or URL; without ``create`` a missing file raises ``AutotuneError``.
+
+        A snapshot that is not of the ledger's newest state is published again, where it can be; not without
+        ``publish``, for who looks at the snapshot itself. ``published_again`` says whether it was.
+        """
         if not create and is_file(location) and not store_path(location).exists():
             raise AutotuneError(
                 f"{store_path(location)}: no store yet; `autotune run --symbol AMD` makes one, "
@@ -64,7 +70,11 @@ class Store:
             )
         self.location = location
         self._database = open_database(location)
-        self.records = Repository(self._database)
+        self.records = Repository(self._database, snapshot_path(location))
+        self.published_again = False
+        if publish:
+            with contextlib.suppress(StorageError):  # what is asked of the store may be done all the same
+                self.published_again = self.records.publish_if_behind()
 
     def __enter__(self) -> Self:
         return self
@@ -238,10 +248,9 @@ class Store:
         return tuple(dict.fromkeys(settings for settings in reversed(found) if settings is not None))
 
     def promote(self, promotion: Promotion) -> None:
-        """Append to the ledger and publish the snapshot."""
+        """Append to the ledger and publish the snapshot, both or neither."""
         self.remember_setting(promotion.workload, promotion.environment)
         self.records.add_promotion(promotion_record(promotion))
-        self.publish()
 
     def pin(self, symbol: str, settings: RuntimeSettings, reason: str) -> None:
         """Fix a symbol's settings, whatever is promoted."""
@@ -254,10 +263,9 @@ class Store:
                 pinned_at=datetime.now(UTC),
             )
         )
-        self.publish()
 
     def publish(self) -> None:
-        """Write the snapshot that production reads."""
+        """Write the snapshot that production reads once more; every change of the ledger does so by itself."""
         self.records.publish_snapshot(snapshot_path(self.location), datetime.now(UTC))
 
     def read(self, record: PromotionRecord) -> Promotion:

@@ -172,7 +172,7 @@ class Repository(Ledger, Upkeep, Survey):
         exchange = parse_document(
             document, validate_settings=validate_settings, validate_workload=validate_workload
         )
-        with self._database.write() as connection:
+        with self._changing() as connection:
             environments = sum(
                 insert_if_absent(connection, ENVIRONMENTS, item) for item in exchange.environments
             )

@@ -76,7 +76,6 @@ def import_command(file: str, as_json: bool, db: str | None) -> None:
         counts = store.records.import_document(
             document, validate_settings=settings_key, validate_workload=_signature
         )
-        store.publish()
     said = f"{file}: everything in it is active already"
     if counts.promotions + counts.pins:
         said = f"imported {_counted(counts.promotions, counts.pins)}; `autotune list` shows them"

@@ -63,7 +63,7 @@ def metrics(location: str, daemon: Daemon | None) -> bytes:
     p50 = gauge("promoted_p50_ms", "Promised median latency", labels)
     up = gauge("store_up", "1 while the store can be read")
     try:
-        with Store(location) as store:
+        with Store(location, publish=False) as store:
             for record in store.records.active_promotions():
                 names = (record.symbol, record.profile, record.settings_key)
                 since.labels(*names).set(record.promoted_at.timestamp())
@@ -95,7 +95,7 @@ def _live(store: Store, log: Log, calls: Gauge) -> None:
 
 def store_opens(store: str) -> bool:
     """Whether the store can be read."""
-    with contextlib.suppress(StorageError), Store(store) as opened:
+    with contextlib.suppress(StorageError), Store(store, publish=False) as opened:
         opened.records.pins()
         return True
     return False
