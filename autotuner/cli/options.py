@@ -163,6 +163,17 @@ def note(line: str) -> None:
     click.echo(line, err=True)
 
 
+def clear_up_first(place: str) -> None:
+    """Remove what killed processes left behind, and say on standard error that something was."""
+    from autotuner.commands.clear_up import clear_up
+
+    removed = clear_up(place)
+    if removed:
+        note(
+            f"removed {removed} temporary folder{'s' * (removed > 1)} or files that a killed process left behind"
+        )
+
+
 def print_table(table: RenderableType) -> None:
     """A table for people on standard output, in colour only on a terminal."""
     from rich.console import Console

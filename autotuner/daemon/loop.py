@@ -190,7 +190,7 @@ class Daemon:
                     machine=machine,
                     log=self.log,
                 ).tick()
-                self._prune(store, daemon)
+                self._prune(store, daemon)  # and clears up
         except (StorageError, AutotuneError) as error:
             self.healthy = False
             self.log("tick_failed", reason=str(error))
