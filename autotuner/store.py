@@ -18,6 +18,7 @@ from autotuner.paths import is_file, snapshot_path, store_path
 from autotuner.record_mapping import (
     Promotion,
     Subject,
+    Subjects,
     measurement_record,
     moment,
     owner_runs_still,
@@ -71,6 +72,7 @@ class Store:
         self.location = location
         self._database = open_database(location)
         self.records = Repository(self._database, snapshot_path(location))
+        self._subjects = Subjects(self.records)
         self.published_again = False
         if publish:
             with contextlib.suppress(StorageError):  # what is asked of the store may be done all the same
@@ -270,7 +272,7 @@ class Store:
 
     def read(self, record: PromotionRecord) -> Promotion:
         """A line of the ledger in the tuner's own types. Raises ``AutotuneError`` when it cannot be read."""
-        return read_promotion(record, self.records, self.location)
+        return read_promotion(record, self._subjects, self.location)
 
     def measured_subject(self, symbol: str) -> Subject | None:
         """What the symbol's newest run with search trials was about, whether measured by it or taken up."""
@@ -283,7 +285,7 @@ class Store:
             )
             if found:
                 own = [record for record in found if record.run_id == run.run_id]
-                return read_subject((own or found)[-1], self.records, self.location)
+                return read_subject((own or found)[-1], self._subjects, self.location)
         return None
 
     def _outcomes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -16,7 +16,17 @@ from storage.database import Database
 from storage.errors import InvalidRecord, NotFound, StorageError, StoreUnavailable
 from storage.models import ENVIRONMENTS, PINS, PROMOTIONS, ROLLBACKS, WORKLOADS
 from storage.records import PinRecord, PromotionRecord, UnpinRecord
-from storage.rows import PromotedFor, Queries, append, columns, conditions, matching, records, to_record
+from storage.rows import (
+    PromotedFor,
+    Queries,
+    append,
+    append_all,
+    columns,
+    conditions,
+    matching,
+    records,
+    to_record,
+)
 from storage.snapshot import SnapshotEntry, SnapshotPin, fill, is_of, publish
 from storage.whole_files import held_aside, sync, take_place
 
@@ -202,6 +212,11 @@ class Ledger(Queries):
 def append_promotion(connection: Connection, promotion: PromotionRecord) -> int:
     """Append within the caller's transaction; the id."""
     return append(connection, PROMOTIONS, promotion, leave_out=_BY_READING)
+
+
+def append_promotions(connection: Connection, promotions: Iterable[PromotionRecord]) -> int:
+    """Append all in their order within the caller's transaction; how many."""
+    return append_all(connection, PROMOTIONS, promotions, leave_out=_BY_READING)
 
 
 def active_promotions(connection: Connection) -> tuple[PromotionRecord, ...]:

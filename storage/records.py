@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -23,6 +24,7 @@ _SYMBOL = re.compile(r"[A-Z0-9^][A-Z0-9._=&/^-]{0,31}")
 _NO_SYMBOL = "is not a symbol: use capitals, digits and . _ = & / ^ -, at most 32 characters"
 _UNKEPT = re.compile("[\0\ud800-\udfff]")
 _MAY_BE_EMPTY = frozenset({"detail", "reason", "rolled_back_reason"})
+_RECURS_BELOW = 1_000  # characters; settings are shorter and the same for many symbols
 _READ_ELSEWHERE = frozenset({"payload_json"})  # one note that cannot be read must not hide the others
 
 
@@ -38,14 +40,13 @@ class Record:
     """Base of all records. Raises `InvalidRecord` naming the field for a value of the wrong type or range."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            declared = str(field.type).removesuffix(" | None")
-            if value is None and declared != field.type:
+        for name, may_be_none, check in _checks(type(self)):
+            value = getattr(self, name)
+            if value is None and may_be_none:
                 continue
-            fault = _CHECKS[declared](field.name, value)
+            fault = check(name, value)
             if fault:
-                raise InvalidRecord(f"{type(self).__name__}.{field.name} {fault}")
+                raise InvalidRecord(f"{type(self).__name__}.{name} {fault}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +239,15 @@ class ImportCounts(Record):
     pins: int
 
 
+@functools.cache
+def _checks(kind: type[Record]) -> tuple[tuple[str, bool, Callable[[str, Any], str]], ...]:
+    """Of each field: its name, whether it may be None, and what says why a value does not fit."""
+    declared = ((field.name, str(field.type)) for field in fields(kind))
+    return tuple(
+        (name, kind_.endswith(" | None"), _CHECKS[kind_.removesuffix(" | None")]) for name, kind_ in declared
+    )
+
+
 def _text_fault(name: str, value: Any) -> str:
     if not isinstance(value, str):
         return f"is {type(value).__name__}: give text"
@@ -247,7 +257,9 @@ def _text_fault(name: str, value: Any) -> str:
         return "holds a NUL or half a surrogate pair, which no database keeps"
     if name == "symbol" and not _SYMBOL.fullmatch(value):
         return f"{value!r} {_NO_SYMBOL}"
-    return json_fault(value) if name.endswith("_json") and name not in _READ_ELSEWHERE else ""
+    if not name.endswith("_json") or name in _READ_ELSEWHERE:
+        return ""
+    return _known_json_fault(value) if len(value) < _RECURS_BELOW else json_fault(value)
 
 
 def json_fault(value: str) -> str:
@@ -257,6 +269,9 @@ def json_fault(value: str) -> str:
     except (ValueError, RecursionError) as error:
         return f"is not JSON: {error}"
     return ""
+
+
+_known_json_fault = functools.lru_cache(maxsize=1024)(json_fault)
 
 
 def _refuse_constant(constant: str) -> None:

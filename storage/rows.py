@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from importlib import import_module
+from operator import attrgetter
 from typing import Any, TypedDict, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, insert, select
@@ -41,9 +44,16 @@ class Queries:
 def to_record(kind: type[RecordT], row: Row[Any], table: Table) -> RecordT:
     """The row of `table` as a record of `kind`. Raises `StoreCorrupt` if damaged."""
     try:
-        return kind(**{field.name: getattr(row, field.name) for field in fields(kind)})
+        names, values_of = _reading(kind)
+        return kind(**dict(zip(names, values_of(row), strict=True)))
     except InvalidRecord as error:
         raise StoreCorrupt(f"a row of {table.name} is damaged ({error}): restore a backup") from error
+
+
+@functools.cache
+def _reading(kind: type[Record]) -> tuple[tuple[str, ...], Callable[[Row[Any]], tuple[Any, ...]]]:
+    names = tuple(field.name for field in fields(kind))
+    return names, attrgetter(*names)
 
 
 def records(connection: Connection, kind: type[RecordT], statement: Select[Any]) -> tuple[RecordT, ...]:
@@ -71,6 +81,16 @@ def append(connection: Connection, table: Table, record: Record, leave_out: tupl
     """Store the record as a new row; the id that the database gave it."""
     new = insert(table).values(**columns(record, leave_out=leave_out)).returning(table.c.id)
     return int(connection.execute(new).scalar_one())
+
+
+def append_all(
+    connection: Connection, table: Table, new: Iterable[Record], leave_out: tuple[str, ...] = ("id",)
+) -> int:
+    """Store the records as new rows in this order, in one statement; how many."""
+    rows = [columns(record, leave_out=leave_out) for record in new]
+    if rows:
+        connection.execute(insert(table), rows)
+    return len(rows)
 
 
 def insert_if_absent(connection: Connection, table: Table, record: Record) -> bool:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import answer, db_option, note, print_json, refuse_own_files, store_options
+from autotuner.cli.options import (
+    answer,
+    db_option,
+    json_text,
+    note,
+    print_json,
+    refuse_own_files,
+    store_options,
+)
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.paths import store_location
 from autotuner.serving.plain_values import parsed
@@ -42,7 +50,7 @@ def export_command(output: str, db: str | None) -> None:
         print_json(document)
     else:
         with written_aside(Path(output)) as aside:
-            aside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            aside.write_text(json_text(document) + "\n", encoding="utf-8")
     counted = _counted(len(document["promotions"]), len(document["pins"]))
     note(f"exported {counted} to {'standard output' if output == '-' else output}")
 
@@ -73,9 +81,7 @@ def import_command(file: str, as_json: bool, db: str | None) -> None:
         raise AutotuneError(f"{file}: {error}; nothing was imported") from None
     place = store_location(db)
     with Store(place) as store:
-        counts = store.records.import_document(
-            document, validate_settings=settings_key, validate_workload=_signature
-        )
+        counts = store.records.import_exchange(exchange)
     said = f"{file}: everything in it is active already"
     if counts.promotions + counts.pins:
         said = f"imported {_counted(counts.promotions, counts.pins)}; `autotune list` shows them"

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import maybe_symbol, note, one_symbol, print_json, print_table, store_options
+from autotuner.cli.options import (
+    maybe_symbol,
+    note,
+    one_symbol,
+    print_json,
+    print_rows,
+    print_table,
+    store_options,
+)
 from autotuner.errors import AutotuneError
 from autotuner.paths import store_location
 
@@ -66,16 +74,16 @@ def list_command(as_json: bool, db: str | None) -> None:
     from autotuner.store import Store
 
     with Store(store_location(db), create=False) as store:
-        documents = _listed(store)
+        documents = _listed(store, brief=not as_json)
     for document in documents:
         if "error" in document:
             note(document["error"])
     if as_json:
         print_json({"symbols": documents})
     elif documents:
-        from autotuner.report.tables import listing
+        from autotuner.report.tables import LISTING, listing
 
-        print_table(listing(documents))
+        print_rows(LISTING, listing(documents))
     else:
         click.echo("no symbol has active settings yet: `autotune run --symbol AMD` tunes one")
 
@@ -100,22 +108,21 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
     if as_json:
         print_json({"symbol": symbol, "history": events})
     elif events:
-        from autotuner.report.tables import timeline
+        from autotuner.report.tables import TIMELINE, timeline
 
-        print_table(timeline(events))
+        print_rows(TIMELINE, timeline(events))
     else:
         click.echo(f"nothing has happened to {symbol or 'any symbol'} yet: {_run(symbol or 'AMD')} begins")
 
 
-def _listed(store: Store) -> list[dict[str, Any]]:
-    from autotuner.report.documents import pinned_document, stored_document
+def _listed(store: Store, *, brief: bool) -> list[dict[str, Any]]:
+    from autotuner.report.documents import brief_document, pinned_document, stored_document
 
+    read = brief_document if brief else stored_document
     pins = {pin.symbol: pin for pin in store.records.pins()}
     newest = {record.symbol: record for record in store.records.active_promotions()}  # the last of each stays
     return [
-        stored_document(store, newest[symbol], pins.get(symbol))
-        if symbol in newest
-        else pinned_document(pins[symbol])
+        read(store, newest[symbol], pins.get(symbol)) if symbol in newest else pinned_document(pins[symbol])
         for symbol in sorted(newest.keys() | pins.keys())
     ]
 
