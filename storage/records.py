@@ -240,7 +240,7 @@ class ImportCounts(Record):
 
 
 @functools.cache
-def _checks(kind: type[Record]) -> tuple[tuple[str, bool, Callable[[str, Any], str]], ...]:
+def _checks(kind: Any) -> tuple[tuple[str, bool, Callable[[str, Any], str]], ...]:
     """Of each field: its name, whether it may be None, and what says why a value does not fit."""
     declared = ((field.name, str(field.type)) for field in fields(kind))
     return tuple(

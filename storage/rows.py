@@ -51,7 +51,7 @@ def to_record(kind: type[RecordT], row: Row[Any], table: Table) -> RecordT:
 
 
 @functools.cache
-def _reading(kind: type[Record]) -> tuple[tuple[str, ...], Callable[[Row[Any]], tuple[Any, ...]]]:
+def _reading(kind: Any) -> tuple[tuple[str, ...], Callable[[Row[Any]], tuple[Any, ...]]]:
     names = tuple(field.name for field in fields(kind))
     return names, attrgetter(*names)
 

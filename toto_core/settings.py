@@ -171,10 +171,18 @@ class RuntimeSettings:
 @functools.lru_cache(maxsize=1024)  # of thousands of symbols many run the same
 def _from_json(text: str) -> RuntimeSettings:
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_each_once)
     except (RecursionError, ValueError) as error:
         raise SettingsError(f"settings: not JSON: {error}") from None
     return RuntimeSettings.from_dict(values)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        name = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
+        raise ValueError(f"{name!r} stands there twice")
+    return fields
 
 
 COMMON_FIELDS = tuple(field.name for field in dataclasses.fields(RuntimeSettings) if field.name != "knobs")

@@ -20,10 +20,13 @@ from autotuner.cli.options import (
 )
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.paths import store_location
-from autotuner.serving.plain_values import parsed
+from autotuner.serving.strict_json import strict
 
 if TYPE_CHECKING:
     from storage.exchange import Exchange
+
+LARGEST_BYTES = 256 << 20
+"""Of a document that is taken in: some 150,000 promotions."""
 
 
 @click.command()
@@ -90,15 +93,18 @@ def import_command(file: str, as_json: bool, db: str | None) -> None:
 
 def _parsed(file: str) -> Any:
     try:
-        with click.open_file(file, encoding="utf-8") as stream:
-            text = stream.read()
+        with click.open_file(file, "rb") as stream:
+            content = stream.read(LARGEST_BYTES + 1)
+        if len(content) > LARGEST_BYTES:
+            raise AutotuneError(f"{file}: is larger than {LARGEST_BYTES >> 20} MiB, which no export is")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise AutotuneError(f"{file}: is not JSON: not UTF-8 at byte {error.start}") from None
     except OSError as error:
         reason = error.strerror or os.strerror(error.errno or 0)
         raise UsageError(f"{file}: cannot be read: {reason}") from None
     try:
-        return parsed(text)
+        return strict(text)
     except ValueError as error:
         raise AutotuneError(f"{file}: is not JSON: {error}") from None
 
