@@ -40,7 +40,8 @@ class Record:
     """Base of all records. Raises `InvalidRecord` naming the field for a value of the wrong type or range."""
 
     def __post_init__(self) -> None:
-        for name, may_be_none, check in _checks(type(self)):
+        kind: Any = type(self)
+        for name, may_be_none, check in _checks(kind):
             value = getattr(self, name)
             if value is None and may_be_none:
                 continue

@@ -44,7 +44,8 @@ class Queries:
 def to_record(kind: type[RecordT], row: Row[Any], table: Table) -> RecordT:
     """The row of `table` as a record of `kind`. Raises `StoreCorrupt` if damaged."""
     try:
-        names, values_of = _reading(kind)
+        any_kind: Any = kind
+        names, values_of = _reading(any_kind)
         return kind(**dict(zip(names, values_of(row), strict=True)))
     except InvalidRecord as error:
         raise StoreCorrupt(f"a row of {table.name} is damaged ({error}): restore a backup") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import resource
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from autotuner.paths import snapshot_path
 from autotuner.serving.lookup import lookup
@@ -29,7 +27,7 @@ from storage.errors import StoreUnavailable
 from storage.repository import Repository
 from storage.snapshot import read_snapshot
 from tests.support.command import Cli
-from tests.support.postgres import binaries, server
+from tests.support.postgres import binaries, empty_database, server
 from tests.support.storage_samples import NOW, PIN, PROMOTION, with_subjects
 from toto_core.settings import RuntimeSettings
 
@@ -72,17 +70,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
     if binaries() is None:
         pytest.skip("no PostgreSQL server is installed")
     with server() as url:
-        names = (f"store{number}" for number in itertools.count())
-
-        def new() -> str:
-            name = next(names)
-            engine = create_engine(url, isolation_level="AUTOCOMMIT")
-            with engine.connect() as connection:
-                connection.execute(text(f"CREATE DATABASE {name}"))
-            engine.dispose()
-            return url.replace("/postgres?", f"/{name}?")
-
-        yield new
+        yield lambda: empty_database(url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
