@@ -73,7 +73,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
         yield lambda: empty_database(url)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     """A store and its snapshot, with something to take back."""
     on_server = request.param == "postgresql"
