@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class Figures:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is seldom there is left out where it is not."""
         canary = None if self.canary is None else self.canary.to_dict()
-        fields = dataclasses.asdict(dataclasses.replace(self, canary=None)) | {"canary": canary}
+        fields = _plain(self) | {"canary": canary}
         return {
             name: value for name, value in fields.items() if value not in (None, ()) or name not in _SELDOM
         }
@@ -117,6 +118,14 @@ _SELDOM = frozenset(
         "canary",
     }
 )
+
+
+def _plain(value: Any) -> Any:
+    """``dataclasses.asdict`` of figures in a fraction of its time: they hold numbers, texts, and tuples of such."""
+    if isinstance(value, tuple):
+        return tuple(_plain(each) for each in value)
+    names = getattr(type(value), "__dataclass_fields__", None)
+    return value if names is None else {name: _plain(getattr(value, name)) for name in names}
 
 
 def trial_figures(measured: Measured, workload: Workload) -> Figures:
@@ -186,16 +195,21 @@ def parse_figures(value: object) -> Figures:
 def _read(kind: Any, value: object, where: str) -> Any:
     given = plain_values.fields(value, where)
     found = {
-        field.name: _READERS[str(field.type).removesuffix(" | None")](
-            given[field.name], f"{where}.{field.name}"
-        )
-        for field in dataclasses.fields(kind)
-        if given.get(field.name) is not None
+        name: read(given[name], f"{where}.{name}")
+        for name, read in _readers(kind)
+        if given.get(name) is not None
     }
     try:
         return kind(**found)
     except (TypeError, ValueError) as error:  # a field is missing, or beyond what its type allows
         raise FiguresError(f"{where}: {error}") from None
+
+
+@functools.cache
+def _readers(kind: Any) -> tuple[tuple[str, Callable[[object, str], Any]], ...]:
+    return tuple(
+        (field.name, _READERS[str(field.type).removesuffix(" | None")]) for field in dataclasses.fields(kind)
+    )
 
 
 def _stage(value: object, where: str) -> str:

@@ -110,24 +110,34 @@ def measurement_record(
     )
 
 
-def _texts(record: MeasurementRecord | PromotionRecord, records: Repository) -> tuple[str, str]:
-    workload = records.workload(record.workload_signature)
-    return workload.workload_json, records.environment(record.environment_fingerprint).facts_json
+class Subjects:
+    """Stored workloads and environments, each read once: thousands of symbols share a few."""
+
+    def __init__(self, records: Repository) -> None:
+        self._records = records
+        self._workloads: dict[str, Workload] = {}
+        self._environments: dict[str, Environment] = {}
+
+    def about(self, record: MeasurementRecord | PromotionRecord) -> dict[str, Any]:
+        """What a record names. Raises what reading it raises, ``StorageError`` when it is not there."""
+        signature, fingerprint = record.workload_signature, record.environment_fingerprint
+        if signature not in self._workloads:
+            text = self._records.workload(signature).workload_json
+            self._workloads[signature] = Workload.from_dict(json.loads(text))
+        if fingerprint not in self._environments:
+            text = self._records.environment(fingerprint).facts_json
+            self._environments[fingerprint] = Environment.from_dict(json.loads(text))
+        return {
+            "symbol": record.symbol,
+            "workload": self._workloads[signature],
+            "environment": self._environments[fingerprint],
+        }
 
 
-def _about(symbol: str, workload: str, environment: str) -> dict[str, Any]:
-    return {
-        "symbol": symbol,
-        "workload": Workload.from_dict(json.loads(workload)),
-        "environment": Environment.from_dict(json.loads(environment)),
-    }
-
-
-def read_subject(record: MeasurementRecord, records: Repository, store: str) -> Subject:
+def read_subject(record: MeasurementRecord, subjects: Subjects, store: str) -> Subject:
     """What a measurement was about. Raises ``AutotuneError`` when it cannot be read."""
-    texts = _texts(record, records)
     try:
-        about = _about(record.symbol, *texts)
+        about = subjects.about(record)
         return Subject(**about, series_digest=record.series_digest, model_digest=record.model_digest)
     except (AutotuneError, TypeError, ValueError) as error:
         raise AutotuneError(
@@ -136,12 +146,11 @@ def read_subject(record: MeasurementRecord, records: Repository, store: str) -> 
         ) from None
 
 
-def read_promotion(record: PromotionRecord, records: Repository, store: str) -> Promotion:
+def read_promotion(record: PromotionRecord, subjects: Subjects, store: str) -> Promotion:
     """A line of the ledger. Raises ``AutotuneError`` when it cannot be read."""
-    texts = _texts(record, records)
     try:
         return Promotion(
-            **_about(record.symbol, *texts),
+            **subjects.about(record),
             **{name: getattr(record, name) for name in (*_SAME_FIELDS, *_FROM_THE_STORE)},
             settings=RuntimeSettings.from_json(record.settings_json),
             figures=figures_from_json(record.evidence_json),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from autotuner.paths import is_file, snapshot_path, store_path
 from autotuner.record_mapping import (
     Promotion,
     Subject,
+    Subjects,
     measurement_record,
     moment,
     owner_runs_still,
@@ -29,6 +31,7 @@ from autotuner.record_mapping import (
 from autotuner.serving.manifest import ManifestSummary
 from autotuner.workload import Workload
 from storage.database import open_database
+from storage.errors import StorageError
 from storage.records import (
     ArtifactRecord,
     EnvironmentRecord,
@@ -55,8 +58,12 @@ __all__ = ["Promotion", "Store", "Subject"]
 class Store:
     """The store in the tuner's own words; a context manager. Methods raise ``StorageError``, one line each."""
 
-    def __init__(self, location: str, *, create: bool = True) -> None:
-        """Open the store at a path or URL; without ``create`` a missing file raises ``AutotuneError``."""
+    def __init__(self, location: str, *, create: bool = True, publish: bool = True) -> None:
+        """Open the store at a path or URL; without ``create`` a missing file raises ``AutotuneError``.
+
+        A snapshot that is not of the ledger's newest state is published again, where it can be; not without
+        ``publish``, for who looks at the snapshot itself. ``published_again`` says whether it was.
+        """
         if not create and is_file(location) and not store_path(location).exists():
             raise AutotuneError(
                 f"{store_path(location)}: no store yet; `autotune run --symbol AMD` makes one, "
@@ -64,7 +71,12 @@ class Store:
             )
         self.location = location
         self._database = open_database(location)
-        self.records = Repository(self._database)
+        self.records = Repository(self._database, snapshot_path(location))
+        self._subjects = Subjects(self.records)
+        self.published_again = False
+        if publish:
+            with contextlib.suppress(StorageError):  # what is asked of the store may be done all the same
+                self.published_again = self.records.publish_if_behind()
 
     def __enter__(self) -> Self:
         return self
@@ -240,10 +252,9 @@ class Store:
         return tuple(dict.fromkeys(settings for settings in reversed(found) if settings is not None))
 
     def promote(self, promotion: Promotion) -> None:
-        """Append to the ledger and publish the snapshot."""
+        """Append to the ledger and publish the snapshot, both or neither."""
         self.remember_setting(promotion.workload, promotion.environment)
         self.records.add_promotion(promotion_record(promotion))
-        self.publish()
 
     def pin(self, symbol: str, settings: RuntimeSettings, reason: str) -> None:
         """Fix a symbol's settings, whatever is promoted."""
@@ -256,15 +267,14 @@ class Store:
                 pinned_at=datetime.now(UTC),
             )
         )
-        self.publish()
 
     def publish(self) -> None:
-        """Write the snapshot that production reads."""
+        """Write the snapshot that production reads once more; every change of the ledger does so by itself."""
         self.records.publish_snapshot(snapshot_path(self.location), datetime.now(UTC))
 
     def read(self, record: PromotionRecord) -> Promotion:
         """A line of the ledger in the tuner's own types. Raises ``AutotuneError`` when it cannot be read."""
-        return read_promotion(record, self.records, self.location)
+        return read_promotion(record, self._subjects, self.location)
 
     def measured_subject(self, symbol: str) -> Subject | None:
         """What the symbol's newest run with search trials was about, whether measured by it or taken up."""
@@ -277,7 +287,7 @@ class Store:
             )
             if found:
                 own = [record for record in found if record.run_id == run.run_id]
-                return read_subject((own or found)[-1], self.records, self.location)
+                return read_subject((own or found)[-1], self._subjects, self.location)
         return None
 
     def _outcomes(

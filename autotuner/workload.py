@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -93,7 +94,7 @@ class Workload:
         """The longest prediction of all shapes, in time steps."""
         return max(shape.prediction_length for shape in self.shapes)
 
-    @property
+    @functools.cached_property
     def signature(self) -> str:
         """16 hexadecimal digits that are equal for equal workloads, whatever the order of their shapes."""
         fields = self.to_dict()

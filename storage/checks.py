@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -22,6 +23,7 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo
 """Times of what was done with a store: sums and differences with others could not be held."""
 _OF_PRICES = frozenset({"first_timestamp", "last_timestamp"})  # they may be of any century
 _MAY_BE_EMPTY = frozenset({"detail", "reason", "rolled_back_reason"})
+_RECURS_BELOW = 1_000  # characters; settings are shorter and the same for many symbols
 _READ_ELSEWHERE = frozenset({"payload_json"})  # one note that cannot be read must not hide the others
 
 
@@ -47,7 +49,9 @@ def text_fault(name: str, value: Any) -> str:
         return "holds a NUL or half a surrogate pair, which no database keeps"
     if name == "symbol" and not _SYMBOL.fullmatch(value):
         return f"{quoted(value)} {_NO_SYMBOL}"
-    return json_fault(value) if name.endswith("_json") and name not in _READ_ELSEWHERE else ""
+    if not name.endswith("_json") or name in _READ_ELSEWHERE:
+        return ""
+    return _known_json_fault(value) if len(value) < _RECURS_BELOW else json_fault(value)
 
 
 def json_fault(value: str) -> str:
@@ -57,6 +61,9 @@ def json_fault(value: str) -> str:
     except (ValueError, RecursionError) as error:
         return f"is not JSON: {error}"
     return f"is nested deeper than {DEEPEST} levels" if _too_deep(value, parsed) else ""
+
+
+_known_json_fault = functools.lru_cache(maxsize=1024)(json_fault)
 
 
 def _finite_of(text: str) -> Callable[[str], float] | None:

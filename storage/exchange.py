@@ -49,7 +49,8 @@ def parse_document(
     Both raise ValueError for what they refuse. Raises `InvalidDocument` naming the field.
     """
     top = _Object(document, "the document")
-    if top.text("format") != FORMAT or top.value("version") != VERSION:
+    written_as, version = top.text("format"), top.value("version")
+    if written_as != FORMAT or type(version) is not int or version != VERSION:  # not true, not 1.0
         raise InvalidDocument(
             f"the document is not version {VERSION} of {FORMAT!r}: export it with this version"
         )

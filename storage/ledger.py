@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -11,13 +14,15 @@ from sqlalchemy import Connection, Row, func, insert, select
 
 from storage.checks import is_symbol, time_fault
 from storage.damage import Damage
-from storage.errors import DamagedRow, InvalidRecord, NotFound
+from storage.database import Database
+from storage.errors import DamagedRow, InvalidRecord, NotFound, StorageError, StoreUnavailable
 from storage.models import ENVIRONMENTS, PINS, PROMOTIONS, ROLLBACKS, WORKLOADS
 from storage.records import PinRecord, PromotionRecord, UnpinRecord
 from storage.rows import (
     PromotedFor,
     Queries,
     append,
+    append_all,
     columns,
     conditions,
     matching,
@@ -25,7 +30,8 @@ from storage.rows import (
     records,
     to_record,
 )
-from storage.snapshot import SnapshotEntry, SnapshotPin, publish
+from storage.snapshot import SnapshotEntry, SnapshotPin, fill, is_of, publish
+from storage.whole_files import held_aside, sync, take_place
 
 _BY_READING = ("id", "rolled_back_at", "rolled_back_reason")
 _PROMOTED = [field.name for field in fields(SnapshotEntry) if field.name in PROMOTIONS.c]
@@ -54,7 +60,15 @@ _LEDGER = select(
 
 
 class Ledger(Queries):
-    """What was promoted, taken back and pinned."""
+    """What was promoted, taken back and pinned.
+
+    With a `snapshot`, its path, every change is published with it: the snapshot is written and synced before the
+    change is committed and gets its name afterwards, so that a change whose snapshot finds no space is none.
+    """
+
+    def __init__(self, database: Database, snapshot: Path | None = None) -> None:
+        super().__init__(database)
+        self._snapshot = snapshot
 
     def add_promotion(self, promotion: PromotionRecord) -> int:
         """Append a promotion, which makes it the active one, and return its id.
@@ -65,7 +79,7 @@ class Ledger(Queries):
         taken = [name for name in _BY_READING if getattr(promotion, name) is not None]
         if taken:
             raise InvalidRecord(f"PromotionRecord.{taken[0]} is set: a new promotion gets it from the store")
-        with self._database.write() as connection:
+        with self._changing() as connection:
             return append_promotion(connection, promotion)
 
     def promotions(self, symbol: str | None = None) -> tuple[PromotionRecord, ...]:
@@ -89,31 +103,40 @@ class Ledger(Queries):
             return active_promotions(connection, self.damage)
 
     def roll_back(
-        self, symbol: str, reason: str, now: datetime, **wanted: Unpack[PromotedFor]
+        self,
+        symbol: str,
+        reason: str,
+        now: datetime,
+        *,
+        every_line: bool = False,
+        **wanted: Unpack[PromotedFor],
     ) -> tuple[PromotionRecord, PromotionRecord | None]:
         """Take back `active_promotion`; it and what is active instead, for the same, from now on.
 
-        A promotion that is damaged can be taken back as well: what cannot be read of it is given as unknown. Raises
-        `NotFound` when there is nothing to roll back, `InvalidRecord` for a time without a zone.
+        With `every_line`, what would be active instead goes too while its settings are the same. A promotion that is
+        damaged can be taken back as well: what cannot be read of it is given as unknown. Raises `NotFound` when there
+        is nothing to roll back, `InvalidRecord` for a time without a zone.
         """
-        with self._database.write() as connection:
+        with self._changing() as connection:
             row = _active_row(connection, symbol, wanted)
             if row is None:
                 raise NotFound(f"nothing to roll back for {symbol}: no promotion of it is active")
             marked = replace(mended(PromotionRecord, row), rolled_back_at=now, rolled_back_reason=reason)
-            taken_back = {"promotion_id": row.id, "reason": reason, "rolled_back_at": now}
-            connection.execute(insert(ROLLBACKS).values(**taken_back))
-            before = _active_row(connection, symbol, wanted)
-            return marked, None if before is None else mended(PromotionRecord, before)
+            _take_back(connection, row, reason, now)
+            below = _active_row(connection, symbol, wanted)
+            while every_line and below is not None and below.settings_key == row.settings_key:
+                _take_back(connection, below, reason, now)
+                below = _active_row(connection, symbol, wanted)
+            return marked, None if below is None else mended(PromotionRecord, below)
 
     def pin(self, pin: PinRecord) -> None:
         """Fix the symbol's configuration; a pin it had before is replaced and stays in the history."""
-        with self._database.write() as connection:
+        with self._changing() as connection:
             append(connection, PINS, pin)
 
     def unpin(self, symbol: str, reason: str, now: datetime) -> PinRecord:
         """Let go of the symbol's pin and return it. Raises `NotFound` when it has none."""
-        with self._database.write() as connection:
+        with self._changing() as connection:
             held = connection.execute(_CURRENT_PINS.where(PINS.c.symbol == symbol)).first()
             if held is None:
                 raise NotFound(f"{symbol} is not pinned: there is nothing to unpin")
@@ -148,15 +171,71 @@ class Ledger(Queries):
 
         Raises `StoreUnavailable` when the snapshot cannot be written.
         """
+        with self._alone() as connection:
+            _publish(connection, Path(path), now, self.damage)
+
+    def publish_if_behind(self) -> bool:
+        """Publish the snapshot when it is not of the ledger's newest state; whether it was.
+
+        So it is when its publisher was killed between the commit and the rename, or when it was damaged or removed.
+        An empty ledger publishes nothing. Raises `StoreUnavailable` when the snapshot cannot be written.
+        """
+        if self._snapshot is None:
+            return False
+        with self._database.read() as connection:
+            state = ledger_state(connection)
+        if not state or is_of(self._snapshot, state):
+            return False
+        self.publish_snapshot(self._snapshot, datetime.now(UTC))
+        return True
+
+    @contextmanager
+    def _alone(self) -> Iterator[Connection]:
+        """A write transaction during which no one else changes the ledger."""
         with self._database.write() as connection:
             self._database.lock(connection, PROMOTIONS, ROLLBACKS, PINS)
-            entries, pins = _snapshot_contents(connection, self.damage)
-            publish(path, entries, pins, generation_time=now)
+            yield connection
+
+    @contextmanager
+    def _changing(self) -> Iterator[Connection]:
+        """A change of the ledger and the snapshot of what it leaves: both, or neither and an error that says so.
+
+        Only where the snapshot cannot get its name after the commit, which takes no space, the change stays alone;
+        the error says that, and whoever opens the store next publishes it.
+        """
+        if self._snapshot is None:
+            with self._alone() as connection:
+                yield connection
+            return
+        with _aside(self._snapshot) as aside:
+            with self._alone() as connection:
+                yield connection
+                state = _fill_aside(connection, aside, self._snapshot, self.damage)
+            self._name(aside, self._snapshot, state)
+
+    def _name(self, aside: Path, snapshot: Path, state: str) -> None:
+        """Give the snapshot its name, unless the ledger was changed since: then publish what it says now."""
+        try:
+            with self._alone() as connection:
+                if ledger_state(connection) == state:
+                    take_place(aside, snapshot)
+                else:
+                    _publish(connection, snapshot, datetime.now(UTC), self.damage)
+        except (OSError, StorageError) as error:
+            raise StoreUnavailable(
+                f"the change is stored, but production does not see it yet: {snapshot} cannot be replaced ({error}); "
+                "the next command that opens the store publishes it"
+            ) from error
 
 
 def append_promotion(connection: Connection, promotion: PromotionRecord) -> int:
     """Append within the caller's transaction; the id."""
     return append(connection, PROMOTIONS, promotion, leave_out=_BY_READING)
+
+
+def append_promotions(connection: Connection, promotions: Iterable[PromotionRecord]) -> int:
+    """Append all in their order within the caller's transaction; how many."""
+    return append_all(connection, PROMOTIONS, promotions, leave_out=_BY_READING)
 
 
 def active_promotions(connection: Connection, damage: Damage) -> tuple[PromotionRecord, ...]:
@@ -178,6 +257,60 @@ def _why_unpublished(entry: SnapshotEntry) -> str:
         if name not in {"since", "promotion_id", "newest"} and not isinstance(value, str):
             return f"its {name} is no text"
     return time_fault("since", entry.since).replace("is ", "its time is ", 1)
+
+
+def ledger_state(connection: Connection) -> str:
+    """A text that every change of the ledger makes another one, empty for an empty ledger."""
+    newest = [
+        connection.execute(select(*columns_).order_by(columns_[0].desc()).limit(1)).first()
+        for columns_ in (
+            (PROMOTIONS.c.id, PROMOTIONS.c.symbol, PROMOTIONS.c.promoted_at),
+            (PINS.c.id, PINS.c.symbol, PINS.c.pinned_at),
+        )
+    ]
+    taken_back = connection.execute(
+        select(func.count(), func.max(ROLLBACKS.c.rolled_back_at)).select_from(ROLLBACKS)
+    ).one()
+    if newest == [None, None]:
+        return ""
+    return " ".join(str(value) for row in (*newest, taken_back) for value in row or ("-",))
+
+
+def _take_back(connection: Connection, row: Row[Any], reason: str, now: datetime) -> None:
+    connection.execute(insert(ROLLBACKS).values(promotion_id=row.id, reason=reason, rolled_back_at=now))
+
+
+def _publish(connection: Connection, path: Path, now: datetime, damage: Damage) -> None:
+    entries, pins = _snapshot_contents(connection, damage)
+    publish(path, entries, pins, generation_time=now, state=ledger_state(connection))
+
+
+@contextmanager
+def _aside(snapshot: Path) -> Iterator[Path]:
+    with ExitStack() as held:
+        try:
+            aside = held.enter_context(held_aside(snapshot))
+        except OSError as error:
+            raise _no_room(snapshot, error) from error
+        yield aside
+
+
+def _fill_aside(connection: Connection, aside: Path, snapshot: Path, damage: Damage) -> str:
+    """Write and sync the snapshot of what this transaction leaves; the ledger's state. Raises `StoreUnavailable`."""
+    entries, pins = _snapshot_contents(connection, damage)
+    state = ledger_state(connection)
+    try:
+        fill(aside, entries, pins, generation_time=datetime.now(UTC), state=state)
+        sync(aside)
+    except (OSError, sqlite3.Error) as error:
+        raise _no_room(snapshot, error) from error
+    return state
+
+
+def _no_room(snapshot: Path, error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{snapshot} cannot be written ({error}), so nothing was changed: check the folder, its owner and space"
+    )
 
 
 def _active_row(connection: Connection, symbol: str, wanted: PromotedFor) -> Row[Any] | None:

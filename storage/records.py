@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import Field, dataclass, fields
 from datetime import datetime
@@ -23,10 +24,14 @@ class Record:
     """Base of all records. Raises `InvalidRecord` naming the field for a value of the wrong type or range."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            fault = _fault(field, getattr(self, field.name))
+        kind: Any = type(self)
+        for name, may_be_none, check in _checks(kind):
+            value = getattr(self, name)
+            if value is None and may_be_none:
+                continue
+            fault = check(name, value)
             if fault:
-                raise InvalidRecord(f"{type(self).__name__}.{field.name} {fault}")
+                raise InvalidRecord(f"{type(self).__name__}.{name} {fault}")
 
 
 def _fault(field: Field[Any], value: Any) -> str:
@@ -236,6 +241,15 @@ class ImportCounts(Record):
     workloads: int
     promotions: int
     pins: int
+
+
+@functools.cache
+def _checks(kind: Any) -> tuple[tuple[str, bool, Callable[[str, Any], str]], ...]:
+    """Of each field: its name, whether it may be None, and what says why a value does not fit."""
+    declared = ((field.name, str(field.type)) for field in fields(kind))
+    return tuple(
+        (name, kind_.endswith(" | None"), _CHECKS[kind_.removesuffix(" | None")]) for name, kind_ in declared
+    )
 
 
 _CHECKS: dict[str, Callable[[str, Any], str]] = {

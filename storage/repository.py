@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table, select, update
 from storage.damage import Damage
 from storage.errors import InvalidRecord, NotFound, StorageError
 from storage.exchange import Exchange, Validator, build_document, parse_document
-from storage.ledger import Ledger, active_promotions, append_promotion, current_pins
+from storage.ledger import Ledger, active_promotions, append_promotions, current_pins
 from storage.models import ENVIRONMENTS, MEASUREMENTS, PINS, RUNS, SERIES, WORKLOADS
 from storage.records import (
     UNFINISHED,
@@ -27,7 +27,7 @@ from storage.records import (
     SeriesRecord,
     WorkloadRecord,
 )
-from storage.rows import PromotedFor, RecordT, append, insert_if_absent, matching, records, to_record
+from storage.rows import PromotedFor, RecordT, append_all, insert_if_absent, matching, records, to_record
 from storage.survey import Survey
 from storage.upkeep import Upkeep
 
@@ -192,10 +192,13 @@ class Repository(Ledger, Upkeep, Survey):
         `validate_settings` gives the canonical key of settings' JSON text, `validate_workload` the signature
         of a workload's; both raise ValueError to refuse. Raises `InvalidDocument` naming the field.
         """
-        exchange = parse_document(
-            document, validate_settings=validate_settings, validate_workload=validate_workload
+        return self.import_exchange(
+            parse_document(document, validate_settings=validate_settings, validate_workload=validate_workload)
         )
-        with self._database.write() as connection:
+
+    def import_exchange(self, exchange: Exchange) -> ImportCounts:
+        """Append what a document carries that was parsed before, all or nothing, as `import_document` does."""
+        with self._changing() as connection:
             environments = sum(
                 insert_if_absent(connection, ENVIRONMENTS, item) for item in exchange.environments
             )
@@ -213,9 +216,7 @@ def _import_promotions(connection: Connection, exchange: Exchange) -> int:
     held = _by_symbol(active_promotions(connection, Damage()))
     offered = _by_symbol(exchange.promotions)
     new = [item for item in exchange.promotions if offered[item.symbol] != held.get(item.symbol)]
-    for promotion in new:
-        append_promotion(connection, promotion)
-    return len(new)
+    return append_promotions(connection, new)
 
 
 def _by_symbol(promotions: tuple[PromotionRecord, ...]) -> dict[str, list[tuple[object, ...]]]:
@@ -228,9 +229,7 @@ def _by_symbol(promotions: tuple[PromotionRecord, ...]) -> dict[str, list[tuple[
 def _import_pins(connection: Connection, exchange: Exchange) -> int:
     held = set(map(_PIN_IDENTITY, current_pins(connection, Damage())))
     new = [pin for pin in exchange.pins if _PIN_IDENTITY(pin) not in held]
-    for pin in new:
-        append(connection, PINS, pin)
-    return len(new)
+    return append_all(connection, PINS, new)
 
 
 def _change_run(connection: Connection, run_id: str, **changes: Any) -> RunRecord:

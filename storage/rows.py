@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from importlib import import_module
+from operator import attrgetter
 from typing import Any, TypedDict, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, insert, select
@@ -48,13 +51,21 @@ class Queries:
 def to_record(kind: type[RecordT], row: Row[Any], table: Table) -> RecordT:
     """The row of `table` as a record of `kind`. Raises `DamagedRow`."""
     try:
-        return kind(**{field.name: getattr(row, field.name) for field in fields(kind)})
+        any_kind: Any = kind
+        names, values_of = _reading(any_kind)
+        return kind(**dict(zip(names, values_of(row), strict=True)))
     except InvalidRecord as error:
         whose = f" of {row.symbol}" if is_symbol(getattr(row, "symbol", None)) else ""
         remedy = "restore a backup"
         if table.name == "promotions" and whose:
             remedy = f"`autotune rollback {row.symbol}` takes it out of use"
         raise DamagedRow(f"a row of {table.name}{whose} is damaged ({error}): {remedy}") from error
+
+
+@functools.cache
+def _reading(kind: Any) -> tuple[tuple[str, ...], Callable[[Row[Any]], tuple[Any, ...]]]:
+    names = tuple(field.name for field in fields(kind))
+    return names, attrgetter(*names)
 
 
 def records(
@@ -95,6 +106,16 @@ def append(connection: Connection, table: Table, record: Record, leave_out: tupl
     """Store the record as a new row; the id that the database gave it."""
     new = insert(table).values(**columns(record, leave_out=leave_out)).returning(table.c.id)
     return int(connection.execute(new).scalar_one())
+
+
+def append_all(
+    connection: Connection, table: Table, new: Iterable[Record], leave_out: tuple[str, ...] = ("id",)
+) -> int:
+    """Store the records as new rows in this order, in one statement; how many."""
+    rows = [columns(record, leave_out=leave_out) for record in new]
+    if rows:
+        connection.execute(insert(table), rows)
+    return len(rows)
 
 
 def insert_if_absent(connection: Connection, table: Table, record: Record) -> bool:

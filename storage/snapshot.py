@@ -77,11 +77,28 @@ def publish(
     pins: Sequence[SnapshotPin],
     *,
     generation_time: datetime,
+    state: str = "",
 ) -> None:
     """Replace the snapshot at `path` as a whole; the file is readable by its owner alone.
 
     Raises `InvalidRecord` for entries no snapshot may hold, `StoreUnavailable` when it cannot be written.
     Two publishers never mix, but the later rename wins: serialise them where order matters.
+    """
+    with written_aside(Path(path)) as aside:
+        fill(aside, entries, pins, generation_time=generation_time, state=state)
+
+
+def fill(
+    aside: Path,
+    entries: Sequence[SnapshotEntry],
+    pins: Sequence[SnapshotPin],
+    *,
+    generation_time: datetime,
+    state: str = "",
+) -> None:
+    """Write a snapshot into an empty file; `state` names the state of the ledger it was made of.
+
+    Raises `InvalidRecord` as `publish` does, `sqlite3.Error` when it cannot be written.
     """
     _check(entries, pins, generation_time)
     # Workloads, environments and settings recur from symbol to symbol: each text is kept once.
@@ -94,15 +111,29 @@ def publish(
         "texts": list(places),
     }
     document = json.dumps(content, separators=(",", ":")).encode()
-    with written_aside(Path(path)) as aside, closing(_connect(aside, "mode=rw")) as connection:
+    digest = hashlib.sha256(document).hexdigest()
+    with closing(_connect(aside, "mode=rw")) as connection:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode=OFF")
         connection.execute("PRAGMA synchronous=OFF")  # the whole file is synced before it gets its name
         connection.execute(f"PRAGMA user_version={SNAPSHOT_SCHEMA}")
-        connection.execute("CREATE TABLE snapshot (sha256 TEXT NOT NULL, document BLOB NOT NULL)")
         connection.execute(
-            "INSERT INTO snapshot VALUES (?, ?)", (hashlib.sha256(document).hexdigest(), document)
+            "CREATE TABLE snapshot (sha256 TEXT NOT NULL, state TEXT NOT NULL, document BLOB NOT NULL)"
         )
+        connection.execute("INSERT INTO snapshot VALUES (?, ?, ?)", (digest, state, document))
+
+
+def is_of(path: str | Path, state: str) -> bool:
+    """Whether the snapshot at `path` is whole and of this state of the ledger, or of a version that knows better."""
+    try:
+        with closing(_connect(Path(path), "mode=ro&immutable=1")) as connection:
+            (schema,) = connection.execute("PRAGMA user_version").fetchone()
+            if schema > SNAPSHOT_SCHEMA:
+                return True
+            rows = connection.execute("SELECT state, sha256, document FROM snapshot LIMIT 2").fetchall()
+    except (sqlite3.Error, OSError, ValueError, MemoryError):
+        return False
+    return len(rows) == 1 and rows[0][0] == state and _matches(*rows[0][1:])
 
 
 def read_snapshot(path: str | Path) -> Snapshot:

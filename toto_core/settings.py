@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,12 +93,12 @@ class RuntimeSettings:
         """Whether these settings ask torch to compile at all."""
         return self.compile_mode != "eager"
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Readable text that is equal for equal settings and differs otherwise."""
         return " ".join(f"{name}={value}" for name, value in self.flat.items())
 
-    @property
+    @functools.cached_property
     def label(self) -> str:
         """Short text for people: mode and precision first, then whatever differs from the default."""
         default = RuntimeSettings()
@@ -162,10 +163,26 @@ class RuntimeSettings:
     def from_json(cls, text: str) -> RuntimeSettings:
         """The inverse of ``to_json``. Raises ``SettingsError``."""
         try:
-            values = json.loads(text)
-        except (RecursionError, TypeError, ValueError) as error:
+            return _from_json(text)
+        except TypeError as error:
             raise SettingsError(f"settings: not JSON: {error}") from None
-        return cls.from_dict(values)
+
+
+@functools.lru_cache(maxsize=1024)  # of thousands of symbols many run the same
+def _from_json(text: str) -> RuntimeSettings:
+    try:
+        values = json.loads(text, object_pairs_hook=_each_once)
+    except (RecursionError, ValueError) as error:
+        raise SettingsError(f"settings: not JSON: {error}") from None
+    return RuntimeSettings.from_dict(values)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        name = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
+        raise ValueError(f"{name!r} stands there twice")
+    return fields
 
 
 COMMON_FIELDS = tuple(field.name for field in dataclasses.fields(RuntimeSettings) if field.name != "knobs")

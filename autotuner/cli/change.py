@@ -76,7 +76,6 @@ def rollback_command(symbol: str, reason: str, as_json: bool, db: str | None) ->
     with opened_store(place) as store:
         # By the records, so that a promotion nobody can read can be taken back as well.
         taken, active = store.records.roll_back(symbol, reason, datetime.now(UTC))
-        store.publish()
     served = lookup(symbol, db=place)
     now = active and promotion_event(active)
     _tell(
@@ -128,7 +127,6 @@ def unpin_command(symbol: str, reason: str, as_json: bool, db: str | None) -> No
     with opened_store(place) as store:
         # By the records, so that a pin nobody can read can be let go of as well.
         pin = store.records.unpin(symbol, reason, datetime.now(UTC))
-        store.publish()
     served = lookup(symbol, db=place)
     first = f"{symbol}: no longer pinned to {_label(pin.settings_json)}"
     lines = (first, _served_line(served), f"undo: {_pin_again(symbol, pin.settings_json)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import SYMBOL, measuring_options, note, print_json, workload_option
+from autotuner.cli.options import SYMBOL, clear_up_first, measuring_options, note, print_json, workload_option
 from autotuner.cli.price_options import price_options
 from autotuner.paths import store_location
 
@@ -44,6 +44,7 @@ def compare_command(
     workload = read_workload(workload_file) if workload_file else Workload()
     workload = dataclasses.replace(workload, model=model)
     with Store(store_location(db)) as store:
+        clear_up_first(store.location)
         comparisons = compare(
             symbols, workload, store, say=lambda symbol, line: note(f"{symbol}: {line}"), **options
         )

@@ -142,7 +142,7 @@ def check(as_json: bool, db: str | None) -> None:
         label = database.label
         problems = [f"{problem}; restore a backup" for problem in database.check()]
     if not problems:
-        with Store(place, create=False) as store:
+        with Store(place, create=False, publish=False) as store:
             problems = [*_unreadable(store), *_snapshot_problems(store, place)]
     lines = problems or [f"{label}: no problem found"]
     answer({"store": label, "problems": problems}, *lines, as_json=as_json)

@@ -12,6 +12,7 @@ import click
 from autotuner.cli.options import (
     answer,
     db_option,
+    json_text,
     note,
     opened_store,
     print_json,
@@ -20,10 +21,13 @@ from autotuner.cli.options import (
 )
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.paths import store_location
-from autotuner.serving.plain_values import parsed
+from autotuner.serving.strict_json import strict
 
 if TYPE_CHECKING:
     from storage.exchange import Exchange
+
+LARGEST_BYTES = 256 << 20
+"""Of a document that is taken in: some 150,000 promotions."""
 
 
 @click.command()
@@ -49,7 +53,7 @@ def export_command(output: str, db: str | None) -> None:
         print_json(document)
     else:
         with written_aside(Path(output)) as aside:
-            aside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            aside.write_text(json_text(document) + "\n", encoding="utf-8")
     counted = _counted(len(document["promotions"]), len(document["pins"]))
     note(f"exported {counted} to {'standard output' if output == '-' else output}")
 
@@ -80,10 +84,7 @@ def import_command(file: str, as_json: bool, db: str | None) -> None:
         raise AutotuneError(f"{file}: {error}; nothing was imported") from None
     place = store_location(db)
     with Store(place) as store:
-        counts = store.records.import_document(
-            document, validate_settings=settings_key, validate_workload=_signature
-        )
-        store.publish()
+        counts = store.records.import_exchange(exchange)
     said = f"{file}: everything in it is active already"
     if counts.promotions + counts.pins:
         said = f"imported {_counted(counts.promotions, counts.pins)}; `autotune list` shows them"
@@ -92,17 +93,20 @@ def import_command(file: str, as_json: bool, db: str | None) -> None:
 
 def _parsed(file: str) -> Any:
     try:
-        with click.open_file(file, encoding="utf-8") as stream:
-            text = stream.read()
+        with click.open_file(file, "rb") as stream:
+            content = stream.read(LARGEST_BYTES + 1)
+        if len(content) > LARGEST_BYTES:
+            raise AutotuneError(f"{file}: is larger than {LARGEST_BYTES >> 20} MiB, which no export is")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise AutotuneError(f"{file}: is not JSON: not UTF-8 at byte {error.start}") from None
     except OSError as error:
         reason = error.strerror or os.strerror(error.errno or 0)
         raise UsageError(f"{file}: cannot be read: {reason}") from None
     try:
-        return parsed(text)
+        return strict(text)
     except ValueError as error:
-        raise AutotuneError(f"{file}: is not JSON: {error}") from None
+        raise AutotuneError(f"{file}: is not JSON: {error}; nothing was imported") from None
 
 
 def _signature(text: str) -> str:

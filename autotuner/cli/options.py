@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from autotuner.store import Store
 
+_MANY = 1000
 _MOST_LEFT_OUT = 20
 PIPE_WIDTH = 180
 """Columns of a table that is not printed on a terminal."""
@@ -151,7 +153,27 @@ def refuse_own_files(target: Path, place: str) -> None:
 
 def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
+    click.echo(json_text(document))
+
+
+def json_text(document: Mapping[str, Any] | Sequence[Any]) -> str:
+    """``document`` as JSON, indented; what holds a list of thousands has each of its items on one line.
+
+    Python indents at a fraction of the speed.
+    """
+    if not isinstance(document, Mapping) or all(
+        not isinstance(part, list) or len(part) < _MANY for part in document.values()
+    ):
+        return json.dumps(document, indent=2, allow_nan=False, default=str)
+    parts = (f"  {json.dumps(name)}: {_one_an_item(part)}" for name, part in document.items())
+    return "{\n" + ",\n".join(parts) + "\n}"
+
+
+def _one_an_item(part: Any) -> str:
+    if not isinstance(part, list) or not part:
+        return json.dumps(part, allow_nan=False, default=str)
+    items = ",\n    ".join(json.dumps(item, allow_nan=False, default=str) for item in part)
+    return f"[\n    {items}\n  ]"
 
 
 def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
@@ -186,14 +208,42 @@ def say_left_out(store: Store, *, but: Collection[str] = ()) -> None:
         note(f"{len(lines) - _MOST_LEFT_OUT} more are damaged: `autotune list --json` names every symbol")
 
 
+def clear_up_first(place: str) -> None:
+    """Remove what killed processes left behind, and say on standard error that something was."""
+    from autotuner.commands.clear_up import clear_up
+
+    removed = clear_up(place)
+    if removed:
+        note(
+            f"removed {removed} temporary folder{'s' * (removed > 1)} or files that a killed process left behind"
+        )
+
+
 def print_table(table: RenderableType) -> None:
     """A table for people on standard output, in colour only on a terminal."""
     from rich.console import Console
 
-    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    # Nothing stored may act as markup, and a pipe has no width to wrap at.
-    console = Console(markup=False, highlight=False, emoji=False, width=None if narrow else PIPE_WIDTH)
-    console.print(table)
+    # Nothing stored may act as markup.
+    Console(markup=False, highlight=False, emoji=False, width=_width()).print(table)
+
+
+def print_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows under the names of their columns, for people on standard output."""
+    from autotuner.report.long_table import LONG, long_lines
+
+    if len(rows) >= LONG:
+        width = _width() or shutil.get_terminal_size().columns
+        ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+        click.echo("\n".join(long_lines(names, rows, width=width, line="-" if ascii_only else "─")))
+        return
+    from autotuner.report.tables import table_of
+
+    print_table(table_of(names, rows))
+
+
+def _width() -> int | None:
+    """Columns of what is printed, None for the terminal's: a pipe has no width to wrap at."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
 
 
 def _symbol_either_way(command: Command, *, required: bool) -> Command:

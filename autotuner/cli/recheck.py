@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import COUNT, answer, measuring_options, note, one_symbol
+from autotuner.cli.options import COUNT, answer, clear_up_first, measuring_options, note, one_symbol
 from autotuner.cli.price_options import price_options
 from autotuner.paths import store_location
 
@@ -40,6 +40,7 @@ def recheck_command(symbol: str, exit_code: bool, as_json: bool, db: str | None,
     from autotuner.tuning.document import series_document
 
     with Store(store_location(db), create=False) as store:
+        clear_up_first(store.location)
         found, series = recheck(symbol, store, say=note, **options)
     document = {name: getattr(found, name) for name in _SHOWN + _LIMITS} | {"series": series_document(series)}
     answer(document, _line(found), as_json=as_json)

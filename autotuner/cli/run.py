@@ -164,6 +164,7 @@ def run_command(
     wanted = _named(symbols, everything, symbols_file)
     left_out = _say_passed_over(run_options.prices.path) if everything else ()
     with Store(store_location(db)) as store:
+        options.clear_up_first(store.location)
         wanted = wanted or _all(run_options.prices.path, store, due=due)
         subjects = _due(wanted, run_options, store) if due else [(symbol, None) for symbol in wanted]
         if as_before and not due:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import SYMBOL, answer, measuring_options, note
+from autotuner.cli.options import SYMBOL, answer, clear_up_first, measuring_options, note
 from autotuner.paths import store_location
 
 
@@ -37,7 +37,9 @@ def selftest_command(symbol: str, model: str, as_json: bool, db: str | None, **o
     from autotuner.commands.selftest import self_test_machine
     from autotuner.workload import Workload
 
-    document = self_test_machine(symbol, Workload(model=model), store_location(db), say=note, **options)
+    place = store_location(db)
+    clear_up_first(place)
+    document = self_test_machine(symbol, Workload(model=model), place, say=note, **options)
     answer(document, *_lines(document), as_json=as_json)
 
 

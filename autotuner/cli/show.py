@@ -12,6 +12,7 @@ from autotuner.cli.options import (
     one_symbol,
     opened_store,
     print_json,
+    print_rows,
     print_table,
     say_left_out,
     store_options,
@@ -76,7 +77,7 @@ def list_command(as_json: bool, db: str | None) -> None:
     from autotuner.store import Store
 
     with Store(store_location(db), create=False) as store:
-        documents = _listed(store)
+        documents = _listed(store, brief=not as_json)
     say_left_out(store, but=[document["symbol"] for document in documents if "error" in document])
     for document in documents:
         if "error" in document:
@@ -84,9 +85,9 @@ def list_command(as_json: bool, db: str | None) -> None:
     if as_json:
         print_json({"symbols": documents})
     elif documents:
-        from autotuner.report.tables import listing
+        from autotuner.report.tables import LISTING, listing
 
-        print_table(listing(documents))
+        print_rows(LISTING, listing(documents))
     else:
         click.echo("no symbol has active settings yet: `autotune run --symbol AMD` tunes one")
 
@@ -110,20 +111,21 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
     if as_json:
         print_json({"symbol": symbol, "history": events})
     elif events:
-        from autotuner.report.tables import timeline
+        from autotuner.report.tables import TIMELINE, timeline
 
-        print_table(timeline(events))
+        print_rows(TIMELINE, timeline(events))
     else:
         click.echo(f"nothing has happened to {symbol or 'any symbol'} yet: {_run(symbol or 'AMD')} begins")
 
 
-def _listed(store: Store) -> list[dict[str, Any]]:
-    from autotuner.report.documents import pinned_document, stored_document
+def _listed(store: Store, *, brief: bool) -> list[dict[str, Any]]:
+    from autotuner.report.documents import brief_document, pinned_document, stored_document
 
+    read = brief_document if brief else stored_document
     pins = {pin.symbol: pin for pin in store.records.pins()}
     newest = {record.symbol: record for record in store.records.active_promotions()}  # the last of each stays
     found = {
-        symbol: stored_document(store, newest[symbol], pins.get(symbol))
+        symbol: read(store, newest[symbol], pins.get(symbol))
         if symbol in newest
         else pinned_document(pins[symbol])
         for symbol in newest.keys() | pins.keys()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from autotuner.commands.clear_up import clear_up
 from autotuner.engine_versions import engine_names
 from autotuner.environment import current_environment
 from autotuner.files import levels, unsafe
@@ -53,6 +54,7 @@ def prune(
     going = to_remove(folders, kept, now=now, days=days, most_bytes=most_bytes)
     faults: dict[Path, str] = {}
     if not dry_run:
+        clear_up(store.location, deep=True)
         _sweep(root)
         faults = {folder.path: fault for folder in going if (fault := _remove(root, folder))}
     removed = tuple(folder for folder in going if folder.path not in faults)

@@ -179,6 +179,8 @@ class Daemon:
         )
         try:
             with Store(self.location) as store:
+                if store.published_again:
+                    self.log("snapshot_published", reason="it was not of the store's newest state")
                 symbols = settled.symbols or symbols_to_keep(store, None)
                 self.last = Ticker(
                     store=store,
@@ -188,7 +190,7 @@ class Daemon:
                     machine=machine,
                     log=self.log,
                 ).tick()
-                self._prune(store, daemon)
+                self._prune(store, daemon)  # and clears up
         except (StorageError, AutotuneError) as error:
             self._tick_failed(str(error))
             return

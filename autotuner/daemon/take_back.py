@@ -121,11 +121,7 @@ def take_back(store: Store, observed: Observed, reasons: Sequence[Reason], now: 
 
 def _roll_back(store: Store, promotion: Promotion, why: str, now: datetime) -> None:
     # A confirmed canary has two lines in the ledger: what is unsafe must not come back by the other one.
-    same = True
-    while same:
-        _, active = store.records.roll_back(reason=why, now=now, profile=promotion.profile, **promotion.keys)
-        same = active is not None and active.settings_key == promotion.settings.key
-    store.publish()
+    store.records.roll_back(reason=why, now=now, every_line=True, profile=promotion.profile, **promotion.keys)
 
 
 def _has_previous(store: Store, promotion: Promotion) -> bool:

@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from autotuner.environment import current_environment, reachable_cpus, spare_mem
 from autotuner.machine.nvidia import visible_gpu
 from storage.sqlite_files import journal_mode
 from toto_core.container import container_limits
+from toto_core.held_folders import held_folder
 
 _CHILD_SECONDS = 30.0
 _WATCH_SECONDS = 0.3
@@ -93,8 +93,8 @@ def probe_compiler(environ: Mapping[str, str]) -> Compiler:
 
 def compile_with(command: str, source: str, *flags: str) -> str:
     """Compile ``source`` to a library in a temporary folder; the reason when that fails, else nothing."""
-    with tempfile.TemporaryDirectory(prefix="autotune-") as folder:
-        file, library = Path(folder) / "check.cpp", Path(folder) / "check.so"
+    with held_folder() as folder:
+        file, library = folder / "check.cpp", folder / "check.so"
         file.write_text(source, encoding="utf-8")
         arguments = ["-std=c++20", "-shared", "-fPIC", str(file), "-o", str(library), *flags]
         # CXX is one command: torch does not split it either

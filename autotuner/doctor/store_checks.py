@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from autotuner.commands.clear_up import left_behind
 from autotuner.doctor.checks import Check, warning
 from autotuner.engines.registry import claiming
 from autotuner.files import mounted_noexec, unsafe
@@ -38,7 +39,13 @@ _PUBLISH = "autotune db upgrade (it publishes the snapshot again)"
 
 def store_checks(store: str, cache: Path, model: str) -> tuple[Check, ...]:
     """All checks of this module, in a fixed order."""
-    return check_database(store), check_snapshot(store), check_cache(cache), check_model(model)
+    return (
+        check_database(store),
+        check_snapshot(store),
+        check_cache(cache),
+        check_left_behind(store),
+        check_model(model),
+    )
 
 
 def check_database(store: str) -> Check:
@@ -92,6 +99,22 @@ def check_cache(folder: Path) -> Check:
     if fault:
         return Check(name=name, found=f"{folder} {fault}", fix=fix)
     return _with_space(name, folder, f"{folder}, private, {_sizes(folder)}")
+
+
+def check_left_behind(store: str) -> Check:
+    """Whether killed processes left temporary folders or half-written files behind."""
+    name = "left behind"
+    try:
+        found = left_behind(store)
+    except StorageError:
+        return Check(name=name, found="unknown: the store has no place")
+    if not found:
+        return Check(name=name, found="nothing")
+    return warning(
+        name,
+        f"{len(found)} of killed processes, such as {found[0]}",
+        "autotune db prune (every run does, too)",
+    )
 
 
 def _sizes(folder: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from autotuner.measurement.outcome import ArmBlocks, Failed
 from autotuner.measurement.rounds import FEWEST_ROUNDS, Rounds
 from autotuner.measurement.starter import Starter
 from autotuner.workload import Workload
+from toto_core.held_folders import held_folder
 from toto_core.settings import RuntimeSettings
 
 BLOCKS = 24
@@ -57,11 +57,11 @@ class ModelRunner:
         """
         deadline = time.monotonic() + seconds
         found = []
-        with tempfile.TemporaryDirectory(prefix="autotune-") as folder:
+        with held_folder() as folder:
             for entrant in entrants:
                 self.say(f"forecasting {windows} windows with {entrant.workload.model}")
                 with ExitStack() as children:
-                    starter = self._starter(entrant, Path(folder), windows)
+                    starter = self._starter(entrant, folder, windows)
                     found.append(self._forecasts(entrant, starter, children, deadline))
         return found
 
@@ -75,8 +75,8 @@ class ModelRunner:
         end, longest = time.monotonic() + seconds, 0.0
         order = random.Random(self.seed)  # noqa: S311 - the order of arms, not a secret
         taken: list[list[ArmBlocks]] = [[] for _ in entrants]
-        with tempfile.TemporaryDirectory(prefix="autotune-") as folder:
-            starters = [self._starter(entrant, Path(folder), 1) for entrant in entrants]
+        with held_folder() as folder:
+            starters = [self._starter(entrant, folder, 1) for entrant in entrants]
             for number in range(1, launches + 1):
                 began = time.monotonic()
                 if number > 1 and end - began < longest:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ from autotuner.measurement.starter import Starter
 from autotuner.measurement.statistics import EffectiveCost, paired_ratio, shape_timing
 from autotuner.measurement.stopping import StopAfterStartingTime, StopWhenPrecise
 from autotuner.workload import Workload
+from toto_core.held_folders import HeldFolder
 from toto_core.settings import RuntimeSettings
 
 _FORECASTS_MAY_TAKE = 2.0
@@ -78,12 +78,12 @@ class ProcessRunner:
         self._order = random.Random(seed)  # noqa: S311 - the order of arms, not a secret
         self._rng = np.random.default_rng(seed)
         self._say = say
-        self._folder = tempfile.TemporaryDirectory(prefix="autotune-")
+        self._folder = HeldFolder()
         self._starter = Starter(
             workload=workload,
             device=device,
             caches=caches,
-            series_file=Path(self._folder.name) / "close.npy",
+            series_file=self._folder.path / "close.npy",
             last_fifth_start=last_fifth_start,
             memory_bytes=limits.memory_bytes,
             warm_up_seconds=limits.warm_up_seconds,
@@ -152,7 +152,7 @@ class ProcessRunner:
         """End every child process and remove temporary files."""
         self._children.close()
         self._reference = None
-        self._folder.cleanup()
+        self._folder.remove()
 
     def _measure_beside(self, reference: Copies, arm: Copies, deadline: float, beat: float | None) -> Outcome:
         self._say("timing it beside the reference")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from autotuner.measurement.child.job import ArmJob
 from autotuner.paths import answer_file, trial_artifacts
 from autotuner.serving.cache_folders import mark_used
 from autotuner.workload import Workload
+from toto_core.held_folders import held_folder
 from toto_core.private_folders import make_private
 from toto_core.settings import RuntimeSettings
 
@@ -84,10 +84,10 @@ class Starter:
     ) -> Mapping[RuntimeSettings, Built]:
         say(f"compiling {', '.join(settings.label for settings in wanted)} once more, alone")
         make_private(self.caches)
-        with tempfile.TemporaryDirectory(prefix="apart-", dir=self.caches) as aside:
+        with held_folder("apart-", self.caches) as aside:
             return build_all(
                 wanted,
-                lambda settings: self._child(settings, trial_artifacts(Path(aside), settings)),
+                lambda settings: self._child(settings, trial_artifacts(aside, settings)),
                 slots=slots,
                 deadline=time.monotonic() + seconds,
             )

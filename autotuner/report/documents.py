@@ -36,6 +36,24 @@ def stored_document(store: Store, record: PromotionRecord, pin: PinRecord | None
         return {"symbol": record.symbol, "error": " ".join(str(error).split())}
 
 
+def brief_document(store: Store, record: PromotionRecord, pin: PinRecord | None) -> dict[str, Any]:
+    """What a listing shows of a promotion, with its settings as they are: thousands are read for one listing."""
+    try:
+        promotion = store.read(record)
+    except AutotuneError as error:
+        return {"symbol": record.symbol, "error": " ".join(str(error).split())}
+    ratio = promotion.figures.ratio
+    return {
+        "symbol": record.symbol,
+        "profile": promotion.profile,
+        "settings": promotion.settings,
+        "ratio": None if ratio is None else vars(ratio),
+        "p50_ms": promotion.figures.p50_ms,
+        "since": promotion.promoted_at.isoformat(),
+        "pinned": None if pin is None else pin_document(pin),
+    }
+
+
 def pinned_document(pin: PinRecord) -> dict[str, Any]:
     """A symbol that is pinned and was never promoted."""
     found = pin_document(pin)

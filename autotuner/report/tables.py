@@ -37,47 +37,62 @@ def card(document: Document) -> RenderableType:
     return Group(Text(_title(document), style="bold"), table)
 
 
-def listing(documents: Sequence[Document]) -> Table:
-    """One row a symbol: what it was last promoted to, or that it cannot be read."""
-    table = bare_table("symbol", "settings", "speed-up", "p50", "profile", "since", "pinned")
-    for document in documents:
-        if "error" in document:
-            table.add_row(document["symbol"], Text(plain(document["error"]), style="red"))
-            continue
-        pin = document.get("pinned")
-        table.add_row(
-            document["symbol"],
-            Text(label(document)),
-            Text(interval(document) or _UNKNOWN),
-            Text(_figures(document, p50_ms="{:,.2f} ms") or _UNKNOWN),
-            Text(plain(document["profile"] or _UNKNOWN)),
-            Text(moment(document["since"])),
-            Text(label(pin) if pin else ""),
+LISTING = ("symbol", "settings", "speed-up", "p50", "profile", "since", "pinned")
+TIMELINE = ("when", "symbol", "what", "profile", "settings", "why")
+
+
+def listing(documents: Iterable[Document]) -> list[tuple[str, ...]]:
+    """One row a symbol, of the columns ``LISTING``: what it was last promoted to, or that it cannot be read."""
+    return [_listed(document) for document in documents]
+
+
+def timeline(events: Iterable[Document]) -> list[tuple[str, ...]]:
+    """Promotions, pins and runs in the order they happened, of the columns ``TIMELINE``."""
+    return [
+        (
+            moment(event["at"]),
+            event["symbol"],
+            what_happened(event),
+            plain(event.get("profile") or ""),
+            label(event),
+            _why(event),
         )
+        for event in events
+    ]
+
+
+def table_of(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Rows as a table that is laid out to the width it is printed at."""
+    table = bare_table(*names)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
-def timeline(events: Sequence[Document]) -> Table:
-    """Promotions, pins and runs in the order they happened."""
-    table = bare_table("when", "symbol", "what", "profile", "settings", "why")
-    for event in events:
-        table.add_row(
-            Text(moment(event["at"])),
-            Text(event["symbol"]),
-            Text(what_happened(event)),
-            Text(plain(event.get("profile") or "")),
-            Text(label(event)),
-            Text(_why(event)),
-        )
-    return table
+def _listed(document: Document) -> tuple[str, ...]:
+    if "error" in document:
+        return (document["symbol"], plain(document["error"]), *[""] * (len(LISTING) - 2))
+    pin = document.get("pinned")
+    return (
+        document["symbol"],
+        label(document),
+        interval(document) or _UNKNOWN,
+        _figures(document, p50_ms="{:,.2f} ms") or _UNKNOWN,
+        plain(document["profile"] or _UNKNOWN),
+        moment(document["since"]),
+        label(pin) if pin else "",
+    )
 
 
 def label(document: Document) -> str:
     """Short text for a document's settings, empty when it has none; what cannot be read is said, not raised."""
-    if document.get("settings") is None:
+    settings = document.get("settings")
+    if settings is None:
         return ""
+    if isinstance(settings, RuntimeSettings):
+        return settings.label
     try:
-        return RuntimeSettings.from_dict(document["settings"]).label
+        return RuntimeSettings.from_dict(settings).label
     except ValueError as error:
         return plain(f"unreadable ({error})")
 
@@ -121,7 +136,9 @@ def what_happened(event: Document) -> str:
 def plain(text: object) -> str:
     """``text`` on one line without control characters, which stored text could send to a terminal."""
     text = str(text)
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(text.split())
 
 
 def _title(document: Document) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import functools
 import os
-import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe
 from autotuner.serving.cache_folders import mark_used
 from autotuner.serving.manifest import Damaged, link_verified
 from toto_core.compile_config import filled_in
+from toto_core.held_folders import HeldFolder
 from toto_core.settings import RuntimeSettings
 
 CACHE_DIR_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
@@ -103,6 +103,6 @@ def _is_torch_default(folder: Path) -> bool:
 
 @functools.cache
 def _temporary_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="autotune-cache-"))  # 0700; torch may load from it until the end
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    folder = HeldFolder("autotune-cache-")  # torch may load from it until the end
+    atexit.register(folder.remove)
+    return folder.path

@@ -11,7 +11,6 @@ import hashlib
 import re
 import shlex
 import shutil
-import tempfile
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -20,6 +19,7 @@ from autotuner.files import failing_as, levels, mounted_noexec, unsafe
 from autotuner.machine.process import Owner
 from autotuner.paths import cache_folder
 from autotuner.serving.manifest import ManifestSummary, add_files
+from toto_core.held_folders import SUFFIX, HeldFolder, remove_left_behind
 
 _WORKPLACE = re.compile(r"run-(?P<pid>\d{1,9})(-(?P<started>\d+)-(?P<host>.+))?-[^-]+")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -76,18 +76,19 @@ def settings_folder(root: Path, environment_fingerprint: str, settings_key: str)
 def workplace(environment_fingerprint: str) -> Path:
     """A private folder of this process beside the cache folders, removed when it ends.
 
-    Those of this host's processes that were killed are removed here. Raises ``CacheRefused``.
+    Those of processes that were killed are removed here. Raises ``CacheRefused``.
     """
     above = compile_cache(environment_fingerprint, "").parent
+    remove_left_behind(above, "run-")
     for left in above.glob("run-*"):
-        if _is_left_behind(left.name):
+        if not left.name.endswith(SUFFIX) and _is_left_behind(left.name):
             shutil.rmtree(left, ignore_errors=True)
-    owner = Owner.current()
+    owner = Owner.current()  # in its name for earlier versions, which know nothing of locks
     name = f"run-{owner.pid}-{owner.started:.0f}-{quote(owner.host, safe='')}-"
     with failing_as(CacheRefused, f"compile cache {above} cannot be used"):
-        folder = Path(tempfile.mkdtemp(prefix=name, dir=above))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+        folder = HeldFolder(name, above)
+    atexit.register(folder.remove)
+    return folder.path
 
 
 def store(made: Path, environment_fingerprint: str, settings_key: str) -> tuple[Path, ManifestSummary] | None:
@@ -146,7 +147,7 @@ def _refuse_unsafe(level: Path) -> None:
 
 
 def _is_left_behind(name: str) -> bool:
-    """Whether the process that a workplace is named after is gone; one of another host is not asked after."""
+    """Whether the process is gone that an earlier version named a workplace after; not asked of another host's."""
     found = _WORKPLACE.fullmatch(name)
     if found is None:
         return True

@@ -73,7 +73,6 @@ class Actions:
     def _roll_back(self, symbol: str, reason: str, form: Mapping[str, str]) -> str:
         with Store(self.location, create=False) as store:
             active = store.records.roll_back(symbol, reason, datetime.now(UTC))[1]
-            store.publish()
         return f"{symbol}: the newest promotion is taken back; " + (
             "the one before is active again." if active else "no other is active."
         )
@@ -90,7 +89,6 @@ class Actions:
     def _unpin(self, symbol: str, reason: str, form: Mapping[str, str]) -> str:
         with Store(self.location, create=False) as store:
             store.records.unpin(symbol, reason, datetime.now(UTC))
-            store.publish()
         return f"{symbol}: its promotion decides again."
 
     def _tune(self, symbol: str, reason: str, form: Mapping[str, str]) -> str:

@@ -66,7 +66,7 @@ def metrics(location: str, daemon: Daemon | None) -> bytes:
     up = gauge("store_up", "1 while the store can be read")
     _spooled(gauge("refused_notes", "Files in the spool that were no notes and were set aside"), location)
     try:
-        with Store(location) as store:
+        with Store(location, publish=False) as store:
             for record in store.records.active_promotions():
                 names = (record.symbol, record.profile, record.settings_key)
                 since.labels(*names).set(record.promoted_at.timestamp())
@@ -105,7 +105,7 @@ def _live(store: Store, log: Log, calls: Gauge) -> None:
 
 def store_opens(store: str) -> bool:
     """Whether the store can be read."""
-    with contextlib.suppress(StorageError), Store(store) as opened:
+    with contextlib.suppress(StorageError), Store(store, publish=False) as opened:
         opened.records.pins()
         return True
     return False

@@ -67,7 +67,7 @@ class Site:
 
     def open(self) -> Store:
         """The store, to be closed by whoever asks."""
-        return Store(self.location, create=False)
+        return Store(self.location, create=False, publish=False)
 
     def mark(self) -> Mark:
         """What differs once anything changed."""

@@ -31,6 +31,7 @@ NAMES = [
     "database",
     "snapshot",
     "compile cache",
+    "left behind",
     "model",
     "notes",
     "production",

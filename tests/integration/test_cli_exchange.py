@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autotuner.cli import export_import
 from autotuner.paths import snapshot_path
 from autotuner.serving.lookup import lookup
 from autotuner.store import Store
@@ -60,6 +61,13 @@ def changed(keys: tuple[str | int, ...], value: Any) -> Any:
         at = at[key]
     at[keys[-1]] = value
     return whole
+
+
+def written(before: str, after: str) -> str:
+    """The exported document with some of its text written otherwise, once."""
+    text = json.dumps(exported())
+    assert before in text
+    return text.replace(before, after, 1)
 
 
 def nested(levels: int) -> Any:
@@ -131,6 +139,38 @@ class TestExchange:
             (changed(("workloads", 0, "workload", "speed"), 9), "unknown field 'speed'"),
             (changed(("environments", 0, "facts"), [1]), "environments[0]: facts are refused"),
             (changed(("environments", 0, "facts", "torch"), "9"), "environments[0]: fingerprint"),
+            (changed(("version",), True), "not version 1"),
+            (changed(("version",), 1.0), "not version 1"),
+            (
+                written('"version": 1,', '"version": 2, "version": 1,'),
+                "document: 'version' stands there twice",
+            ),
+            (
+                written('"symbol": "MSFT", "profile"', '"symbol": "AMD", "symbol": "MSFT", "profile"'),
+                "promotions[1]: 'symbol' stands there twice",
+            ),
+            (
+                written('"precision": "bf16"', '"precision": "fp32", "precision": "bf16"'),
+                "promotions[0].settings: 'precision' stands there twice",
+            ),
+            (written('"p50_ms": 12.5', '"p50_ms": NaN'), "promotions[0].evidence.p50_ms: is not a finite"),
+            (
+                written('"p50_ms": 12.5', '"other": -Infinity'),
+                "promotions[0].evidence.other: is not a finite",
+            ),
+            (
+                written('"p50_ms": 12.5', '"other": [1e999]'),
+                "promotions[0].evidence.other[0]: is not a finite",
+            ),
+            (written('"p50_ms": 12.5', f'"other": {"9" * 5000}'), "is not JSON"),
+            (
+                written('"earnings week"', r'"earnings \ud800 week"'),
+                "pins[0].reason: holds half a surrogate pair",
+            ),
+            (
+                written('"p50_ms"', r'"\uDFFF"'),
+                "promotions[0].evidence: holds half a surrogate pair",
+            ),
         ],
     )
     def test_a_bad_file_is_named_and_stores_nothing(
@@ -159,6 +199,21 @@ class TestExchange:
         deep = json.dumps(changed(("promotions", 0, "evidence", "unknown"), nested(40)))
         assert run(tmp_path / "new.db", "import", "-", stdin=deep).exit_code == 0
         assert run(tmp_path / "new.db", "list").exit_code == 0
+
+    def test_a_whole_surrogate_pair_and_an_escaped_backslash_are_text(self, tmp_path: Path) -> None:
+        for reason in (r'"week \ud83d\ude00"', r'"week \\ud800"'):
+            text = written('"earnings week"', reason)
+            assert run(tmp_path / "new.db", "import", "-", stdin=text).exit_code == 0
+        # Both are the pin of one symbol and one moment: the first stays.
+        assert document_of(run(tmp_path / "new.db", "export"))["pins"][0]["reason"] == "week \U0001f600"
+
+    def test_a_file_without_end_is_refused_before_it_is_read_whole(
+        self, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(export_import, "LARGEST_BYTES", 1 << 20)
+        with (tmp_path / "settings.json").open("wb") as file:
+            file.truncate(1 << 40)
+        assert "is larger than 1 MiB" in refused(run(place, "import", str(tmp_path / "settings.json")), 1)
 
     def test_a_file_that_is_not_text_is_named(self, place: Path, tmp_path: Path) -> None:
         (tmp_path / "settings.json").write_bytes(b"\xff\xfe\x00")
@@ -201,12 +256,16 @@ class TestExchange:
             (("promotions", 0, "promoted_at"), "9" * 400, "is not an ISO 8601 time"),
             (("promotions", 0, "reason"), "x" * 20_000, "reason is longer than 10000 characters"),
             (("promotions", 0, "reason"), "\ud800", "half a surrogate pair"),
-            (("promotions", 0, "evidence", "because"), "\ud800", "figures.because: must be text without NUL"),
+            (
+                ("promotions", 0, "evidence", "because"),
+                "\ud800",
+                "promotions[0].evidence.because: holds half",
+            ),
             (("promotions", 0, "evidence", "later"), ["x" * 1_000] * 1_100, "evidence is longer than"),
             (("environments", 0, "facts", "threads"), "many", "facts are refused: threads must be"),
             (("environments", 0, "facts", "torch"), 10**399, "facts are refused: torch must be text"),
             (("environments", 0, "first_seen"), 5, "first_seen is not text"),
-            (("workloads", 0, "workload", "model"), "\ud800", "model must be a name"),
+            (("workloads", 0, "workload", "model"), "\ud800", "workloads[0].workload.model: holds half"),
             (("workloads", 0, "workload", "requests", 0, "weight"), 10**399, "weight must be finite"),
             (("pins", 0, "pinned_at"), "2201-01-01T00:00:00+00:00", "give a time from 1970 to 2200"),
             (("pins", 0, "settings", "num_threads"), 10**399, "num_threads must be"),

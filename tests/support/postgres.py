@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from sqlalchemy import create_engine, text
+
+_NUMBERS = itertools.count()
 _INSTALLED = "/usr/lib/postgresql"
 
 
@@ -20,6 +24,16 @@ def binaries() -> Path | None:
         return found[-1].parent
     on_path = shutil.which("initdb")
     return Path(on_path).parent if on_path else None
+
+
+def empty_database(url: str) -> str:
+    """The URL of a new, empty database on the server at ``url``, gone with that."""
+    name = f"store{next(_NUMBERS)}"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return url.replace("/postgres?", f"/{name}?")
 
 
 @contextlib.contextmanager

@@ -68,6 +68,11 @@ def test_canonical_form_is_its_own_canonical_form(settings: RuntimeSettings, rul
     assert canonical(once, rules) == once
 
 
+def test_a_field_that_stands_twice_is_refused() -> None:
+    with pytest.raises(SettingsError, match="'precision' stands there twice"):
+        RuntimeSettings.from_json('{"precision": "fp32", "precision": "bf16"}')
+
+
 @given(all_settings)
 def test_settings_survive_json(settings: RuntimeSettings) -> None:
     assert RuntimeSettings.from_json(settings.to_json()) == settings

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.errors import InvalidRecord, SnapshotError, StoreUnavailable
-from storage.snapshot import SnapshotEntry, SnapshotPin, publish, read_snapshot
+from storage.snapshot import SnapshotEntry, SnapshotPin, is_of, publish, read_snapshot
 from tests.support.storage_samples import NOW, shared_folder, unprivileged
 
 ENTRY = SnapshotEntry(
@@ -216,14 +216,23 @@ def test_a_target_that_is_a_folder_is_refused_and_nothing_is_left(tmp_path: Path
     assert [entry.name for entry in tmp_path.iterdir()] == ["s.db"]
 
 
-def test_what_a_killed_publisher_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
-    old, fresh, other = (tmp_path / name for name in (".s.db.1.new", ".s.db.2.new", ".t.db.1.new"))
-    for left in (old, fresh, other):
-        left.touch()
-    for left in (old, other):
-        os.utime(left, (0, 0))
-    _publish(tmp_path / "s.db")
-    assert {entry.name for entry in tmp_path.iterdir()} == {"s.db", fresh.name, other.name}
+def test_a_snapshot_is_of_the_state_it_was_published_for_while_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    assert not is_of(path, "7")
+    publish(path, [ENTRY], [PIN], generation_time=NOW, state="7")
+    assert is_of(path, "7")
+    assert not is_of(path, "8")
+    with path.open("r+b") as file:
+        file.seek(path.read_bytes().index(b"default/bf16"))
+        file.write(b"D")
+    assert not is_of(path, "7")
+
+
+def test_a_snapshot_of_a_version_to_come_is_not_called_old(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "s.db")) as other, other:
+        other.execute("PRAGMA user_version=2")
+        other.execute("CREATE TABLE whatever (x)")
+    assert is_of(tmp_path / "s.db", "7")
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from toto_core.compiling.packages import FlatCall, Run, build, flatten, load, package_name, unflatten
 from toto_core.compiling.tally import Tally
+from toto_core.held_folders import held_folder
 from toto_core.settings import RuntimeSettings
 from toto_core.version import ENGINE_VERSION
 
@@ -85,8 +85,8 @@ class AheadOfTime:
 
     def _found_or_built(self, file: str, module: FlatCall, tensors: list[Tensor]) -> tuple[Run, bool]:
         if self._store.folder is None:
-            with tempfile.TemporaryDirectory(prefix="toto-") as folder:
-                return build(module, tensors, self._settings, Path(folder) / file), False
+            with held_folder() as folder:
+                return build(module, tensors, self._settings, folder / file), False
         path = self._store.folder / file
         if path.is_file():
             try:

@@ -12,11 +12,11 @@ import os
 import re
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from toto_core.held_folders import held_folder
 from toto_core.private_folders import make_private
 
 HEADERS_VARIABLE = "TOTO_PRECOMPILED_HEADERS"
@@ -94,8 +94,8 @@ def _kept(include: str, compiler: str, flags: list[str], folder: Path) -> Path |
 
 def _make(header: Path, include: str, compiler: str, flags: list[str]) -> bool:
     header.write_text(f"#include <{include}>\n", encoding="utf-8")
-    with tempfile.TemporaryDirectory(dir=header.parent) as aside:
-        made = Path(aside) / "header.hpp.gch"
+    with held_folder("building-", header.parent) as aside:
+        made = aside / "header.hpp.gch"
         command = [compiler, "-x", "c++-header", str(header), *flags, "-o", str(made)]
         if subprocess.run(command, capture_output=True, check=False).returncode:
             return False

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from toto_core.compiling.beside import wrapper_beside
 from toto_core.compiling.headers import precompiled
 from toto_core.compiling.probes import probed_once
+from toto_core.held_folders import held_folder
 from toto_core.settings import RuntimeSettings
 from toto_core.torch_versions import package_runner, without_autotune_tables, without_line_tables
 
@@ -78,7 +78,7 @@ def build(module: FlatCall, tensors: Sequence[Tensor], settings: RuntimeSettings
     """
     with (
         uncollected(),
-        tempfile.TemporaryDirectory(prefix="building-", dir=path.parent) as folder,
+        held_folder("building-", path.parent) as folder,
         wrapper_beside(),
         precompiled(),
         probed_once(),
@@ -89,7 +89,7 @@ def build(module: FlatCall, tensors: Sequence[Tensor], settings: RuntimeSettings
 
         warnings.simplefilter("ignore")  # torch's compiler warns of its own deprecated parts
         exported = torch.export.export(module, tuple(tensors), strict=False)
-        library = Path(folder) / path.name
+        library = folder / path.name
         torch._inductor.aot_compile(
             exported.module(check_guards=False),
             tuple(tensors),

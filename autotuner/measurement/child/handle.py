@@ -257,6 +257,9 @@ def child_environment(job: ArmJob) -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": str(inductor_folder(Path(job.artifacts))),
         "TORCHINDUCTOR_COMPILE_THREADS": str(workers),
         HEADERS_VARIABLE: os.environ.get(HEADERS_VARIABLE) or str(headers_folder()),
+        "TMPDIR": str(
+            Path(job.series_file).absolute().parent
+        ),  # a killed compiler's files go with the run's folder
         "HF_HUB_OFFLINE": "1",  # the parent has fetched the model
         "PYTHONUNBUFFERED": "1",
     }
