@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from storage.errors import MissingReference, StorageError, StoreCorrupt, StoreUnavailable
+from storage.masking import masked
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -122,8 +123,10 @@ def translated(error: Exception, store: str) -> StorageError:
         return _missing_reference(store)
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     if lost or getattr(cause, "sqlstate", None) is None:  # no SQLSTATE: the server never answered
-        return StoreUnavailable(f"{store} cannot be reached ({cause}): check the server and the address")
-    return StorageError(f"{store} refused the request: {cause}")
+        return StoreUnavailable(
+            f"{store} cannot be reached ({masked(str(cause))}): check the server and the address"
+        )
+    return StorageError(f"{store} refused the request: {masked(str(cause))}")
 
 
 def _translated_sqlite(error: sqlite3.Error, store: str) -> StorageError:

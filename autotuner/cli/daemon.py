@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import answer, db_option, json_option
+from autotuner.cli.options import answer, db_option, json_line, json_option
 from autotuner.paths import store_location
 
 _EXAMPLE = """\
@@ -130,4 +130,4 @@ def check_command(config_file: Path | None, as_json: bool) -> None:
 
 def _log(event: str, **fields: Any) -> None:
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **fields}
-    click.echo(json.dumps(line, default=str), err=True)
+    click.echo(json_line(line), err=True)

@@ -53,9 +53,9 @@ def doctor_command(ctx: click.Context, model: str, db: str | None, as_json: bool
 
 
 def _draw(checks: Sequence[Check]) -> None:
-    from rich.console import Console
+    from autotuner.cli.safe_console import SafeConsole
 
-    console = Console()
+    console = SafeConsole(markup=True)
     console.print(_table(checks, ascii_only=console.options.ascii_only))
     wrong = [check.severity for check in checks if not check.ok]
     counted = f"{wrong.count('essential')} essential missing, {wrong.count('warning')} warnings"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import click
 
-from autotuner.errors import AutotuneError, UsageError
+from autotuner.errors import AutotuneError, UsageError, plain_line, visible
 from storage.errors import StorageError
 from toto_core.settings import SettingsError
 from toto_core.symbols import SymbolError
@@ -30,6 +30,9 @@ def one_line_failures() -> Iterator[None]:
         raise _Refused(error) from error
     except (AutotuneError, StorageError) as error:
         raise _Failed(error) from error
+    except click.UsageError as error:  # click quotes what was typed
+        error.message = visible(error.message)  # type: ignore[misc]
+        raise
     except (ValueError, RuntimeError) as error:
         if type(error).__name__ not in _NOT_LOADED_HERE:
             raise
@@ -55,7 +58,7 @@ def printing_what_can_be_printed() -> Iterator[None]:
 
 class _Failed(click.ClickException):
     def __init__(self, error: Exception) -> None:
-        super().__init__(" ".join(str(error).split()))
+        super().__init__(plain_line(str(error)))
 
 
 class _Refused(_Failed):

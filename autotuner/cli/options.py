@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from autotuner.errors import AutotuneError, UsageError
+from autotuner.errors import AutotuneError, UsageError, visible
 from autotuner.paths import is_file, snapshot_path, store_location, store_path, studies_url
+from storage.masking import masked
 from toto_core.symbols import parse_symbol
 
 if TYPE_CHECKING:
@@ -145,9 +146,30 @@ def refuse_own_files(target: Path, place: str) -> None:
         raise UsageError(f"{target} is a file of the store itself: name another one")
 
 
-def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
-    """One JSON document on standard output."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
+def print_json(document: Mapping[str, Any] | Sequence[Any], *, exact: bool = False) -> None:
+    """One JSON document on standard output, without passwords unless it must be ``exact`` to be read again."""
+    shown = document if exact else _without_passwords(document)
+    click.echo(_in_ascii(json.dumps(shown, indent=2, allow_nan=False, default=str)))
+
+
+def json_line(document: Mapping[str, Any]) -> str:
+    """One line of JSON for a log, without passwords."""
+    return _in_ascii(json.dumps(_without_passwords(document), default=str))
+
+
+def _in_ascii(text: str) -> str:
+    return text.replace("\x7f", "\\u007f")  # the one control character that JSON leaves
+
+
+def _without_passwords(value: Any) -> Any:
+    """The same plain values; what JSON does not know becomes its text."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, Mapping):
+        return {name: _without_passwords(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_passwords(each) for each in value]
+    return value if value is None or isinstance(value, bool | int | float) else masked(str(value))
 
 
 def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
@@ -155,22 +177,26 @@ def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:
-        click.echo("\n".join(lines))
+        say(*lines)
+
+
+def say(*lines: str) -> None:
+    """Lines for people, on standard output: nothing in them steers the terminal or shows a password."""
+    click.echo("\n".join(visible(line) for line in lines))
 
 
 def note(line: str) -> None:
     """A line for people, on standard error."""
-    click.echo(line, err=True)
+    click.echo(visible(line).replace("\n", " "), err=True)
 
 
 def print_table(table: RenderableType) -> None:
     """A table for people on standard output, in colour only on a terminal."""
-    from rich.console import Console
+    from autotuner.cli.safe_console import SafeConsole
 
     narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-    # Nothing stored may act as markup, and a pipe has no width to wrap at.
-    console = Console(markup=False, highlight=False, emoji=False, width=None if narrow else PIPE_WIDTH)
-    console.print(table)
+    # A pipe has no width to wrap at.
+    SafeConsole(width=None if narrow else PIPE_WIDTH).print(table)
 
 
 def _symbol_either_way(command: Command, *, required: bool) -> Command:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import maybe_symbol, note, one_symbol, print_json, print_table, store_options
+from autotuner.cli.options import maybe_symbol, note, one_symbol, print_json, print_table, say, store_options
 from autotuner.errors import AutotuneError
 from autotuner.paths import store_location
 
@@ -77,7 +77,7 @@ def list_command(as_json: bool, db: str | None) -> None:
 
         print_table(listing(documents))
     else:
-        click.echo("no symbol has active settings yet: `autotune run --symbol AMD` tunes one")
+        say("no symbol has active settings yet: `autotune run --symbol AMD` tunes one")
 
 
 @click.command()
@@ -104,7 +104,7 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
 
         print_table(timeline(events))
     else:
-        click.echo(f"nothing has happened to {symbol or 'any symbol'} yet: {_run(symbol or 'AMD')} begins")
+        say(f"nothing has happened to {symbol or 'any symbol'} yet: {_run(symbol or 'AMD')} begins")
 
 
 def _listed(store: Store) -> list[dict[str, Any]]:

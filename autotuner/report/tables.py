@@ -42,11 +42,11 @@ def listing(documents: Sequence[Document]) -> Table:
     table = bare_table("symbol", "settings", "speed-up", "p50", "profile", "since", "pinned")
     for document in documents:
         if "error" in document:
-            table.add_row(document["symbol"], Text(plain(document["error"]), style="red"))
+            table.add_row(Text(plain(document["symbol"])), Text(plain(document["error"]), style="red"))
             continue
         pin = document.get("pinned")
         table.add_row(
-            document["symbol"],
+            Text(plain(document["symbol"])),
             Text(label(document)),
             Text(interval(document) or _UNKNOWN),
             Text(_figures(document, p50_ms="{:,.2f} ms") or _UNKNOWN),
@@ -63,7 +63,7 @@ def timeline(events: Sequence[Document]) -> Table:
     for event in events:
         table.add_row(
             Text(moment(event["at"])),
-            Text(event["symbol"]),
+            Text(plain(event["symbol"])),
             Text(what_happened(event)),
             Text(plain(event.get("profile") or "")),
             Text(label(event)),

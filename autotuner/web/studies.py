@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 from optuna_dashboard import wsgi
 from sqlalchemy.exc import SQLAlchemyError
 
-from autotuner.errors import AutotuneError, UsageError
+from autotuner.errors import AutotuneError, UsageError, plain_line
 from autotuner.paths import studies_url
 from autotuner.web.guard import known_host
 from storage.address import parse_address
@@ -47,9 +47,10 @@ def studies_server(store: str, port: int) -> Iterator[WSGIServer]:
             stack.callback(storage.remove_session)
             storage.get_all_studies()
         except (OptunaError, SQLAlchemyError, RuntimeError, AssertionError) as error:
-            reason = str(error.__cause__ or error).partition("\n")[
+            first = str(error.__cause__ or error).partition("\n")[
                 0
             ]  # Optuna speaks of a commit that was none
+            reason = plain_line(first)
             raise AutotuneError(f"{address.path}: the studies cannot be read: {reason}") from None
         try:
             server = make_server(HOST, port, looking_only(wsgi(storage)), _Server, _Quiet)
