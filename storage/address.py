@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.errors import StoreUnavailable
-from storage.masking import OPTIONS, is_plain_path, is_secret, masked_address
+from storage.masking import OPTIONS, is_plain_path, is_secret, masked_address, secret_option
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SERVERS = ("postgres", "postgresql")
@@ -126,7 +126,8 @@ def _refuse_ambiguous(rest: str) -> None:
     if found is None:
         return
     options = [part.partition("=")[0] for part in (found["query"] or "").split("&")]
-    cut_by_at = found["password"] is not None and "@" in found["place"]
+    behind = rest[secret_option(rest) :]
+    cut_by_at = "@" in behind or (found["password"] is not None and "@" in rest[found.start("place") :])
     cut_by_and = any(map(is_secret, options)) and not all(
         name in OPTIONS or is_secret(name) for name in options
     )

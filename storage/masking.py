@@ -84,6 +84,11 @@ def is_secret(option: str) -> bool:
     return option.strip().lower() in _SECRETS
 
 
+def secret_option(text: str) -> int:
+    """Where in an address the value of the first secret option begins, its end where it has none."""
+    return next((found.end() for found in _OPTION.finditer(text) if is_secret(found[1])), len(text))
+
+
 def _hidden(given: str) -> str:
     first = _OPTION.match(given)
     given = _without_options(given, _whole_value)

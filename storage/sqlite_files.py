@@ -27,8 +27,9 @@ _UNREACHABLE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-# Python's sqlite3 fails with UnicodeDecodeError when the message about damage quotes the damage.
-DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, sqlite3.Error, UnicodeDecodeError)
+# Python's sqlite3 fails with UnicodeDecodeError when the message about damage quotes the damage; a host that is no
+# name fails with UnicodeError.
+DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, sqlite3.Error, UnicodeError)
 
 _NO_CODE = -1  # of an error that Python's module raises rather than SQLite, as for text that is not UTF-8
 _FOREIGN_KEY_VIOLATION = "23503"  # PostgreSQL's SQLSTATE
@@ -119,6 +120,8 @@ def translated(error: Exception, store: str) -> StorageError:
         return _translated_sqlite(cause, store)
     if isinstance(cause, UnicodeDecodeError):
         return StoreCorrupt(f"{store} is damaged ({cause.reason}): restore a backup or move it aside")
+    if isinstance(cause, UnicodeError):
+        return StoreUnavailable(f"{store} cannot be reached (its host is no host name): check the address")
     if getattr(cause, "sqlstate", None) == _FOREIGN_KEY_VIOLATION:
         return _missing_reference(store)
     lost = isinstance(error, DBAPIError) and error.connection_invalidated

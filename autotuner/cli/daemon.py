@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import answer, db_option, json_line, json_option
+from autotuner.cli.options import answer, db_option, json_line, json_option, warn_of_password
 from autotuner.paths import store_location
 
 _EXAMPLE = """\
@@ -65,6 +65,7 @@ def daemon_command(config_file: Path | None, once: bool, db: str | None) -> None
     from autotuner.paths import config_path
     from autotuner.web.server import serving
 
+    warn_of_password(db)
     path = config_path(config_file)
     daemon = Daemon(location=store_location(db), config_file=path, log=_log)
     daemon.handle_signals()

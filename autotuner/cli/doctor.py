@@ -40,9 +40,13 @@ def doctor_command(ctx: click.Context, model: str, db: str | None, as_json: bool
     """
     from autotuner.doctor.checks import essential_missing
     from autotuner.doctor.probes import machine_checks
-    from autotuner.doctor.store_checks import store_checks
+    from autotuner.doctor.store_checks import check_password, store_checks
 
-    checks = (*machine_checks(os.environ), *store_checks(_location(db), cache_folder(), model))
+    checks = (
+        *machine_checks(os.environ),
+        *store_checks(_location(db), cache_folder(), model),
+        *check_password(db),
+    )
     failed = essential_missing(checks)
     if as_json:
         print_json({"ok": not failed, "checks": [check.to_dict() for check in checks]})

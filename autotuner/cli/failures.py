@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import sys
+import threading
+import warnings
 from collections.abc import Iterator
+from types import TracebackType
 
 import click
 
@@ -54,6 +58,38 @@ def printing_what_can_be_printed() -> Iterator[None]:
             click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes out the rest when it ends
         sys.exit(1)
+
+
+def tell_safely() -> None:
+    """From now on tracebacks, warnings and what libraries log show no password and steer no terminal.
+
+    What is chained to an exception of ours, such as a driver's, is printed with it.
+    """
+    sys.excepthook = _print_traceback
+    threading.excepthook = _print_threads_traceback
+    as_before = warnings.formatwarning
+    warnings.formatwarning = lambda *about, **more: visible(as_before(*about, **more))
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Formatter())
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def _print_threads_traceback(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_type is not SystemExit:
+        _print_traceback(failed.exc_type, failed.exc_value, failed.exc_traceback)
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    import traceback
+
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(visible("".join(traceback.format_exception(kind, error, trace))))
 
 
 class _Failed(click.ClickException):

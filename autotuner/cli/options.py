@@ -16,7 +16,7 @@ import click
 
 from autotuner.errors import AutotuneError, UsageError, visible
 from autotuner.paths import is_file, snapshot_path, store_location, store_path, studies_url
-from storage.masking import masked
+from storage.masking import masked, masked_address
 from toto_core.symbols import parse_symbol
 
 if TYPE_CHECKING:
@@ -144,6 +144,15 @@ def refuse_own_files(target: Path, place: str) -> None:
         own += [store_path(place), store_path(studies_url(place))]
     if target.resolve() in {path.resolve() for path in own}:
         raise UsageError(f"{target} is a file of the store itself: name another one")
+
+
+def warn_of_password(db: str | None) -> None:
+    """Say so when ``--db`` holds a password: for as long as this runs, every user of the machine reads it."""
+    if db and masked_address(db) != db:
+        note(
+            "every user of this machine reads the password of --db in ps: give the address in AUTOTUNE_DB, or keep "
+            "the password in ~/.pgpass (chmod 600)"
+        )
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any], *, exact: bool = False) -> None:

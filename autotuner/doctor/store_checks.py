@@ -21,6 +21,7 @@ from autotuner.serving.cache_folders import cache_folders
 from storage.address import parse_address
 from storage.database import Database
 from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
+from storage.masking import masked_address
 from storage.migrations import HEAD_REVISION, known_revisions
 from storage.repository import Repository
 from storage.snapshot import SnapshotEntry, SnapshotPin, read_snapshot
@@ -39,6 +40,18 @@ _PUBLISH = "autotune db upgrade (it publishes the snapshot again)"
 def store_checks(store: str, cache: Path, model: str) -> tuple[Check, ...]:
     """All checks of this module, in a fixed order."""
     return check_database(store), check_snapshot(store), check_cache(cache), check_model(model)
+
+
+def check_password(given: str | None) -> tuple[Check, ...]:
+    """A warning when ``--db`` holds a password; ``given`` is what it says."""
+    if given is None or masked_address(given) == given:
+        return ()
+    found = f"{masked_address(given)}: every user of this machine reads the password of --db in ps"
+    return (
+        warning(
+            "password", found, "give the address in AUTOTUNE_DB, or the password in ~/.pgpass (chmod 600)"
+        ),
+    )
 
 
 def check_database(store: str) -> Check:
