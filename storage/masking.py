@@ -46,7 +46,7 @@ _PROSE_NO_SECRET = re.compile(
     rf"(?:(?:{_NAME}:)?{re.escape(HIDDEN)}@|(?:{_NAME}@)?{_HOSTS}(?=[/?\s\"'`),.;:]|$)[^@\s]*(?!\S))"
 )
 _PROSE_PAIR = re.compile(
-    rf"(?<![^\s\"'(=,;\[{{<`])({_NAME}):(?!//|\S*(?<=[:/]){re.escape(HIDDEN)}@)\S+@(?=[\w\[.-])"
+    rf"(?<![^\s\"'(=,;\[{{<`])({_NAME}):(?!\S*(?<=[:/]){re.escape(HIDDEN)}@)\S+@(?=[\w\[.-])"
 )
 
 
@@ -58,7 +58,7 @@ def masked(text: str) -> str:
     starts = [found.end() for found in _PROSE_URL.finditer(text)]
     parts = [text[: starts[0]] if starts else text]
     parts += [_prose_address(text[start:end]) for start, end in pairwise((*starts, len(text)))]
-    return _PROSE_PAIR.sub(rf"\1:{HIDDEN}@", "".join(parts))
+    return _PROSE_PAIR.sub(_prose_pair, "".join(parts))
 
 
 def masked_address(text: str) -> str:
@@ -143,6 +143,12 @@ def _prose_value(text: str, start: int) -> int:
         return start + len(HIDDEN)
     value = re.compile(r"[^\s&]*").match(text, start)
     return value.end() if value else start
+
+
+def _prose_pair(found: re.Match[str]) -> str:
+    """``USER:PASSWORD@`` without a scheme."""
+    begins_a_url = found[0].startswith("//", found.end(1) + 1 - found.start())
+    return found[0] if begins_a_url and re.fullmatch(_SCHEME, found[1], re.I) else f"{found[1]}:{HIDDEN}@"
 
 
 def _prose_address(text: str) -> str:
