@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
@@ -26,6 +26,8 @@ SETTINGS = "/api/v1/settings/"
 COOKIE = "autotune"
 _READING = ["GET", "HEAD"]
 _MOST_FORM_BYTES = 10_000
+MOST_STREAMS = 100
+"""Pages that follow what happens at once; a page does without."""
 _ASSETS: dict[str, tuple[str, Callable[[], str]]] = {
     "style.css": ("text/css", lambda: asset("style.css")),
     "charts.js": ("text/javascript", lambda: asset("charts.js")),
@@ -60,7 +62,7 @@ def application(site: Site) -> Guard:
 
 def _machines(app: FastAPI, site: Site) -> None:
     @app.api_route("/healthz", methods=_READING)
-    def healthz() -> Response:
+    async def healthz() -> Response:  # in no thread: all of them may be busy with pages
         found = health(site.daemon)
         return JSONResponse(found, 200 if found["healthy"] else 503)
 
@@ -122,10 +124,23 @@ def _pages(app: FastAPI, site: Site) -> None:
     def daemon() -> Response:
         return HTMLResponse(pages.daemon_page(site))
 
+    streams = 0
+
+    async def counted(since: str) -> AsyncIterator[str]:
+        nonlocal streams
+        streams += 1
+        try:
+            async for change in changes(site, since):
+                yield change
+        finally:
+            streams -= 1
+
     @app.get("/events")
-    def events(since: str = "") -> Response:
+    async def events(since: str = "") -> Response:
+        if streams >= MOST_STREAMS:
+            return JSONResponse({"error": "too many pages are open"}, 503)
         return StreamingResponse(
-            changes(site, since), media_type="text/event-stream", headers={"cache-control": "no-store"}
+            counted(since), media_type="text/event-stream", headers={"cache-control": "no-store"}
         )
 
     @app.api_route("/assets/{name}", methods=_READING)
