@@ -77,7 +77,9 @@ def _dashboard(folder: Path) -> Iterator[int]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, before[1]))  # what a child inherits
     try:
-        command = Cli(folder).start("dashboard", "--port", "0", "--allow-actions")
+        command = Cli(folder).start(
+            "dashboard", "--port", "0", "--allow-actions"
+        )  # its log is read at the end
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(4 * FILES, before[1]), before[1]))
     with command:
@@ -112,12 +114,9 @@ def trickle(opened: list[socket.socket]) -> None:
 
 def is_closed(connection: socket.socket) -> bool:
     """Whether the other end has hung up."""
-    with contextlib.suppress(OSError):
-        while select.select([connection], [], [], 0)[0]:
-            if not connection.recv(1 << 20):
-                return True
-        return False
-    return True
+    asked = select.poll()
+    asked.register(connection, select.POLLRDHUP)
+    return bool(asked.poll(0))
 
 
 def _health(port: int) -> float:
