@@ -68,8 +68,9 @@ def _torch_default() -> Path:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
-        user = ""
-    return Path(tempfile.gettempdir()) / f"torchinductor_{re.sub(r'[\\/:*?"<>|]', '_', user)}"
+        user = f"uid_{os.getuid()}"
+    user = re.sub(r'[\\/:*?"<>|]', "_", user)
+    return Path(tempfile.gettempdir()) / f"torchinductor_{user}"
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qs
@@ -35,6 +36,12 @@ _ASSETS: dict[str, tuple[str, Callable[[], str]]] = {
     "dashboard.js": ("text/javascript", lambda: pages.script("dashboard.js")),
     "plotly.js": ("text/javascript", plotly_source),
 }
+
+
+@functools.cache
+def read_once(name: str) -> bytes:
+    """One of the files that pages use."""
+    return _ASSETS[name][1]().encode()
 
 
 def application(site: Site) -> Guard:
@@ -146,10 +153,10 @@ def _pages(app: FastAPI, site: Site) -> None:
 
     @app.api_route("/assets/{name}", methods=_READING)
     def assets(name: str) -> Response:
-        kind, read = _ASSETS.get(name, ("", None))
-        if read is None:
+        if name not in _ASSETS:
             return JSONResponse({"error": "no such file"}, 404)
-        return Response(read(), media_type=kind, headers={"cache-control": "max-age=86400"})
+        kind, _ = _ASSETS[name]
+        return Response(read_once(name), media_type=kind, headers={"cache-control": "max-age=86400"})
 
 
 def _actions(app: FastAPI, site: Site, actions: Actions) -> None:

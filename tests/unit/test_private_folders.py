@@ -56,7 +56,7 @@ def test_torch_unpickles_nothing_from_there(
         temporary = tmp_path / str(named)
         temporary.mkdir()
         monkeypatch.setattr("tempfile.tempdir", str(temporary))
-        monkeypatch.setenv("LOGNAME", "al.ice")
+        monkeypatch.setenv("LOGNAME", "al:ice")
         folder = temporary / "torchinductor_al_ice"
         monkeypatch.setenv(TORCH_CACHE_VARIABLE, str(folder))
         if not named:
@@ -101,7 +101,8 @@ def test_a_run_neither_builds_in_it_nor_loads_from_it(
         with pytest.raises(CacheRefused, match=fault) as refusal:
             refuse_foreign(place)
         assert len(str(refusal.value).splitlines()) == 1
-        (tmp_path / "elsewhere").exists() and (tmp_path / "elsewhere").rmdir()
+        if (tmp_path / "elsewhere").exists():
+            (tmp_path / "elsewhere").rmdir()
     make(tmp_path / "other")
     monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "other"))
     with pytest.raises(CacheRefused, match=fault):
