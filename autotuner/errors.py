@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from storage.masking import masked
+
 _LONGEST_LINE = 500
 _COMMAND = re.compile(r"\n\s*Command:\n.*?\n\s*Output:\n", re.DOTALL)
 
@@ -16,9 +18,29 @@ class UsageError(AutotuneError):
     """What was asked makes no sense; the command line ends with exit code 2 and this message."""
 
 
+def visible(text: str) -> str:
+    """``text`` as it may be printed: ``escaped``, and without the passwords of addresses."""
+    return escaped(masked(text))
+
+
+def escaped(text: str) -> str:
+    """``text`` with characters that could steer a terminal or turn its order written out, such as ``\\x1b``.
+
+    Only line ends stay: a text that may hold some of its own goes through ``plain_line``.
+    """
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
+def plain_line(text: str) -> str:
+    """``text`` on one line, safe to print whatever it quotes."""
+    return visible(" ".join(text.split()))
+
+
 def one_line(text: str) -> str:
-    """``text`` on one line of bounded length, safe to print whatever it quotes."""
-    line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(text.split()))
+    """The same of bounded length."""
+    line = plain_line(text)
     return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 3]}..."
 
 

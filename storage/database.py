@@ -14,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from storage.address import Address, parse_address
 from storage.backup import back_up
 from storage.errors import SchemaTooNew, StorageError, StoreUnavailable
+from storage.masking import masked_address
 from storage.migrations import HEAD_REVISION, VERSION_TABLE, current_revision, known_revisions, upgrade
 from storage.sqlite_files import connect, create_file, refuse_cut_short, settle_journal_mode, translating
 
@@ -28,7 +29,7 @@ class Database(AbstractContextManager["Database"]):
 
     def __init__(self, engine: Engine, *, path: Path | None, busy_timeout_s: float) -> None:
         self.path = path
-        self.label = str(path) if path else engine.url.render_as_string(hide_password=True)
+        self.label = str(path) if path else shown(engine.url)
         self.busy_timeout_s = busy_timeout_s
         self._readers = engine
         # Write transactions that begin by reading could deadlock: they ask for the lock at once.
@@ -118,6 +119,11 @@ class Database(AbstractContextManager["Database"]):
         if self.path is not None:
             with translating(self.label), closing(connect(self.path, self.busy_timeout_s)) as connection:
                 act(connection, self.path)
+
+
+def shown(url: URL) -> str:
+    """The URL of a server for people: ``hide_password`` alone would leave ``?password=``."""
+    return masked_address(url.render_as_string(hide_password=True))
 
 
 def open_database(

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from storage.errors import MissingReference, StorageError, StoreCorrupt, StoreUnavailable
+from storage.masking import masked
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 AS_TEXT = partial(str, encoding="utf-8", errors="surrogateescape")
@@ -29,8 +30,9 @@ _UNREACHABLE = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-# Python's sqlite3 fails with UnicodeDecodeError when the message about damage quotes the damage.
-DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, sqlite3.Error, UnicodeDecodeError)
+# Python's sqlite3 fails with UnicodeDecodeError when the message about damage quotes the damage; a host that is no
+# name fails with UnicodeError.
+DATABASE_ERRORS = (DBAPIError, PoolTimeoutError, sqlite3.Error, UnicodeError)
 
 _NO_CODE = -1  # of an error that Python's module raises rather than SQLite, as for text that is not UTF-8
 _FOREIGN_KEY_VIOLATION = "23503"  # PostgreSQL's SQLSTATE
@@ -122,12 +124,16 @@ def translated(error: Exception, store: str) -> StorageError:
         return _translated_sqlite(cause, store)
     if isinstance(cause, UnicodeDecodeError):
         return StoreCorrupt(f"{store} is damaged ({cause.reason}): restore a backup or move it aside")
+    if isinstance(cause, UnicodeError):
+        return StoreUnavailable(f"{store} cannot be reached (its host is no host name): check the address")
     if getattr(cause, "sqlstate", None) == _FOREIGN_KEY_VIOLATION:
         return _missing_reference(store)
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     if lost or getattr(cause, "sqlstate", None) is None:  # no SQLSTATE: the server never answered
-        return StoreUnavailable(f"{store} cannot be reached ({cause}): check the server and the address")
-    return StorageError(f"{store} refused the request: {cause}")
+        return StoreUnavailable(
+            f"{store} cannot be reached ({masked(str(cause))}): check the server and the address"
+        )
+    return StorageError(f"{store} refused the request: {masked(str(cause))}")
 
 
 def _translated_sqlite(error: sqlite3.Error, store: str) -> StorageError:

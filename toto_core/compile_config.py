@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Mapping, MutableMapping
 
+from toto_core.private_folders import why_not_private
 from toto_core.settings import COMPILE_MODES, DEFAULT_RECOMPILE_LIMIT, RuntimeSettings
 
 DEFAULT_MODE = "reduce-overhead"
@@ -135,4 +136,7 @@ def _wanted(environ: Mapping[str, str]) -> dict[str, str]:
     wanted = {**_USE, "TOTO_COMPILE_MODE": DEFAULT_MODE}
     if environ.get("TOTO_DISABLE_COMPILE", "").strip():
         del wanted["TOTO_COMPILE"]
-    return {**wanted, "TORCHINDUCTOR_CACHE_DIR": str(cache_root(environ) / "inductor")}
+    root = cache_root(environ)
+    # Where others can write they could exchange what torch loads; without the variable it is looked at once more.
+    folder = {} if why_not_private(root) else {"TORCHINDUCTOR_CACHE_DIR": str(root / "inductor")}
+    return {**wanted, **folder}

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from autotuner import __version__
-from autotuner.cli.failures import one_line_failures, printing_what_can_be_printed
+from autotuner.cli.failures import one_line_failures, printing_what_can_be_printed, tell_safely
 
 _MODULES = {
     "run": ("run",),
@@ -74,5 +74,6 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry point."""
     gc.set_threshold(100_000)  # imports make many objects and no garbage: collecting took a tenth of `list`
+    tell_safely()
     with printing_what_can_be_printed():
         cli(args=None if arguments is None else list(arguments), prog_name="autotune")

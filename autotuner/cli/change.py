@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.cli.options import answer, one_symbol, opened_store, store_options
+from autotuner.cli.options import answer, one_symbol, opened_store, say, store_options
 from autotuner.errors import UsageError
 from autotuner.paths import store_location
 from autotuner.serving.lookup import Resolution, lookup
@@ -46,7 +46,7 @@ def select_command(symbol: str, profile: str, as_json: bool, db: str | None) -> 
         previous = {"profile": before.profile, "settings": before.settings.to_dict()}
         was = f"before: {before.settings.label} under {before.profile}"
     if not selection.changed and not as_json:
-        click.echo(f"{symbol} runs {now.settings.label} under {profile} already: nothing changed")
+        say(f"{symbol} runs {now.settings.label} under {profile} already: nothing changed")
         return
     _tell(
         active_document(now, None) | {"promoted": selection.changed, "previous": previous},

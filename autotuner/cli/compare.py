@@ -51,8 +51,8 @@ def compare_command(
     if as_json:
         print_json(comparison_document(comparisons, workload))
         return
-    from rich.console import Console
+    from autotuner.cli.safe_console import SafeConsole
 
-    console = Console()
+    console = SafeConsole()
     for table in comparison_tables(comparisons, workload):
         console.print(table)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import answer, db_option, json_option
+from autotuner.cli.options import answer, db_option, json_line, json_option, warn_of_password
 from autotuner.paths import store_location
 
 _EXAMPLE = """\
@@ -65,6 +65,7 @@ def daemon_command(config_file: Path | None, once: bool, db: str | None) -> None
     from autotuner.paths import config_path
     from autotuner.web.server import serving
 
+    warn_of_password(db)
     path = config_path(config_file)
     daemon = Daemon(location=store_location(db), config_file=path, log=_log)
     daemon.handle_signals()
@@ -130,4 +131,4 @@ def check_command(config_file: Path | None, as_json: bool) -> None:
 
 def _log(event: str, **fields: Any) -> None:
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **fields}
-    click.echo(json.dumps(line, default=str), err=True)
+    click.echo(json_line(line), err=True)

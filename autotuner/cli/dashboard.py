@@ -9,7 +9,7 @@ import webbrowser
 
 import click
 
-from autotuner.cli.options import db_option, need, note
+from autotuner.cli.options import db_option, need, note, warn_of_password
 from autotuner.errors import UsageError
 from autotuner.paths import store_location
 
@@ -46,6 +46,7 @@ def dashboard_command(host: str, port: int, browser: bool, allow_actions: bool, 
     need("web", *EXTRA)
     from autotuner.web.site import Site
 
+    warn_of_password(db)
     place, token = store_location(db), _token() if allow_actions else None
     with Store(place, create=False):
         pass  # a store that is not there or cannot be read is said here rather than on a page

@@ -41,10 +41,10 @@ def doctor_command(ctx: click.Context, model: str, db: str | None, as_json: bool
     from autotuner.doctor.checks import essential_missing
     from autotuner.doctor.probes import machine_checks
     from autotuner.doctor.spool_checks import spool_checks
-    from autotuner.doctor.store_checks import store_checks
+    from autotuner.doctor.store_checks import check_password, store_checks
 
     place = _location(db)
-    of_store = (*store_checks(place, cache_folder(), model), *spool_checks(place))
+    of_store = (*store_checks(place, cache_folder(), model), *spool_checks(place), *check_password(db))
     checks = (*machine_checks(os.environ), *of_store)
     failed = essential_missing(checks)
     if as_json:
@@ -56,9 +56,9 @@ def doctor_command(ctx: click.Context, model: str, db: str | None, as_json: bool
 
 
 def _draw(checks: Sequence[Check]) -> None:
-    from rich.console import Console
+    from autotuner.cli.safe_console import SafeConsole
 
-    console = Console()
+    console = SafeConsole(markup=True)
     console.print(_table(checks, ascii_only=console.options.ascii_only))
     wrong = [check.severity for check in checks if not check.ok]
     counted = f"{wrong.count('essential')} essential missing, {wrong.count('warning')} warnings"

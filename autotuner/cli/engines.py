@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from autotuner.cli.options import print_json, print_table
+from autotuner.cli.options import print_json, print_table, say
 
 
 @click.command()
@@ -39,7 +39,7 @@ def engines_command(model: str | None, revision: str | None, as_json: bool) -> N
         return
     if about is not None:
         parts = (about["about"], f"{about['weights_bytes'] / 2**20:,.1f} MB", about["licence"])
-        click.echo(f"{model} is run by {about['engine']}: {', '.join(part for part in parts if part)}")
+        say(f"{model} is run by {about['engine']}: {', '.join(part for part in parts if part)}")
         return
     from rich.text import Text
 

@@ -50,7 +50,7 @@ def export_command(output: str, db: str | None) -> None:
     with opened_store(place) as store:
         document = store.records.export_document()
     if output == "-":
-        print_json(document)
+        print_json(document, exact=True)  # what reads it checks digests of it
     else:
         with written_aside(Path(output)) as aside:
             aside.write_text(json_text(document) + "\n", encoding="utf-8")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import sys
+import threading
+import warnings
 from collections.abc import Iterator
+from types import TracebackType
 
 import click
 
-from autotuner.errors import AutotuneError, UsageError
+from autotuner.errors import AutotuneError, UsageError, plain_line, visible
 from storage.errors import StorageError
 from toto_core.settings import SettingsError
 from toto_core.symbols import SymbolError
@@ -30,6 +34,9 @@ def one_line_failures() -> Iterator[None]:
         raise _Refused(error) from error
     except (AutotuneError, StorageError) as error:
         raise _Failed(error) from error
+    except click.UsageError as error:  # click quotes what was typed
+        error.message = visible(error.message)  # type: ignore[misc]
+        raise
     except (ValueError, RuntimeError) as error:
         if type(error).__name__ not in _NOT_LOADED_HERE:
             raise
@@ -53,9 +60,41 @@ def printing_what_can_be_printed() -> Iterator[None]:
         sys.exit(1)
 
 
+def tell_safely() -> None:
+    """From now on tracebacks, warnings and what libraries log show no password and steer no terminal.
+
+    What is chained to an exception of ours, such as a driver's, is printed with it.
+    """
+    sys.excepthook = _print_traceback
+    threading.excepthook = _print_threads_traceback
+    as_before = warnings.formatwarning
+    warnings.formatwarning = lambda *about, **more: visible(as_before(*about, **more))
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Formatter())
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def _print_threads_traceback(failed: threading.ExceptHookArgs) -> None:
+    if failed.exc_type is not SystemExit:
+        _print_traceback(failed.exc_type, failed.exc_value, failed.exc_traceback)
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    import traceback
+
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(visible("".join(traceback.format_exception(kind, error, trace))))
+
+
 class _Failed(click.ClickException):
     def __init__(self, error: Exception) -> None:
-        super().__init__(" ".join(str(error).split()))
+        super().__init__(plain_line(str(error)))
 
 
 class _Refused(_Failed):

@@ -83,12 +83,11 @@ def forecast_command(
     if as_json:
         print_json(made.document())
         return
-    from rich.console import Console
-
+    from autotuner.cli.safe_console import SafeConsole
     from autotuner.report.forecast_view import drawing
     from autotuner.report.terminal_plot import NARROWEST, forecast_plot
 
-    console, view = Console(), made.view()
+    console, view = SafeConsole(markup=True), made.view()
     ascii_only = console.options.ascii_only
     plotted = console.is_terminal and not ascii_only and console.width >= NARROWEST
     plot = forecast_plot(view, width=console.width) if plotted else None

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from autotuner.errors import AutotuneError, UsageError, one_line
+from autotuner.errors import AutotuneError, UsageError, one_line, visible
 from autotuner.paths import is_file, snapshot_path, store_location, store_path, studies_url
+from storage.masking import masked, masked_address
 from toto_core.symbols import parse_symbol
 
 if TYPE_CHECKING:
@@ -151,9 +152,18 @@ def refuse_own_files(target: Path, place: str) -> None:
         raise UsageError(f"{target} is a file of the store itself: name another one")
 
 
-def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
-    """One JSON document on standard output."""
-    click.echo(json_text(document))
+def warn_of_password(db: str | None) -> None:
+    """Say so when ``--db`` holds a password: for as long as this runs, every user of the machine reads it."""
+    if db and masked_address(db) != db:
+        note(
+            "every user of this machine reads the password of --db in ps: give the address in AUTOTUNE_DB, or keep "
+            "the password in ~/.pgpass (chmod 600)"
+        )
+
+
+def print_json(document: Mapping[str, Any] | Sequence[Any], *, exact: bool = False) -> None:
+    """One JSON document on standard output, without passwords unless it must be ``exact`` to be read again."""
+    click.echo(json_text(document if exact else _without_passwords(document)))
 
 
 def json_text(document: Mapping[str, Any] | Sequence[Any]) -> str:
@@ -164,9 +174,9 @@ def json_text(document: Mapping[str, Any] | Sequence[Any]) -> str:
     if not isinstance(document, Mapping) or all(
         not isinstance(part, list) or len(part) < _MANY for part in document.values()
     ):
-        return json.dumps(document, indent=2, allow_nan=False, default=str)
+        return _in_ascii(json.dumps(document, indent=2, allow_nan=False, default=str))
     parts = (f"  {json.dumps(name)}: {_one_an_item(part)}" for name, part in document.items())
-    return "{\n" + ",\n".join(parts) + "\n}"
+    return _in_ascii("{\n" + ",\n".join(parts) + "\n}")
 
 
 def _one_an_item(part: Any) -> str:
@@ -176,17 +186,42 @@ def _one_an_item(part: Any) -> str:
     return f"[\n    {items}\n  ]"
 
 
+def json_line(document: Mapping[str, Any]) -> str:
+    """One line of JSON for a log, without passwords."""
+    return _in_ascii(json.dumps(_without_passwords(document), default=str))
+
+
+def _in_ascii(text: str) -> str:
+    return text.replace("\x7f", "\\u007f")  # the one control character that JSON leaves
+
+
+def _without_passwords(value: Any) -> Any:
+    """The same plain values; what JSON does not know becomes its text."""
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, Mapping):
+        return {name: _without_passwords(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_passwords(each) for each in value]
+    return value if value is None or isinstance(value, bool | int | float) else masked(str(value))
+
+
 def answer(document: Mapping[str, Any], *lines: str, as_json: bool) -> None:
     """``document`` as JSON, or else ``lines`` for people, on standard output."""
     if as_json:
         print_json(document)
     else:
-        click.echo("\n".join(lines))
+        say(*lines)
+
+
+def say(*lines: str) -> None:
+    """Lines for people, on standard output: nothing in them steers the terminal or shows a password."""
+    click.echo("\n".join(visible(line) for line in lines))
 
 
 def note(line: str) -> None:
     """A line for people, on standard error."""
-    click.echo(line, err=True)
+    click.echo(visible(line).replace("\n", " "), err=True)
 
 
 @contextlib.contextmanager
@@ -221,10 +256,9 @@ def clear_up_first(place: str) -> None:
 
 def print_table(table: RenderableType) -> None:
     """A table for people on standard output, in colour only on a terminal."""
-    from rich.console import Console
+    from autotuner.cli.safe_console import SafeConsole
 
-    # Nothing stored may act as markup.
-    Console(markup=False, highlight=False, emoji=False, width=_width()).print(table)
+    SafeConsole(width=_width()).print(table)
 
 
 def print_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -234,7 +268,7 @@ def print_rows(names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if len(rows) >= LONG:
         width = _width() or shutil.get_terminal_size().columns
         ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
-        click.echo("\n".join(long_lines(names, rows, width=width, line="-" if ascii_only else "─")))
+        say(*long_lines(names, rows, width=width, line="-" if ascii_only else "─"))
         return
     from autotuner.report.tables import table_of
 

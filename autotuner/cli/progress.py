@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-import click
-
+from autotuner.cli.options import note
 from autotuner.measurement.outcome import Failed, Measured
 from autotuner.promotion.duel_plan import DuelLook
 from autotuner.report.run_view import chance
@@ -29,14 +28,14 @@ class PlainProgress:
         """The search of a symbol begins."""
         self._events.clear()
         for line in opening_lines(symbol, workload, space, known, seconds):
-            click.echo(line, err=True)
+            note(line)
 
     def say(self, line: str) -> None:
         """What is being done now, unless it is what was last said of that topic since the last trial."""
         said = _COUNT.sub("", line)
         topic = said.partition(":")[0]
         if said != self._said.get(topic):
-            click.echo(f"  {line}", err=True)
+            note(f"  {line}")
         self._said[topic] = said
 
     def trial(self, event: TrialEvent) -> None:
@@ -44,12 +43,12 @@ class PlainProgress:
         self._said.clear()
         what, score, detail = cells(event)
         line = f"  trial {event.number}: {event.settings.label}: {what} {score} {detail}"
-        click.echo(line.rstrip(), err=True)
+        note(line.rstrip())
         self._events.append(event)
 
     def still_open(self, left_open: LeftOpen) -> None:
         """What is not tried yet."""
-        click.echo(f"  {standing(best_of(self._events), left_open)}", err=True)
+        note(f"  {standing(best_of(self._events), left_open)}")
 
     def looked(self, look: DuelLook) -> None:
         """What the duel shows after another launch: the duel says it as a line, too."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import SYMBOL, db_option, need, note, opened_store
+from autotuner.cli.options import SYMBOL, db_option, need, note, opened_store, say
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.paths import store_location
 
@@ -70,7 +70,7 @@ def report_command(
     elif markdown or (page is None and pictures is None):
         from autotuner.report.text_reports import markdown_report
 
-        click.echo(markdown_report(views, made_at=now))
+        say(markdown_report(views, made_at=now))
 
 
 def _write(views: list[SymbolView], now: datetime, page: Path | None, pictures: Path | None) -> None:

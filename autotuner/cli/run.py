@@ -211,7 +211,7 @@ def _tune_all(
             continue
         documents.append(document)
         if not quiet:
-            click.echo("\n".join(run_lines(document)))
+            options.say(*run_lines(document))
     return documents, failures
 
 
@@ -286,14 +286,13 @@ def _tuned_as(store: Store, promotion: Promotion | None) -> TunedAs | None:
 
 
 def _progress(*, quiet: bool) -> AbstractContextManager[LiveProgress | PlainProgress]:
-    from rich.console import Console
-
     from autotuner.cli.live_progress import LiveProgress
     from autotuner.cli.progress import PlainProgress
+    from autotuner.cli.safe_console import SafeConsole
 
     if quiet or not sys.stderr.isatty():
         return nullcontext(PlainProgress())
-    return LiveProgress(Console(stderr=True))
+    return LiveProgress(SafeConsole(stderr=True))
 
 
 def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -14,6 +14,7 @@ from autotuner.cli.options import (
     print_json,
     print_rows,
     print_table,
+    say,
     say_left_out,
     store_options,
 )
@@ -89,7 +90,7 @@ def list_command(as_json: bool, db: str | None) -> None:
 
         print_rows(LISTING, listing(documents))
     else:
-        click.echo("no symbol has active settings yet: `autotune run --symbol AMD` tunes one")
+        say("no symbol has active settings yet: `autotune run --symbol AMD` tunes one")
 
 
 @click.command()
@@ -115,7 +116,7 @@ def history_command(symbol: str | None, as_json: bool, db: str | None) -> None:
 
         print_rows(TIMELINE, timeline(events))
     else:
-        click.echo(f"nothing has happened to {symbol or 'any symbol'} yet: {_run(symbol or 'AMD')} begins")
+        say(f"nothing has happened to {symbol or 'any symbol'} yet: {_run(symbol or 'AMD')} begins")
 
 
 def _listed(store: Store, *, brief: bool) -> list[dict[str, Any]]:

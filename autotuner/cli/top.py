@@ -18,6 +18,7 @@ from autotuner.cli.options import (
     opened_store,
     print_json,
     print_table,
+    say,
     store_options,
 )
 from autotuner.paths import spool_folder, store_location
@@ -85,7 +86,7 @@ def _look(store: Store, place: str, symbol: str | None, minutes: float) -> tuple
 
 def _print(rows: tuple[LiveCalls, ...], minutes: float) -> None:
     if not rows:
-        click.echo(NOTHING.format(minutes=minutes))
+        say(NOTHING.format(minutes=minutes))
         return
     from autotuner.report.live_calls import live_table
 
@@ -93,10 +94,11 @@ def _print(rows: tuple[LiveCalls, ...], minutes: float) -> None:
 
 
 def _watch(store: Store, place: str, symbol: str | None, minutes: float, interval: float) -> None:
-    from rich.console import Console, Group, RenderableType
+    from rich.console import Group, RenderableType
     from rich.live import Live
     from rich.text import Text
 
+    from autotuner.cli.safe_console import SafeConsole
     from autotuner.report.live_calls import live_table
 
     def drawn() -> RenderableType:
@@ -106,7 +108,7 @@ def _watch(store: Store, place: str, symbol: str | None, minutes: float, interva
         )
         return Group(head, live_table(rows) if rows else Text(NOTHING.format(minutes=minutes)))
 
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = SafeConsole()
     ended = threading.Event()
     with _ending(ended), Live(drawn(), console=console, auto_refresh=False) as live:
         while not ended.wait(interval):

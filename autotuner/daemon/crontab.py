@@ -17,6 +17,7 @@ from cronsim import CronSim, CronSimError
 
 from autotuner.errors import AutotuneError, UsageError, one_line
 from autotuner.paths import CACHE_VARIABLE, DATABASE_VARIABLE, is_file, store_location, store_path
+from storage.masking import masked_address
 
 START, END = "# >>> autotune >>>", "# <<< autotune <<<"
 DEFAULT_SCHEDULE = "17 3 * * *"
@@ -145,10 +146,18 @@ def find_executable(argv0: str) -> Path:
 
 
 def store_for_cron(db: str | None, environ: Mapping[str, str]) -> str | None:
-    """What ``--db`` must say so that cron, which has none of ``environ``, uses the same store; None: nothing."""
+    """What ``--db`` must say so that cron, which has none of ``environ``, uses the same store; None: nothing.
+
+    Raises ``UsageError`` for an address with a password: ps and cron's log show command lines.
+    """
     if not (db or environ.get(DATABASE_VARIABLE) or environ.get("XDG_DATA_HOME")):
         return None
     store = store_location(db, environ)
+    if masked_address(store) != store:
+        raise UsageError(
+            f"{masked_address(store)}: its password would stand on a command line, which ps and cron's log show: "
+            "keep it in ~/.pgpass (chmod 600) and leave it out of the address"
+        )
     return str(store_path(store).absolute()) if is_file(store) else store
 
 

@@ -27,6 +27,7 @@ from autotuner.engines.interpreters import forget_environments, variable_of
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError, cause, one_line
 from autotuner.files import read_symbols
+from autotuner.paths import DATABASE_VARIABLE
 from autotuner.store import Store
 from storage.errors import StorageError
 from toto_core.series import available_symbols
@@ -174,6 +175,7 @@ class Daemon:
             stop=self.stop,
             nice=daemon.nice,
             device=daemon.device,
+            location=self.location,
             quiet=settled.quiet,
             pythons=settled.config.pythons,
         )
@@ -228,6 +230,7 @@ class ThisMachine:
     stop: threading.Event
     nice: int
     device: str
+    location: str
     quiet: Sequence[Quiet] = ()
     pythons: Mapping[str, str] = field(default_factory=dict)
 
@@ -263,5 +266,8 @@ class ThisMachine:
             seconds=seconds,
             stop=lambda: self.stop.is_set() or why_quiet(self.now(), self.quiet) is not None,
             beat=lambda: notify(WATCHDOG="1"),
-            variables={variable_of(engine): python for engine, python in self.pythons.items()},
+            variables={
+                DATABASE_VARIABLE: self.location,
+                **{variable_of(engine): python for engine, python in self.pythons.items()},
+            },
         )

@@ -259,4 +259,4 @@ class Ticker:
     def _common(self) -> list[str]:
         daemon = self.config.daemon
         threads = ["--threads", str(daemon.threads)] if daemon.threads else []
-        return ["--db", self.store.location, "--device", daemon.device, *threads]
+        return ["--device", daemon.device, *threads]  # the store is in its environment: ps shows arguments

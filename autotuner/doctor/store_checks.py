@@ -22,6 +22,7 @@ from autotuner.serving.cache_folders import cache_folders
 from storage.address import parse_address
 from storage.database import Database
 from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
+from storage.masking import masked_address
 from storage.migrations import HEAD_REVISION, known_revisions
 from storage.repository import Repository
 from storage.snapshot import SnapshotEntry, SnapshotPin, read_snapshot
@@ -45,6 +46,18 @@ def store_checks(store: str, cache: Path, model: str) -> tuple[Check, ...]:
         check_cache(cache),
         check_left_behind(store),
         check_model(model),
+    )
+
+
+def check_password(given: str | None) -> tuple[Check, ...]:
+    """A warning when ``--db`` holds a password; ``given`` is what it says."""
+    if given is None or masked_address(given) == given:
+        return ()
+    found = f"{masked_address(given)}: every user of this machine reads the password of --db in ps"
+    return (
+        warning(
+            "password", found, "give the address in AUTOTUNE_DB, or the password in ~/.pgpass (chmod 600)"
+        ),
     )
 
 

@@ -51,7 +51,7 @@ def timeline(events: Iterable[Document]) -> list[tuple[str, ...]]:
     return [
         (
             moment(event["at"]),
-            event["symbol"],
+            plain(event["symbol"]),
             what_happened(event),
             plain(event.get("profile") or ""),
             label(event),
@@ -71,10 +71,10 @@ def table_of(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 def _listed(document: Document) -> tuple[str, ...]:
     if "error" in document:
-        return (document["symbol"], plain(document["error"]), *[""] * (len(LISTING) - 2))
+        return (plain(document["symbol"]), plain(document["error"]), *[""] * (len(LISTING) - 2))
     pin = document.get("pinned")
     return (
-        document["symbol"],
+        plain(document["symbol"]),
         label(document),
         interval(document) or _UNKNOWN,
         _figures(document, p50_ms="{:,.2f} ms") or _UNKNOWN,

@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from autotuner.errors import AutotuneError
+from autotuner.errors import AutotuneError, plain_line
 from autotuner.machine.process import Owner
 from autotuner.search.gain_model import Outlook
 from autotuner.search.sampler import SECONDS, GainPerSecondSampler, distributions
@@ -169,7 +169,7 @@ def _storage_errors(study: str) -> Iterator[None]:
         raise
     except (OptunaError, SQLAlchemyError, ImportError) as error:  # a driver may not be installed
         cause = error.__cause__ or error
-        line = " ".join(str(cause).split("\n", 1)[0].split())
+        line = plain_line(str(cause).split("\n", 1)[0])
         raise AutotuneError(
             f"study {study}: its database failed: {line}; check that it can be written, or move it aside"
         ) from error

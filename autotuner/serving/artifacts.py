@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import hashlib
+import os
 import re
 import shlex
 import shutil
@@ -41,6 +42,27 @@ def refuse_noexec(root: Path) -> None:
             f"compile cache {root} is mounted noexec, so that compiled code cannot be loaded from it: name a folder "
             "elsewhere in AUTOTUNE_CACHE"
         )
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Make a folder of the cache, which is to be filled and loaded from.
+
+    Raises ``CacheRefused`` when it, or a folder it lies in, could be written by others, or when something in it is
+    another user's.
+    """
+    root = _root()
+    with failing_as(CacheRefused, f"compile cache {folder} cannot be used"):
+        for above in reversed(root.parents):
+            _make(above)
+        for level in (root, *levels(root, folder)):
+            _make(level)
+            _refuse_unsafe(level)
+        for path in folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+                if path.lstat().st_uid != os.geteuid():
+                    raise CacheRefused(
+                        f"compile cache {path} belongs to user {path.lstat().st_uid}: remove it"
+                    )
 
 
 def compile_cache(environment_fingerprint: str, settings_key: str) -> Path:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from autotuner.errors import one_line
+from autotuner.paths import DATABASE_VARIABLE
 from autotuner.serving.lookup import Resolution, lookup
 from autotuner.serving.pipeline import load_pipeline
 from toto_core.settings import RuntimeSettings
@@ -100,10 +103,16 @@ class LivePipeline:
 
     def _prepared(self) -> bool:
         """Whether another process could compile and keep what the new settings need."""
-        request = json.dumps({"symbol": self._symbol, **self._options_for(_PREPARED_FOR)})
+        asked = self._options_for(_PREPARED_FOR)
+        place = asked.pop("db", None)  # in its environment: every user of the machine can read its arguments
+        request = json.dumps({"symbol": self._symbol, **asked})
         command = [sys.executable, "-m", "autotuner.serving.prepare", request]
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            command,
+            env={**os.environ, **({DATABASE_VARIABLE: place} if place else {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         ) as process:
             self._preparing = process
             try:
@@ -116,7 +125,7 @@ class LivePipeline:
         if process.returncode == 0:
             return True
         lines = said.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        self.waiting = f"the new settings could not be prepared: {lines[-1]}"
+        self.waiting = f"the new settings could not be prepared: {one_line(lines[-1])}"
         return False
 
     def _found(self) -> Resolution:

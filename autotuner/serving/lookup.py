@@ -22,6 +22,7 @@ from autotuner.serving.resolution import (
 )
 from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.errors import SnapshotError, StorageError
+from storage.masking import masked_address
 from storage.snapshot import Snapshot, read_snapshot
 from toto_core import compile_config
 from toto_core.settings import RuntimeSettings
@@ -144,7 +145,8 @@ def _snapshot_file(store: str | None, home: str | None, data_home: str | None) -
     try:
         return str(snapshot_path(store_location(store))), ""
     except (OSError, RuntimeError, ValueError, StorageError) as error:
-        return "", one_line(f"snapshot: the store {store!r} has no place: {error}; name a file or a server")
+        named = None if store is None else masked_address(store)
+        return "", one_line(f"snapshot: the store {named!r} has no place: {error}; name a file or a server")
 
 
 def _identity(path: str) -> _Identity:

@@ -18,10 +18,10 @@ from autotuner.measurement.builds import build_slots
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
 from autotuner.measurement.runner import Runner
 from autotuner.measurement.statistics import EffectiveCost
-from autotuner.paths import cache_folder, holds_artifacts, trial_artifacts, trials_folder
+from autotuner.paths import cache_folder, headers_folder, holds_artifacts, trial_artifacts, trials_folder
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.space import SearchSpace, search_space
-from autotuner.serving.artifacts import CacheRefused, refuse_noexec, store
+from autotuner.serving.artifacts import CacheRefused, refuse_foreign, refuse_noexec, store
 from autotuner.serving.manifest import ManifestSummary
 from autotuner.store import Store, Subject
 from autotuner.tuning.budget import USUAL_SECONDS, expected_search, seconds_by_itself
@@ -110,6 +110,8 @@ def plan_measuring(
     if profile.searches:
         refuse_noexec(cache_folder())
     caches = trials_folder(environment.fingerprint, workload.signature, subject.model_digest)
+    for folder in (caches, headers_folder()) if profile.searches else ():
+        refuse_foreign(folder.absolute())
 
     def make(say: Say) -> Runner:
         # A child may hold what the machine can spare, but never less than a limit asks to compare with.

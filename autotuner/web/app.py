@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from autotuner.errors import AutotuneError, one_line
 from autotuner.report.html import asset, plotly_source
@@ -26,12 +28,20 @@ SETTINGS = "/api/v1/settings/"
 COOKIE = "autotune"
 _READING = ["GET", "HEAD"]
 _MOST_FORM_BYTES = 10_000
+MOST_STREAMS = 100
+"""Pages that follow what happens at once; a page does without."""
 _ASSETS: dict[str, tuple[str, Callable[[], str]]] = {
     "style.css": ("text/css", lambda: asset("style.css")),
     "charts.js": ("text/javascript", lambda: asset("charts.js")),
     "dashboard.js": ("text/javascript", lambda: pages.script("dashboard.js")),
     "plotly.js": ("text/javascript", plotly_source),
 }
+
+
+@functools.cache
+def read_once(name: str) -> bytes:
+    """One of the files that pages use."""
+    return _ASSETS[name][1]().encode()
 
 
 def application(site: Site) -> Guard:
@@ -60,7 +70,7 @@ def application(site: Site) -> Guard:
 
 def _machines(app: FastAPI, site: Site) -> None:
     @app.api_route("/healthz", methods=_READING)
-    def healthz() -> Response:
+    async def healthz() -> Response:  # in no thread: all of them may be busy with pages
         found = health(site.daemon)
         return JSONResponse(found, 200 if found["healthy"] else 503)
 
@@ -122,18 +132,31 @@ def _pages(app: FastAPI, site: Site) -> None:
     def daemon() -> Response:
         return HTMLResponse(pages.daemon_page(site))
 
+    streams = 0
+
+    async def counted(since: str) -> AsyncIterator[str]:
+        nonlocal streams
+        streams += 1
+        try:
+            async for change in changes(site, since):
+                yield change
+        finally:
+            streams -= 1
+
     @app.get("/events")
-    def events(since: str = "") -> Response:
+    async def events(since: str = "") -> Response:
+        if streams >= MOST_STREAMS:
+            return JSONResponse({"error": "too many pages are open"}, 503)
         return StreamingResponse(
-            changes(site, since), media_type="text/event-stream", headers={"cache-control": "no-store"}
+            counted(since), media_type="text/event-stream", headers={"cache-control": "no-store"}
         )
 
     @app.api_route("/assets/{name}", methods=_READING)
     def assets(name: str) -> Response:
-        kind, read = _ASSETS.get(name, ("", None))
-        if read is None:
+        if name not in _ASSETS:
             return JSONResponse({"error": "no such file"}, 404)
-        return Response(read(), media_type=kind, headers={"cache-control": "max-age=86400"})
+        kind, _ = _ASSETS[name]
+        return Response(read_once(name), media_type=kind, headers={"cache-control": "max-age=86400"})
 
 
 def _actions(app: FastAPI, site: Site, actions: Actions) -> None:
@@ -192,9 +215,12 @@ def _same_origin(request: Request) -> None:
 async def _form(request: Request) -> dict[str, str]:
     """The fields of a form, the last of each name; nothing of a form that is none or too large."""
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_FORM_BYTES:
-            return {}
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > _MOST_FORM_BYTES:
+                return {}
+    except ClientDisconnect:
+        return {}  # nobody is there to be answered
     fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=20)
     return {name: values[-1] for name, values in fields.items()}

@@ -11,6 +11,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_MOST_HEADERS = 100
+_LONGEST_ADDRESS = 16_384
+_PART_BYTES = 1 << 16
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 HEADERS = {
     "content-security-policy": (
@@ -37,7 +40,11 @@ class Guard:
         if scope["type"] != "http":
             return
         hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if len(hosts) != 1:
+        if len(scope["headers"]) > _MOST_HEADERS:
+            await _refuse(send, 431, "too many headers")
+        elif len(scope["raw_path"]) + len(scope["query_string"]) > _LONGEST_ADDRESS:
+            await _refuse(send, 414, "the address is too long")
+        elif len(hosts) != 1:
             await _refuse(send, 400, "one Host header is wanted")
         elif not known_host(hosts[0].decode("latin-1"), self.host):
             await _refuse(send, 421, "this server is not known by that host name")
@@ -54,6 +61,13 @@ def known_host(header: str, bound: str) -> bool:
 
 def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
+        body = message.get("body", b"")
+        last = max(len(body) - 1, 0) // _PART_BYTES * _PART_BYTES
+        for start in range(0, last, _PART_BYTES):  # else what a client does not read lies here in full
+            part = body[start : start + _PART_BYTES]
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        if last:
+            message = {**message, "body": body[last:]}
         if message["type"] == "http.response.start":
             named = {name for name, _ in message["headers"]}
             new = [

@@ -58,9 +58,14 @@ def server_of(site: Site) -> uvicorn.Server:
     import uvicorn
 
     from autotuner.web.app import application
+    from autotuner.web.connections import BACKLOG, bounded_protocol, most_connections
 
     config = uvicorn.Config(
         application(site),
+        http=bounded_protocol(most_connections()),
+        ws="none",
+        backlog=BACKLOG,
+        log_level="error",  # what clients do wrong is no line of the daemon's log
         lifespan="off",
         log_config=None,
         access_log=False,

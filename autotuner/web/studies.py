@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -14,12 +15,15 @@ from optuna.storages import RDBStorage
 from optuna_dashboard import wsgi
 from sqlalchemy.exc import SQLAlchemyError
 
-from autotuner.errors import AutotuneError, UsageError
+from autotuner.errors import AutotuneError, UsageError, plain_line
 from autotuner.paths import studies_url
 from autotuner.web.guard import known_host
 from storage.address import parse_address
 
 HOST = "127.0.0.1"
+REQUEST_SECONDS = 10.0
+"""How long a request may take to arrive."""
+_MOST_THREADS = 64
 
 Start = Callable[..., Any]
 Application = Callable[[dict[str, Any], Start], Iterable[bytes]]
@@ -47,12 +51,13 @@ def studies_server(store: str, port: int) -> Iterator[WSGIServer]:
             stack.callback(storage.remove_session)
             storage.get_all_studies()
         except (OptunaError, SQLAlchemyError, RuntimeError, AssertionError) as error:
-            reason = str(error.__cause__ or error).partition("\n")[
+            first = str(error.__cause__ or error).partition("\n")[
                 0
             ]  # Optuna speaks of a commit that was none
+            reason = plain_line(first)
             raise AutotuneError(f"{address.path}: the studies cannot be read: {reason}") from None
         try:
-            server = make_server(HOST, port, looking_only(wsgi(storage)), _Server, _Quiet)
+            server = make_server(HOST, port, looking_only(wsgi(storage)), _Server, _Handler)
         except OSError as error:
             raise UsageError(f"port {port} cannot be served: {error.strerror or error}") from None
         yield stack.enter_context(server)
@@ -79,8 +84,54 @@ def looking_only(application: Application) -> Application:
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     address_family = socket.AF_INET
+    request_queue_size = 64
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._free = threading.BoundedSemaphore(_MOST_THREADS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._free.acquire()  # who comes when all are taken waits until the slowest is hung up on
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        return  # a client that went away; the application's own errors are answers
 
 
-class _Quiet(WSGIRequestHandler):
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_SECONDS  # of each read
+
+    def setup(self) -> None:
+        super().setup()
+        self._late = threading.Timer(REQUEST_SECONDS, self._hang_up)
+        self._late.daemon = True
+        self._late.start()
+
+    def parse_request(self) -> bool:
+        parsed = super().parse_request()
+        self._late.cancel()
+        if parsed and len(self.headers.get_all("Host", ())) > 1:
+            self.send_error(400, "one Host header is wanted")
+            return False
+        return parsed
+
+    def finish(self) -> None:
+        self._late.cancel()
+        super().finish()
+
+    def _hang_up(self) -> None:
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name upstream
         return

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from toto_core.held_folders import held_folder
-from toto_core.private_folders import make_private
+from toto_core.private_folders import make_private, why_not_private
 
 HEADERS_VARIABLE = "TOTO_PRECOMPILED_HEADERS"
 """Names the folder that ``precompiled`` uses. It must be private: who writes there writes code that is run."""
@@ -80,6 +80,8 @@ def _kept(include: str, compiler: str, flags: list[str], folder: Path) -> Path |
     identity = (include, compiler_version(compiler), torch.__version__, torch.version.git_version, flags)
     place = folder / hashlib.sha256(repr(identity).encode()).hexdigest()[:24]
     header = place / "header.hpp"
+    if why_not_private(folder) or why_not_private(place):
+        return None  # what others could have put there is not compiled in
     if header.with_suffix(".hpp.gch").exists():
         with suppress(OSError):
             os.utime(place)  # who removes what nobody uses looks at this

@@ -19,6 +19,7 @@ from toto_core.compiling.beside import wrapper_beside
 from toto_core.compiling.headers import precompiled
 from toto_core.compiling.probes import probed_once
 from toto_core.held_folders import held_folder
+from toto_core.private_folders import keep_torch_private
 from toto_core.settings import RuntimeSettings
 from toto_core.torch_versions import package_runner, without_autotune_tables, without_line_tables
 
@@ -85,6 +86,7 @@ def build(module: FlatCall, tensors: Sequence[Tensor], settings: RuntimeSettings
         without_autotune_tables(settings.compile_mode),
         warnings.catch_warnings(),
     ):
+        keep_torch_private()
         import torch._inductor  # here, because loading a package needs no compiler, and this takes seconds
 
         warnings.simplefilter("ignore")  # torch's compiler warns of its own deprecated parts

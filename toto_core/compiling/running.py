@@ -19,6 +19,7 @@ from toto_core.compiling.probes import probed_once
 from toto_core.compiling.recorded import Recorder
 from toto_core.compiling.tally import Tally, counts
 from toto_core.device import begin_call, records_graphs
+from toto_core.private_folders import keep_torch_private
 from toto_core.settings import RuntimeSettings
 from toto_core.torch_versions import compile_alone, limiting, without_autotune_tables
 
@@ -115,6 +116,7 @@ class RunningCalls:
                     around.enter_context(warnings.catch_warnings())
                     warnings.filterwarnings("ignore", message="TensorFloat32")  # fp32 was asked for
                     if self.settings.compiled:
+                        keep_torch_private()
                         around.enter_context(probed_once())
                         around.enter_context(without_autotune_tables(self.settings.compile_mode))
                 if packed:
