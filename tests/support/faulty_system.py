@@ -1,4 +1,4 @@
-"""Builds ``faulty_system.cpp``, the library that makes chosen system calls fail, slow or recorded, and names its parts."""
+"""Builds ``faulty_system.cpp``, which makes chosen system calls fail, slow or recorded, and names its parts."""
 
 from __future__ import annotations
 

@@ -28,10 +28,25 @@ _IMPORTED = (
     *(f"autotuner.cli.{name}" for name in ("daemon", "explain", "forecast", "recheck", "compare", "top")),
     *(f"autotuner.cli.{name}" for name in ("doctor", "selftest", "cron", "engines")),
     *("autotuner.commands.select", "autotuner.commands.explain", "autotuner.commands.prune"),
-    *("autotuner.commands.replay", "autotuner.daemon.loop", "autotuner.daemon.take_back", "autotuner.tuning.run"),
+    *(
+        "autotuner.commands.replay",
+        "autotuner.daemon.loop",
+        "autotuner.daemon.take_back",
+        "autotuner.tuning.run",
+    ),
     *("autotuner.report.html_report", "autotuner.report.text_reports", "autotuner.report.symbol_view"),
-    *("autotuner.search.search", "autotuner.search.sampler", "autotuner.serving.lookup", "autotuner.web.metrics"),
-    *("autotuner.web.pages", "autotuner.doctor.store_checks", "storage.migrations", "sqlalchemy.dialects.sqlite"),
+    *(
+        "autotuner.search.search",
+        "autotuner.search.sampler",
+        "autotuner.serving.lookup",
+        "autotuner.web.metrics",
+    ),
+    *(
+        "autotuner.web.pages",
+        "autotuner.doctor.store_checks",
+        "storage.migrations",
+        "sqlalchemy.dialects.sqlite",
+    ),
     *("optuna", "optuna.storages", "alembic.command", "pandas", "psycopg", "filelock", "psutil"),
 )
 _HEAVY = ("torch", "autotuner.serving.pipeline", "toto_core.pipeline", "autotuner.engines.toto1")
@@ -115,7 +130,7 @@ class Forks:
         memory: int = 0,
         output: str = "",
     ) -> Done:
-        """Run what is asked for in a fork, and wait for it; what it prints goes to the file ``output`` if one is named."""
+        """Run what is asked for in a fork, and wait for it; it prints to the file ``output`` where one is named."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         armed = None if fault is None else asdict(fault) | {"folder": str(fault.folder)}
@@ -232,7 +247,9 @@ def _be_the_command(asked: dict[str, Any], out: int, err: int, counts: int) -> N
         sys.stderr.flush()
     finally:
         found = counted()
-        ctypes.CDLL(None).faulty_arm(b"", ctypes.c_long(0), 0, 0, 0, 0, ctypes.c_long(0), ctypes.c_long(0), b"")
+        ctypes.CDLL(None).faulty_arm(
+            b"", ctypes.c_long(0), 0, 0, 0, 0, ctypes.c_long(0), ctypes.c_long(0), b""
+        )
         os.write(counts, json.dumps(found).encode())
         os._exit(code)
 
@@ -250,7 +267,7 @@ def _code_of(asked: dict[str, Any]) -> int:
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             return error.code or 0
-        print(error.code, file=sys.stderr)
+        sys.stderr.write(f"{error.code}\n")
         return 1
     except BaseException:
         traceback.print_exc()

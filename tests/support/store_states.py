@@ -44,7 +44,8 @@ def state_of(folder: Path) -> StoreState:
             if name in tables
         }
         rows = tuple(
-            (name, connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]) for name in sorted(tables)
+            (name, connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0])
+            for name in sorted(tables)
         )
     text = json.dumps(ledger) if any(ledger.values()) else ""
     return StoreState(ledger=text, snapshot=snapshot_text(folder), rows=rows)
@@ -77,7 +78,7 @@ def lookup_fault(folder: Path, *symbols: str) -> str:
     try:
         for symbol in symbols or ("AMD",):
             found = lookup(symbol, db=str(folder / "autotune.db"))
-            if not found.settings.key or not found.reasons and found.source == "default":
+            if not found.settings.key or (found.source == "default" and not found.reasons):
                 return f"lookup of {symbol} gives no reason"
     except BaseException as error:
         return f"lookup raised {type(error).__name__}: {error}"
@@ -97,5 +98,3 @@ def _left(folder: Path) -> Iterator[str]:
     cache = folder / "cache"
     for path in cache.glob("*/run-*") if cache.exists() else ():
         yield str(path.relative_to(folder))
-
-

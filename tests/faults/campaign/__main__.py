@@ -9,9 +9,7 @@ from pathlib import Path
 
 from tests.faults.campaign.table import Group, Row, Size, as_markdown
 
-GROUPS: tuple[str, ...] = (
-    "full_disks",
-)
+GROUPS: tuple[str, ...] = ("full_disks",)
 """Modules of this package, in the order in which they are run."""
 
 

@@ -234,13 +234,12 @@ def _read_only(forks: Forks, case: _Case, disk: Path) -> Iterator[str]:
 
 def _no_output(forks: Forks, place: Path, cases: list[_Case]) -> Row:
     tally = Tally(fault="standard output on a full disk, every command")
-    reading = [(" ".join(each), each, {}) for each in writing_commands.READING]
-    writing = [(each.command.name, each.command.arguments, each) for each in cases]
-    for name, arguments, case in (*reading, *writing):
-        base = case.base if isinstance(case, _Case) else cases[0].base
-        folder = _copied(base, place)
-        variables = case.command.variables(folder) if isinstance(case, _Case) else {}
+    reading = [(cases[0], each) for each in writing_commands.READING]
+    writing = [(each, each.command.arguments) for each in cases]
+    for case, arguments in (*reading, *writing):
+        folder = _copied(case.base, place)
+        variables = case.command.variables(folder)
         done = forks.ask({"arguments": arguments}, folder, variables=variables, output="/dev/full")
-        tally.add(done.fault(), damage_in(folder), lookup_fault(folder), about=name)
+        tally.add(done.fault(), damage_in(folder), lookup_fault(folder), about=" ".join(arguments))
         shutil.rmtree(folder)
     return tally.row()

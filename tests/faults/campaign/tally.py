@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from tests.faults.campaign.table import Row
 
+_KIND, _LONGEST, _MOST_KINDS = 30, 260, 3  # so many letters tell one kind of reason from another
+
 
 @dataclass(kw_only=True)
 class Tally:
@@ -15,7 +17,7 @@ class Tally:
     fault: str
     times: int = 0
     held: int = 0
-    broken: list[str] = field(default_factory=list)
+    broken: dict[str, list[str]] = field(default_factory=dict)
     begun: float = field(default_factory=time.monotonic)
 
     def add(self, *broken: str, about: str = "") -> None:
@@ -24,12 +26,13 @@ class Tally:
         self.times += 1
         self.held += not reasons
         if reasons:
-            self.broken.append(f"{about}: {reasons[0]}" if about else reasons[0])
+            told = f"{about}: {reasons[0]}" if about else reasons[0]
+            self.broken.setdefault(reasons[0][:_KIND], []).append(" ".join(told.split())[:_LONGEST])
 
     def row(self, measured: str = "") -> Row:
         """What is known by now."""
-        kinds = list(dict.fromkeys(self.broken))
-        said = "; ".join(" ".join(each.split())[:300] for each in kinds[:2])
+        kinds = sorted(self.broken.values(), key=len, reverse=True)
+        said = "; ".join(f"{len(kind)} times such as {kind[0]}" for kind in kinds[:_MOST_KINDS])
         return Row(
             fault=self.fault,
             times=self.times,
