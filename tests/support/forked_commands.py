@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import functools
 import importlib
 import json
 import os
@@ -162,6 +163,12 @@ class Forks:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@functools.cache
+def shared_forks(*, heavy: bool = False) -> Forks:
+    """One for this process, ended with it."""
+    return Forks(heavy=heavy)
 
 
 def variables_of(folder: Path) -> dict[str, str]:

@@ -109,7 +109,7 @@ def prepare(command: Writing, folder: Path) -> None:
     (folder / "quiet.toml").write_text('[daemon]\nquiet = ["00:00-23:59 mon-sun"]\nload_ceiling = 64.0\n')
     _other_settings(folder)
     if command.old_store:
-        _earlier(folder)
+        earlier_store(folder)
     elif not command.empty:
         _tuned(folder)
     _old_cache(folder)
@@ -158,7 +158,8 @@ def _other_settings(folder: Path) -> None:
     snapshot_path(str(other)).unlink()
 
 
-def _earlier(folder: Path) -> None:
+def earlier_store(folder: Path) -> None:
+    """Put the store that version 0.1.0 wrote into ``folder``."""
     for kept, name in (
         ("autotune.db.gz", "autotune.db"),
         ("autotune.snapshot.db.gz", "autotune.snapshot.db"),

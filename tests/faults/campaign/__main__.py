@@ -9,7 +9,10 @@ from pathlib import Path
 
 from tests.faults.campaign.table import Group, Row, Size, as_markdown
 
-GROUPS: tuple[str, ...] = ("full_disks",)
+GROUPS: tuple[str, ...] = (
+    "full_disks",
+    "damaged_files",
+)
 """Modules of this package, in the order in which they are run."""
 
 

@@ -21,7 +21,7 @@ from tests.faults.campaign.table import Row, Size
 from tests.faults.campaign.tally import Tally
 from tests.support import writing_commands
 from tests.support.faulty_system import ALL, GROWING, Fault
-from tests.support.forked_commands import Done, Forks
+from tests.support.forked_commands import Done, Forks, shared_forks
 from tests.support.store_states import StoreState, damage_in, left_behind, lookup_fault, state_of
 from tests.support.writing_commands import WRITING, Writing
 
@@ -50,7 +50,8 @@ KINDS = (
 
 def rows(size: Size) -> Iterator[Row]:
     """The rows of every command, then those of read-only places and of output that cannot be written."""
-    with Forks() as forks, tempfile.TemporaryDirectory() as name:
+    forks = shared_forks()
+    with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         cases = [_prepared(forks, place, each) for each in WRITING]
         for case in cases:
