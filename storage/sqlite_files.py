@@ -86,7 +86,8 @@ def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
         uri, uri=True, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
     )
     try:
-        connection.execute("PRAGMA synchronous=FULL")
+        # More than FULL: with a rollback journal the commit is its removal, which a power cut could undo.
+        connection.execute("PRAGMA synchronous=EXTRA")
         connection.execute("PRAGMA foreign_keys=ON")
     except DATABASE_ERRORS:
         connection.close()
