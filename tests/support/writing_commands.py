@@ -47,7 +47,8 @@ esac
 class Writing:
     """A command. ``once``: a failure must change nothing. ``repeats``: to give it again does it again.
 
-    ``goes_on``: a disk that fails must not make it fail. ``said``: what a second one is refused with.
+    ``goes_on``: a disk that fails must not make it fail. ``said``: what a second one is refused with, unless it
+    is given ``later`` as well.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Writing:
     goes_on: bool = False
     output: bool = False
     said: str = ""
+    later: tuple[str, ...] = ()
     empty: bool = False
     old_store: bool = False
 
@@ -79,10 +81,12 @@ WRITING = (
     Writing(name="import into nothing", arguments=("import", "other.json"), empty=True),
     Writing(name="export", arguments=("export", "--output", "settings.json")),
     Writing(name="report", arguments=("report", "--html", "report.html")),
-    Writing(name="db backup", arguments=("db", "backup", "copy.db"), said="exists already"),
-    Writing(name="db backup --force", arguments=("db", "backup", "old.db", "--force")),
+    Writing(
+        name="db backup", arguments=("db", "backup", "copy.db"), said="exists already", later=("--force",)
+    ),
+    Writing(name="db backup --force", arguments=("db", "backup", "old.db", "--force"), repeats=True),
     Writing(name="db upgrade", arguments=("db", "upgrade"), repeats=True),
-    Writing(name="db upgrade of nothing", arguments=("db", "upgrade"), empty=True),
+    Writing(name="db upgrade of nothing", arguments=("db", "upgrade"), empty=True, repeats=True),
     Writing(name="db upgrade of 0.1.0", arguments=("db", "upgrade"), old_store=True),
     Writing(name="db prune", arguments=("db", "prune")),
     Writing(name="daemon --once", arguments=("daemon", "--once", "--config", "quiet.toml"), once=False),

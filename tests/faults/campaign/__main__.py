@@ -12,6 +12,7 @@ from tests.faults.campaign.table import Group, Row, Size, as_markdown
 GROUPS: tuple[str, ...] = (
     "full_disks",
     "damaged_files",
+    "damaged_artifacts",
     "power_loss",
 )
 """Modules of this package, in the order in which they are run."""

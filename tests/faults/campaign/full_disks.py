@@ -13,6 +13,7 @@ import random
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.faults.campaign.tally import Tally
 from tests.support import writing_commands
 from tests.support.faulty_system import ALL, GROWING, Fault
 from tests.support.forked_commands import Done, Forks, shared_forks
+from tests.support.loading_artifacts import real_artifact
 from tests.support.store_states import StoreState, damage_in, left_behind, lookup_fault, state_of
 from tests.support.writing_commands import WRITING, Writing
 
@@ -38,6 +40,17 @@ class _Kind:
     kinds: int = GROWING
     lasting: bool = True
     partial: bool = False
+
+    def fault(self, folder: Path, call: int) -> Fault:
+        """At that call on files below ``folder``."""
+        return Fault(
+            folder=folder,
+            first=call,
+            error=self.error,
+            kinds=self.kinds,
+            lasting=self.lasting,
+            partial=self.partial,
+        )
 
 
 KINDS = (
@@ -58,6 +71,9 @@ def rows(size: Size) -> Iterator[Row]:
             yield _failing_calls(forks, place, case, size)
         yield from _small_disks(forks, cases, size)
         yield _no_output(forks, place, cases)
+        if size == "long":
+            yield _production(place, "eager")
+            yield _production(place, "default")
 
 
 @dataclass(frozen=True)
@@ -101,14 +117,7 @@ def _failing_calls(forks: Forks, place: Path, case: _Case, size: Size) -> Row:
             picked = sorted(random.Random(1).sample(chosen, 200))
         for call in picked:
             folder = _copied(case.base, place)
-            fault = Fault(
-                folder=folder,
-                first=call,
-                error=kind.error,
-                kinds=kind.kinds,
-                lasting=kind.lasting,
-                partial=kind.partial,
-            )
+            fault = kind.fault(folder, call)
             done = forks.run(
                 folder, *case.command.arguments, fault=fault, variables=case.command.variables(folder)
             )
@@ -134,9 +143,21 @@ def _broken(forks: Forks, case: _Case, folder: Path, done: Done) -> Iterator[str
     yield damage_in(folder)
     if not case.command.repeats and state_of(folder).ledger != case.after.ledger:
         yield "the next one came to something else"
-    left = left_behind(folder)
+    left = _left_for_good(forks, case, folder)
     yield f"left behind: {', '.join(left[:3])}" if left else ""
     yield writing_commands.lost_notes(folder)
+
+
+def _left_for_good(forks: Forks, case: _Case, folder: Path) -> list[str]:
+    """What lies about; of files that could not even be removed, what does so an hour later."""
+    left = left_behind(folder)
+    if left and (case.command.repeats or case.command.later):
+        for name in left:
+            os.utime(folder / name, (time.time() - 7200,) * 2)
+        arguments = (*case.command.arguments, *case.command.later)
+        forks.run(folder, *arguments, variables=case.command.variables(folder))
+        left = left_behind(folder)
+    return left
 
 
 def _said(case: _Case, done: Done) -> str:
@@ -244,3 +265,22 @@ def _no_output(forks: Forks, place: Path, cases: list[_Case]) -> Row:
         tally.add(done.fault(), damage_in(folder), lookup_fault(folder), about=" ".join(arguments))
         shutil.rmtree(folder)
     return tally.row()
+
+
+def _production(place: Path, mode: str) -> Row:
+    """Forecasts go on and are the same, whatever becomes of notes, caches and temporary files."""
+    real = real_artifact()
+    tally = Tally(fault=f"disk fails at each write of a forecast in mode {mode}")
+    folder = _copied(real.folder, place)
+    calls = real.load(folder, mode=mode, fault=Fault(folder=folder)).calls
+    shutil.rmtree(folder)
+    for kind in KINDS:
+        for call in range(1, calls + 1):
+            folder = _copied(real.folder, place)
+            fault = kind.fault(folder, call)
+            done = real.load(folder, mode=mode, fault=fault)
+            tally.add(real.fault(done), about=f"{kind.name}, call {call}")
+            again = real.load(folder, mode=mode)
+            tally.add(real.fault(again), about=f"the next after {kind.name}, call {call}")
+            shutil.rmtree(folder)
+    return tally.row(f"{calls} calls undisturbed")
