@@ -18,6 +18,7 @@ from tests.support.faulty_system import Fault
 from tests.support.forked_commands import Done, Forks, shared_forks
 
 SYMBOL = "AMD"
+_loaded: list[object] = []
 
 
 def load(model: str, mode: str = "default") -> None:
@@ -36,6 +37,7 @@ def load(model: str, mode: str = "default") -> None:
             settings=RuntimeSettings.from_dict({"compile_mode": mode, "num_threads": 1}),
         )
         found = pipeline.predict(random_walk(1, 1, 32), 4, 8, seed=1)
+    _loaded.append(pipeline)  # as in a process that goes on: its telemetry is written when that ends
     document = {
         "mode": pipeline.settings.compile_mode,
         "hits": pipeline.compile_report.cache_hits,

@@ -124,7 +124,7 @@ def lost_notes(folder: Path) -> str:
     spool = folder / "autotune-spool"
     if not (folder / "notes").exists():
         return ""
-    waiting = {json.loads(path.read_text())["profile"] for path in spool.rglob("*.json")}
+    waiting = {json.loads(path.read_text())["profile"] for path in spool.rglob("telemetry-1-a-*.json")}
     with closing(sqlite3.connect(folder / "autotune.db", timeout=10)) as connection:
         payloads = connection.execute("SELECT payload_json FROM telemetry").fetchall()
     stored = {json.loads(payload).get("profile") for (payload,) in payloads}

@@ -14,6 +14,7 @@ GROUPS: tuple[str, ...] = (
     "damaged_files",
     "damaged_artifacts",
     "power_loss",
+    "spool_floods",
 )
 """Modules of this package, in the order in which they are run."""
 
