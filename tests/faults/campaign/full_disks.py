@@ -121,12 +121,15 @@ def _failing_calls(forks: Forks, place: Path, case: _Case, size: Size) -> Row:
             done = forks.run(
                 folder, *case.command.arguments, fault=fault, variables=case.command.variables(folder)
             )
-            tally.add(*_broken(forks, case, folder, done), about=f"{kind.name}, call {call}")
+            removable = not (kind.lasting and kind.kinds == ALL)
+            tally.add(
+                *_broken(forks, case, folder, done, removable=removable), about=f"{kind.name}, call {call}"
+            )
             shutil.rmtree(folder)
     return tally.row(f"{case.calls} calls undisturbed")
 
 
-def _broken(forks: Forks, case: _Case, folder: Path, done: Done) -> Iterator[str]:
+def _broken(forks: Forks, case: _Case, folder: Path, done: Done, *, removable: bool = True) -> Iterator[str]:
     """What does not hold after the command met the fault, and after it was given again without."""
     yield done.fault()
     yield _said(case, done)
@@ -144,7 +147,7 @@ def _broken(forks: Forks, case: _Case, folder: Path, done: Done) -> Iterator[str
     if not case.command.repeats and state_of(folder).ledger != case.after.ledger:
         yield "the next one came to something else"
     left = _left_for_good(forks, case, folder)
-    yield f"left behind: {', '.join(left[:3])}" if left else ""
+    yield f"left behind: {', '.join(left[:3])}" if left and (removable or case.command.repeats) else ""
     yield writing_commands.lost_notes(folder)
 
 
