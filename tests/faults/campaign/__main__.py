@@ -15,6 +15,7 @@ GROUPS: tuple[str, ...] = (
     "damaged_artifacts",
     "power_loss",
     "spool_floods",
+    "clocks",
 )
 """Modules of this package, in the order in which they are run."""
 
