@@ -16,7 +16,7 @@ from storage.snapshot import read_snapshot
 
 _LEDGER = {
     "promotions": "symbol, profile, settings_json, verdict",
-    "rollbacks": "promotion_id, reason",
+    "rollbacks": "promotion_id",
     "pins": "symbol, settings_json, reason",
 }
 _TEMPORARY = ("*.new", "*-journal", "*-wal", "*-shm")

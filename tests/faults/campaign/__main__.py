@@ -16,6 +16,7 @@ GROUPS: tuple[str, ...] = (
     "power_loss",
     "spool_floods",
     "clocks",
+    "servers",
 )
 """Modules of this package, in the order in which they are run."""
 
