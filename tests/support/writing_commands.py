@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import gzip
 import json
 import os
 import shutil
 import sqlite3
 import sys
+import tempfile
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -47,20 +50,18 @@ esac
 class Writing:
     """A command. ``once``: a failure must change nothing. ``repeats``: to give it again does it again.
 
-    ``goes_on``: a disk that fails must not make it fail. ``said``: what a second one is refused with, unless it
-    is given ``later`` as well.
+    ``said``: what a second one is refused with, unless it is given ``later`` as well.
     """
 
     name: str
     arguments: tuple[str, ...]
     once: bool = True
     repeats: bool = False
-    goes_on: bool = False
-    output: bool = False
     said: str = ""
     later: tuple[str, ...] = ()
     empty: bool = False
     old_store: bool = False
+    slow: bool = False
 
     def variables(self, folder: Path) -> dict[str, str]:
         """What it sees besides the places of the folder."""
@@ -75,7 +76,7 @@ class Writing:
 WRITING = (
     Writing(name="pin", arguments=("pin", "AMD", "--mode", "eager", "--reason", "week"), repeats=True),
     Writing(name="unpin", arguments=("unpin", "BTCUSD"), said="is not pinned"),
-    Writing(name="rollback", arguments=("rollback", "AMD"), repeats=True),
+    Writing(name="rollback", arguments=("rollback", "AMD"), said="nothing to roll back"),
     Writing(name="select", arguments=("select", "AMD", "--profile", "accuracy")),
     Writing(name="import", arguments=("import", "other.json")),
     Writing(name="import into nothing", arguments=("import", "other.json"), empty=True),
@@ -95,6 +96,7 @@ WRITING = (
         arguments=("run", "--symbol", "ETHUSD", "--replay", str(TABLE), "--db", "autotune.db"),
         once=False,
         repeats=True,
+        slow=True,
     ),
     Writing(name="cron install", arguments=("cron", "install"), repeats=True),
 )
@@ -111,10 +113,11 @@ def prepare(command: Writing, folder: Path) -> None:
     autotune.chmod(0o700)
     (folder / "data" / "autotune").mkdir(parents=True, mode=0o700)
     (folder / "quiet.toml").write_text('[daemon]\nquiet = ["00:00-23:59 mon-sun"]\nload_ceiling = 64.0\n')
-    _other_settings(folder)
     if command.old_store:
         earlier_store(folder)
-    elif not command.empty:
+    elif command.empty:
+        shutil.copy(_template() / "other.json", folder)
+    else:
         _tuned(folder)
     _old_cache(folder)
 
@@ -133,6 +136,14 @@ def lost_notes(folder: Path) -> str:
 
 
 def _tuned(folder: Path) -> None:
+    shutil.copytree(_template(), folder, dirs_exist_ok=True)
+
+
+@functools.cache
+def _template() -> Path:
+    """A folder with a store, its snapshot and its spool, made once in this process."""
+    folder = Path(tempfile.mkdtemp(prefix="autotune-template-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     store = folder / "autotune.db"
     seen_store.tuned(store, "AMD")
     with Store(str(store)) as opened:
@@ -148,6 +159,8 @@ def _tuned(folder: Path) -> None:
             folder / "autotune-spool", f"telemetry-1-a-{number}.json", replace(note, profile=f"note-{number}")
         )
     shutil.copy(store, folder / "old.db")
+    _other_settings(folder)
+    return folder
 
 
 def _other_settings(folder: Path) -> None:

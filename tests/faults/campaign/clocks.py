@@ -60,7 +60,7 @@ def rows(size: Size) -> Iterator[Row]:
         base = Path(name) / "base"
         base.mkdir(mode=0o700)
         writing_commands.prepare(WRITING[0], base)
-        for what, shift in shifts.items() if size == "long" else list(shifts.items())[2:4]:
+        for what, shift in shifts.items() if size == "long" else list(shifts.items())[3:4]:
             yield _shifted(_Moved(forks, Path(name), base, shift), what, size)
 
 

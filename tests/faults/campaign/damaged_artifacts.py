@@ -30,11 +30,11 @@ def rows(size: Size) -> Iterator[Row]:
     """Of the checks, of races with them, and of real loads."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        yield from _checks(place, 300 if size == "long" else 15)
+        yield from _checks(place, 100 if size == "long" else 15)
         yield _exchanged_by_name(place, 1500 if size == "long" else 60)
         yield _changed_in_place(place, 400 if size == "long" else 20)
         if size == "long":
-            yield from _real_loads(place, 12)
+            yield from _real_loads(place, 4)
 
 
 # How a file or its list can be other than it was stored
