@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from storage.errors import StorageError, StoreUnavailable
 from storage.snapshot import written_aside
 from storage.sqlite_files import LOCKED, connect, translating
+
+_OF_WRITING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)  # the copy's: the source is only read
 
 
 def back_up(source: Path, target: Path, *, busy_timeout_s: float, replace: bool = False) -> None:
@@ -29,4 +32,14 @@ def back_up(source: Path, target: Path, *, busy_timeout_s: float, replace: bool 
         closing(connect(source, busy_timeout_s)) as live,
         closing(connect(aside, busy_timeout_s)) as copy,
     ):
-        live.backup(copy, progress=give_up_when_blocked)
+        # A copy that fails is removed whole; a journal beside it would stay.
+        copy.execute("PRAGMA journal_mode=OFF")
+        copy.execute("PRAGMA synchronous=OFF")  # the whole file is synced before it gets its name
+        try:
+            live.backup(copy, progress=give_up_when_blocked)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in _OF_WRITING:
+                raise
+            raise StoreUnavailable(
+                f"{target} cannot be written ({error}): check its folder and free space"
+            ) from error

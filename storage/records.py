@@ -113,7 +113,7 @@ class MeasurementRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
-    """One tuning run. `owner_started`: its process's start, seconds since 1970, tells a reused pid.
+    """One tuning run. `owner_started`: its process's start, which tells a reused pid.
 
     `owner_host` is None for a run of a version that did not know it, `resumed_at` unless another process took over.
     """

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
@@ -142,6 +143,8 @@ def read_snapshot(path: str | Path) -> Snapshot:
     Raises `SnapshotError`, whose `reason` says why there is none; never returns a part of one.
     """
     target = Path(path)
+    if _is_no_file(target):
+        raise _told(target, "unreadable")
     try:
         with closing(_connect(target, "mode=ro&immutable=1")) as connection:
             (schema,) = connection.execute("PRAGMA user_version").fetchone()
@@ -248,8 +251,19 @@ def _reason(target: Path, otherwise: SnapshotReason) -> SnapshotReason:
     return otherwise if len(header) == HEADER_BYTES else "truncated/corrupt"
 
 
+def _is_no_file(target: Path) -> bool:
+    """Whether it is a folder, a device or a pipe: to open that would wait for its writer."""
+    try:
+        return not stat.S_ISREG(target.stat().st_mode)
+    except (OSError, ValueError):  # said when it is opened
+        return False
+
+
 def _refusal(target: Path, otherwise: SnapshotReason) -> SnapshotError:
-    reason = _reason(target, otherwise)
+    return _told(target, _reason(target, otherwise))
+
+
+def _told(target: Path, reason: SnapshotReason) -> SnapshotError:
     return SnapshotError(
         f"the settings snapshot {target} cannot be used ({reason}): publish it again", reason
     )

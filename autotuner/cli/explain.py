@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from autotuner.cli.options import one_symbol, opened_store, print_json, print_table, store_options
 from autotuner.errors import AutotuneError
 from autotuner.paths import store_location
+
+if TYPE_CHECKING:
+    from autotuner.search.profiles import Profile
+    from autotuner.store import Promotion
 
 
 @click.command()
@@ -38,8 +44,21 @@ def explain_command(symbol: str, profile: str | None, as_json: bool, db: str | N
             remedy = f"`autotune run --symbol {symbol}` finds out what it should run"
             raise AutotuneError(f"{symbol} was never promoted{under}: {remedy}")
         with stored_of(symbol):
-            document = explain(store, promotion, known_profile(promotion.profile))
+            document = explain(store, promotion, _profile_of(promotion))
     if as_json:
         print_json(document)
     else:
         print_table(why(document))
+
+
+def _profile_of(promotion: Promotion) -> Profile:
+    """The profile it was promoted for. Raises ``AutotuneError`` for one that only another version knows."""
+    from autotuner.search.profiles import PROFILES
+
+    known = PROFILES.get(promotion.profile)
+    if known is None:
+        raise AutotuneError(
+            f"{promotion.symbol}: its promotion is for a profile that this version does not know, "
+            f"{promotion.profile!a}: `autotune rollback {promotion.symbol}` takes it back"
+        )
+    return known

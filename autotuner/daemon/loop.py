@@ -123,12 +123,14 @@ class Daemon:
     def run(self, *, once: bool = False) -> None:
         """Tick until told to stop; with ``once`` tick a single time, now.
 
-        Raises ``AutotuneError`` when the files are wrong at the start. Later a wrong file is logged and what it
-        said before holds on; a store that fails is logged and tried again at the next tick.
+        Raises ``AutotuneError`` when the files are wrong at the start, or the single tick failed. Later a wrong file
+        is logged and what it said before holds on; a store that fails is logged and tried again at the next tick.
         """
         settled = settle(read_config(self.config_file))
         if once:
-            self._tick(settled)
+            failed = self._tick(settled)
+            if failed:
+                raise AutotuneError(f"the tick failed: {failed}")
             return
         notify(READY="1", STATUS=f"keeping {len(settled.symbols) or 'all'} symbols")
         self.log("started", symbols=list(settled.symbols), schedule=settled.config.daemon.schedule)
@@ -167,9 +169,10 @@ class Daemon:
             self.log("config", reason=str(error), kept="what it said before holds on")
             return before
 
-    def _tick(self, settled: Settled) -> None:
+    def _tick(self, settled: Settled) -> str:
+        """Why it failed, empty when it did not."""
         if self.stop.is_set():
-            return
+            return ""
         daemon = settled.config.daemon
         machine = ThisMachine(
             stop=self.stop,
@@ -194,18 +197,18 @@ class Daemon:
                 ).tick()
                 self._prune(store, daemon)  # and clears up
         except (StorageError, AutotuneError) as error:
-            self._tick_failed(str(error))
-            return
+            return self._tick_failed(str(error))
         except Exception as error:  # the next tick must come, whatever went wrong in this one
-            self._tick_failed(cause(error))
-            return
+            return self._tick_failed(cause(error))
         self.healthy, self.last_at = True, datetime.now(UTC)
         self.log("tick", summary=str(self.last))
         notify(WATCHDOG="1", STATUS=str(self.last))
+        return ""
 
-    def _tick_failed(self, reason: str) -> None:
+    def _tick_failed(self, reason: str) -> str:
         self.healthy = False
         self.log("tick_failed", reason=reason)
+        return reason
 
     def _prune(self, store: Store, daemon: DaemonConfig) -> None:
         days, most = daemon.cache_days or MOST_DAYS, int(daemon.cache_gb * 1e9) or None

@@ -10,10 +10,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 SAME_START_SECONDS = 2.0
 """Start times this close are the same process: the boot time they are counted from may be corrected."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_BEYOND_1970 = 1e10  # no such start is also one in seconds since 1970
 FOREIGN_LASTS = timedelta(days=1)
 """What a process of another host has begun counts as dead after this long: nobody here can ask after it, and runs
 have a timeout, so that few take a day."""
@@ -39,7 +42,10 @@ def this_host() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """A process: its id, when it started (seconds since 1970) and its host; ids alone are used again."""
+    """A process: its id, when it started and its host; ids alone are used again.
+
+    ``started`` is in seconds: since 1970 as earlier versions wrote it, else as ``_unmoved_start`` counts.
+    """
 
     pid: int
     started: float
@@ -50,7 +56,8 @@ class Owner:
         """This process."""
         import psutil
 
-        return cls(pid=os.getpid(), started=psutil.Process().create_time(), host=this_host())
+        started = _unmoved_start(os.getpid()) or psutil.Process().create_time()
+        return cls(pid=os.getpid(), started=started, host=this_host())
 
     @classmethod
     def from_dict(cls, values: object) -> Owner | None:
@@ -76,7 +83,10 @@ class Owner:
             process = psutil.Process(self.pid)
             if process.status() == psutil.STATUS_ZOMBIE:
                 return False
-            return abs(process.create_time() - self.started) < SAME_START_SECONDS
+            starts = (_unmoved_start(self.pid), process.create_time())
+            return any(
+                start is not None and abs(start - self.started) < SAME_START_SECONDS for start in starts
+            )
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:  # somebody else's process may have the id by now: leave its work alone
@@ -91,3 +101,22 @@ class Owner:
         if alive is not None:
             return alive
         return since is not None and datetime.now(UTC) - since <= FOREIGN_LASTS
+
+
+def _unmoved_start(pid: int) -> float | None:
+    """When a process started, in seconds that no change of the clock moves and no other boot repeats.
+
+    The time of day it started at is no such thing: that of the boot, from which it is counted, moves with the clock.
+    None where it cannot be told.
+    """
+    try:
+        boot = int(_BOOT_ID.read_text(encoding="ascii")[:8], 16)
+        ticks = int(
+            Path(f"/proc/{pid}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()[19]
+        )
+    except (OSError, ValueError, IndexError):
+        return None
+    return _BEYOND_1970 + boot + ticks / os.sysconf("SC_CLK_TCK")

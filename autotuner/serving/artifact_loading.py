@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from autotuner.environment import Environment
+from autotuner.files import failing_as
 from autotuner.paths import inductor_folder
 from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
 from autotuner.serving.cache_folders import mark_used
@@ -47,7 +48,8 @@ class LoadArtifacts:
         try:
             folder = workplace(environment.fingerprint)
             stored = compile_cache(environment.fingerprint, settings.key)
-            found = link_verified(stored, folder) is not None
+            with failing_as(CacheRefused, f"compile cache {folder} cannot be filled"):
+                found = link_verified(stored, folder) is not None
             mark_used(stored)
         except CacheRefused as error:
             return nothing._aside(error)
@@ -76,7 +78,12 @@ class LoadArtifacts:
             warnings.warn(f"what was compiled is not kept: {error}", RuntimeWarning, stacklevel=4)
 
     def _aside(self, error: CacheRefused) -> LoadArtifacts:
-        folder = _temporary_folder()
+        try:
+            folder = _temporary_folder()
+        except OSError as no_room:
+            warnings.warn(f"{error}; nor is there another place: {no_room}", RuntimeWarning, stacklevel=5)
+            said = {"compile_artifacts": f"none: {error}"}
+            return replace(self, folder=None, found=False, lasts=False, said=said)
         warnings.warn(f"{error}; compiling into {folder} instead", RuntimeWarning, stacklevel=5)
         return self._into(folder, lasts=False, said=f"temporary: {error}")
 

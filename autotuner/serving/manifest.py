@@ -5,6 +5,7 @@ A damaged library may load without a word and answer wrongly, or end the process
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,11 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autotuner.errors import AutotuneError
-from autotuner.files import failing_as, levels, unsafe
+from autotuner.files import levels, unsafe
 from storage.whole_files import written_whole
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which says nothing against what is stored
 _PASSING = (".lock", ".tmp")  # suffixes of what a compiler leaves lying about
 
 
@@ -40,8 +42,8 @@ def link_verified(folder: Path, into: Path) -> ManifestSummary | None:
     """Link the files of ``folder`` into ``into`` and verify each there; None when nothing is stored.
 
     What is verified is what will be used: the link holds the file, whatever happens to its name. Raises
-    ``Damaged``, for a file that is another length or content, a link, of another user, or writable by others;
-    ``into`` may then hold some of the files.
+    ``Damaged``, for a file that is another length or content, a link, of another user, or writable by others, and
+    ``OSError`` where ``into`` has no room; it may then hold some of the files.
     """
     try:
         text, listed = _read_manifest(folder)
@@ -49,12 +51,17 @@ def link_verified(folder: Path, into: Path) -> ManifestSummary | None:
         return None
     for name, entry in listed.items():
         target = into / name
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with failing_as(Damaged, f"artifact {folder / name} cannot be read"):
+        try:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for level in levels(folder, folder / name):
                 _refuse_unsafe(level, folder=level != folder / name)
             _link(folder / name, target)
+            _refuse_unsafe(target, folder=False)  # again: the name may have become another file's meanwhile
             intact = target.stat().st_size == entry["bytes"] and _sha256(target) == entry["sha256"]
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise
+            raise Damaged(f"artifact {folder / name} cannot be read: {error.strerror or error}") from None
         if not intact:
             raise Damaged(f"artifact {folder / name} is not what was stored: its checksum differs")
     return _summary(text, listed)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -506,6 +507,21 @@ def test_a_full_disk_loses_nothing_acknowledged(path: Path) -> None:
         assert database.check() == []
     assert len(acknowledged) > 10
     assert stored == acknowledged
+
+
+def test_a_backup_that_meets_a_full_disk_leaves_nothing_of_it(full: Path) -> None:
+    before, limits = full.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    copy = full.with_name("copy.db")
+    with open_database(full) as database:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+        try:
+            with pytest.raises(StoreUnavailable) as caught:
+                database.backup(copy)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    _one_line(caught, copy)
+    assert [left.name for left in full.parent.iterdir()] == [full.name]
+    assert full.read_bytes() == before
 
 
 # The snapshot under way

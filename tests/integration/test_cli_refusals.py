@@ -45,6 +45,13 @@ class TestFaults:
         assert "is not a symbol" in refused(run(place, *command, f"--symbol={symbol}"), 2)
         assert digest(place) == before
 
+    def test_a_stored_profile_of_another_version_is_no_wrong_use(self, place: Path) -> None:
+        poison(place, settings="{}")
+        write(place, "DROP TRIGGER promotions_no_update")
+        write(place, "UPDATE promotions SET profile = 'turbo'")
+        said = refused(run(place, "explain", "AMD"), 1)
+        assert "a profile that this version does not know, 'turbo'" in said
+
     @pytest.mark.parametrize("command", READING, ids=" ".join)
     def test_a_missing_store_is_named_and_not_made(self, tmp_path: Path, command: tuple[str, ...]) -> None:
         path = tmp_path / "none.db"

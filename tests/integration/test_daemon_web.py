@@ -15,7 +15,7 @@ import pytest
 from autotuner.daemon import intake
 from autotuner.daemon.loop import Daemon
 from autotuner.environment import current_environment
-from autotuner.errors import UsageError
+from autotuner.errors import AutotuneError, UsageError
 from autotuner.figures import Figures
 from autotuner.measurement.outcome import Interval
 from autotuner.store import Promotion, Store
@@ -64,6 +64,14 @@ def get(port: int, path: str, *, method: str = "GET", host: str | None = None) -
         return response.status, response.read().decode()
     finally:
         connection.close()
+
+
+def test_a_single_tick_that_fails_ends_with_the_reason(daemon: Daemon) -> None:
+    Path(daemon.location).write_bytes(b"no store" * 100)
+
+    with pytest.raises(AutotuneError, match=r"the tick failed: .* is damaged or no store"):
+        daemon.run(once=True)
+    assert not daemon.healthy
 
 
 def test_metrics_say_what_is_promoted(port: int) -> None:

@@ -6,11 +6,14 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from sqlalchemy import create_engine, text
 
 _NUMBERS = itertools.count()
@@ -36,9 +39,41 @@ def empty_database(url: str) -> str:
     return url.replace("/postgres?", f"/{name}?")
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that can be stopped and started again; ``url`` is that of its database."""
+
+    url: str
+    control: tuple[str, ...]
+    options: str
+    data: Path
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        subprocess.run([*self.control, "-o", self.options, "start"], check=True, capture_output=True)
+
+    def stop(self, mode: str) -> None:
+        """End it: ``fast`` as for an upgrade, ``immediate`` without a word to anyone."""
+        subprocess.run([*self.control, "-m", mode, "stop"], check=False, capture_output=True)
+
+    def kill(self) -> None:
+        """Kill its first process, as when memory runs out, and wait until the others have noticed."""
+        pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
+        children = psutil.Process(pid).children(recursive=True)
+        os.kill(pid, signal.SIGKILL)
+        psutil.wait_procs(children, timeout=30)
+
+
 @contextlib.contextmanager
 def server() -> Iterator[str]:
     """The URL of an empty database on a fresh server. Raises ``LookupError`` where no server is installed."""
+    with controlled_server() as found:
+        yield found.url
+
+
+@contextlib.contextmanager
+def controlled_server() -> Iterator[Server]:
+    """A fresh server with an empty database. Raises ``LookupError`` where no server is installed."""
     programs = binaries()
     if programs is None:
         raise LookupError("no PostgreSQL server is installed")
@@ -52,9 +87,10 @@ def server() -> Iterator[str]:
         options = f"-k {home} -c listen_addresses='' -c fsync=off"
         run = [*as_user, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "autotune"]
         subprocess.run(run, check=True, capture_output=True)
-        control = [*as_user, str(programs / "pg_ctl"), "-D", str(data), "-l", str(log), "-w"]
-        subprocess.run([*control, "-o", options, "start"], check=True, capture_output=True)
+        control = (*as_user, str(programs / "pg_ctl"), "-D", str(data), "-l", str(log), "-w")
+        found = Server(f"postgresql+psycopg://autotune@/postgres?host={home}", control, options, data)
+        found.start()
         try:
-            yield f"postgresql+psycopg://autotune@/postgres?host={home}"
+            yield found
         finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True)
+            found.stop("immediate")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,10 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotuner.environment import current_environment
 from autotuner.machine.process import Owner
+from autotuner.serving.artifact_loading import LoadArtifacts
 from autotuner.serving.artifacts import CacheRefused, compile_cache, store, wipe, workplace
 from autotuner.serving.manifest import Damaged, link_verified
 from tests.support.storage_samples import NOBODY, shared_folder, unprivileged
+from toto_core.settings import RuntimeSettings
 
 PRINT = "0123456789abcdef"
 
@@ -276,6 +280,50 @@ def test_a_list_that_names_files_elsewhere_is_refused(root: Path, made: Path, na
     (stored[0] / "manifest.json").write_text(json.dumps(listed))
     with pytest.raises(Damaged, match="is damaged"):
         link_verified(stored[0], workplace(PRINT))
+
+
+@pytest.mark.parametrize("name", ["a/" * 3000, "b" * 300])
+def test_a_list_that_names_what_no_folder_can_hold_is_refused(root: Path, made: Path, name: str) -> None:
+    stored = store(made, PRINT, "key")
+    assert stored is not None
+    listed = {"format": 1, "files": {name: {"sha256": "0" * 64, "bytes": 1}}}
+    (stored[0] / "manifest.json").write_text(json.dumps(listed))
+    with pytest.raises(Damaged, match="cannot be read: File name too long"):
+        link_verified(stored[0], workplace(PRINT))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system for few files."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=40,mode=0700", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_says_nothing_against_what_is_stored(
+    small: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(small / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    environment, settings = current_environment(), RuntimeSettings(compile_mode="default")
+    stored = store(made, environment.fingerprint, settings.key)
+    assert stored is not None
+    compile_cache(environment.fingerprint, "")
+    for number in range(os.statvfs(small).f_ffree):
+        (small / str(number)).touch()
+    (small / "0").unlink()  # room for the folder of the load, for nothing in it
+
+    with pytest.warns(RuntimeWarning, match=r"cannot be filled: No space left .*; compiling into "):
+        taken = LoadArtifacts.of_settings(environment, settings)
+    assert not taken.found
+    (small / "1").unlink()
+    shutil.rmtree(next((small / "cache").glob("*/run-*")))
+    (small / "2").unlink()
+    assert link_verified(stored[0], workplace(environment.fingerprint)) == stored[1]
 
 
 @given(st.binary(max_size=200))

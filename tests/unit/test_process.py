@@ -4,6 +4,7 @@ import platform
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 
 from autotuner.machine.process import FOREIGN_LASTS, Owner
@@ -33,6 +34,17 @@ def test_only_this_hosts_processes_can_be_asked_after() -> None:
     assert replace(mine, started=mine.started - 60).is_alive() is False
     assert replace(mine, pid=2**62).is_alive() is False
     assert replace(mine, host="elsewhere").is_alive() is None
+
+
+def test_a_clock_that_is_set_makes_nobody_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, earlier = Owner.current(), psutil.Process().create_time()
+    assert replace(mine, started=earlier).is_alive() is True  # as versions before this one wrote it
+
+    boot = psutil.boot_time()
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot + 3600)
+    assert abs(psutil.Process().create_time() - earlier) == pytest.approx(3600, abs=5)
+    assert mine.is_alive() is True
+    assert Owner.current() == mine
 
 
 def test_work_of_this_host_is_left_alone_as_long_as_its_process_lives() -> None:

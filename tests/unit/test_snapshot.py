@@ -188,6 +188,11 @@ def test_a_snapshot_without_its_one_row_is_refused(tmp_path: Path, statement: st
     assert _reason(tmp_path / "s.db") == "truncated/corrupt"
 
 
+def test_a_pipe_is_reported_without_waiting_for_its_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "s.db")
+    assert _reason(tmp_path / "s.db") == "unreadable"
+
+
 def test_a_folder_and_a_forbidden_file_are_reported_as_unreadable(folder: Path) -> None:
     _publish(folder / "s.db")
     assert _reason(folder) == "unreadable"

@@ -36,14 +36,16 @@ def test_a_write_ahead_log_is_used_only_where_its_reset_bug_is_fixed(
     assert journal_mode(version) == mode
 
 
-def test_connections_sync_fully_and_check_foreign_keys(tmp_path: Path) -> None:
+def test_connections_sync_commits_and_the_removal_of_their_journal_and_check_foreign_keys(
+    tmp_path: Path,
+) -> None:
     new_store(tmp_path / "a.db").close()
     with closing(connect(tmp_path / "a.db", 0.75)) as connection:
         pragmas = {
             name: connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("synchronous", "foreign_keys", "busy_timeout")
         }
-    assert pragmas == {"synchronous": 2, "foreign_keys": 1, "busy_timeout": 750}
+    assert pragmas == {"synchronous": 3, "foreign_keys": 1, "busy_timeout": 750}
 
 
 def test_a_connection_never_makes_a_file(tmp_path: Path) -> None:

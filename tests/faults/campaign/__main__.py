@@ -9,7 +9,16 @@ from pathlib import Path
 
 from tests.faults.campaign.table import Group, Row, Size, as_markdown
 
-GROUPS: tuple[str, ...] = ("slow_connections",)
+GROUPS: tuple[str, ...] = (
+    "full_disks",
+    "damaged_files",
+    "damaged_artifacts",
+    "power_loss",
+    "spool_floods",
+    "clocks",
+    "servers",
+    "slow_connections",
+)
 """Modules of this package, in the order in which they are run."""
 
 
