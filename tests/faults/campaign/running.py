@@ -85,7 +85,8 @@ def new_place(folder: Path) -> Iterator[Place]:
 def tiny_model(folder: Path) -> tuple[str, ...]:
     """Options of a run of a model that forecasts in a millisecond."""
     # In a process of its own: torch's threads would not survive the forks of this one.
-    code = "import pathlib, sys; from tests.support.tiny_model import save_tiny_model as save; save(pathlib.Path(sys.argv[1]))"
+    imports = "from pathlib import Path; import sys; from tests.support.tiny_model import save_tiny_model"
+    code = f"{imports}; save_tiny_model(Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, str(folder / "model")], cwd=ROOT, check=True)
     model = str(folder / "model")
     sizes = ("--context-length", "64", "--prediction-length", "4", "--num-samples", "8", "--threads", "1")
