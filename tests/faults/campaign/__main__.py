@@ -9,7 +9,14 @@ from pathlib import Path
 
 from tests.faults.campaign.table import Group, Row, Size, as_markdown
 
-GROUPS: tuple[str, ...] = ("kills_of_writers", "kills_of_runs", "readers_under_load", "hung_children")
+GROUPS: tuple[str, ...] = (
+    "kills_of_writers",
+    "kills_of_runs",
+    "kills_of_daemon",
+    "signals",
+    "readers_under_load",
+    "hung_children",
+)
 """Modules of this package, in the order in which they are run."""
 
 
