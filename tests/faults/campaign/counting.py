@@ -48,7 +48,7 @@ class Tally:
         self.times += 1
         self.held += not problems
         if problems and not self.first:
-            self.first = problems[0]
+            self.first = " ".join(problems[0].split())
         self.broken.update({problem.partition(":")[0] for problem in problems})
 
     def row(self, measured: str = "") -> Row:

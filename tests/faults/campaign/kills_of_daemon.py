@@ -10,7 +10,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -64,19 +64,19 @@ CALM = BUSY.replace("cool_down_hours = 0", "cool_down_hours = 24").replace("0.00
 TEMPORARY = (".*.new*", ".*.held*", "*-journal", "*-wal", "*-shm", "apart-*", "run-*")
 _NOTES_EVERY_S = 0.02
 _LONGEST_S = 240.0
-_MOMENTS_S = (2.5, 2.5, 2.5, 8.0)
+_MOMENTS_S = {"short": (0.5, 2.0), "long": (2.5, 2.5, 2.5, 8.0)}
 """A life lasts up to one of these: most are short, so that intake, start and take-over are hit; some see a run."""
 
 
 def rows(size: Size) -> Iterator[Row]:
     """One row: the kills, and at the end a daemon that is let go on."""
-    kills, rng = times(size, short=2, long=200), random.Random(21)
+    kills, rng = times(size, short=3, long=200), random.Random(21)
     tally = Tally("daemon killed, with notes arriving and symbols due")
     with tempfile.TemporaryDirectory(prefix="campaign-") as folder, new_place(Path(folder)) as place:
         world = DaemonWorld(place)
         world.settle(by_runs=size == "long")
         for _ in range(kills):
-            problems = world.live(rng)
+            problems = world.live(rng, _MOMENTS_S[size])
             problems += world.after()
             tally.add(problems)
         tally.noted.update(world.noted())
@@ -92,7 +92,7 @@ class DaemonWorld:
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        (_, self._model, *_) = tiny_model(place.folder)
+        (_, self._model, *_) = tiny_model()
         for name, text in (("busy", BUSY), ("calm", CALM)):
             (place.folder / f"{name}.toml").write_text(text.replace("{model}", self._model))
         self.acknowledged: set[str] = set()
@@ -125,13 +125,13 @@ class DaemonWorld:
         assert once.ended(_LONGEST_S) == 0, once.said
         assert events(once).count("tuned") == len(SYMBOLS), once.said
 
-    def live(self, rng: random.Random) -> list[str]:
+    def live(self, rng: random.Random, moments_s: Sequence[float]) -> list[str]:
         """Start it, leave notes as it goes, and kill it at some moment after it has begun."""
         daemon = self.daemon("busy")
         if not daemon.says('"started"', _LONGEST_S):
             daemon.ended(0.0)
             return [f"the daemon does not start: {daemon.said[-200:]}"]
-        end = time.monotonic() + rng.uniform(0.0, rng.choice(_MOMENTS_S))
+        end = time.monotonic() + rng.uniform(0.0, rng.choice(moments_s))
         while time.monotonic() < end:
             self.leave_note()
             time.sleep(_NOTES_EVERY_S)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -82,15 +86,21 @@ def new_place(folder: Path) -> Iterator[Place]:
         place.end_all()
 
 
-def tiny_model(folder: Path) -> tuple[str, ...]:
+def tiny_model() -> tuple[str, ...]:
     """Options of a run of a model that forecasts in a millisecond."""
+    sizes = ("--context-length", "64", "--prediction-length", "4", "--num-samples", "8", "--threads", "1")
+    return ("--model", _made_model(), *sizes)
+
+
+@functools.cache
+def _made_model() -> str:
     # In a process of its own: torch's threads would not survive the forks of this one.
+    folder = tempfile.mkdtemp(prefix="campaign-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     imports = "from pathlib import Path; import sys; from tests.support.tiny_model import save_tiny_model"
     code = f"{imports}; save_tiny_model(Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, str(folder / "model")], cwd=ROOT, check=True)
-    model = str(folder / "model")
-    sizes = ("--context-length", "64", "--prediction-length", "4", "--num-samples", "8", "--threads", "1")
-    return ("--model", model, *sizes)
+    subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, check=True)
+    return folder
 
 
 class Command:
