@@ -75,12 +75,13 @@ class Witness:
 
     def _lost(self) -> Iterator[str]:
         for kind, statement in _WHERE_KEPT.items():
-            lost = self._acknowledged[kind] - set(self._rows(statement))
-            if lost:
+            if lost := self._acknowledged[kind] - set(self._rows(statement)):
+                self._acknowledged[kind] -= lost  # told once
                 yield f"lost, though acknowledged: {kind} {sorted(lost)[:3]}"
         stored = set(self._rows(_NOTES))
         waiting = {path.stem.removeprefix("telemetry-") for path in self._world.spool.glob("*.json")}
         if lost := self._acknowledged["note"] - stored - waiting:
+            self._acknowledged["note"] -= lost
             yield f"lost, though acknowledged: note {sorted(lost)[:3]}"
 
     def stored_twice(self) -> int:

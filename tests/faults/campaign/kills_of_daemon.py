@@ -191,6 +191,7 @@ class DaemonWorld:
         """Notes that are neither in the spool nor in the store."""
         waiting = {path.stem.removeprefix("telemetry-") for path in self.spool.glob("*.json")}
         if lost := self.acknowledged - waiting - set(self._stored()):
+            self.acknowledged -= lost  # told once
             yield f"lost, though acknowledged: {len(lost)} notes"
 
     def noted(self) -> dict[str, int]:
