@@ -20,7 +20,9 @@ import click
 
 from autotuner.serving.lookup import lookup
 from autotuner.store import Store
+from storage.database import open_database
 from storage.errors import StorageError
+from storage.repository import Repository
 from storage.snapshot import read_snapshot
 from tests.faults.campaign.counting import quantile, scaled
 from tests.faults.campaign.table import Row, Size
@@ -36,7 +38,8 @@ PER_DOUBLING = 8
 _LOOK_AT_THE_FILE_EVERY = 1000
 _PAUSE_S = 0.004
 """Between two rounds over the symbols: 32 readers without one leave no writer a CPU."""
-_READ_ON_S = 0.5
+_READ_ON_S = {"short": 0.7, "long": 3.0}
+"""How long readers go on when the last change is made, so that they may see it."""
 _MOST_PROBLEMS = 10
 
 State = tuple[str, int]
@@ -56,10 +59,19 @@ def rows(size: Size) -> Iterator[Row]:
             for number in range(WRITERS)
         ]
         written = [result() for result in writing]
-        time.sleep(_READ_ON_S)
+        time.sleep(_READ_ON_S[size])
         done[0] = 1
         read = [result() for result in reading]
+        if not _is_published(world):
+            written[0]["problems"].append("the snapshot is not what the ledger says when all is done")
         yield from _judged(first, written, read, time.monotonic() - begun)
+
+
+def _is_published(world: World) -> bool:
+    with open_database(world.db) as database:
+        contents = Repository(database).snapshot_contents()
+    snapshot = read_snapshot(world.snapshot)
+    return (snapshot.entries, snapshot.pins) == contents
 
 
 def _judged(
