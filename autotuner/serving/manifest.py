@@ -70,7 +70,8 @@ def link_verified(folder: Path, into: Path) -> ManifestSummary | None:
 def add_files(made: Path, folder: Path) -> ManifestSummary | None:
     """Add the files of ``made`` to those of ``folder`` and list them all; None when there is nothing to list.
 
-    Files come before the manifest that lists them, so that a reader or a crash in between sees the old one.
+    Files come before the manifest that lists them, so that a reader or a crash in between sees the old one, without
+    the files whose content is replaced.
     Of two writers the last one's manifest stays, and the other's files are made again later. Raises
     ``OSError``.
     """
@@ -78,21 +79,29 @@ def add_files(made: Path, folder: Path) -> ManifestSummary | None:
         _, listed = _read_manifest(folder)
     except (FileNotFoundError, Damaged):
         listed = {}
-    for path in _files(made):
-        name = path.relative_to(made).as_posix()
-        entry = {"sha256": _sha256(path), "bytes": path.stat().st_size}
-        if listed.get(name) == entry:
-            continue
+    paths = {path.relative_to(made).as_posix(): path for path in _files(made)}
+    made_entries = {
+        name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for name, path in paths.items()
+    }
+    new = {name: entry for name, entry in made_entries.items() if listed.get(name) != entry}
+    if replaced := listed.keys() & new.keys():
+        # Else a kill before the last manifest would leave one whose checksums are of files that are gone.
+        _write_manifest(folder, {name: entry for name, entry in listed.items() if name not in replaced})
+    for name in new:
         with written_whole(folder / name, synced=False) as aside:
-            shutil.copyfile(path, aside)
-            aside.chmod(path.stat().st_mode & 0o700)
-        listed[name] = entry
+            shutil.copyfile(paths[name], aside)
+            aside.chmod(paths[name].stat().st_mode & 0o700)
+    listed |= new
     if not listed:
         return None
+    return _summary(_write_manifest(folder, listed), listed)
+
+
+def _write_manifest(folder: Path, listed: dict[str, dict[str, Any]]) -> str:
     text = json.dumps({"format": _FORMAT, "files": dict(sorted(listed.items()))}, indent=1)
     with written_whole(folder / MANIFEST) as aside:
         aside.write_text(text, encoding="utf-8")
-    return _summary(text, listed)
+    return text
 
 
 def _read_manifest(folder: Path) -> tuple[str, dict[str, dict[str, Any]]]:

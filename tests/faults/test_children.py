@@ -44,6 +44,27 @@ def test_a_trial_that_hangs_is_a_timeout_and_leaves_no_process(
     assert family.left(within=5.0) == []
 
 
+@pytest.mark.exhaustive  # `make faults` does it by the dozen, beside other ways to hang
+def test_a_child_of_a_trial_in_a_session_of_its_own_does_not_outlive_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = Family(monkeypatch)
+    apart = f"import os; os.fork() or os.setsid(); {HANG}"
+    children_that(apart, folder=tmp_path / "site", monkeypatch=monkeypatch)
+    runner = process_runner(tmp_path)
+    try:
+        assert isinstance(runner.measure(EAGER, seconds=60.0), Measured)  # the reference runs from here on
+        outcome = runner.measure(COMPILED, seconds=15.0)
+    finally:
+        runner.close()
+    assert isinstance(outcome, Failed)
+    assert outcome.kind == "timeout"
+    _, alive = psutil.wait_procs(family.anywhere(), timeout=5.0)
+    for each in alive:
+        each.kill()
+    assert alive == []
+
+
 def test_a_trial_that_segfaults_names_the_signal_and_the_next_one_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,10 @@ class Family:
         """Those that run now, children of children included."""
         return [one for one in psutil.Process().children(recursive=True) if self._bears_the_mark(one)]
 
+    def anywhere(self) -> list[psutil.Process]:
+        """As ``alive``, with those whose parents are gone."""
+        return [one for one in psutil.process_iter() if self._bears_the_mark(one)]
+
     def left(self, within: float) -> list[psutil.Process]:
         """Those that still run when they were given ``within`` seconds to end."""
         alive: list[psutil.Process] = psutil.wait_procs(self.alive(), timeout=within)[1]

@@ -213,6 +213,21 @@ def test_storing_more_keeps_what_was_there(root: Path, made: Path) -> None:
     assert link_verified(stored[0], workplace(PRINT)) == stored[1]
 
 
+def test_storing_that_ends_midway_leaves_a_list_of_what_is_there(root: Path, made: Path) -> None:
+    first = store(made, PRINT, "key")
+    assert first is not None
+    folder, summary = first
+    (made / "a replaced file").write_bytes(b"one")
+    assert store(made, PRINT, "key") is not None
+    (made / "a replaced file").write_bytes(b"another")
+    (made / "z").write_bytes(b"comes last")
+    (folder / "z" / "in the way").mkdir(parents=True)
+    with pytest.raises(CacheRefused):
+        store(made, PRINT, "key")
+    assert (folder / "a replaced file").read_bytes() == b"another"
+    assert link_verified(folder, workplace(PRINT)) == summary
+
+
 def test_nothing_is_stored_where_nothing_was_made_and_nothing_taken_where_nothing_is(
     root: Path, tmp_path: Path
 ) -> None:

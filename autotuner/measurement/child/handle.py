@@ -151,9 +151,13 @@ class Child:
         place(self._process.pid, cpus)
 
     def close(self) -> None:
-        """Kill the whole group and release every handle; safe to call twice."""
+        """Kill the whole group, and what left it, and release every handle; safe to call twice."""
+        strays = self._strays() if self._lifeline >= 0 else []
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        for stray in strays:
+            with contextlib.suppress(psutil.Error):
+                stray.kill()
         if self._lifeline >= 0:
             os.close(self._lifeline)
             os.close(self._answers)
@@ -163,6 +167,16 @@ class Child:
                     self._process.stdin.close()
             self._log.close()
         self._process.wait()
+
+    def _strays(self) -> list[psutil.Process]:
+        """Descendants in a session of their own, which a signal to the group does not reach."""
+        strays = []
+        with contextlib.suppress(psutil.Error):
+            for each in psutil.Process(self._process.pid).children(recursive=True):
+                with contextlib.suppress(OSError):
+                    if os.getpgid(each.pid) != self._process.pid:
+                        strays.append(each)
+        return strays
 
     def _ask(self, what: str, deadline: float, **fields: int) -> dict[str, Any]:
         """Send a request and wait for its answer until ``deadline`` (``time.monotonic``)."""

@@ -18,6 +18,12 @@ GROUPS: tuple[str, ...] = (
     "clocks",
     "servers",
     "slow_connections",
+    "kills_of_writers",
+    "kills_of_runs",
+    "kills_of_daemon",
+    "signals",
+    "readers_under_load",
+    "hung_children",
 )
 """Modules of this package, in the order in which they are run."""
 
