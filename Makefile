@@ -12,8 +12,9 @@ SITE := .autotune/gpu-site
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 
 FAULTS ?=
+FUZZ ?=
 
-.PHONY: install demo test exhaustive faults conventions torch-matrix docs pictures check lint types layers format bench gpu gpu-wheels clean
+.PHONY: install demo test exhaustive faults fuzz conventions torch-matrix docs pictures check lint types layers format bench gpu gpu-wheels clean
 
 install: $(VENV)/installed
 
@@ -38,6 +39,10 @@ exhaustive: install
 # Kills, full disks, damage and the rest, as a table; FAULTS="--long" is what a night takes.
 faults: install
 	$(BIN)/python -m tests.faults.campaign $(FAULTS)
+
+# Mutated bytes into everything that reads what others wrote; FUZZ="--seconds 3600 --atheris" is guided by coverage.
+fuzz: install
+	$(BIN)/python -m tests.faults.fuzzing $(FUZZ)
 
 lint: install
 	$(BIN)/ruff format --check .
