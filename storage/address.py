@@ -116,9 +116,12 @@ def _timeout(query: str, given: str) -> float | None:
 
 def _expanded(name: str) -> Path:
     try:
-        return Path(name).expanduser()
+        path = Path(name).expanduser()
     except RuntimeError:
         raise StoreUnavailable(f"{name}: there is no such user's home folder") from None
+    if not path.name:
+        raise StoreUnavailable(f"{name!r} is no file name: name a file for the store")
+    return path
 
 
 def _in_memory() -> StoreUnavailable:

@@ -49,8 +49,8 @@ def link_verified(folder: Path, into: Path) -> ManifestSummary | None:
         return None
     for name, entry in listed.items():
         target = into / name
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with failing_as(Damaged, f"artifact {folder / name} cannot be read"):
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for level in levels(folder, folder / name):
                 _refuse_unsafe(level, folder=level != folder / name)
             _link(folder / name, target)
