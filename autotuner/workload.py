@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -17,6 +18,12 @@ from toto_core.settings import KnobValue, SettingsFacts
 
 DEFAULT_MODEL = "toto-mini"
 LONGEST = 1_000_000
+_MOST_SHAPES, _MOST_TOLD = 256, 8
+_LONGEST_NAME = 1_000
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
 
 
 def _whole(name: str, value: Any, *, high: int = LONGEST) -> None:
@@ -64,12 +71,16 @@ class Workload:
     concurrency: int = 1
 
     def __post_init__(self) -> None:
-        if not self.model or not isinstance(self.model, str):
-            raise UsageError("workload: model must be a name, a folder or a hub id")
-        if self.revision is not None and not isinstance(self.revision, str):
-            raise UsageError(f"workload: revision must be text, not {self.revision!r}")
-        if not self.shapes:
-            raise UsageError("workload: needs at least one request shape")
+        if not _is_name(self.model):
+            raise UsageError("workload: model must be a name, a folder or a hub id, of printable characters")
+        if self.revision not in {None, ""} and not _is_name(self.revision):
+            raise UsageError(
+                f"workload: revision must be text of printable characters, not {self.revision!r}"
+            )
+        if not 1 <= len(self.shapes) <= _MOST_SHAPES:
+            raise UsageError(
+                f"workload: needs at least one request shape and at most {_MOST_SHAPES}, not {len(self.shapes)}"
+            )
         _whole("series_per_call", self.series_per_call)
         _whole("calls_per_process", self.calls_per_process, high=10**12)
         _whole("concurrency", self.concurrency, high=1_000)
@@ -109,8 +120,10 @@ class Workload:
             f"{'mean path' if s.num_samples is None else f'{s.num_samples} samples'}"
             f"{f' · {s.variates} variates' if s.variates > 1 else ''}"
             f"{f' ({w:.0%})' if len(self.shapes) > 1 else ''}"
-            for s, w in zip(self.shapes, self.weights, strict=True)
+            for s, w in itertools.islice(zip(self.shapes, self.weights, strict=True), _MOST_TOLD)
         )
+        if len(self.shapes) > _MOST_TOLD:
+            requests += f"; and {len(self.shapes) - _MOST_TOLD} more"
         many = f", {self.series_per_call} series per call" if self.series_per_call > 1 else ""
         crowd = f", {self.concurrency} processes at once" if self.concurrency > 1 else ""
         return f"{self.model}: {requests}{many}{crowd}"
@@ -184,7 +197,9 @@ def read_workload(path: Path) -> Workload:
             fields = tomllib.load(file)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"{path}: is not TOML: nested too deeply") from None
+    except ValueError as error:  # no TOML, no UTF-8, or a number of more digits than Python converts
         raise UsageError(f"{path}: is not TOML: {error}") from None
     requests = fields.get("requests")
     for request in requests if isinstance(requests, list) else ():

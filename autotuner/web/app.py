@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from autotuner.errors import AutotuneError, one_line
 from autotuner.report.html import asset, plotly_source
@@ -192,9 +193,12 @@ def _same_origin(request: Request) -> None:
 async def _form(request: Request) -> dict[str, str]:
     """The fields of a form, the last of each name; nothing of a form that is none or too large."""
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_FORM_BYTES:
-            return {}
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > _MOST_FORM_BYTES:
+                return {}
+    except ClientDisconnect:  # hung up in the middle of it
+        return {}
     fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=20)
     return {name: values[-1] for name, values in fields.items()}
