@@ -64,12 +64,12 @@ def one(data: bytes) -> None:
     answer = server.ask(data)
     status = answer.split(b" ", 2)[1:2]
     check(status != [b"500"], f"it answered {answer[:200]!a}")
-    failed, server.failed[:] = list(server.failed), []
-    check(not failed, f"the server logged {failed[:1]!a}")
     alive = server.ask(
         b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n", _WAIT_SECONDS
     )
     check(alive.startswith(b"HTTP/1.1 200"), f"/healthz answered {alive[:200]!a}")
+    failed, server.failed[:] = list(server.failed), []
+    check(not failed, f"the server logged {failed[:1]!a}")
 
 
 def _encoded_text(line: bytes, chance: random.Random) -> bytes:

@@ -10,6 +10,7 @@ import json
 import random
 import struct
 from pathlib import Path
+from typing import Any
 
 from autotuner.engines.registry import claiming
 from tests.faults.fuzzing import json_mutation, mutation, scratch
@@ -80,6 +81,32 @@ def _split(weights: bytes) -> tuple[dict[str, object], bytes]:
     return header, weights[8 + length :]
 
 
+_LIES: tuple[dict[str, Any], ...] = (
+    *(
+        {"dtype": kind}
+        for kind in (
+            "I32",
+            "U32",
+            "F8_E4M3",
+            "F8_E5M2",
+            "BOOL",
+            "I64",
+            "U8",
+            "C64",
+            "F64",
+            "BF16",
+            "F16",
+            "F4",
+        )
+    ),
+    *({"shape": shape} for shape in ([], [0], [-1], [2**62, 4], [2**40], [1] * 200, [2.0], ["2"], None)),
+    *(
+        {"data_offsets": place}
+        for place in ([0, 0], [0, 8], [8, 0], [0, 2**63], [-8, 8], [2**64, 2**64 + 8], [0])
+    ),
+)
+
+
 def _weights(weights: bytes, chance: random.Random) -> bytes:
     """The header changed in its form under a length that fits, or any bytes."""
     if chance.random() < 0.3:
@@ -88,6 +115,11 @@ def _weights(weights: bytes, chance: random.Random) -> bytes:
         header, rest = _split(weights)
     except (ValueError, struct.error, RecursionError):
         return mutation.any_bytes(weights, chance)
+    tensor = header.get(chance.choice(list(header))) if header else None
+    if isinstance(tensor, dict) and chance.random() < 0.4:
+        tensor |= chance.choice(_LIES)
+        text = json.dumps(header).encode()
+        return struct.pack("<Q", len(text)) + text + rest
     text = json_mutation.rendered(json_mutation.changed(header, chance)).encode("utf-8", "surrogatepass")
     length = len(text) if chance.random() < 0.95 else chance.choice((0, 2**63, 2**64 - 1, 100_000_001))
     return struct.pack("<Q", length) + text + rest

@@ -65,7 +65,7 @@ def put_in(data: bytes) -> float:
     if data.startswith(_MAGIC):
         aside.write_bytes(data)
     else:
-        _write(aside, data)
+        write(aside, data)
     aside.replace(path)
     os.utime(path)  # a clock that is coarse must not make it the one before
     worst = stores.looked_up(store, "AMD", "MSFT", "TSLA")
@@ -74,7 +74,8 @@ def put_in(data: bytes) -> float:
     return worst
 
 
-def _write(path: Path, document: bytes) -> None:
+def write(path: Path, document: bytes) -> None:
+    """A snapshot of the document under its own digest."""
     path.unlink(missing_ok=True)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=OFF")
