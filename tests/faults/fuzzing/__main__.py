@@ -31,9 +31,10 @@ def main() -> None:
         tallies = guided.run(names, options.seconds, _say)
     else:
         tallies = runs.run(names, options.seconds, _say, seed=options.seed)
-    print("| target | inputs | seconds | findings |\n| --- | ---: | ---: | ---: |")
+    print("| target | inputs | seconds | of processor time | findings |\n| --- | ---: | ---: | ---: | ---: |")
     for name, tally in tallies.items():
-        print(f"| {name} | {tally.inputs:,} | {tally.seconds:,.0f} | {len(tally.findings)} |")
+        took = f"{tally.seconds:,.0f} | {tally.processor_seconds:,.0f}"
+        print(f"| {name} | {tally.inputs:,} | {took} | {len(tally.findings)} |")
     found = sum(len(tally.findings) for tally in tallies.values())
     total = sum(tally.seconds for tally in tallies.values())
     print(f"{found} findings in {total:,.0f} s" + (f"; inputs are in {runs.FOLDER}" if found else ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -25,7 +26,8 @@ def run(names: Sequence[str], seconds: float, said: Callable[[str], None]) -> di
     """Each target for its share of the time, from the corpus that earlier runs left."""
     tallies = {}
     for name in names:
-        began, share = time.monotonic(), max(1, round(seconds / len(names)))
+        began, worked = time.monotonic(), _children_seconds()
+        share = max(1, round(seconds / len(names)))
         corpus = runs.FOLDER / "corpus" / name
         corpus.mkdir(parents=True, exist_ok=True)
         for place, seed in enumerate(target(name).seeds()):
@@ -46,7 +48,13 @@ def run(names: Sequence[str], seconds: float, said: Callable[[str], None]) -> di
             output, ended = f"{error.stderr!r}", -1
         tallies[name] = _tally(name, output, ended, said)
         tallies[name].seconds = time.monotonic() - began
+        tallies[name].processor_seconds = _children_seconds() - worked
     return tallies
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _tally(name: str, output: str, ended: int, said: Callable[[str], None]) -> runs.Tally:

@@ -40,6 +40,7 @@ class Tally:
 
     inputs: int = 0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     findings: dict[str, Finding] = field(default_factory=dict)
     again: int = 0
 
@@ -63,7 +64,7 @@ def run(
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for name, tally in tallies.items():
-            began = time.monotonic()
+            began, worked = time.monotonic(), time.process_time()
             until = min(end, began + _TURN_SECONDS)
             while time.monotonic() < until:
                 pool = pools[name]
@@ -73,6 +74,7 @@ def run(
                 if len(pool) < 400 and chance.random() < 0.02:
                     pool.append(data)
             tally.seconds += time.monotonic() - began
+            tally.processor_seconds += time.process_time() - worked
     return tallies
 
 

@@ -32,8 +32,8 @@ NAMES = (
     "workloads",
 )
 """Modules of ``targets``, in alphabetical order."""
-HANGS_AFTER_S = 20
-"""Wall-clock seconds after which an input is ended, whatever its target's bound of processor time is."""
+HANGS_AFTER_S, STANDS_AFTER_S = 20, 300
+"""Seconds after which an input is ended: of processor time, and by the clock, which other processes share."""
 MOST_BYTES = 256 << 20
 """By how much one input may raise the most memory that the process ever held."""
 
@@ -90,15 +90,18 @@ def _ended_in_time() -> Iterator[None]:
     def end(*_: Any) -> None:
         raise _Hangs
 
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(HANGS_AFTER_S)
+    before = {each: signal.signal(each, end) for each in (signal.SIGPROF, signal.SIGALRM)}
+    signal.setitimer(signal.ITIMER_PROF, HANGS_AFTER_S)
+    signal.setitimer(signal.ITIMER_REAL, STANDS_AFTER_S)
     try:
         yield
     except _Hangs:
         raise Violation(f"it was not answered within {HANGS_AFTER_S} s") from None
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _most_bytes() -> int:

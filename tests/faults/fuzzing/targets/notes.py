@@ -73,6 +73,8 @@ def taken_in(path: Path, notes: Sequence[bytes]) -> float:
     with Store(str(path)) as store:
         before = len(store.records.telemetry())
         tick, _ = stores.ticked(store)
+        told = (*tick.failed, *(each.symbol for each in tick.skipped))
+        check("MSFT" in told, f"the other symbol's tick was lost: {tick}")
         counted = tick.intake.telemetry + tick.intake.quarantines
         check(
             counted + tick.intake.refused == len(notes), f"of {len(notes)} notes {tick.intake} were counted"
