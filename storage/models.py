@@ -46,7 +46,7 @@ class UtcTime(TypeDecorator[datetime]):
             return None
         try:
             return datetime.fromisoformat(value).astimezone(UTC)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:  # the last for one that UTC has not
             raise StoreCorrupt(f"the store holds {value!r} where a time belongs: restore a backup") from error
 
 

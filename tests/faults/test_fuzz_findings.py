@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine.default import DefaultDialect
 
 from autotuner import paths
 from autotuner.daemon.config import read_config
@@ -18,7 +19,8 @@ from autotuner.daemon.loop import watchdog_seconds
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.serving.manifest import MANIFEST, Damaged, link_verified
 from autotuner.workload import Workload, read_workload
-from storage.errors import SnapshotError, StorageError, StoreUnavailable
+from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
+from storage.models import UtcTime
 from storage.snapshot import read_snapshot
 from tests.faults.fuzzing.target import HANGS_AFTER_S, NAMES, put_through, target
 from tests.faults.fuzzing.targets import snapshots
@@ -174,6 +176,11 @@ def test_a_right_digest_over_another_document_is_a_corrupt_snapshot(tmp_path: Pa
     with pytest.raises(SnapshotError) as refused:
         read_snapshot(path)
     assert refused.value.reason == "truncated/corrupt"
+
+
+def test_a_stored_time_that_utc_has_not_is_damage_of_its_row() -> None:
+    with pytest.raises(StoreCorrupt, match="where a time belongs"):
+        UtcTime().process_result_value("9999-12-31T23:59:59-23:59", DefaultDialect())
 
 
 class TestModels:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.faults.campaign.table import Group, Row, Size, as_markdown
 
-GROUPS: tuple[str, ...] = ()
+GROUPS: tuple[str, ...] = ("fuzzed",)
 """Modules of this package, in the order in which they are run."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import time
@@ -15,6 +16,7 @@ from tests.faults.fuzzing.target import NAMES, Target, Violation, put_through, t
 FOLDER = Path(".autotune") / "fuzz"
 """Where inputs that show something are kept; git ignores it."""
 _TURN_SECONDS = 3.0
+_MOST_POOLED = 400
 _OURS = ("/autotuner/", "/toto_core/", "/storage/")
 
 
@@ -57,25 +59,38 @@ def tried(name: str, chosen: Target, data: bytes, *, bounded: bool = True) -> Fi
 def run(
     names: Sequence[str], seconds: float, said: Callable[[str], None], *, seed: int | None = None
 ) -> dict[str, Tally]:
-    """Targets in turns, each with seeds, then mutations of seeds and of what was mutated, until the time is over."""
+    """Targets in turns, each with seeds, then mutations of seeds and of what was mutated, until the time is over.
+
+    Ctrl-C is the end of the time.
+    """
     chance = random.Random(seed)
     tallies = {name: Tally() for name in names or NAMES}
-    pools = {name: _begin(name, tallies[name], said) for name in tallies}
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for name, tally in tallies.items():
-            began, worked = time.monotonic(), time.process_time()
-            until = min(end, began + _TURN_SECONDS)
-            while time.monotonic() < until:
-                pool = pools[name]
-                data = target(name).mutated(chance.choice(pool), chance)
-                count(tally, tried(name, target(name), data), said)
-                tally.inputs += 1
-                if len(pool) < 400 and chance.random() < 0.02:
-                    pool.append(data)
-            tally.seconds += time.monotonic() - began
-            tally.processor_seconds += time.process_time() - worked
+    with contextlib.suppress(KeyboardInterrupt):
+        pools = {name: _begin(name, tallies[name], said) for name in tallies}
+        while time.monotonic() < end:
+            for name, tally in tallies.items():
+                _turn(name, tally, pools[name], min(end, time.monotonic() + _TURN_SECONDS), chance, said)
     return tallies
+
+
+def _turn(
+    name: str,
+    tally: Tally,
+    pool: list[bytes],
+    until: float,
+    chance: random.Random,
+    said: Callable[[str], None],
+) -> None:
+    chosen, began, worked = target(name), time.monotonic(), time.process_time()
+    while time.monotonic() < until:
+        data = chosen.mutated(chance.choice(pool), chance)
+        count(tally, tried(name, chosen, data), said)
+        tally.inputs += 1
+        if len(pool) < _MOST_POOLED and chance.random() < 0.02:
+            pool.append(data)
+    tally.seconds += time.monotonic() - began
+    tally.processor_seconds += time.process_time() - worked
 
 
 def _begin(name: str, tally: Tally, said: Callable[[str], None]) -> list[bytes]:
