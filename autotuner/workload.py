@@ -73,7 +73,7 @@ class Workload:
     def __post_init__(self) -> None:
         if not _is_name(self.model):
             raise UsageError("workload: model must be a name, a folder or a hub id, of printable characters")
-        if self.revision not in {None, ""} and not _is_name(self.revision):
+        if self.revision is not None and self.revision != "" and not _is_name(self.revision):
             raise UsageError(
                 f"workload: revision must be text of printable characters, not {self.revision!r}"
             )

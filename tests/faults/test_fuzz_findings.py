@@ -131,7 +131,9 @@ class TestSettings:
         with pytest.raises(SettingsError, match="printable"):
             RuntimeSettings(knobs=(("kernel", "a\x1b[2J"),))
 
-    @pytest.mark.parametrize("fields", [{"model": "a\tb"}, {"model": "x" * 1_001}, {"revision": "\x1b"}])
+    @pytest.mark.parametrize(
+        "fields", [{"model": "a\tb"}, {"model": "x" * 1_001}, {"revision": "\x1b"}, {"revision": {}}]
+    )
     def test_a_workload_names_its_model_in_printable_text(self, fields: dict[str, str]) -> None:
         with pytest.raises(UsageError, match="printable"):
             Workload(**fields)  # type: ignore[arg-type] # texts alone

@@ -70,7 +70,7 @@ def run(
         pools = {name: _begin(name, tallies[name], said) for name in tallies}
         while time.monotonic() < end:
             for name, tally in tallies.items():
-                _turn(name, tally, pools[name], min(end, time.monotonic() + _TURN_SECONDS), chance, said)
+                _turn(name, tally, pools[name], end=end, chance=chance, said=said)
     return tallies
 
 
@@ -78,11 +78,13 @@ def _turn(
     name: str,
     tally: Tally,
     pool: list[bytes],
-    until: float,
+    *,
+    end: float,
     chance: random.Random,
     said: Callable[[str], None],
 ) -> None:
     chosen, began, worked = target(name), time.monotonic(), time.process_time()
+    until = min(end, began + _TURN_SECONDS)
     while time.monotonic() < until:
         data = chosen.mutated(chance.choice(pool), chance)
         count(tally, tried(name, chosen, data), said)

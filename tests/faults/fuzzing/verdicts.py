@@ -33,18 +33,22 @@ def refused_with(*kinds: type[Exception]) -> Iterator[None]:
             raise found from error
 
 
-def check_command(result: Result, *, codes: tuple[int, ...] = (0, 1, 2)) -> bool:
-    """Whether a command went well; raises what it let out, and ``Violation`` for a refusal that is not one line."""
+def check_command(result: Result, *, alone: bool = True) -> bool:
+    """Whether a command went well; raises what it let out, and ``Violation`` for a refusal that is not one line.
+
+    What is noted before that, of what was left out, is allowed unless the line must stand ``alone``.
+    """
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    if result.exit_code not in codes:
+    if result.exit_code not in {0, 1, 2}:
         raise Violation(f"exit code {result.exit_code}: {result.output[:300]!a}")
+    lines = result.stderr.split("\n")[:-1]
+    for line in lines:
+        check_line(line, "a line of stderr")
     if result.exit_code == 0:
         return True
-    lines = result.stderr.splitlines()
-    if len(lines) != 1 or not lines[0].startswith("Error: "):
+    if not lines or not lines[-1].startswith("Error: ") or (alone and len(lines) != 1):
         raise Violation(f"exit code {result.exit_code} without one line: {result.stderr[:300]!a}")
-    check_line(lines[0])
     return False
 
 

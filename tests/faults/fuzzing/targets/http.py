@@ -6,8 +6,10 @@ import atexit
 import functools
 import logging
 import random
+import re
 import socket
 from contextlib import ExitStack, suppress
+from urllib.parse import quote
 
 from autotuner.web.site import Site
 from tests.faults.fuzzing import mutation, stores
@@ -16,8 +18,8 @@ from tests.support.serving import served
 
 SECONDS = 3.0
 _WAIT_SECONDS = 5.0
-_PATIENCE_SECONDS = 0.1
-_MOST_READ = 1 << 16
+_PATIENCE_SECONDS = 0.3
+_MOST_READ = 1 << 20
 _PATHS = (
     "/",
     "/healthz",
@@ -47,7 +49,25 @@ def seeds() -> tuple[bytes, ...]:
     chunked = (
         f"POST /actions/rollback HTTP/1.1\r\n{head}Transfer-Encoding: chunked\r\n\r\n5\r\nsymbo\r\n0\r\n\r\n"
     )
+    posts += _of_one_logged_in()
     return tuple(each.encode() for each in (*reads, *posts, chunked, f"HEAD /metrics HTTP/1.0\r\n{host}\r\n"))
+
+
+def _of_one_logged_in() -> list[str]:
+    """Actions that are done, with what only this process knows left to be filled in."""
+    settings = quote('{"compile_mode":"default","precision":"bf16"}')
+    forms = {
+        "pin": f"symbol=AMD&settings={settings}&reason=a%20week",
+        "unpin": "symbol=MSFT&reason=it+is+over",
+        "rollback": "symbol=AMD&reason=it+is+slow",
+    }
+    heads = (
+        "Host: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nCookie: autotune=@SESSION@\r\nConnection: close\r\n"
+    )
+    return [
+        f"POST /actions/{action} HTTP/1.1\r\n{heads}Content-Length: @LENGTH@\r\n\r\ncsrf=@CSRF@&{form}"
+        for action, form in forms.items()
+    ]
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
@@ -61,7 +81,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 def one(data: bytes) -> None:
     server = _server()
-    answer = server.ask(data)
+    answer = server.ask(server.filled_in(data))
     status = answer.split(b" ", 2)[1:2]
     check(status != [b"500"], f"it answered {answer[:200]!a}")
     alive = server.ask(
@@ -94,24 +114,48 @@ class _Server(logging.Handler):
         super().__init__(logging.ERROR)
         self.failed: list[str] = []
         self._port = port
+        self._session = self._word = b""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.failed.append(
             f"{record.getMessage()} {record.exc_info[1]!r}" if record.exc_info else record.getMessage()
         )
 
+    def log_in(self) -> None:
+        """Get what forms of a session must hold."""
+        heads = "Host: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nConnection: close\r\n"
+        form = f"token={_TOKEN}"
+        login = f"POST /login HTTP/1.1\r\n{heads}Content-Length: {len(form)}\r\n\r\n{form}"
+        found = re.search(rb"autotune=([^;]+);", self.ask(login.encode(), _WAIT_SECONDS))
+        self._session = found[1] if found else b"none"
+        cookie = b"GET /symbols/AMD HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nCookie: autotune="
+        page = self.ask(cookie + self._session + b"\r\n\r\n", _WAIT_SECONDS)
+        word = re.search(rb'name="csrf" value="([^"]+)"', page)
+        self._word = word[1] if word else b"none"
+
+    def filled_in(self, data: bytes) -> bytes:
+        """A request with the session of this process, and the length that its form then has."""
+        if b"@" not in data:
+            return data
+        data = data.replace(b"@SESSION@", self._session).replace(b"@CSRF@", self._word)
+        return data.replace(b"@LENGTH@", str(len(data.partition(b"\r\n\r\n")[2])).encode())
+
     def ask(self, data: bytes, patience: float = _PATIENCE_SECONDS) -> bytes:
         """What comes back, as far as it is read."""
         with socket.create_connection(("127.0.0.1", self._port), timeout=_WAIT_SECONDS) as connection:
             answer = b""
-            with suppress(ConnectionError):  # it may hang up on what is no HTTP
+            with suppress(OSError):  # it may hang up on what is no HTTP
                 connection.sendall(data)
                 connection.settimeout(patience)
                 while len(answer) < _MOST_READ and b"text/event-stream" not in answer:
                     try:
                         part = connection.recv(_MOST_READ)
-                    except TimeoutError:  # it waits for the rest of a request, or keeps the connection
-                        break
+                    except TimeoutError:  # it waits for the rest of a request, or for the next
+                        if connection.gettimeout() == _WAIT_SECONDS:
+                            break
+                        connection.shutdown(socket.SHUT_WR)
+                        connection.settimeout(_WAIT_SECONDS)
+                        continue
                     if not part:
                         break
                     answer += part
@@ -126,4 +170,5 @@ def _server() -> _Server:
     server = _Server(stack.enter_context(served(site)))
     for name in ("uvicorn.error", "asyncio"):
         logging.getLogger(name).addHandler(server)
+    server.log_in()
     return server

@@ -9,6 +9,7 @@ import functools
 import json
 import random
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from typing import Any
 from click.testing import CliRunner
 
 from autotuner.cli import cli
+from autotuner.errors import AutotuneError
 from autotuner.store import Store
+from autotuner.web import pages
 from autotuner.web.metrics import metrics
+from autotuner.web.site import Site
 from storage.errors import StorageError
 from storage.models import METADATA
 from tests.faults.fuzzing import json_mutation, stores
-from tests.faults.fuzzing.verdicts import check_command, check_line
+from tests.faults.fuzzing.verdicts import check_command, check_line, refused_with
 
 SECONDS = 5.0
 COMMANDS = (
@@ -35,7 +39,11 @@ COMMANDS = (
     ("export",),
     ("db", "check"),
     ("top", "--once"),
+    ("explain", "AMD", "--json"),
+    ("report", "--csv"),
+    ("report", "--markdown"),
 )
+_AT_ONCE = 4
 _COLUMNS = {table.name: [column.name for column in table.columns] for table in METADATA.sorted_tables}
 
 
@@ -77,10 +85,11 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 def one(data: bytes) -> None:
-    edited(stores.fresh("rows"), [data])
+    first = zlib.crc32(data) % len(COMMANDS)
+    edited(stores.fresh("rows"), [data], (*COMMANDS, *COMMANDS)[first : first + _AT_ONCE])
 
 
-def edited(path: Path, inputs: list[bytes], commands: tuple[tuple[str, ...], ...] = COMMANDS) -> float:
+def edited(path: Path, inputs: list[bytes], commands: tuple[tuple[str, ...], ...]) -> float:
     """Make the edits, then use the store in every way; the longest that a lookup took."""
     with closing(sqlite3.connect(path)) as connection, connection:
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
@@ -89,7 +98,9 @@ def edited(path: Path, inputs: list[bytes], commands: tuple[tuple[str, ...], ...
             for table, column, place, value in _edits(data):
                 _edit(connection, table, column, place, value)
     for command in commands:
-        check_command(CliRunner().invoke(cli, [*command, "--db", str(path)], prog_name="autotune"))
+        check_command(
+            CliRunner().invoke(cli, [*command, "--db", str(path)], prog_name="autotune"), alone=False
+        )
     worst = stores.looked_up(path)
     try:
         with Store(str(path)) as store:
@@ -99,9 +110,19 @@ def edited(path: Path, inputs: list[bytes], commands: tuple[tuple[str, ...], ...
                 store.publish()
     except StorageError as error:
         check_line(str(error))
+    _pages(path)
     for line in filter(None, metrics(str(path), None).decode().split("\n")):
         check_line(line, "a line of metrics")
     return max(worst, stores.looked_up(path))
+
+
+def _pages(path: Path) -> None:
+    """The pages of the dashboard are there, or say in one line why not."""
+    site = Site(location=str(path))
+    with refused_with(StorageError, AutotuneError):
+        pages.overview_page(site)
+    with refused_with(StorageError, AutotuneError):
+        pages.symbol_page(site, "AMD")
 
 
 def _edits(data: bytes) -> list[tuple[str, str, int, Any]]:
