@@ -9,6 +9,7 @@ import random
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.engine.default import DefaultDialect
@@ -16,6 +17,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from autotuner import paths
 from autotuner.daemon.config import read_config
 from autotuner.daemon.loop import watchdog_seconds
+from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.serving.manifest import MANIFEST, Damaged, link_verified
 from autotuner.workload import Workload, read_workload
@@ -24,8 +26,10 @@ from storage.models import UtcTime
 from storage.snapshot import read_snapshot
 from tests.faults.fuzzing.target import HANGS_AFTER_S, NAMES, put_through, target
 from tests.faults.fuzzing.targets import snapshots
+from tests.support.invoking import refused, run
 from tests.support.tiny_model import save_tiny_model
 from toto_core import compile_config
+from toto_core.compile_report import CompileReport
 from toto_core.model_folder import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
 from toto_core.prices.options import SeriesError
 from toto_core.prices.reading import read_prices
@@ -183,6 +187,51 @@ def test_a_right_digest_over_another_document_is_a_corrupt_snapshot(tmp_path: Pa
 def test_a_stored_time_that_utc_has_not_is_damage_of_its_row() -> None:
     with pytest.raises(StoreCorrupt, match="where a time belongs"):
         UtcTime().process_result_value("9999-12-31T23:59:59-23:59", DefaultDialect())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"graphs": "x"},
+        {"graphs": True},
+        {"requested": 1},
+        {"compile_seconds": 10**400},
+        {"cudagraph_skips": "ab"},
+    ],
+    ids=str,
+)
+def test_a_compile_report_of_other_kinds_is_none(changes: dict[str, Any]) -> None:
+    whole = CompileReport(requested=True, graphs=2, cudagraph_skips=("a",), compile_seconds=1.5)
+    assert CompileReport.from_dict(whole.to_dict()) == whole
+    with pytest.raises(ValueError, match="compile report"):
+        CompileReport.from_dict(whole.to_dict() | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": 5},
+        {"torch": None},
+        {"isa": "a\0"},
+        {"driver": "\x1b[2J"},
+        {"threads": "2"},
+        {"threads": True},
+    ],
+    ids=str,
+)
+def test_a_bundle_whose_environment_is_of_other_kinds_is_refused(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    facts = vars(current_environment()) | changes
+    with pytest.raises(TypeError, match=f"{next(iter(changes))} must be"):
+        Environment.from_dict(facts)
+    (seed, _) = target("bundles").seeds()
+    document = json.loads(seed)
+    document["environments"][0] |= {"facts": facts, "fingerprint": Environment(**facts).fingerprint}
+    for promotion in document["promotions"]:
+        promotion["environment_fingerprint"] = document["environments"][0]["fingerprint"]
+    said = refused(run(tmp_path / "a.db", "import", "-", stdin=json.dumps(document)), 1)
+    assert "environments[0]: facts are refused" in said
 
 
 class TestModels:

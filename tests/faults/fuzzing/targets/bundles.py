@@ -4,16 +4,48 @@ from __future__ import annotations
 
 import functools
 import json
+import random
+from typing import Any
 
+from autotuner.environment import Environment
 from autotuner.paths import snapshot_path
 from autotuner.store import Store
+from autotuner.workload import Workload
 from tests.faults.fuzzing import json_mutation, stores
 from tests.faults.fuzzing.verdicts import check, check_command
 from tests.support.promoted_store import FAST, promotion
 from tests.support.seen_store import figures
 
 SECONDS = 3.0
-mutated = json_mutation.document
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """Changed, and half of the time with keys that fit, as whoever wants it taken in computes them."""
+    found = json_mutation.document(data, chance)
+    return _fitting(found) if chance.random() < 0.5 else found
+
+
+def _fitting(data: bytes) -> bytes:
+    """The same with the fingerprints and signatures of its environments and workloads, as far as they have any."""
+    try:
+        document = json.loads(data)
+        for environment in document["environments"]:
+            known = environment["fingerprint"]
+            environment["fingerprint"] = Environment(**environment["facts"]).fingerprint
+            _rename(document, "environment_fingerprint", known, environment["fingerprint"])
+        for workload in document["workloads"]:
+            known = workload["signature"]
+            workload["signature"] = Workload.from_dict(workload["workload"]).signature
+            _rename(document, "workload_signature", known, workload["signature"])
+        return json.dumps(document).encode()
+    except Exception:  # nothing that has any
+        return data
+
+
+def _rename(document: Any, field: str, known: object, new: str) -> None:
+    for each in document["promotions"]:
+        if each[field] == known:
+            each[field] = new
 
 
 @functools.cache
