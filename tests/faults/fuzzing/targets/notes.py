@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,21 @@ from tests.support.promoted_store import FAST
 from tests.support.seen_store import quarantine, window
 
 SECONDS = 3.0
-mutated = json_mutation.document
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """Changed, and half of the time with as many calls as its buckets hold, without which no window is taken in."""
+    found = json_mutation.document(data, chance)
+    return _fitting(found) if chance.random() < 0.5 else found
+
+
+def _fitting(data: bytes) -> bytes:
+    try:
+        note = json.loads(data)
+        note["calls"] = sum(note["buckets"].values())
+        return json.dumps(note).encode()
+    except Exception:  # nothing that has any
+        return data
 
 
 @functools.cache
