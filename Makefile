@@ -18,8 +18,9 @@ LOCK = $(SUPPLY)/bin/uv pip compile pyproject.toml --quiet --universal --python-
   --no-header --no-emit-index-url --no-emit-find-links --no-emit-package torch --constraint $(SUPPLY)/torch $(LOCK_TORCH)
 
 FAULTS ?=
+FUZZ ?=
 
-.PHONY: install demo test exhaustive faults conventions torch-matrix docs pictures check lint types layers format bench gpu gpu-wheels lock sbom audit clean
+.PHONY: install demo test exhaustive faults fuzz conventions torch-matrix docs pictures check lint types layers format bench gpu gpu-wheels lock sbom audit clean
 
 install: $(VENV)/installed
 
@@ -69,6 +70,10 @@ exhaustive: install
 # Kills, full disks, damage and the rest, as a table; FAULTS="--long" is what a night takes.
 faults: install
 	$(BIN)/python -m tests.faults.campaign $(FAULTS)
+
+# Mutated bytes into everything that reads what others wrote; FUZZ="--seconds 3600 --atheris" is guided by coverage.
+fuzz: install
+	$(BIN)/python -m tests.faults.fuzzing $(FUZZ)
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -19,6 +19,7 @@ from autotuner.machine.nvidia import visible_gpu
 from autotuner.machine.packages import installed_version
 from toto_core.container import container_limits
 
+_LONGEST_FACT, _MOST_THREADS = 1_000, 1_000_000
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
 _CPU_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU implementer", "CPU part")
@@ -67,12 +68,17 @@ class Environment:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Environment:
-        """The inverse of ``dataclasses.asdict``. Raises ``TypeError`` for other fields and values of other kinds."""
+        """The inverse of ``dataclasses.asdict``. Raises ``TypeError`` for other fields and for values of other kinds.
+
+        What differs between environments is told in logs and on command lines: texts are short and printable.
+        """
         found = cls(**fields)
         for name, value in vars(found).items():
-            kind = int if name == "threads" else str
-            if type(value) is not kind:
-                raise TypeError(f"{name} must be {'a whole number' if kind is int else 'text'}")
+            if name == "threads":
+                if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_THREADS:
+                    raise TypeError(f"{name} must be a whole number from 1 to {_MOST_THREADS}")
+            elif not isinstance(value, str) or len(value) > _LONGEST_FACT or not value.isprintable():
+                raise TypeError(f"{name} must be printable text of at most {_LONGEST_FACT} characters")
         return found
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 
 from storage.masking import masked
+from toto_core import lines
 
 _LONGEST_LINE = 500
 _COMMAND = re.compile(r"\n\s*Command:\n.*?\n\s*Output:\n", re.DOTALL)
 
 
 class AutotuneError(Exception):
-    """Something failed; the command line ends with exit code 1 and this message."""
+    """Something failed; the command line ends with exit code 1 and this message, one line whatever it quotes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(lines.one_line(message))
 
 
 class UsageError(AutotuneError):

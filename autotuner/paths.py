@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from storage.address import parse_address, sqlite_url
+from autotuner.errors import UsageError
+from storage.address import Address, parse_address, sqlite_url
 from storage.errors import StoreUnavailable
 from toto_core.settings import RuntimeSettings
 
@@ -28,7 +30,15 @@ def store_location(explicit: str | None = None, environ: Mapping[str, str] | Non
     address = parse_address(chosen)
     if address.path is None or address.timeout_s is not None:
         return address.url or f"{sqlite_url(Path(str(address.path)))}?timeout={address.timeout_s}"
-    return str(address.path)
+    plain = str(address.path)
+    return plain if _names(plain, address) else sqlite_url(Path(plain))
+
+
+def _names(location: str, address: Address) -> bool:
+    """Whether a location is read as this address again: quotes and blanks at the ends of a name are left out."""
+    with contextlib.suppress(StoreUnavailable):
+        return parse_address(location) == address
+    return False
 
 
 def is_file(store: str) -> bool:
@@ -78,10 +88,18 @@ def config_path(explicit: Path | None = None) -> Path | None:
 
 
 def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Compile caches: ``AUTOTUNE_CACHE``, else the user cache folder; never a guessable one in /tmp."""
+    """Compile caches: ``AUTOTUNE_CACHE``, else the user cache folder; never a guessable one in /tmp.
+
+    Raises ``UsageError`` for a user without a home folder.
+    """
     chosen = (os.environ if environ is None else environ).get(CACHE_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError:
+            raise UsageError(
+                f"{CACHE_VARIABLE}={chosen}: there is no such user's home folder; name a folder in {CACHE_VARIABLE}"
+            ) from None
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("autotune", appauthor=False)) / "compile"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,12 @@ from toto_core.settings import KnobValue, SettingsFacts
 DEFAULT_MODEL = "toto-mini"
 LONGEST = 1_000_000
 HEAVIEST = 1e12
+_MOST_SHAPES, _MOST_TOLD = 256, 8
 _LONGEST_NAME = 4_096  # as the path of a folder
-_UNKEPT = re.compile("[\0\ud800-\udfff]")
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
 
 
 def _whole(name: str, value: Any, *, high: int = LONGEST) -> None:
@@ -68,12 +72,16 @@ class Workload:
     concurrency: int = 1
 
     def __post_init__(self) -> None:
-        if not self.model or not _is_text(self.model):
-            raise UsageError("workload: model must be a name, a folder or a hub id")
-        if self.revision is not None and not _is_text(self.revision):
-            raise UsageError(f"workload: revision must be text, not {ascii(self.revision)[:60]}")
-        if not self.shapes:
-            raise UsageError("workload: needs at least one request shape")
+        if not _is_name(self.model):
+            raise UsageError("workload: model must be a name, a folder or a hub id, of printable characters")
+        if self.revision is not None and self.revision != "" and not _is_name(self.revision):
+            raise UsageError(
+                f"workload: revision must be text of printable characters, not {self.revision!r}"
+            )
+        if not 1 <= len(self.shapes) <= _MOST_SHAPES:
+            raise UsageError(
+                f"workload: needs at least one request shape and at most {_MOST_SHAPES}, not {len(self.shapes)}"
+            )
         _whole("series_per_call", self.series_per_call)
         _whole("calls_per_process", self.calls_per_process, high=10**12)
         _whole("concurrency", self.concurrency, high=1_000)
@@ -113,8 +121,10 @@ class Workload:
             f"{'mean path' if s.num_samples is None else f'{s.num_samples} samples'}"
             f"{f' · {s.variates} variates' if s.variates > 1 else ''}"
             f"{f' ({w:.0%})' if len(self.shapes) > 1 else ''}"
-            for s, w in zip(self.shapes, self.weights, strict=True)
+            for s, w in itertools.islice(zip(self.shapes, self.weights, strict=True), _MOST_TOLD)
         )
+        if len(self.shapes) > _MOST_TOLD:
+            requests += f"; and {len(self.shapes) - _MOST_TOLD} more"
         many = f", {self.series_per_call} series per call" if self.series_per_call > 1 else ""
         crowd = f", {self.concurrency} processes at once" if self.concurrency > 1 else ""
         return f"{self.model}: {requests}{many}{crowd}"
@@ -188,7 +198,9 @@ def read_workload(path: Path) -> Workload:
             fields = tomllib.load(file)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"{path}: is not TOML: nested too deeply") from None
+    except ValueError as error:  # no TOML, no UTF-8, or a number of more digits than Python converts
         raise UsageError(f"{path}: is not TOML: {error}") from None
     requests = fields.get("requests")
     for request in requests if isinstance(requests, list) else ():
@@ -198,11 +210,6 @@ def read_workload(path: Path) -> Workload:
         return Workload.from_dict(fields)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-
-
-def _is_text(value: object) -> bool:
-    """Text that a database keeps and a page shows: of some length, no NUL, no half of a surrogate pair."""
-    return isinstance(value, str) and len(value) <= _LONGEST_NAME and not _UNKEPT.search(value)
 
 
 def _known(where: str, values: Mapping[str, Any], known: set[str]) -> None:

@@ -145,9 +145,12 @@ def _path(name: str) -> Path:
             "postgresql+psycopg://USER:PASSWORD@HOST/NAME, or ./ before a file that has this name"
         )
     try:
-        return Path(name).expanduser()
+        path = Path(name).expanduser()
     except RuntimeError:
         raise StoreUnavailable(f"{name}: there is no such user's home folder") from None
+    if not path.name:
+        raise StoreUnavailable(f"{name!r} is no file name: name a file for the store")
+    return path
 
 
 def _in_memory() -> StoreUnavailable:

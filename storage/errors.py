@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+_LONGEST = 2_000
+
 SnapshotReason = Literal["missing", "empty", "not a database", "truncated/corrupt", "unreadable", "schema"]
 
 
@@ -11,7 +13,7 @@ class StorageError(Exception):
     """Base of every error of this package; its message is always one line."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(_printable(" ".join(message.split())))
 
 
 class StoreUnavailable(StorageError):  # noqa: N818 - reads as the message it stands for
@@ -56,3 +58,11 @@ class SnapshotError(StorageError):
     def __init__(self, message: str, reason: SnapshotReason = "unreadable") -> None:
         super().__init__(message)
         self.reason: SnapshotReason = reason
+
+
+def _printable(line: str) -> str:
+    """A line without what moves a terminal's cursor, whatever it quotes; a long one lacks its middle."""
+    if not line.isprintable():
+        line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+    half = _LONGEST // 2
+    return line if len(line) <= _LONGEST else f"{line[: half - 3]}...{line[-half:]}"

@@ -155,12 +155,10 @@ def read_snapshot(path: str | Path) -> Snapshot:
         raise _refusal(target, _failure(error)) from error
     if len(rows) != 1 or not _matches(*rows[0]):
         raise _refusal(target, "truncated/corrupt")
-    parsed = json.loads(rows[0][1])
-    return Snapshot(
-        entries=_unpacked(SnapshotEntry, parsed["entries"], parsed["texts"]),
-        pins=_unpacked(SnapshotPin, parsed["pins"], parsed["texts"]),
-        written_at=datetime.fromisoformat(parsed["written_at"]),
-    )
+    try:
+        return _snapshot(json.loads(rows[0][1]))
+    except Exception as error:  # the right digest over a document of another shape can fail in any way
+        raise _refusal(target, "truncated/corrupt") from error
 
 
 @contextmanager
@@ -205,6 +203,15 @@ def _packed(item: SnapshotEntry | SnapshotPin, places: dict[str, int]) -> list[o
         places.setdefault(value, len(places)) if name.endswith("_json") else value
         for name, value in values.items()
     ]
+
+
+def _snapshot(parsed: dict[str, Any]) -> Snapshot:
+    """What a document says. Raises anything for one of another shape."""
+    return Snapshot(
+        entries=_unpacked(SnapshotEntry, parsed["entries"], parsed["texts"]),
+        pins=_unpacked(SnapshotPin, parsed["pins"], parsed["texts"]),
+        written_at=datetime.fromisoformat(parsed["written_at"]),
+    )
 
 
 def _unpacked(kind: type[ItemT], rows: list[list[Any]], texts: list[str]) -> tuple[ItemT, ...]:

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Mapping, MutableMapping
 
+from toto_core.lines import one_line
 from toto_core.private_folders import why_not_private
 from toto_core.settings import COMPILE_MODES, DEFAULT_RECOMPILE_LIMIT, RuntimeSettings
 
@@ -114,11 +115,11 @@ def settings_from_environment(environ: Mapping[str, str]) -> RuntimeSettings:
         return RuntimeSettings()
     name, backend = _first(environ, "TOTO_COMPILE_BACKEND", "inductor")
     if backend != "inductor":
-        warnings.warn(f"{name}={backend} is ignored: only inductor is supported", stacklevel=3)
+        warnings.warn(f"{name}={one_line(backend, 60)} is ignored: only inductor is supported", stacklevel=3)
     name, mode = _first(environ, "TOTO_COMPILE_MODE", DEFAULT_MODE)
     if mode not in COMPILE_MODES:
         known = ", ".join(COMPILE_MODES)
-        warnings.warn(f"{name}={mode} is ignored: known are {known}", stacklevel=3)
+        warnings.warn(f"{name}={one_line(mode, 60)} is ignored: known are {known}", stacklevel=3)
         mode = DEFAULT_MODE
     return RuntimeSettings(compile_mode=mode, recompile_limit=limit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,5 +56,19 @@ class CompileReport:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CompileReport:
-        """The inverse of ``to_dict``."""
+        """The inverse of ``to_dict``. Raises ``TypeError`` or ``ValueError`` for anything else."""
+        for field in dataclasses.fields(cls):
+            if field.name in values and not _is_alike(values[field.name], field.default):
+                raise ValueError(f"compile report: {field.name} is of another kind than {field.default!r}")
         return cls(**{**values, "cudagraph_skips": tuple(values.get("cudagraph_skips", ()))})
+
+
+def _is_alike(value: object, default: object) -> bool:
+    """Whether a value from JSON is of the kind of its field's default, numbers finite."""
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return type(value) is type(default)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return isinstance(value, int)

@@ -24,7 +24,7 @@ def cache_root(environ: Mapping[str, str]) -> Path:
     """The folder of compile caches, as autotune names it; nothing is created."""
     chosen = environ.get(CACHE_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))  # noqa: PTH111 - Path.expanduser raises for ~nobody
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("autotune", appauthor=False)) / "compile"

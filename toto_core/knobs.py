@@ -6,12 +6,14 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from toto_core.lines import OneLineError
+
 KnobValue = str | int | float | bool | None
 Knobs = tuple[tuple[str, KnobValue], ...]
 _MOST, _LONGEST = 16, 64
 
 
-class SettingsError(ValueError):
+class SettingsError(OneLineError):
     """The values do not make a configuration; the message is one line that names the field."""
 
 
@@ -30,7 +32,7 @@ def read_knobs(given: Any, *, taken: Collection[str]) -> Knobs:
             raise SettingsError(f"settings: {name} is a field of every engine, no knob")
         if not _is_short_and_finite(value):
             raise SettingsError(
-                f"settings: knob {name} must be a short text or a number, not {type(value).__name__}"
+                f"settings: knob {name} must be a short, printable text or a number, not {type(value).__name__}"
             )
     return tuple(sorted(found.items()))
 
@@ -47,7 +49,7 @@ def _pairs(given: Any) -> dict[Any, Any]:
 
 def _is_short_and_finite(value: object) -> bool:
     if isinstance(value, str):
-        return len(value) <= _LONGEST
+        return len(value) <= _LONGEST and value.isprintable()
     if isinstance(value, int):  # a truth value, too
         return -(2**63) < value < 2**63
     return value is None or (isinstance(value, float) and math.isfinite(value))

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from toto_core.lines import OneLineError
+
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 """The two files of a model's folder in the official layout."""
 INDEX_FILE = "model.safetensors.index.json"
@@ -13,11 +15,11 @@ INDEX_FILE = "model.safetensors.index.json"
 _LARGEST_JSON = 64 * 2**20
 
 
-class CheckpointError(ValueError):
+class CheckpointError(OneLineError):
     """The model cannot be loaded; the message is one line that names it, the reason, and what to do."""
 
 
-class ConfigError(ValueError):
+class ConfigError(OneLineError):
     """The configuration does not describe a model this engine can run; the message is one line."""
 
 

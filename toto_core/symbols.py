@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
+from toto_core.lines import OneLineError
+
 MAX_QUOTED_LENGTH = 60
 
 # Matched before upper-casing: "ß".upper() is "SS", so upper-casing first would let non-ASCII text through.
 _SYMBOL = re.compile(r"[A-Za-z0-9^][A-Za-z0-9._=&/^-]{0,31}")
 
 
-class SymbolError(ValueError):
+class SymbolError(OneLineError):
     """The text is not a symbol; the message is one line."""
 
 
@@ -36,7 +38,10 @@ def symbol_of_stem(stem: str) -> str:
         return parse_symbol(stem)
     from urllib.parse import unquote  # a lookup needs none of it
 
-    return parse_symbol(unquote(stem, errors="strict"))
+    try:
+        return parse_symbol(unquote(stem, errors="strict"))
+    except UnicodeDecodeError:
+        raise SymbolError(f"{quoted(stem)} is not a symbol: its percent signs encode no UTF-8") from None
 
 
 def quoted(text: str) -> str:

@@ -161,6 +161,8 @@ def read_config(path: Path | None) -> Config:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "file"
         raise UsageError(f"{where}: {field}: {first['msg']}") from None
+    except RecursionError:
+        raise UsageError(f"{where}: nested too deeply") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{where}: {' '.join(str(error).split())}") from None
 

@@ -51,7 +51,7 @@ def watchdog_seconds() -> float | None:
     """How often systemd wants to hear that the daemon is alive, None when it does not."""
     try:
         return int(os.environ["WATCHDOG_USEC"]) / 2e6  # half of the limit, as sd_watchdog_enabled(3) asks
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return None
 
 

@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from autotuner.errors import AutotuneError
+from autotuner.errors import AutotuneError, UsageError
 from autotuner.files import failing_as, levels, mounted_noexec, unsafe
 from autotuner.machine.process import Owner
 from autotuner.paths import cache_folder
@@ -141,7 +141,7 @@ def wipe(path: Path) -> None:
 def _root() -> Path:
     try:
         return cache_folder().absolute()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, UsageError) as error:
         raise CacheRefused(f"compile cache: {error}; name a folder in AUTOTUNE_CACHE") from None
 
 

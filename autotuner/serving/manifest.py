@@ -62,6 +62,8 @@ def link_verified(folder: Path, into: Path) -> ManifestSummary | None:
             if error.errno in _NO_ROOM:
                 raise
             raise Damaged(f"artifact {folder / name} cannot be read: {error.strerror or error}") from None
+        except ValueError as error:  # a name that no file system holds
+            raise Damaged(f"artifact {folder / name} cannot be read: {error}") from None
         if not intact:
             raise Damaged(f"artifact {folder / name} is not what was stored: its checksum differs")
     return _summary(text, listed)

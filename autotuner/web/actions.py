@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from autotuner.errors import AutotuneError
+from autotuner.errors import AutotuneError, one_line
 from autotuner.store import Store
 from toto_core.settings import RuntimeSettings, SettingsError
 from toto_core.symbols import parse_symbol
@@ -67,7 +67,7 @@ class Actions:
         if action not in known:
             raise AutotuneError(f"no such action; known are {', '.join(known)}")
         symbol = parse_symbol(form.get("symbol", ""))
-        reason = form.get("reason", "").strip()[:_LONGEST_REASON] or "on the dashboard"
+        reason = one_line(form.get("reason", "").strip())[:_LONGEST_REASON] or "on the dashboard"
         return known[action](symbol, reason, form)
 
     def _roll_back(self, symbol: str, reason: str, form: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from autotuner.daemon.intake import Log, stored_notes
+from autotuner.errors import one_line
 from autotuner.figures import FiguresError, figures_from_json
 from autotuner.paths import spool_folder
 from autotuner.report.documents import lookup_document
@@ -68,7 +69,7 @@ def metrics(location: str, daemon: Daemon | None) -> bytes:
     try:
         with Store(location, publish=False) as store:
             for record in store.records.active_promotions():
-                names = (record.symbol, record.profile, record.settings_key)
+                names = (record.symbol, one_line(record.profile), one_line(record.settings_key))
                 since.labels(*names).set(record.promoted_at.timestamp())
                 with contextlib.suppress(FiguresError):  # `autotune list` says it
                     figures = figures_from_json(record.evidence_json)

@@ -105,16 +105,19 @@ def test_equal_environments_have_no_differences() -> None:
     assert HERE.fingerprint == "89d12c62a89aacca"
 
 
+PRINTABLE = st.text(st.characters().filter(str.isprintable))
+
+
 @given(
     st.builds(
         Environment,
-        device=st.text(),
-        hardware=st.text(),
-        isa=st.text(),
-        driver=st.text(),
-        torch=st.text(),
-        engine=st.text(),
-        threads=st.integers(),
+        device=PRINTABLE,
+        hardware=PRINTABLE,
+        isa=PRINTABLE,
+        driver=PRINTABLE,
+        torch=PRINTABLE,
+        engine=PRINTABLE,
+        threads=st.integers(1, 10_000),
     )
 )
 def test_an_environment_survives_json(environment: Environment) -> None:

@@ -30,7 +30,7 @@ VALUE = (
     | st.booleans()
     | st.integers(-(2**62), 2**62)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=64)
+    | st.text(st.characters().filter(str.isprintable), max_size=64)
 )
 NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,20}", fullmatch=True).filter(
     lambda name: name not in RuntimeSettings.__dataclass_fields__

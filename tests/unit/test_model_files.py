@@ -113,7 +113,7 @@ def test_a_broken_configuration_is_refused_in_one_line(folder: Path, content: by
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"num_heads": 0}, "num_heads must be at least 1"),
+        ({"num_heads": 0}, "num_heads must be from 1 to 1024"),
         ({"num_heads": 3}, "embed_dim 32 must be a multiple of twice num_heads 3"),
         ({"num_layers": 6}, "must be a multiple of spacewise_every_n_layers"),
         ({"stride": 8}, "stride must equal patch_size"),

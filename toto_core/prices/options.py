@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from toto_core.lines import OneLineError
 from toto_core.symbols import quoted
 
 EMBEDDED = "embedded"
@@ -14,7 +15,7 @@ EMBEDDED = "embedded"
 DECIMALS = (".", ",")
 
 
-class SeriesError(ValueError):
+class SeriesError(OneLineError):
     """Bad price data; the message is one line: file, row (when known), reason, and the option that decides it."""
 
 

@@ -85,6 +85,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: is not a readable safetensors file ({reason}); fetch or convert it again"
         ) from None
     for name, tensor in weights.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{path}: {name} is {tensor.dtype}, not floating point; fetch it again")
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{path}: {name} holds NaN or infinite weights; fetch or train it again")
     # copied, because load_file maps the file: a file overwritten in place would kill every process that uses it

@@ -12,6 +12,15 @@ from toto_core.model_folder import CONFIG_FILE, CheckpointError, ConfigError, co
 PATCH_SCALER = "<class 'model.scaler.CausalPatchStdMeanScaler'>"
 STUDENT_T_MIXTURE = "<class 'model.distribution.MixtureOfStudentTsOutput'>"
 
+_LARGEST = {
+    "patch_size": 4096,
+    "embed_dim": 65_536,
+    "num_layers": 1024,
+    "num_heads": 1024,
+    "mlp_hidden_dim": 1_048_576,
+    "k_components": 4096,
+}
+"""Beyond any model that a machine could hold: a larger number is a damaged file."""
 _SIZES = ("patch_size", "embed_dim", "num_layers", "num_heads", "mlp_hidden_dim", "spacewise_every_n_layers")
 
 
@@ -36,9 +45,9 @@ class ModelConfig:
     scale_factor_exponent: float = 10.0
 
     def __post_init__(self) -> None:
-        for name in (*_SIZES[:-1], "k_components"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"config: {name} must be at least 1, not {getattr(self, name)}")
+        for name, largest in _LARGEST.items():
+            if not 1 <= getattr(self, name) <= largest:
+                raise ConfigError(f"config: {name} must be from 1 to {largest}, not {getattr(self, name)}")
         if self.embed_dim % (2 * self.num_heads):
             raise ConfigError(
                 f"config: embed_dim {self.embed_dim} must be a multiple of twice num_heads {self.num_heads}"

@@ -24,6 +24,7 @@ GROUPS: tuple[str, ...] = (
     "signals",
     "readers_under_load",
     "hung_children",
+    "fuzzed",
 )
 """Modules of this package, in the order in which they are run."""
 
