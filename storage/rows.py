@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
+from functools import wraps
 from importlib import import_module
+from inspect import isfunction
 from typing import Any, TypedDict, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, insert, select
 
 from storage.database import Database
 from storage.errors import InvalidRecord, StoreCorrupt
+from storage.patience import repeated
 from storage.records import Record
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -24,7 +28,16 @@ class PromotedFor(TypedDict, total=False):
 
 
 class Queries:
-    """Each method is one transaction and raises `StoreUnavailable` or `StoreCorrupt` when the store fails."""
+    """Each method is one transaction and raises `StoreUnavailable` or `StoreCorrupt` when the store fails.
+
+    Every public method of a subclass is begun again when a server undid its transaction (`patience.repeated`).
+    """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, method in list(vars(cls).items()):
+            if not name.startswith("_") and isfunction(method):
+                setattr(cls, name, _begun_again(method))
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -36,6 +49,14 @@ class Queries:
     def _records(self, kind: type[RecordT], statement: Select[Any]) -> tuple[RecordT, ...]:
         with self._database.read() as connection:
             return records(connection, kind, statement)
+
+
+def _begun_again(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def whole(self: Queries, *given: Any, **named: Any) -> Any:
+        return repeated(lambda: method(self, *given, **named))
+
+    return whole
 
 
 def to_record(kind: type[RecordT], row: Row[Any], table: Table) -> RecordT:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from storage.errors import MissingReference, StorageError, StoreCorrupt, StoreUnavailable
+from storage.servers import translated_server_error
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -120,10 +121,8 @@ def translated(error: Exception, store: str) -> StorageError:
         return StoreCorrupt(f"{store} is damaged ({cause.reason}): restore a backup or move it aside")
     if getattr(cause, "sqlstate", None) == _FOREIGN_KEY_VIOLATION:
         return _missing_reference(store)
-    lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if lost or getattr(cause, "sqlstate", None) is None:  # no SQLSTATE: the server never answered
-        return StoreUnavailable(f"{store} cannot be reached ({cause}): check the server and the address")
-    return StorageError(f"{store} refused the request: {cause}")
+    said = translated_server_error(error, cause, store, str(cause))
+    return said or StorageError(f"{store} refused the request: {cause}")
 
 
 def _translated_sqlite(error: sqlite3.Error, store: str) -> StorageError:
