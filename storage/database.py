@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, inspect, text
@@ -14,7 +14,7 @@ from storage.address import Address, parse_address
 from storage.backup import back_up
 from storage.errors import SchemaTooNew, StorageError, StoreUnavailable
 from storage.migrations import HEAD_REVISION, VERSION_TABLE, current_revision, known_revisions, upgrade
-from storage.servers import marked_write, server_engine, server_url, upgrading
+from storage.servers import be_alone_in_upgrading, marked_write, server_engine, server_url
 from storage.sqlite_files import (
     connect,
     create_file,
@@ -112,7 +112,9 @@ class Database(AbstractContextManager["Database"]):
         """
         if self.revision() == HEAD_REVISION:
             return
-        with translating(self.label), self._writers.begin() as connection, self._alone(connection):
+        with translating(self.label), self._writers.begin() as connection:
+            if self.path is None:  # on SQLite a writer is alone anyway
+                be_alone_in_upgrading(connection)
             revision = current_revision(connection)  # again, now that nobody else can upgrade
             if revision == HEAD_REVISION:
                 return
@@ -129,9 +131,6 @@ class Database(AbstractContextManager["Database"]):
                 copy = self.path.with_name(f"{self.path.name}.before-{HEAD_REVISION}.bak")
                 back_up(self.path, copy, busy_timeout_s=self.busy_timeout_s, replace=True)
             upgrade(connection)
-
-    def _alone(self, connection: Connection) -> AbstractContextManager[None]:
-        return nullcontext() if self.path else upgrading(connection)  # on SQLite a writer is alone anyway
 
     def with_file(self, act: Callable[[sqlite3.Connection, Path], None]) -> None:
         """Run `act` on a connection to the store's file; nothing for a server. Raises `StorageError`."""

@@ -32,13 +32,13 @@ class Patience:
     say: Say = lambda _: None
 
 
-_PATIENCE: ContextVar[Patience] = ContextVar("patience", default=Patience())
+_PATIENCE: ContextVar[Patience] = ContextVar("patience", default=Patience())  # noqa: B039 - it is frozen
 _REPEATING: ContextVar[bool] = ContextVar("repeating", default=False)
 
 
 @contextmanager
 def patience(seconds: float, say: Say) -> Iterator[None]:
-    """Wait so long for a server inside the block, in this thread alone; others, such as a heartbeat, go on as usual."""
+    """Wait so long for a server inside the block, in this thread alone: a heartbeat goes on as usual."""
     before = _PATIENCE.set(Patience(seconds=seconds, say=say))
     try:
         yield

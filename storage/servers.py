@@ -1,4 +1,4 @@
-"""What is particular to PostgreSQL: connections and their limits, what its errors mean, and whether a commit landed."""
+"""What is particular to PostgreSQL: connections and their limits, what errors mean, whether a commit landed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from storage.errors import StorageError, StoreUnavailable, TryAgain
 from storage.patience import until_done
-
-STUDIES_SCHEMA = "autotune_studies"
-"""Where in the same database Optuna's tables lie: none of them is among those of the store."""
 
 _CONNECTIONS, _MORE_AT_ONCE, _WAIT_FOR_ONE_S = 4, 12, 30.0
 _CONNECT_S, _STATEMENT_S, _IDLE_IN_TRANSACTION_S = 10, 60, 60
@@ -38,7 +35,7 @@ _CLASHES = {
     # What is stored by its own key is stored with ON CONFLICT: two that read the same row met here.
     "23505": "another transaction stored the same",
 }
-_LOCKED, _TOO_LONG, _FORBIDDEN, _UNKNOWN_RELATION = "55P03", "57014", "42501", "42P01"
+_LOCKED, _TOO_LONG, _FORBIDDEN = "55P03", "57014", "42501"
 _SERVER_GOES = ("57P01", "57P02", "57P03", "57P05", "25P03", "53300", "08")
 
 _MARKS = "write_marks"
@@ -126,13 +123,11 @@ def _part_with_forked_connections(engine: Engine) -> None:
             raise DisconnectionError("this connection belongs to the process that was forked")
 
 
-@contextmanager
-def upgrading(connection: Connection) -> Iterator[None]:
-    """Be alone in changing the schema until the transaction ends, however long that takes."""
+def be_alone_in_upgrading(connection: Connection) -> None:
+    """Keep others from changing the schema until the transaction ends, however long that takes."""
     for setting in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
         connection.execute(text(f"SET LOCAL {setting} = 0"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADES})
-    yield
 
 
 @contextmanager
