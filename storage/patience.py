@@ -16,7 +16,7 @@ USUAL_SECONDS = 10.0
 """How long a command waits for a server that answered before, such as for its restart."""
 RUN_SECONDS = 300.0
 """How long a run waits: to measure again would cost more."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _SAY_AFTER_S, _SAY_EVERY_S = 1.0, 30.0
 _MOST_CLASHES = 10
 

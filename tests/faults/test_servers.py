@@ -215,7 +215,7 @@ def test_a_server_that_is_killed_and_comes_back_is_waited_for_and_one_that_stays
         acknowledged = [records.add_measurement(MEASUREMENT)]
         said: list[str] = []
         server.kill()
-        back = threading.Timer(1.5, server.start)
+        back = threading.Timer(2.5, server.start)
         back.start()
         with patience(60.0, said.append):
             while back.is_alive():  # its processes may answer for a moment yet: what they commit counts, too
