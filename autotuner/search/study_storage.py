@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.exceptions import OptunaError, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
-from sqlalchemy import text
+from sqlalchemy import Table, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -19,6 +19,8 @@ from storage.errors import TryAgain
 from storage.patience import repeated
 from storage.servers import be_alone_in_upgrading, connect_args, server_engine
 from storage.sqlite_files import translated
+
+Result = TypeVar("Result")
 
 _LOCK_S = 10.0
 # What Optuna's cache over a storage calls is among them.
@@ -75,6 +77,14 @@ def open_storage(url: str, *, read_only: bool = False) -> RDBStorage:
     return repeated(lambda: _translating(url, lambda: _on_server(url, read_only=read_only)))
 
 
+def tables() -> tuple[Table, ...]:
+    """Optuna's tables, each after those it refers to, without those that only say of which version they are."""
+    from optuna.storages._rdb.models import BaseModel, VersionInfoModel
+
+    own: Any = BaseModel.metadata
+    return tuple(table for table in own.sorted_tables if table.name != VersionInfoModel.__tablename__)
+
+
 def _on_server(url: str, *, read_only: bool) -> RDBStorage:
     place = make_url(url)
     arguments = connect_args(place, lock_s=_LOCK_S, read_only=read_only)
@@ -94,11 +104,11 @@ def _on_server(url: str, *, read_only: bool) -> RDBStorage:
         engine.dispose()
 
 
-def _patiently(storage: RDBStorage, act: Callable[[], Any]) -> Any:
+def _patiently(storage: RDBStorage, act: Callable[[], Result]) -> Result:
     return repeated(lambda: _translating(storage.url, act))
 
 
-def _translating(url: str, act: Callable[[], Any]) -> Any:
+def _translating(url: str, act: Callable[[], Result]) -> Result:
     """What ``act`` returns. Raises ``TryAgain`` for what may be tried again, else what ``act`` raises."""
     try:
         return act()

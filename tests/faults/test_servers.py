@@ -105,7 +105,7 @@ def test_a_commit_lost_again_and_again_is_done_once(behind: tuple[CuttingProxy, 
     proxy, database = behind
     records = with_subjects(database)
     for what in ("request", "request", "answer", "answer", "request"):
-        proxy.cut(what)  # type: ignore[arg-type]
+        proxy.cut(what)
     assert records.add_measurement(MEASUREMENT) == records.measurements()[-1].id
     assert rows(database)["measurements"] == 1
     assert proxy.made >= 3
