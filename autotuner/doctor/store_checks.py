@@ -38,7 +38,10 @@ _PUBLISH = "autotune db upgrade (it publishes the snapshot again)"
 
 def store_checks(store: str, cache: Path, model: str) -> tuple[Check, ...]:
     """All checks of this module, in a fixed order."""
-    return check_database(store), check_snapshot(store), check_cache(cache), check_model(model)
+    from autotuner.doctor.server_checks import server_checks
+
+    database = (check_database(store), *server_checks(store))
+    return *database, check_snapshot(store), check_cache(cache), check_model(model)
 
 
 def check_database(store: str) -> Check:
@@ -51,7 +54,7 @@ def check_database(store: str) -> Check:
     if path is not None and not _holds_something(path):
         return _not_yet(name, path, "the first `autotune run` makes the store")
     try:
-        with _read_only(store) as database:
+        with read_only(store) as database:
             return _judged(database)
     except StorageError as error:
         if path is not None and path.with_name(f"{path.name}-journal").exists():
@@ -122,7 +125,7 @@ def check_model(model: str) -> Check:
     return Check(name=name, found=f"{model}: {', '.join(part for part in parts if part)}")
 
 
-def _read_only(store: str) -> Database:
+def read_only(store: str) -> Database:
     """The store without the upgrade that ``open_database`` makes, a file without the right to write."""
     if is_file(store):
         return _read_only_file(store_path(store).absolute())
@@ -185,7 +188,7 @@ def _contents(store: str) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin,
     if is_file(store) and not _holds_something(store_path(store)):
         return (), ()
     try:
-        with _read_only(store) as database:
+        with read_only(store) as database:
             return Repository(database).snapshot_contents()
     except StorageError:
         return None

@@ -44,6 +44,14 @@ class PatientStorage(RDBStorage):
     ended already is not ended again.
     """
 
+    def __init__(self, url: str, engine_kwargs: dict[str, Any], *, skip_table_creation: bool = False) -> None:
+        try:
+            super().__init__(url, engine_kwargs, skip_table_creation=skip_table_creation)
+        except BaseException:
+            if hasattr(self, "engine"):  # nobody else could let go of its connections
+                self.engine.dispose()
+            raise
+
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:

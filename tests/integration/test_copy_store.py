@@ -1,10 +1,12 @@
-"""``autotune db copy``: whole or not at all, the same rows with the same ids, from either kind of store to the other."""
+"""``autotune db copy``: whole or not at all, the same rows with the same ids, from either kind to the other."""
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import sqlite3
+import tempfile
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -38,8 +40,23 @@ def _home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("autotuner.paths.data_folder", lambda: tmp_path)
 
 
+@functools.cache
+def _files() -> tuple[bytes, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "a.db"
+        fill(str(place))
+        return place.read_bytes(), place.with_name("a-studies.db").read_bytes()
+
+
 def filled(location: str) -> None:
-    """A store with rows in every table, gaps between ids, and texts and numbers that are easily changed."""
+    """A file that holds what ``fill`` stores."""
+    place = Path(location)
+    for path, content in zip((place, place.with_name(f"{place.stem}-studies.db")), _files(), strict=True):
+        path.write_bytes(content)
+
+
+def fill(location: str) -> None:
+    """Rows in every table, gaps between ids, and texts and numbers that are easily changed."""
     with open_database(location) as database:
         records = with_subjects(database)
         for number in range(7):
@@ -208,6 +225,20 @@ def test_a_row_that_cannot_be_kept_leaves_nothing_of_the_others(tmp_path: Path, 
     assert "NUL" in refused(copied(origin, url), 1)
     assert rows(url) == 0
     assert _studies(url) == []
+
+
+def test_a_target_that_keeps_something_else_is_noticed_and_left_empty(tmp_path: Path) -> None:
+    origin, target = tmp_path / "a.db", tmp_path / "b.db"
+    filled(str(origin))
+    open_database(target).close()
+    with closing(sqlite3.connect(target)) as changed, changed:
+        changed.execute(
+            "CREATE TRIGGER meddler AFTER INSERT ON measurements BEGIN "
+            "UPDATE measurements SET detail = 'x' WHERE id = NEW.id AND id = 5; END"
+        )
+    assert "does not give measurements back" in refused(copied(str(origin), str(target)), 1)
+    assert rows(str(target)) == 0
+    assert _studies(str(target)) == []
 
 
 def _large(place: Path) -> None:
