@@ -141,6 +141,9 @@ def _one_line(caught: pytest.ExceptionInfo[StorageError], path: Path) -> None:
 # Killed writers
 
 
+@pytest.mark.parametrize(
+    "place", ["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)], indirect=True
+)
 def test_no_acknowledged_row_is_lost_when_writers_are_killed(place: str) -> None:
     with open_database(place) as database:
         with_subjects(database)
@@ -149,8 +152,7 @@ def test_no_acknowledged_row_is_lost_when_writers_are_killed(place: str) -> None
     with _python(WRITERS, place) as writers:
         assert writers.stdin is not None
         assert writers.stdout is not None
-        kills = KILLS if Path(place).is_absolute() else KILLS // 3
-        for kill in range(kills):
+        for kill in range(KILLS):
             writers.stdin.write(f"{kill}\n")
             writers.stdin.flush()
             lines = _told(writers.stdout, acknowledged)
@@ -168,7 +170,7 @@ def test_no_acknowledged_row_is_lost_when_writers_are_killed(place: str) -> None
         repository = Repository(database)
         measured = {record.detail for record in repository.measurements()}
         promoted = {record.reason for record in repository.promotions()}
-    assert len(acknowledged) >= kills
+    assert len(acknowledged) >= KILLS
     assert set(acknowledged) <= measured
     assert set(acknowledged) <= promoted
 
@@ -222,6 +224,9 @@ def _write_many(path: str, name: str, count: int) -> None:
                 repository.roll_back("AMD", f"{name}.{number}", NOW)  # reads before it writes
 
 
+@pytest.mark.parametrize(
+    "place", ["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)], indirect=True
+)
 def test_processes_write_side_by_side_and_lose_nothing(place: str) -> None:
     with open_database(place) as database:
         repository = with_subjects(database)

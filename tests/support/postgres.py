@@ -163,10 +163,9 @@ def or_skipped() -> Iterator[Server]:
 
 def emptied(database: Database) -> Database:
     """The store of a server without its rows, which is quicker than another database; ledgers refuse it otherwise."""
+    statements = [f"DELETE FROM {table.name}" for table in reversed(METADATA.sorted_tables)]
     with database.write() as connection:
-        connection.execute(text("SET LOCAL session_replication_role = replica"))
-        for table in reversed(METADATA.sorted_tables):
-            connection.execute(table.delete())
+        connection.exec_driver_sql("; ".join(["SET LOCAL session_replication_role = replica", *statements]))
     return database
 
 
