@@ -54,6 +54,7 @@ class Lease:
         self._records = records
         self._lease: LeaseRecord | None = lease
         self._ttl_seconds = ttl_seconds
+        self._one_at_a_time = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="autotune-lease", daemon=True)
         self._thread.start()
@@ -64,9 +65,14 @@ class Lease:
         return None if self._lease is None else self._lease.token
 
     def check(self) -> None:
-        """Return while the lease is ours. Raises ``AutotuneError`` when another holder may have it."""
-        lease = self._lease
-        if lease is None or lease.expires_at <= datetime.now(UTC):
+        """Return while the lease is ours. Raises ``AutotuneError`` when another holder may have it.
+
+        One that ran out while the store could not be reached is taken again, once that is back, unless another holder
+        had it meanwhile. Raises ``StorageError`` when the store stays away.
+        """
+        while (lease := self._lease) is not None and lease.expires_at <= datetime.now(UTC):
+            self._prolong()
+        if lease is None:
             raise AutotuneError(
                 "the lease on the device was lost, so nothing more is measured or stored; run again to go on"
             )
@@ -85,7 +91,25 @@ class Lease:
             if self._lease is None:
                 return
             with contextlib.suppress(StorageError):  # a busy store: the next beat may come through in time
-                self._lease = self._records.renew_lease(self._lease, datetime.now(UTC), self._ttl_seconds)
+                self._prolong()
+
+    def _prolong(self) -> None:
+        with self._one_at_a_time:
+            lease, now = self._lease, datetime.now(UTC)
+            if lease is None:
+                return
+            self._lease = self._records.renew_lease(lease, now, self._ttl_seconds)
+            if self._lease is None and lease.expires_at <= now:
+                self._lease = self._taken_again(lease)
+
+    def _taken_again(self, lease: LeaseRecord) -> LeaseRecord | None:
+        """A lease that follows ``lease`` directly, None where another holder came between."""
+        now = datetime.now(UTC)
+        again = self._records.acquire_lease(lease.device, lease.owner, now, self._ttl_seconds)
+        if again is None or again.token == lease.token + 1:
+            return again
+        self._records.release_lease(again, now)
+        return None
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ DATABASE_VARIABLE = "AUTOTUNE_DB"
 CACHE_VARIABLE = "AUTOTUNE_CACHE"
 CONFIG_VARIABLE = "AUTOTUNE_CONFIG"
 CONFIG_NAME = "autotune.toml"
+STUDIES_SCHEMA = "autotune_studies"
+"""Where in a server's database Optuna's tables lie."""
 
 
 def store_location(explicit: str | None = None, environ: Mapping[str, str] | None = None) -> str:
@@ -64,10 +66,14 @@ def snapshot_path(store: str) -> Path:
 
 
 def studies_url(store: str) -> str:
-    """Optuna's own tables: a second database, so that a browser of studies can never lock the store."""
+    """Optuna's own tables: a second file, so that a browser of studies can never lock the store.
+
+    On a server, a schema of their own in the same database, which the connections to this URL see alone.
+    """
     address = parse_address(store)
     if address.path is None:
-        return str(address.url)
+        url = str(address.url)
+        return f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3D{STUDIES_SCHEMA}"
     path = address.path.absolute()
     return sqlite_url(path.with_name(f"{path.stem}-studies.db"))
 

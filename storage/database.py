@@ -8,15 +8,22 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import URL, Connection, Engine, NullPool, Table, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, NullPool, Table, create_engine, event, inspect, text
 
 from storage.address import Address, parse_address
 from storage.backup import back_up
 from storage.errors import SchemaTooNew, StorageError, StoreUnavailable
 from storage.masking import masked_address
 from storage.migrations import HEAD_REVISION, VERSION_TABLE, current_revision, known_revisions, upgrade
-from storage.sqlite_files import connect, create_file, refuse_cut_short, settle_journal_mode, translating
+from storage.servers import be_alone_in_upgrading, marked_write, server_engine, server_url
+from storage.sqlite_files import (
+    connect,
+    create_file,
+    refuse_cut_short,
+    settle_journal_mode,
+    translated,
+    translating,
+)
 
 BUSY_TIMEOUT_S = 5.0
 _BEGIN = "storage_begin"  # execution option: what BEGIN says on SQLite
@@ -31,7 +38,12 @@ class Database(AbstractContextManager["Database"]):
         self.path = path
         self.label = str(path) if path else shown(engine.url)
         self.busy_timeout_s = busy_timeout_s
+        self._engine = engine
         self._readers = engine
+        if path is None:  # as on SQLite: one state for all queries of a transaction
+            self._readers = engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
         # Write transactions that begin by reading could deadlock: they ask for the lock at once.
         self._writers = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
@@ -40,10 +52,15 @@ class Database(AbstractContextManager["Database"]):
         """One write transaction: committed and synced when the block ends, undone when it raises.
 
         Raises `StoreUnavailable` when another writer holds the store for longer than the busy timeout,
-        `MissingReference`, `StoreCorrupt` or another `StorageError` for what the database refuses.
+        `TryAgain` when a server undid it or never answered, `MissingReference`, `StoreCorrupt` or another
+        `StorageError` for what the database refuses.
         """
-        with translating(self.label), self._writers.begin() as connection:
+        begun = self._writers.begin() if self.path else marked_write(self._writers, self._translated)
+        with translating(self.label), begun as connection:
             yield connection
+
+    def _translated(self, error: Exception) -> StorageError:
+        return translated(error, self.label)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -52,7 +69,7 @@ class Database(AbstractContextManager["Database"]):
             yield connection
 
     def lock(self, connection: Connection, *tables: Table) -> None:
-        """Within a write transaction: keep all other writers from these tables until it ends."""
+        """At the begin of a write transaction: keep all other writers from these tables until it ends."""
         if connection.dialect.name == "postgresql":  # on SQLite a writer is alone anyway
             names = ", ".join(table.name for table in tables)
             connection.execute(text(f"LOCK TABLE {names} IN EXCLUSIVE MODE"))
@@ -84,7 +101,7 @@ class Database(AbstractContextManager["Database"]):
 
     def close(self) -> None:
         """Let go of all connections."""
-        self._readers.dispose()
+        self._engine.dispose()
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
@@ -97,6 +114,8 @@ class Database(AbstractContextManager["Database"]):
         if self.revision() == HEAD_REVISION:
             return
         with translating(self.label), self._writers.begin() as connection:
+            if self.path is None:  # on SQLite a writer is alone anyway
+                be_alone_in_upgrading(connection)
             revision = current_revision(connection)  # again, now that nobody else can upgrade
             if revision == HEAD_REVISION:
                 return
@@ -137,7 +156,7 @@ def open_database(
     address = Address(path=url_or_path) if isinstance(url_or_path, Path) else parse_address(url_or_path)
     timeout_s = busy_timeout_s if address.timeout_s is None else address.timeout_s
     if address.path is None:
-        engine = _server_engine(_server(str(address.url)))
+        engine = server_engine(server_url(str(address.url)), lock_s=timeout_s)
         database = Database(engine, path=None, busy_timeout_s=timeout_s)
     else:
         path = address.path.absolute()
@@ -152,15 +171,6 @@ def open_database(
         database.close()
         raise
     return database
-
-
-def _server(url: str) -> URL:
-    try:
-        return make_url(url)
-    except (ArgumentError, ValueError):
-        raise StoreUnavailable(
-            "the store's address is no URL: give a path or postgresql+psycopg://…"
-        ) from None
 
 
 def _require_file(path: Path, *, create: bool) -> None:
@@ -185,15 +195,6 @@ def _file_engine(path: Path, busy_timeout_s: float) -> Engine:
         connection.exec_driver_sql(str(connection.get_execution_options().get(_BEGIN, "BEGIN")))
 
     return engine
-
-
-def _server_engine(url: URL) -> Engine:
-    try:
-        return create_engine(url, pool_pre_ping=True)
-    except (ImportError, NoSuchModuleError) as error:
-        raise StoreUnavailable(
-            f"{url.drivername} needs a driver ({error}): pip install 'psycopg[binary]'"
-        ) from error
 
 
 def _sqlite_problems(connection: Connection) -> list[str]:

@@ -20,6 +20,17 @@ class StoreUnavailable(StorageError):  # noqa: N818 - reads as the message it st
     """The store cannot be reached now: missing, locked, unwritable, full, or not a store of this package."""
 
 
+class TryAgain(StoreUnavailable):
+    """The transaction was undone, or never began, for a reason that passes; nothing of it was written.
+
+    `clash` tells one that another transaction came in the way of from a server that is away.
+    """
+
+    def __init__(self, message: str, *, clash: bool = False) -> None:
+        super().__init__(message)
+        self.clash = clash
+
+
 class StoreCorrupt(StorageError):  # noqa: N818
     """The store can be reached, but its contents are damaged."""
 

@@ -17,6 +17,7 @@ from storage.damage import Damage
 from storage.database import Database
 from storage.errors import DamagedRow, InvalidRecord, NotFound, StorageError, StoreUnavailable
 from storage.models import ENVIRONMENTS, PINS, PROMOTIONS, ROLLBACKS, WORKLOADS
+from storage.patience import until_done
 from storage.records import PinRecord, PromotionRecord, UnpinRecord
 from storage.rows import (
     PromotedFor,
@@ -215,12 +216,16 @@ class Ledger(Queries):
 
     def _name(self, aside: Path, snapshot: Path, state: str) -> None:
         """Give the snapshot its name, unless the ledger was changed since: then publish what it says now."""
-        try:
+
+        def name() -> None:
             with self._alone() as connection:
                 if ledger_state(connection) == state:
                     take_place(aside, snapshot)
                 else:
                     _publish(connection, snapshot, datetime.now(UTC), self.damage)
+
+        try:
+            until_done(name)  # by itself: to begin the whole again would store the change twice
         except (OSError, StorageError) as error:
             raise StoreUnavailable(
                 f"the change is stored, but production does not see it yet: {snapshot} cannot be replaced ({error}); "

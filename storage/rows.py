@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from functools import wraps
 from importlib import import_module
+from inspect import isfunction
 from operator import attrgetter
 from typing import Any, TypedDict, TypeVar
 
@@ -15,6 +17,7 @@ from storage.checks import is_symbol
 from storage.damage import Damage
 from storage.database import Database
 from storage.errors import DamagedRow, InvalidRecord
+from storage.patience import repeated
 from storage.records import Record, unknown_for
 
 RecordT = TypeVar("RecordT", bound=Record)
@@ -32,8 +35,15 @@ class Queries:
     """Each method is one transaction and raises `StoreUnavailable` or `StoreCorrupt` when the store fails.
 
     What asks for one thing raises `DamagedRow` when that is damaged; what asks for many leaves such rows out, and
-    `damage` names them.
+    `damage` names them. Every public method of a subclass is begun again when a server undid its transaction
+    (`patience.repeated`).
     """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name, method in list(vars(cls).items()):
+            if not name.startswith("_") and isfunction(method):
+                setattr(cls, name, _begun_again(method))
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -46,6 +56,14 @@ class Queries:
     def _records(self, kind: type[RecordT], statement: Select[Any]) -> tuple[RecordT, ...]:
         with self._database.read() as connection:
             return records(connection, kind, statement, self.damage)
+
+
+def _begun_again(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def whole(self: Queries, *given: Any, **named: Any) -> Any:
+        return repeated(lambda: method(self, *given, **named))
+
+    return whole
 
 
 def to_record(kind: type[RecordT], row: Row[Any], table: Table) -> RecordT:

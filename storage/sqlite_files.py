@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from storage.errors import MissingReference, StorageError, StoreCorrupt, StoreUnavailable
 from storage.masking import masked
+from storage.servers import translated_server_error
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 AS_TEXT = partial(str, encoding="utf-8", errors="surrogateescape")
@@ -129,12 +130,9 @@ def translated(error: Exception, store: str) -> StorageError:
         return StoreUnavailable(f"{store} cannot be reached (its host is no host name): check the address")
     if getattr(cause, "sqlstate", None) == _FOREIGN_KEY_VIOLATION:
         return _missing_reference(store)
-    lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if lost or getattr(cause, "sqlstate", None) is None:  # no SQLSTATE: the server never answered
-        return StoreUnavailable(
-            f"{store} cannot be reached ({masked(str(cause))}): check the server and the address"
-        )
-    return StorageError(f"{store} refused the request: {masked(str(cause))}")
+    detail = masked(str(cause))
+    said = translated_server_error(error, cause, store, detail)
+    return said or StorageError(f"{store} refused the request: {detail}")
 
 
 def _translated_sqlite(error: sqlite3.Error, store: str) -> StorageError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.support.postgres import Server, or_skipped
 from toto_core.compiling.headers import HEADERS_VARIABLE
 
 # How long an example takes tells what else the machine does; tests that promise a time measure it themselves.
@@ -32,6 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with the most slow tests first: begun last, one of them would leave the other core idle for minutes."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """One PostgreSQL server for all tests of this process, each with a database of its own."""
+    with or_skipped() as found:
+        yield found
 
 
 @pytest.fixture

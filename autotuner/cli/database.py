@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autotuner.cli.options import ABOVE_ZERO, answer, refuse_own_files, store_options
+from autotuner.cli.options import ABOVE_ZERO, answer, json_option, note, refuse_own_files, store_options
 from autotuner.errors import AutotuneError
 from autotuner.paths import snapshot_path, store_location
 
@@ -23,6 +23,7 @@ def db_command() -> None:
     \b
     autotune db check
     autotune db backup autotune-backup.db
+    autotune db copy autotune.db postgresql://tuner@db.example/autotune
     autotune db upgrade
     autotune db prune --dry-run
     """
@@ -76,6 +77,39 @@ def backup(path: Path, force: bool, as_json: bool, db: str | None) -> None:
     document = {"store": label, "backup": str(path), "bytes": path.stat().st_size}
     said = f"{label} is copied to {path}; `autotune list --db {path}` reads the copy"
     answer(document, said, as_json=as_json)
+
+
+@db_command.command()
+@click.argument("source", metavar="SOURCE")
+@click.argument("target", metavar="TARGET")
+@json_option
+def copy(source: str, target: str, as_json: bool) -> None:
+    """Copy a whole store with its studies: a file to a server, a server to a file. Each is a path or a URL.
+
+    TARGET must be empty or not exist. All of it is copied, or nothing: it is one transaction, and what was copied is
+    read back before that ends. SOURCE stays as it is; what is written to it meanwhile is not copied, so end runs and
+    the daemon first.
+
+    \b
+    autotune db copy autotune.db postgresql://tuner@db.example/autotune
+    autotune db copy postgresql://tuner@db.example/autotune here.db
+    """
+    from autotuner.commands.copy_store import copy as copy_store
+
+    place = store_location(target)
+    origin, label, copied = copy_store(store_location(source), place, note)
+    rows = sum(table.rows for table in copied)
+    document = {
+        "source": origin,
+        "target": label,
+        "snapshot": str(snapshot_path(place)),
+        "rows": rows,
+        "tables": {table.name: {"rows": table.rows, "digest": table.digest} for table in copied},
+    }
+    said = (
+        f"{origin} is copied to {label}: {rows:,} rows of {len(copied)} tables, each the same when read back"
+    )
+    answer(document, said, f"snapshot published at {snapshot_path(place)}", as_json=as_json)
 
 
 @db_command.command()

@@ -20,8 +20,8 @@ from autotuner.paths import store_location
 def studies_command(port: int, browser: bool, db: str | None) -> None:
     """Look at the searches behind the settings with optuna-dashboard (extra "studies"), on 127.0.0.1.
 
-    Shows the database of the studies, a file beside the store; nothing can be changed from the page, and the settings
-    that production reads are not in it. Ctrl-C ends it.
+    Shows the database of the studies, a file beside the store or a schema of its own on its server. Nothing can
+    be changed from the page, and the settings that production reads are not in it. Ctrl-C ends it.
 
     \b
     autotune studies

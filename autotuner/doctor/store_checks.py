@@ -40,8 +40,11 @@ _PUBLISH = "autotune db upgrade (it publishes the snapshot again)"
 
 def store_checks(store: str, cache: Path, model: str) -> tuple[Check, ...]:
     """All checks of this module, in a fixed order."""
+    from autotuner.doctor.server_checks import server_checks
+
     return (
         check_database(store),
+        *server_checks(store),
         check_snapshot(store),
         check_cache(cache),
         check_left_behind(store),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import optuna
 from optuna.exceptions import OptunaError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,6 +19,7 @@ from autotuner.search.gain_model import Outlook
 from autotuner.search.sampler import SECONDS, GainPerSecondSampler, distributions
 from autotuner.search.scoring import Judged
 from autotuner.search.space import SearchSpace
+from autotuner.search.study_storage import open_storage
 from toto_core.settings import RuntimeSettings
 
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
@@ -30,7 +31,8 @@ _OWNER, _ENDED = "owner", "ended"
 class SearchStudy:
     """An Optuna study with its sampler; made by ``open_study``.
 
-    Every method raises ``AutotuneError`` when the study database fails.
+    Every method raises ``AutotuneError`` when the study database fails, ``StorageError`` when its server is away
+    for longer than ``storage.patience`` says.
     """
 
     study: optuna.Study
@@ -124,7 +126,7 @@ def _untold(
 def _open_storage(url: str | None, stack: contextlib.ExitStack) -> BaseStorage:
     if url is None:
         return InMemoryStorage()
-    storage = RDBStorage(url)
+    storage = open_storage(url)
     stack.callback(storage.engine.dispose)
     stack.callback(storage.remove_session)
     return storage

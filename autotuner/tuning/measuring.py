@@ -26,6 +26,7 @@ from autotuner.serving.manifest import ManifestSummary
 from autotuner.store import Store, Subject
 from autotuner.tuning.budget import USUAL_SECONDS, expected_search, seconds_by_itself
 from autotuner.workload import Workload
+from storage.patience import RUN_SECONDS, patience
 from toto_core.series import PriceSeries, PriceSource, find_series
 from toto_core.settings import RuntimeSettings
 
@@ -165,7 +166,8 @@ def measuring(
     """Measure alone on the plan's device inside the block; then its processes end and the device is free.
 
     However the block ends, and in that order. Waits up to ``seconds`` for whoever measures now. ``say_steps``
-    hears what the runner does, ``say`` unless given. Raises ``AutotuneError`` when the device is not free by
+    hears what the runner does, ``say`` unless given. A store on a server that is away is waited for inside the block,
+    because to measure again would cost more. Raises ``AutotuneError`` when the device is not free by
     then, ``StorageError`` when the store fails.
     """
     with contextlib.ExitStack() as stack:
@@ -173,6 +175,7 @@ def measuring(
         if plan.device is not None:
             lease = stack.enter_context(measure_alone(store.records, plan.device, seconds=seconds, say=say))
         runner = stack.enter_context(contextlib.closing(plan.make_runner(say_steps or say)))
+        stack.enter_context(patience(RUN_SECONDS, say))
         yield Measuring(runner=runner, check=lease.check if lease else lambda: None)
 
 

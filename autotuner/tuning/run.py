@@ -29,6 +29,7 @@ from autotuner.tuning.measuring import MeasuringPlan, measuring, plan_measuring,
 from autotuner.tuning.request import Listener, TuneRequest
 from autotuner.tuning.takeover import objection, proven_elsewhere, shared_decision, spot_check
 from autotuner.tuning.tuned import Found, Tuned, promote
+from storage.patience import RUN_SECONDS, patience
 from toto_core.series import PriceSeries
 
 
@@ -96,7 +97,8 @@ def tune_and_hold(
                 hold=hold,
             )
             tuned = run.go(study)
-        store.end_run(run_id, "finished", tuned.document)
+        with patience(RUN_SECONDS, listener.say):
+            store.end_run(run_id, "finished", tuned.document)
     except BaseException as error:
         store.end_run(run_id, "interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise

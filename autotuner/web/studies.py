@@ -11,12 +11,12 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from optuna.exceptions import OptunaError
-from optuna.storages import RDBStorage
 from optuna_dashboard import wsgi
 from sqlalchemy.exc import SQLAlchemyError
 
 from autotuner.errors import AutotuneError, UsageError, plain_line
-from autotuner.paths import studies_url
+from autotuner.paths import STUDIES_SCHEMA, studies_url
+from autotuner.search.study_storage import open_storage
 from autotuner.web.guard import known_host
 from storage.address import parse_address
 
@@ -33,34 +33,41 @@ Application = Callable[[dict[str, Any], Start], Iterable[bytes]]
 def studies_server(store: str, port: int) -> Iterator[WSGIServer]:
     """A server of the studies that belong to a store; ``serve_forever`` runs it, ``server_port`` is its port.
 
-    Raises ``UsageError`` for a store whose studies lie in the database that production's settings are in, and for
-    a port that is taken; ``AutotuneError`` where there are no studies yet or their database cannot be read.
+    A server's are read in transactions that may not write. Raises ``UsageError`` for a port that is taken,
+    ``AutotuneError`` where there are no studies yet or their database cannot be read, ``StorageError`` where a server
+    cannot be reached.
     """
     url = studies_url(store)
-    address = parse_address(url)
-    if address.path is None:
-        raise UsageError(
-            "the studies of this store lie in the database of its settings: a browser of studies is not let near it"
-        )
-    if not address.path.is_file():
-        raise AutotuneError(f"{address.path}: no studies yet; `autotune run --symbol AMD` makes one")
+    file = parse_address(url).path
+    if file is not None and not file.is_file():
+        raise AutotuneError(f"{file}: no studies yet; `autotune run --symbol AMD` makes one")
+    name = str(file or f"the server's schema {STUDIES_SCHEMA}")
     with ExitStack() as stack:
         try:
-            storage = RDBStorage(url, skip_table_creation=True)
+            storage = open_storage(url, read_only=True)
             stack.callback(storage.engine.dispose)
             stack.callback(storage.remove_session)
             storage.get_all_studies()
         except (OptunaError, SQLAlchemyError, RuntimeError, AssertionError) as error:
+            if _has_none(error):
+                raise AutotuneError(
+                    f"{name}: no studies yet; `autotune run --symbol AMD` makes one"
+                ) from None
             first = str(error.__cause__ or error).partition("\n")[
                 0
             ]  # Optuna speaks of a commit that was none
-            reason = plain_line(first)
-            raise AutotuneError(f"{address.path}: the studies cannot be read: {reason}") from None
+            raise AutotuneError(f"{name}: the studies cannot be read: {plain_line(first)}") from None
         try:
             server = make_server(HOST, port, looking_only(wsgi(storage)), _Server, _Handler)
         except OSError as error:
             raise UsageError(f"port {port} cannot be served: {error.strerror or error}") from None
         yield stack.enter_context(server)
+
+
+def _has_none(error: Exception) -> bool:
+    """Whether a server says that there is no such table."""
+    cause = error.__cause__ or error
+    return getattr(getattr(cause, "orig", None), "sqlstate", None) == "42P01"
 
 
 def looking_only(application: Application) -> Application:

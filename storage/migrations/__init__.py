@@ -12,7 +12,7 @@ from storage.errors import StoreCorrupt
 if TYPE_CHECKING:  # an up-to-date store is opened without importing Alembic
     from alembic.config import Config
 
-HEAD_REVISION = "0003"
+HEAD_REVISION = "0004"
 SCRIPT_LOCATION = "storage:migrations"
 # Not Alembic's default name: Optuna's databases have a table of that name.
 VERSION_TABLE = "schema_revision"

@@ -25,12 +25,13 @@ from tests.support.doc_python import PythonBlocks
 from tests.support.doc_runner import PageRunner
 
 PAGES = pages()
-MOST_NOT_RUN = 14
+MOST_NOT_RUN = 16
 """Blocks that cannot be run here: a new one wants a reason, and this number raised by hand."""
 REASONS = (
     "changes your shell",
     "needs Docker",
     "needs a network",
+    "needs a PostgreSQL server",
     "needs an NVIDIA GPU",
     "needs an environment of its own",
     "needs systemd",

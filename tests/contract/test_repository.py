@@ -31,6 +31,7 @@ from storage.records import (
 from storage.repository import Repository
 from storage.rows import to_record
 from storage.snapshot import read_snapshot
+from tests.support.postgres import Server, emptied, opened
 from tests.support.storage_samples import (
     ENVIRONMENT,
     MEASUREMENT,
@@ -44,15 +45,23 @@ from tests.support.storage_samples import (
     with_subjects,
 )
 
-BACKENDS = ["sqlite"]
+BACKENDS = ["sqlite", "postgresql"]
 HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def on_server(postgres: Server) -> Iterator[Database]:
+    with opened(postgres) as database:
+        yield database
 
 
 @pytest.fixture(params=BACKENDS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    assert request.param == "sqlite"
-    with new_store(tmp_path / "autotune.db") as database:
-        yield database
+    if request.param == "sqlite":
+        with new_store(tmp_path / "autotune.db") as database:
+            yield database
+    else:
+        yield emptied(request.getfixturevalue("on_server"))
 
 
 @pytest.fixture

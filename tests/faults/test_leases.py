@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,7 +24,6 @@ from autotuner.machine.nvidia import Gpu
 from autotuner.machine.process import Owner
 from storage.database import open_database
 from storage.repository import Repository
-from tests.support.postgres import server
 
 ROUNDS = 100
 _CONTENDER = """
@@ -55,17 +55,13 @@ with held_lease(records, "machine/cpu", seconds=10.0, say=lambda _: None, ttl_se
 
 
 @pytest.fixture(params=["sqlite", "postgresql"], scope="module")
-def location(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with contextlib.ExitStack() as stack:
-        if request.param == "sqlite":
-            url = str(tmp_path_factory.mktemp("store") / "autotune.db")
-        else:
-            try:
-                url = stack.enter_context(server())
-            except LookupError as error:
-                pytest.skip(str(error))
-        open_database(url).close()
-        yield url
+def location(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    if request.param == "sqlite":
+        url = str(tmp_path_factory.mktemp("store") / "autotune.db")
+    else:
+        url = request.getfixturevalue("postgres").new_database()
+    open_database(url).close()
+    return url
 
 
 @pytest.fixture
@@ -135,6 +131,40 @@ def test_a_lease_outlives_its_time_by_heartbeats_and_says_when_it_is_lost(record
         time.sleep(0.8)
         with pytest.raises(AutotuneError, match="lease on the device was lost"):
             lease.check()
+
+
+@contextlib.contextmanager
+def store_away(path: Path) -> Iterator[sqlite3.Connection]:
+    """Nobody else reads or writes the store inside the block."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield other
+        other.execute("COMMIT")
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["nobody", "another"])
+def test_a_lease_that_ran_out_while_the_store_was_away_is_taken_again_unless_another_had_it(
+    tmp_path: Path, between: bool
+) -> None:
+    path = tmp_path / "autotune.db"
+    with (
+        open_database(path, busy_timeout_s=0.05) as database,
+        held_lease(
+            Repository(database), "machine/cpu", seconds=1.0, say=lambda _: None, ttl_seconds=0.4
+        ) as lease,
+    ):
+        token = lease.token
+        assert token is not None
+        with store_away(path) as other:
+            time.sleep(0.8)
+            if between:
+                other.execute("UPDATE leases SET owner = 'another', token = token + 1")
+        if between:
+            with pytest.raises(AutotuneError, match="lease on the device was lost"):
+                lease.check()
+        else:
+            lease.check()
+            assert lease.token == token + 1
 
 
 def test_a_lease_leaves_no_thread_behind(records: Repository) -> None:

@@ -27,7 +27,7 @@ from storage.errors import StoreUnavailable
 from storage.repository import Repository
 from storage.snapshot import read_snapshot
 from tests.support.command import Cli
-from tests.support.postgres import binaries, empty_database, server
+from tests.support.postgres import or_skipped
 from tests.support.storage_samples import NOW, PIN, PROMOTION, with_subjects
 from toto_core.settings import RuntimeSettings
 
@@ -67,10 +67,8 @@ CHANGES: dict[str, Callable[[Repository], object]] = {
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[Callable[[], str]]:
     """Makes empty databases on one server."""
-    if binaries() is None:
-        pytest.skip("no PostgreSQL server is installed")
-    with server() as url:
-        yield lambda: empty_database(url)
+    with or_skipped() as server:
+        yield server.new_database
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)])

@@ -85,6 +85,17 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "autotune.db"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, path: Path) -> str:
+    """A new store of each kind."""
+    if request.param == "sqlite":
+        new_store(path).close()
+        return str(path)
+    url: str = request.getfixturevalue("postgres").new_database()
+    open_database(url).close()
+    return url
+
+
 @pytest.fixture
 def full(path: Path) -> Path:
     """A closed store of a few dozen pages."""
@@ -131,12 +142,15 @@ def _one_line(caught: pytest.ExceptionInfo[StorageError], path: Path) -> None:
 # Killed writers
 
 
-def test_no_acknowledged_row_is_lost_when_writers_are_killed(path: Path) -> None:
-    with new_store(path) as database:
+@pytest.mark.parametrize(
+    "place", ["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)], indirect=True
+)
+def test_no_acknowledged_row_is_lost_when_writers_are_killed(place: str) -> None:
+    with open_database(place) as database:
         with_subjects(database)
     chance = random.Random(3)
     acknowledged: list[str] = []
-    with _python(WRITERS, str(path)) as writers:
+    with _python(WRITERS, place) as writers:
         assert writers.stdin is not None
         assert writers.stdout is not None
         for kill in range(KILLS):
@@ -150,10 +164,10 @@ def test_no_acknowledged_row_is_lost_when_writers_are_killed(path: Path) -> None
             os.kill(child, signal.SIGKILL)
             while next(lines) != "dead":
                 pass
-            with open_database(path) as database:
+            with open_database(place) as database:
                 assert database.check() == []
         writers.stdin.close()
-    with open_database(path) as database:
+    with open_database(place) as database:
         repository = Repository(database)
         measured = {record.detail for record in repository.measurements()}
         promoted = {record.reason for record in repository.promotions()}
@@ -202,22 +216,26 @@ def test_a_store_whose_maker_was_killed_opens(tmp_path: Path) -> None:
 
 
 def _write_many(path: str, name: str, count: int) -> None:
-    repository = Repository(open_database(path))
-    for number in range(count):
-        repository.add_promotion(replace(PROMOTION, reason=f"{name}.{number}"))
-        repository.add_measurement(replace(MEASUREMENT, detail=f"{name}.{number}"))
-        if number % 10 == 0:
-            repository.roll_back("AMD", f"{name}.{number}", NOW)  # reads before it writes
+    with open_database(path) as database:
+        repository = Repository(database)
+        for number in range(count):
+            repository.add_promotion(replace(PROMOTION, reason=f"{name}.{number}"))
+            repository.add_measurement(replace(MEASUREMENT, detail=f"{name}.{number}"))
+            if number % 10 == 0:
+                repository.roll_back("AMD", f"{name}.{number}", NOW)  # reads before it writes
 
 
-def test_processes_write_side_by_side_and_lose_nothing(path: Path) -> None:
-    with new_store(path) as database:
+@pytest.mark.parametrize(
+    "place", ["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)], indirect=True
+)
+def test_processes_write_side_by_side_and_lose_nothing(place: str) -> None:
+    with open_database(place) as database:
         repository = with_subjects(database)
         start = multiprocessing.get_context("spawn").Process
-        writers = [start(target=_write_many, args=(str(path), name, 40)) for name in ("a", "b")]
+        writers = [start(target=_write_many, args=(place, name, 40)) for name in ("a", "b")]
         for writer in writers:
             writer.start()
-        _write_many(str(path), "c", 40)
+        _write_many(place, "c", 40)
         for writer in writers:
             writer.join(60)
         assert [writer.exitcode for writer in writers] == [0, 0]
@@ -229,8 +247,8 @@ def test_processes_write_side_by_side_and_lose_nothing(path: Path) -> None:
         assert database.check() == []
 
 
-def test_threads_share_one_database(path: Path) -> None:
-    with new_store(path) as database:
+def test_threads_share_one_database(place: str) -> None:
+    with open_database(place) as database:
         repository = with_subjects(database)
 
         def write(name: str) -> list[int]:
@@ -254,8 +272,8 @@ def test_processes_that_make_the_same_store_at_once_agree(path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_only_one_of_many_gets_a_lease(path: Path) -> None:
-    with new_store(path) as database:
+def test_only_one_of_many_gets_a_lease(place: str) -> None:
+    with open_database(place) as database:
         repository = Repository(database)
         barrier = threading.Barrier(6)
 

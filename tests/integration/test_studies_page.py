@@ -8,18 +8,23 @@ import re
 import signal
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
 from autotuner.errors import AutotuneError
 from autotuner.paths import studies_url
+from autotuner.search.study_storage import open_storage
 from autotuner.web.studies import studies_server
+from storage.errors import StoreUnavailable
 from tests.support.command import Cli
+from tests.support.postgres import Server
 
 pytestmark = pytest.mark.usefixtures("no_variables")
 
@@ -120,10 +125,38 @@ def test_another_programs_database_is_refused(place: Path) -> None:
     assert "the studies cannot be read" in refused(str(place))
 
 
-def test_the_database_of_the_settings_is_never_opened() -> None:
-    said = refused("postgresql+psycopg://tuner:secret@127.0.0.1:1/prod")
-    assert "not let near it" in said
-    assert "secret" not in said
+def test_a_server_that_is_not_there_is_one_line_without_its_password() -> None:
+    secret = "postgresql+psycopg://tuner:secret@127.0.0.1:1/prod"
+    with (
+        pytest.raises(StoreUnavailable, match="cannot be reached") as refusal,
+        studies_server(secret, 0),
+    ):
+        pytest.fail("it is served")
+    assert "secret" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_studies_of_a_server_are_shown_and_cannot_be_written(postgres: Server) -> None:
+    url = postgres.new_database()
+    assert "no studies yet; `autotune run" in refused(url)
+    storage = open_storage(studies_url(url))
+    optuna.create_study(storage=storage, study_name=NAME)
+    storage.remove_session()
+    storage.engine.dispose()
+    with studies_server(url, 0) as server:
+        answering = threading.Thread(target=server.serve_forever, daemon=True)
+        answering.start()
+        status, body = ask(server.server_port, "/api/studies")
+        server.shutdown()
+        answering.join()
+    assert status == 200
+    assert [study["study_name"] for study in json.loads(body)["study_summaries"]] == [NAME]
+    looking = open_storage(studies_url(url), read_only=True)
+    with pytest.raises(StorageInternalError) as failure:
+        looking.set_study_user_attr(1, "changed", True)
+    assert "read-only transaction" in str(failure.value.__cause__)
+    looking.remove_session()
+    looking.engine.dispose()
 
 
 def test_a_port_that_is_taken_is_one_line(page: tuple[subprocess.Popen[str], int], place: Path) -> None:

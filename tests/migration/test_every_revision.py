@@ -28,7 +28,7 @@ from storage.migrations import HEAD_REVISION, VERSION_TABLE
 from storage.records import LeaseRecord, TelemetryRecord
 from storage.repository import Repository
 from tests.support.invoking import document, refused, run
-from tests.support.postgres import binaries, empty_database, server
+from tests.support.postgres import or_skipped
 from tests.support.promoted_store import (
     BF16,
     EAGER,
@@ -135,10 +135,9 @@ def left_out(place: str | Path, filled: Tables) -> list[str]:
 
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[Callable[[], str]]:
-    if binaries() is None:
-        pytest.skip("no PostgreSQL server is installed")
-    with server() as url:
-        yield lambda: empty_database(url)
+    """Makes empty databases on one server."""
+    with or_skipped() as server:
+        yield server.new_database
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)])

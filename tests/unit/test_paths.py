@@ -96,5 +96,7 @@ def test_what_belongs_to_a_server_lies_in_the_user_folder_and_shows_no_password(
     assert spool_folder(secret) != spool_folder(SERVER)
 
 
-def test_a_server_keeps_its_studies_itself() -> None:
-    assert studies_url(SERVER) == SERVER
+def test_a_server_keeps_its_studies_in_a_schema_of_their_own() -> None:
+    schema = "options=-csearch_path%3Dautotune_studies"
+    assert studies_url(SERVER) == f"{SERVER}?{schema}"
+    assert studies_url(f"{SERVER}?sslmode=require") == f"{SERVER}?sslmode=require&{schema}"

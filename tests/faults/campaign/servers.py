@@ -25,7 +25,7 @@ from tests.faults.campaign.tally import Tally
 from tests.support import writing_commands
 from tests.support.faulty_system import ALL, Fault
 from tests.support.forked_commands import Done, Forks, shared_forks
-from tests.support.postgres import Server, controlled_server
+from tests.support.postgres import Server, running
 from tests.support.promoted_store import FAST, promotion
 from tests.support.storage_samples import MEASUREMENT, with_subjects
 from tests.support.store_states import damage_in, lookup_fault, state_of
@@ -57,7 +57,7 @@ class _Served:
 
     @property
     def variables(self) -> dict[str, str]:
-        return WRITING[0].variables(self.folder) | {"AUTOTUNE_DB": self.server.url}
+        return WRITING[0].variables(self.folder) | {"AUTOTUNE_DB": self.server.url()}
 
     def run(self, *arguments: str) -> Done:
         return self.forks.run(self.folder, *arguments, variables=self.variables, seconds=120)
@@ -87,7 +87,7 @@ class _Served:
 def _server_rows(forks: Forks, place: Path) -> Iterator[Row]:
     folder = place / "served"
     folder.mkdir(mode=0o700)
-    with controlled_server() as server:
+    with running() as server:
         served = _Served(forks, server, folder)
         (folder / "quiet.toml").write_text('[daemon]\nquiet = ["00:00-23:59 mon-sun"]\nload_ceiling = 64.0\n')
         ready = served.call("prepare")
@@ -109,7 +109,7 @@ def _while_writing(served: _Served, what: str, end: Callable[[Server], None], ti
         rows = {text for kind, _, text in told if kind == "stored"}
         failures = [text for kind, _, text in told if kind == "failed"]
         acknowledged += len(rows)
-        with open_database(served.server.url) as database:
+        with open_database(served.server.url()) as database:
             stored = {record.detail for record in Repository(database).measurements()}
             damage = database.check()
         lost = rows - stored
@@ -127,7 +127,7 @@ def _while_running(served: _Served, what: str, end: Callable[[Server], None], ti
     """The run ends well, or with one line and then the same command goes on where it was."""
     tally, chance, ended = Tally(fault=f"PostgreSQL {what} during a run"), random.Random(what), 0
     run = next(each for each in WRITING if each.name == "run --replay").arguments
-    arguments = (*run[:-1], served.server.url, "--fresh")
+    arguments = (*run[:-1], served.server.url(), "--fresh")
     for number in range(times):
         before = _rows(served)
         with served.going_away(end, after=0.2 + 1.5 * chance.random()):
@@ -141,7 +141,7 @@ def _while_running(served: _Served, what: str, end: Callable[[Server], None], ti
 
 
 def _rows(served: _Served) -> int:
-    with open_database(served.server.url) as database:
+    with open_database(served.server.url()) as database:
         return len(Repository(database).measurements())
 
 
