@@ -90,7 +90,8 @@ def _judged(
         problems += [f"{symbol}: {broken}" for _, broken in seen if broken]
         late, missed = _staleness([at for at, _, _ in changes], [places for places, _ in seen])
         staleness += late
-        unseen += missed
+        # Who has the last state has seen all, though one that comes back unnoticed looks like the one before.
+        unseen += missed if all(tuple(each["seen"][symbol][-1][1:]) != states[-1] for each in read) else 0
     lookups = sum(each["lookups"] for each in read)
     changes_made = sum(len(each) for one in written for each in one["changes"].values())
     histogram = _summed([each["histogram"] for each in read])
