@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
@@ -17,17 +17,16 @@ from autotuner.serving.spool import Note, Quarantine, note_fields, parse_note, r
 from autotuner.workload import Workload
 from storage.records import (
     MEASURED,
+    EnvironmentRecord,
     MeasurementRecord,
     PromotionKind,
     PromotionRecord,
     RunRecord,
     Stage,
     TelemetryRecord,
+    WorkloadRecord,
 )
 from toto_core.settings import RuntimeSettings, SettingsError
-
-if TYPE_CHECKING:  # a forecast maps a time and opens no store
-    from storage.repository import Repository
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +112,21 @@ def measurement_record(
     )
 
 
-def _texts(record: MeasurementRecord | PromotionRecord, records: Repository) -> tuple[str, str]:
+class Named(Protocol):
+    """Where workloads and environments are found by name: a repository, or one that remembers what it read."""
+
+    @property
+    def workload(self) -> Callable[[str], WorkloadRecord]:
+        """The workload of a signature."""
+        ...
+
+    @property
+    def environment(self) -> Callable[[str], EnvironmentRecord]:
+        """The environment of a fingerprint."""
+        ...
+
+
+def _texts(record: MeasurementRecord | PromotionRecord, records: Named) -> tuple[str, str]:
     workload = records.workload(record.workload_signature)
     return workload.workload_json, records.environment(record.environment_fingerprint).facts_json
 
@@ -126,7 +139,7 @@ def _about(symbol: str, workload: str, environment: str) -> dict[str, Any]:
     }
 
 
-def read_subject(record: MeasurementRecord, records: Repository, store: str) -> Subject:
+def read_subject(record: MeasurementRecord, records: Named, store: str) -> Subject:
     """What a measurement was about. Raises ``AutotuneError`` when it cannot be read."""
     texts = _texts(record, records)
     try:
@@ -139,7 +152,7 @@ def read_subject(record: MeasurementRecord, records: Repository, store: str) -> 
         ) from None
 
 
-def read_promotion(record: PromotionRecord, records: Repository, store: str) -> Promotion:
+def read_promotion(record: PromotionRecord, records: Named, store: str) -> Promotion:
     """A line of the ledger. Raises ``AutotuneError`` when it cannot be read."""
     texts = _texts(record, records)
     try:

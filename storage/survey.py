@@ -119,6 +119,15 @@ class Survey(Queries):
             found = connection.execute(select(*columns).order_by(RUNS.c.started_at, RUNS.c.run_id))
             return tuple(RunRow(*row) for row in found)
 
+    def roll_backs(self) -> dict[str, list[datetime]]:
+        """When promotions of each symbol were taken back."""
+        taken_back = select(PROMOTIONS.c.symbol, ROLLBACKS.c.rolled_back_at)
+        found: dict[str, list[datetime]] = {}
+        with self._database.read() as connection:
+            for symbol, at in connection.execute(taken_back.select_from(PROMOTIONS.join(ROLLBACKS))):
+                found.setdefault(symbol, []).append(at)
+        return found
+
     def trial_times(self, run_ids: Collection[str]) -> dict[str, list[tuple[str, datetime]]]:
         """The settings (JSON) of each run's trials and when they ended, oldest first."""
         columns = MEASUREMENTS.c.run_id, MEASUREMENTS.c.settings_json, MEASUREMENTS.c.measured_at

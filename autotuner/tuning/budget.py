@@ -76,10 +76,12 @@ def expected_trials(
     weights_bytes: int,
     took: Mapping[RuntimeSettings, float] = MappingProxyType({}),
     at_hand: frozenset[RuntimeSettings] = frozenset(),
+    extra: int = 0,
 ) -> float:
-    """Seconds of these trials, built ``slots`` at a time and timed one by one; what is ``at_hand`` is built.
+    """Seconds of these trials and of ``extra`` ones that compile nothing.
 
-    At the usual costs, corrected by what trials of the same workload ``took`` here.
+    Built ``slots`` at a time and timed one by one; what is ``at_hand`` is built. At the usual costs, corrected by
+    what trials of the same workload ``took`` here.
     """
     device = "cpu" if space.facts is None else space.facts.device
     tried = {settings: Tried(score=1.0, seconds=seconds) for settings, seconds in took.items()}
@@ -88,7 +90,7 @@ def expected_trials(
     timing = min(costs.values())  # what one costs that compiles nothing
     building = sum(costs[settings] - timing for settings in wanted if settings not in at_hand)
     heavy = 0.0 if took else _SECONDS_A_MEGABYTE * weights_bytes / 1e6
-    return building / slots + len(wanted) * (timing + heavy)
+    return building / slots + (len(wanted) + extra) * (timing + heavy)
 
 
 def seconds_by_itself(expected: float) -> float:
