@@ -41,7 +41,7 @@ class Environment:
     engine: str
     threads: int
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over every field."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))

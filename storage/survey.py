@@ -45,6 +45,7 @@ class RunRow(NamedTuple):
     environment_fingerprint: str
     status: str
     started_at: datetime
+    owner_host: str | None
     resumed_at: datetime | None
     finished_at: datetime | None
 

@@ -22,7 +22,7 @@ from autotuner.cli.run import (
     say_passed_over,
     tuned_as,
 )
-from autotuner.cli.run_options import RunOptions, requests_of
+from autotuner.cli.run_options import RunOptions, peak_bytes, requests_of
 from autotuner.errors import AutotuneError
 from autotuner.paths import is_file, store_location, store_path
 
@@ -77,6 +77,8 @@ def plan_command(
 
     fields = {field.name for field in dataclasses.fields(RunOptions)}
     run_options = RunOptions(**{name: value for name, value in values.items() if name in fields})
+    most = peak_bytes(run_options)  # asked of the container once, not for every symbol
+    run_options = dataclasses.replace(run_options, memory_limit_mb=None if most is None else most >> 20)
     wanted = named_symbols(symbols, everything, symbols_file)
     left_out = say_passed_over(run_options.prices.path) if everything else ()
     with _store(store_location(db)) as store:

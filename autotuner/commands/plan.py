@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,7 +22,10 @@ from autotuner.tuning.measuring import MeasuringPlan
 from autotuner.tuning.planned import Place, Standing, Work, work_of
 from autotuner.tuning.request import TuneRequest
 from storage.errors import StorageError
+from storage.records import PromotionRecord
+from storage.survey import TrialRow
 from toto_core.model_folder import CheckpointError
+from toto_core.prices.options import PriceSource
 from toto_core.settings import RuntimeSettings
 
 Replays = Callable[[TuneRequest], tuple[TuneRequest, MeasuringPlan]]
@@ -111,6 +115,8 @@ class _Planner:
         self._replays = replays
         self._follows: dict[object, str] = {}
         self._works: dict[object, Work] = {}
+        self._built: dict[object, frozenset[RuntimeSettings]] = defaultdict(frozenset)
+        self._tell: dict[tuple[str, PriceSource], Told] = {}
 
     def row(
         self, asked: Asked, request: TuneRequest, environment: Environment, there: Environment | None
@@ -142,12 +148,13 @@ class _Planner:
         signature = reading.signature(request.workload)
         group = signature, environment.fingerprint, request.profile.name
         tried = reading.trials(signature, environment.fingerprint, model.digest).get(symbol, ())
-        told = reading.prices.of(request, tried)
+        told = self._told(request, tried, reading.champions.get((symbol, group)), there)
         if told.fault is not None:
             return replace(row, prices=told, fault=told.fault)
         unfinished = reading.unfinished.get((symbol, group), [])
         _, goes_on = to_take_up(unfinished, subject.study, resume=request.resume)
         record = reading.champions.get((symbol, group))
+        compiled_for = signature, environment.fingerprint, model.digest
         champion = None if record is None else self._settings(record.settings_json, symbol)
         run_id = None if goes_on is None else goes_on.run_id
         known = (reading.settings(each.settings_json) for each in tried if stands(each, told.digest, run_id))
@@ -156,6 +163,7 @@ class _Planner:
             champion=champion,
             elsewhere=reading.winners(subject),
             follows=self._follows.get((group, model.digest)),
+            built=self._built[compiled_for],
         )
         if replayed is None:
             here = place_of(reading, request, subject, there)
@@ -163,6 +171,8 @@ class _Planner:
             here = _replaying(reading, request, replayed)
         subject = replace(subject, series_digest=told.digest)
         work = self._work(request, here, standing, subject, run_id)
+        if work.builds:
+            self._built[compiled_for] |= work.builds
         if work.does == "search":
             self._follows.setdefault((group, model.digest), symbol)
         return replace(
@@ -172,8 +182,21 @@ class _Planner:
             busy=any(run.status == "running" and owner_runs_still(run) for run in unfinished),
             prices=told,
             work=work,
-            bytes=work.to_build * here.bytes,
+            bytes=len(work.builds) * here.bytes,
         )
+
+    def _told(
+        self,
+        request: TuneRequest,
+        tried: Sequence[TrialRow],
+        champion: PromotionRecord | None,
+        there: Environment | None,
+    ) -> Told:
+        """The prices; what another machine has is not known here, so that they are taken to be the same."""
+        asked = request.symbol, request.prices
+        if there is None or asked not in self._tell:
+            self._tell[asked] = self.reading.prices.of(request, tried, champion)
+        return self._tell[asked]
 
     def _settings(self, text: str, symbol: str) -> RuntimeSettings:
         found = self.reading.settings(text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from autotuner.figures import FiguresError, figures_from_json
+from autotuner.machine.process import this_host
 from autotuner.tuning.request import TuneRequest
 from storage.records import PromotionRecord
 from storage.survey import RunRow, TrialRow
@@ -34,16 +35,14 @@ class Told:
 
 
 class Prices:
-    """The prices of a plan's symbols; ``promotions`` are the newest of each, ``runs`` all by id."""
+    """The prices of a plan's symbols; ``runs`` are all by id."""
 
-    def __init__(
-        self, *, promotions: Mapping[str, PromotionRecord], runs: Mapping[str, RunRow], read_all: bool
-    ) -> None:
-        self._promotions, self._runs, self._read_all = promotions, runs, read_all
+    def __init__(self, *, runs: Mapping[str, RunRow], read_all: bool) -> None:
+        self._runs, self._read_all = runs, read_all
         self._files = functools.cache(price_files)
         self._read = functools.cache(_read)
 
-    def of(self, request: TuneRequest, tried: Sequence[TrialRow]) -> Told:
+    def of(self, request: TuneRequest, tried: Sequence[TrialRow], champion: PromotionRecord | None) -> Told:
         """What a run would find; ``tried`` are the symbol's trials of this workload and environment."""
         source, minimum = (
             request.prices,
@@ -59,17 +58,18 @@ class Prices:
             return self._read(request.symbol, source, minimum)  # which says what is wrong
         if not tried:
             return Told(state="not read")
-        digest = self._as_measured(request, tried, file)
+        digest = self._as_measured(request, tried, file, champion)
         return Told(state="as measured", digest=digest) if digest else Told(state="changed")
 
-    def _as_measured(self, request: TuneRequest, tried: Sequence[TrialRow], file: Path) -> str:
+    def _as_measured(
+        self, request: TuneRequest, tried: Sequence[TrialRow], file: Path, champion: PromotionRecord | None
+    ) -> str:
         """The digest of what the promoted run read, where it read this file in the same way and as it is now."""
-        promotion = self._promotions.get(request.symbol)
-        run = self._runs.get(promotion.run_id or "") if promotion else None
-        if promotion is None or run is None:
+        run = self._runs.get(champion.run_id or "") if champion else None
+        if champion is None or run is None or run.owner_host != this_host():
             return ""
         try:
-            same_way = figures_from_json(promotion.evidence_json).prices == request.prices
+            same_way = figures_from_json(champion.evidence_json).prices == request.prices
             stat = file.stat()
         except (FiguresError, OSError):
             return ""

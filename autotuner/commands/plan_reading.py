@@ -95,7 +95,6 @@ class Reading:
     def prices(self) -> Prices:
         """The prices of the plan's symbols."""
         return Prices(
-            promotions={record.symbol: record for record in self.ledger if record.symbol in self._symbols},
             runs={run.run_id: run for run in self.runs},
             read_all=self._read_prices or len(self._symbols) <= FEW,
         )

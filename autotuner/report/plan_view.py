@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from autotuner.commands.plan import Planned, Row
+from autotuner.engine_versions import engine_name
 from autotuner.report.tables import bare_table, plain
 from autotuner.tuning.models import CHOOSING_SECONDS
 
@@ -65,7 +66,7 @@ def _row(row: Row) -> dict[str, Any]:
             "trials": {
                 name: getattr(work, name) for name in ("space", "reused", "certain", "expected", "most")
             },
-            "builds": {"to_build": work.to_build, "in_cache": work.at_hand, "bytes": row.bytes},
+            "builds": {"to_build": len(work.builds), "in_cache": work.at_hand, "bytes": row.bytes},
             "seconds": {"expected": round(work.seconds, 1), "most": work.most_seconds, "from": _basis(row)},
         }
     return document
@@ -88,7 +89,7 @@ def totals(rows: Iterable[Row]) -> dict[str, Any]:
             name: sum(getattr(work, name) for work in works) for name in ("reused", "certain", "expected")
         },
         "builds": {
-            "to_build": sum(work.to_build for work in works),
+            "to_build": sum(len(work.builds) for work in works),
             "in_cache": sum(work.at_hand for work in works),
             "bytes": sum(row.bytes for row in rows),
         },
@@ -117,7 +118,7 @@ def _headline(planned: Planned) -> str:
     there = planned.environment
     last = "" if planned.newest is None else f", last promoted {planned.newest:%Y-%m-%d}"
     return (
-        f"{there.device} of {there.threads} threads, torch {there.torch}, {there.engine} "
+        f"{there.device}, {there.threads} threads, torch {there.torch}, engine {engine_name(there.engine)} "
         f"({there.fingerprint}){last}"
     )
 
@@ -150,7 +151,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         trials += f", {work.reused} reused"
     builds = ", ".join(
         f"{count} {name}"
-        for count, name in ((work.to_build, "to build"), (work.at_hand, "in cache"))
+        for count, name in ((len(work.builds), "to build"), (work.at_hand, "in cache"))
         if count
     )
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,13 +44,15 @@ class Standing:
     """How a symbol stands before its run.
 
     ``known`` is what was measured on the prices that are there, ``elsewhere`` what other symbols run. ``follows`` is
-    a symbol whose run comes before in the same plan and is expected to prove something for this one, too.
+    a symbol whose run comes before in the same plan and is expected to prove something for this one, too; ``built``
+    is what runs before in the same plan will have compiled.
     """
 
     known: frozenset[RuntimeSettings] = frozenset()
     champion: RuntimeSettings | None = None
     elsewhere: tuple[RuntimeSettings, ...] = ()
     follows: str | None = None
+    built: frozenset[RuntimeSettings] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Work:
 
     ``space`` is how many configurations there are, ``reused`` how many of them need no trial. ``certain`` trials are
     made whatever they show, as far as time goes; ``expected`` are those that a search usually makes, these included;
-    ``most`` is where it ends for certain. ``compiled`` of the expected are compiled, ``at_hand`` of these lie there.
+    ``most`` is where it ends for certain. Of the expected, ``builds`` are compiled, ``at_hand`` lie there compiled.
     ``proof_of`` is the symbol whose proof is checked, and ``assumed`` says that it has yet to be made. ``seconds``
     are expected, ``most_seconds`` the limit; ``measured`` says whether earlier runs told, or only the priors do.
     """
@@ -70,7 +72,7 @@ class Work:
     certain: int = 0
     expected: int = 0
     most: int = 0
-    compiled: int = 0
+    builds: frozenset[RuntimeSettings] = frozenset()
     at_hand: int = 0
     proof_of: str | None = None
     assumed: bool = False
@@ -78,11 +80,6 @@ class Work:
     seconds: float
     most_seconds: float
     measured: bool = False
-
-    @property
-    def to_build(self) -> int:
-        """How many of the expected trials compile."""
-        return self.compiled - self.at_hand
 
 
 def work_of(
@@ -101,30 +98,32 @@ def work_of(
     if standing.champion is None:
         proven = to_check(request, place.space, proofs)
         if proven is not None:
-            return _check(place, proven.symbol, most, proven.settings)
+            return _check(place, standing, proven.symbol, most, proven.settings)
         if standing.follows is not None and request.takes_over:
-            return _check(place, standing.follows, most, None)
+            return _check(place, standing, standing.follows, most, None)
     return _search(request, place, standing, settled, most)
 
 
-def _check(place: Place, symbol: str, most: float, proven: RuntimeSettings | None) -> Work:
+def _check(
+    place: Place, standing: Standing, symbol: str, most: float, proven: RuntimeSettings | None
+) -> Work:
     """One trial of what is ``proven``; None for what has yet to be, which then lies there compiled."""
     compiled = proven is None or proven.compiled
-    built = compiled and (proven is None or place.at_hand(proven))
+    builds = frozenset[RuntimeSettings]()
+    if proven is not None and proven.compiled and not (proven in standing.built or place.at_hand(proven)):
+        builds = frozenset({proven})
     if place.costs.check is not None:
         seconds = place.costs.check
-    elif proven is None or built:
-        seconds = _trials_seconds((), place, extra=1)
     else:
-        seconds = _trials_seconds((proven,), place, alone=True)
+        seconds = _trials_seconds(builds, place, extra=not builds, alone=True)
     return Work(
         does="check",
         space=len(place.space.keys),
         certain=1,
         expected=1,
         most=1,
-        compiled=int(compiled),
-        at_hand=int(built),
+        builds=builds,
+        at_hand=int(compiled and not builds),
         proof_of=symbol,
         assumed=proven is None,
         seconds=min(seconds, most),
@@ -143,8 +142,8 @@ def _search(
     left = [key for key in space.keys if key not in known and key not in certain] if profile.searches else []
     done = profile.searches and not certain and (not left or settled())
     trials = _expected(certain, [] if done else left, space)[: request.trials]
-    compiled = [settings for settings in trials if settings.compiled]
-    at_hand = frozenset(settings for settings in compiled if place.at_hand(settings))
+    compiled = frozenset(settings for settings in trials if settings.compiled)
+    at_hand = frozenset(each for each in compiled if each in standing.built or place.at_hand(each))
     return Work(
         does="search" if profile.searches else "reference",
         space=len(space.keys),
@@ -152,7 +151,7 @@ def _search(
         certain=len(certain),
         expected=len(trials),
         most=min(request.trials, len(certain) + (0 if done else len(left))),
-        compiled=len(compiled),
+        builds=compiled - at_hand,
         at_hand=len(at_hand),
         settled=done,
         seconds=_run_seconds(trials, place, at_hand, most, duels=profile.searches),
@@ -186,7 +185,7 @@ def _run_seconds(
 
 
 def _trials_seconds(
-    trials: Sequence[RuntimeSettings],
+    trials: Collection[RuntimeSettings],
     place: Place,
     *,
     at_hand: frozenset[RuntimeSettings] = frozenset(),
