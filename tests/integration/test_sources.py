@@ -1,4 +1,4 @@
-"""Prices from outside become files that runs read, or one line and nothing: an answer is never repaired in silence."""
+"""Prices from outside become files that runs read, or one line and nothing: no answer is repaired in silence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def frame(
 
 
 def given(answer: object) -> PriceSeries:
-    return fetched(lambda _: answer, "mine", WANTED)  # type: ignore[return-value, arg-type]
+    return fetched(lambda _: answer, "mine", WANTED)  # type: ignore[arg-type]
 
 
 def why_refused(answer: object) -> str:
