@@ -16,7 +16,12 @@ _DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 @click.group()
 def data_command() -> None:
-    """Prices from outside."""
+    """Prices from outside.
+
+    \b
+    autotune data sources
+    autotune data fetch --source yfinance --symbol AMD --to prices
+    """
 
 
 @data_command.command()

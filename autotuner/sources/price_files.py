@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from autotuner.files import failing_as
+from autotuner.sources.origin import MARK, provenance
 from autotuner.sources.protocol import SourceError, Wanted
 from storage.whole_files import written_whole
 from toto_core.prices.options import SeriesError
 from toto_core.series import PriceSeries, price_files, read_series
 from toto_core.symbols import file_stem
 
-MARK = "# fetched by autotune: "
-"""How the first line of a file begins that this wrote; JSON follows."""
 _ALIKE = 1e-5
 """Relative difference of a price fetched twice: sources round to single precision, and dividends are larger."""
 _FEWEST_COMMON = 2
@@ -78,17 +77,6 @@ def keep(
         aside.write_text(_text(stamps, close, about), encoding="utf-8")
     added = int(stamps.size if before is None else np.setdiff1d(stamps, before.timestamps).size)
     return Kept(symbol=series.symbol, path=path, points=int(stamps.size), added=added, said=said)
-
-
-def provenance(path: Path) -> dict[str, Any] | None:
-    """Where the prices of a file came from, None for one that was not fetched."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            line = file.readline(10_000)
-        found = json.loads(line.removeprefix(MARK)) if line.startswith(MARK) else None
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _before(path: Path, symbol: str, wanted: Mapping[str, str]) -> PriceSeries:

@@ -11,7 +11,7 @@ from autotuner.figures import Figures
 from autotuner.measurement.outcome import Measured
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import Ranked, break_even_calls
-from autotuner.sources.price_files import provenance
+from autotuner.sources.origin import provenance
 from autotuner.workload import Workload
 from toto_core.prices.options import EMBEDDED
 from toto_core.settings import RuntimeSettings

@@ -13,7 +13,8 @@ import pytest
 
 from autotuner.commands.fetch import fetch
 from autotuner.sources.answer import fetched
-from autotuner.sources.price_files import Kept, keep, provenance
+from autotuner.sources.origin import provenance
+from autotuner.sources.price_files import Kept, keep
 from autotuner.sources.protocol import SourceError, Wanted
 from autotuner.sources.registry import installed
 from tests.support.command import Cli
