@@ -203,11 +203,8 @@ class Reading:
             weights_bytes=found.model.weights_bytes,
             seconds=seconds,
         )
-        sizes = [
-            size_and_use(folder)[0]
-            for settings in space.keys
-            if (folder := trial_artifacts(caches, settings)).is_dir()
-        ]
+        folders = [trial_artifacts(caches, settings) for settings in space.keys if settings.compiled]
+        sizes = [size for folder in folders if folder.is_dir() and (size := size_and_use(folder)[0])]
         return Here(
             measurable=found, place=place, bytes=int(statistics.median(sizes)) if sizes else BYTES_OF_A_BUILD
         )
