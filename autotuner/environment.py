@@ -125,13 +125,15 @@ def available_threads() -> int:
     return cpus if quota is None else min(cpus, quota)
 
 
-def spare_threads() -> int:
+def spare_threads(available: int | None = None) -> int:
     """CPU threads that a tuned process may use unless told otherwise: all CPUs but one, at least one.
+
+    Of a machine where ``available`` are, this one unless given.
 
     A process that wants them all waits at every barrier as soon as anyone else runs: ten-fold stalls were
     measured beside one busy neighbour (docs/decisions/0010-leave-one-cpu.md).
     """
-    return max(1, available_threads() - 1)
+    return max(1, (available or available_threads()) - 1)
 
 
 def spare_memory() -> int:

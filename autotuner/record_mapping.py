@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError, UsageError, cause
@@ -56,6 +56,11 @@ class Subject(_TunedFor):
 
     series_digest: str
     model_digest: str
+
+    @property
+    def study(self) -> str:
+        """The name by which its runs and its Optuna studies are found again."""
+        return f"{self.symbol} {self.workload.signature} {self.environment.fingerprint}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +241,49 @@ def owner_runs_still(run: RunRecord) -> bool:
     """Whether the process that owns a run counts as alive; without a host, stored before 0003, it is of this one."""
     owner = Owner(pid=run.owner_pid, started=run.owner_started, host=run.owner_host or this_host())
     return owner.may_work_on(run.resumed_at or run.started_at)
+
+
+def to_take_up(
+    unfinished: Sequence[RunRecord], study: str, *, resume: bool
+) -> tuple[list[RunRecord], RunRecord | None]:
+    """Which of a subject's unfinished runs (oldest first) to give up, and which one to go on with, None for none."""
+    given_up: list[RunRecord] = []
+    for run in reversed(unfinished):
+        if run.status == "running" and owner_runs_still(run):
+            continue
+        if resume and run.study_name == study:
+            return given_up, run
+        given_up.append(run)
+    return given_up, None
+
+
+class Tried(Protocol):
+    """What was tried, as far as it says whether that stands."""
+
+    @property
+    def series_digest(self) -> str:
+        """Of the prices it was measured on."""
+        ...
+
+    @property
+    def outcome(self) -> str:
+        """``MEASURED``, or the kind of failure."""
+        ...
+
+    @property
+    def run_id(self) -> str:
+        """The run that measured it."""
+        ...
+
+
+def stands(tried: Tried, series_digest: str, run_id: str | None) -> bool:
+    """Whether a run (the one of ``run_id`` where it goes on) takes up what was tried on these prices.
+
+    A failure counts only within the run that is going on.
+    """
+    if tried.series_digest != series_digest:
+        return False
+    return tried.outcome == MEASURED or (tried.run_id == run_id and tried.outcome != "timeout")
 
 
 def moment(stamp: Any) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from json import dumps, loads
 from pathlib import Path
@@ -21,12 +21,13 @@ from autotuner.record_mapping import (
     Subjects,
     measurement_record,
     moment,
-    owner_runs_still,
     promotion_record,
     read_outcome,
     read_promotion,
     read_settings,
     read_subject,
+    stands,
+    to_take_up,
 )
 from autotuner.serving.manifest import ManifestSummary
 from autotuner.workload import Workload
@@ -150,13 +151,13 @@ class Store:
         """The id of a new run, or of a matching unfinished one whose owner is gone, and whether it goes on."""
         now = datetime.now(UTC)
         owner = {f"owner_{name}": value for name, value in Owner.current().to_dict().items()}
-        for run in reversed(self.records.unfinished_runs(profile=profile, **subject.keys)):
-            if run.status == "running" and owner_runs_still(run):
-                continue
-            if resume and run.study_name == study:
-                self.records.resume_run(run.run_id, **owner, resumed_at=now)
-                return run.run_id, True
+        unfinished = self.records.unfinished_runs(profile=profile, **subject.keys)
+        given_up, taken_up = to_take_up(unfinished, study, resume=resume)
+        for run in given_up:
             self.records.finish_run(run.run_id, "failed", now)
+        if taken_up is not None:
+            self.records.resume_run(taken_up.run_id, **owner, resumed_at=now)
+            return taken_up.run_id, True
         run_id = str(uuid.uuid4())
         self.records.start_run(
             RunRecord(
@@ -190,13 +191,11 @@ class Store:
         A failure counts only within the run that is going on: what failed another day (no compiler, too little
         time) deserves another try.
         """
-        found: dict[RuntimeSettings, Outcome] = {}
-        for record, settings, outcome in self._outcomes(subject, stage):
-            if record.series_digest != subject.series_digest:
-                continue
-            if isinstance(outcome, Measured) or (record.run_id == run_id and outcome.kind != "timeout"):
-                found[settings] = outcome
-        return found
+        return {
+            settings: outcome
+            for record, settings, outcome in self._outcomes(subject, stage)
+            if stands(record, subject.series_digest, run_id)
+        }
 
     def tried(self, subject: Subject) -> dict[RuntimeSettings, Outcome]:
         """The newest outcome of every configuration, failures included, whatever run they are from.
@@ -240,12 +239,17 @@ class Store:
         source = self.records.series(subject.series_digest).source
         return PriceSource(data=None if source == EMBEDDED else source)
 
-    def winners_elsewhere(self, subject: Subject) -> tuple[RuntimeSettings, ...]:
-        """Configurations active for other symbols of the same workload and environment, newest first."""
+    def winners_elsewhere(
+        self, subject: Subject, ledger: Sequence[PromotionRecord] | None = None
+    ) -> tuple[RuntimeSettings, ...]:
+        """Configurations active for other symbols of the same workload and environment, newest first.
+
+        ``ledger`` is what is active, read unless given.
+        """
         same = (subject.workload.signature, subject.environment.fingerprint)
         found = [
             read_settings(record.settings_json)
-            for record in self.records.active_promotions()
+            for record in (self.records.active_promotions() if ledger is None else ledger)
             if record.symbol != subject.symbol
             and (record.workload_signature, record.environment_fingerprint) == same
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import func, select
 
@@ -20,6 +21,35 @@ from storage.models import (
 )
 from storage.records import EnvironmentRecord, RunRecord, TelemetryRecord, WorkloadRecord
 from storage.rows import Queries, conditions
+
+
+class TrialRow(NamedTuple):
+    """A trial without what it measured."""
+
+    symbol: str
+    environment_fingerprint: str
+    model_digest: str
+    series_digest: str
+    settings_key: str
+    settings_json: str
+    outcome: str
+    run_id: str
+
+
+class RunRow(NamedTuple):
+    """A run without its summary."""
+
+    run_id: str
+    symbol: str
+    profile: str
+    workload_signature: str
+    environment_fingerprint: str
+    status: str
+    started_at: datetime
+    owner_host: str | None
+    resumed_at: datetime | None
+    finished_at: datetime | None
+
 
 Mark = tuple[object, ...]
 """What differs as soon as anything was appended or a run changed its state."""
@@ -78,6 +108,49 @@ class Survey(Queries):
         """The rows of telemetry whose payload holds ``text``, oldest first."""
         about = select(TELEMETRY).where(TELEMETRY.c.payload_json.contains(text, autoescape=True))
         return self._records(TelemetryRecord, about.order_by(TELEMETRY.c.window_start, TELEMETRY.c.id))
+
+    def trial_rows(self, workload_signature: str) -> tuple[TrialRow, ...]:
+        """Every trial of a search of that workload, oldest first, without what it measured."""
+        columns = [MEASUREMENTS.c[name] for name in TrialRow._fields]
+        statement = (
+            select(*columns)
+            .where(MEASUREMENTS.c.workload_signature == workload_signature, MEASUREMENTS.c.stage == "search")
+            .order_by(MEASUREMENTS.c.id)
+        )
+        with self._database.read() as connection:
+            return tuple(TrialRow(*row) for row in connection.execute(statement))
+
+    def run_rows(self) -> tuple[RunRow, ...]:
+        """Every run, oldest first, without its summary."""
+        columns = [RUNS.c[name] for name in RunRow._fields]
+        with self._database.read() as connection:
+            found = connection.execute(select(*columns).order_by(RUNS.c.started_at, RUNS.c.run_id))
+            return tuple(RunRow(*row) for row in found)
+
+    def roll_backs(self) -> dict[str, list[datetime]]:
+        """When promotions of each symbol were taken back."""
+        taken_back = select(PROMOTIONS.c.symbol, ROLLBACKS.c.rolled_back_at)
+        found: dict[str, list[datetime]] = {}
+        with self._database.read() as connection:
+            for symbol, at in connection.execute(taken_back.select_from(PROMOTIONS.join(ROLLBACKS))):
+                found.setdefault(symbol, []).append(at)
+        return found
+
+    def trial_times(self, run_ids: Collection[str]) -> dict[str, list[tuple[str, datetime]]]:
+        """The settings (JSON) of each run's trials and when they ended, oldest first."""
+        columns = MEASUREMENTS.c.run_id, MEASUREMENTS.c.settings_json, MEASUREMENTS.c.measured_at
+        statement = select(*columns).where(MEASUREMENTS.c.run_id.in_(run_ids)).order_by(MEASUREMENTS.c.id)
+        found: dict[str, list[tuple[str, datetime]]] = {}
+        with self._database.read() as connection:
+            for run_id, settings, at in connection.execute(statement):
+                found.setdefault(run_id, []).append((settings, at))
+        return found
+
+    def telemetry_symbols(self, holding: str) -> frozenset[str]:
+        """The symbols with a row of telemetry that holds this text."""
+        holds = TELEMETRY.c.payload_json.contains(holding, autoescape=True)
+        with self._database.read() as connection:
+            return frozenset(connection.execute(select(TELEMETRY.c.symbol).where(holds).distinct()).scalars())
 
     def newest_runs(self, most: int) -> tuple[RunRecord, ...]:
         """The last ``most`` runs that began, newest first."""

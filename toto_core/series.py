@@ -27,6 +27,7 @@ __all__ = [
     "available_symbols",
     "find_series",
     "passed_over",
+    "price_files",
     "read_series",
 ]
 
@@ -142,6 +143,23 @@ def available_symbols(data: Path | None) -> tuple[str, ...]:
     return tuple(sorted({symbol for name in names if (symbol := _symbol_in(name)) is not None}))
 
 
+def price_files(data: Path | None) -> dict[str, Path]:
+    """Return the file that `find_series` reads of each symbol; for the embedded ones, whose files never change, none.
+
+    One look at a folder, where `find_series` looks for every symbol. Raises SeriesError when it cannot be listed.
+    """
+    if data is None:
+        return {}
+    if not _holds(data.is_dir):
+        symbol = _symbol_in(data.name)
+        return {} if symbol is None else {symbol: data}
+    found: dict[str, list[str]] = {}
+    for name in _listed(data):
+        if (symbol := _symbol_in(name)) is not None:
+            found.setdefault(symbol, []).append(name)
+    return {symbol: data / _first_read(symbol, names) for symbol, names in found.items()}
+
+
 def passed_over(data: Path | None) -> tuple[str, ...]:
     """Return, sorted, the names in the folder `data` that are no price file of a symbol, hidden ones left out."""
     if data is None or not _holds(data.is_dir):
@@ -163,7 +181,14 @@ def _embedded_series(symbol: str, minimum_points: int) -> PriceSeries:
 
 def _files_of(symbol: str, folder: Path) -> list[str]:
     """The names in the folder that stand for the symbol, the one to read first."""
-    names = [name for name in _listed(folder) if _symbol_in(name) == symbol]
+    return _in_order(symbol, [name for name in _listed(folder) if _symbol_in(name) == symbol])
+
+
+def _first_read(symbol: str, names: list[str]) -> str:
+    return names[0] if len(names) == 1 else _in_order(symbol, names)[0]
+
+
+def _in_order(symbol: str, names: list[str]) -> list[str]:
     stem = file_stem(symbol)
     return sorted(
         names, key=lambda name: (SUFFIXES.index(_suffix(name) or ""), not name.startswith(stem), name)

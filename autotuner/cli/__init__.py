@@ -14,6 +14,7 @@ from autotuner.cli.failures import one_line_failures, printing_what_can_be_print
 
 _MODULES = {
     "run": ("run",),
+    "plan": ("plan",),
     "show": ("show", "list", "history"),
     "explain": ("explain",),
     "report": ("report",),
@@ -29,6 +30,7 @@ _MODULES = {
     "engines": ("engines",),
     "doctor": ("doctor",),
     "export_import": ("export", "import"),
+    "data": ("data",),
     "database": ("db",),
     "studies": ("studies",),
     "completion": ("completion",),

@@ -32,9 +32,17 @@ _OPTIONS = (
 
 def price_options(command: Command) -> Command:
     """``--data`` and how to read it; the command gets a ``PriceSource`` as ``prices``."""
+    made: Any = with_prices(command)
+    for option in reversed(_OPTIONS):
+        made = option(made)
+    return cast("Command", made)
+
+
+def with_prices(command: Command) -> Command:
+    """Make a ``PriceSource``, which the command gets as ``prices``, of what these options were given."""
 
     @functools.wraps(command)
-    def with_prices(*args: Any, data: Path | None, allow_negative: bool, **options: Any) -> Any:
+    def wrapped(*args: Any, data: Path | None, allow_negative: bool, **options: Any) -> Any:
         names = ("price_column", "time_column", "timezone", "decimal")
         given: dict[str, Any] = {name: options.pop(name) for name in names}
         given = {name: value for name, value in given.items() if value is not None}
@@ -45,10 +53,7 @@ def price_options(command: Command) -> Command:
         )
         return command(*args, prices=source, **options)
 
-    made: Any = with_prices
-    for option in reversed(_OPTIONS):
-        made = option(made)
-    return cast("Command", made)
+    return cast("Command", wrapped)
 
 
 def _options(values: dict[str, Any]) -> PriceOptions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,15 +161,15 @@ def run_command(
     if run_options.replay and not db:
         raise UsageError("--replay writes recorded answers: name a store of their own with --db")
     signal.signal(signal.SIGTERM, _as_interrupt)
-    wanted = _named(symbols, everything, symbols_file)
-    left_out = _say_passed_over(run_options.prices.path) if everything else ()
+    wanted = named_symbols(symbols, everything, symbols_file)
+    left_out = say_passed_over(run_options.prices.path) if everything else ()
     with Store(store_location(db)) as store:
         options.clear_up_first(store.location)
-        wanted = wanted or _all(run_options.prices.path, store, due=due)
+        wanted = wanted or all_symbols(run_options.prices.path, store, due=due)
         subjects = _due(wanted, run_options, store) if due else [(symbol, None) for symbol in wanted]
         if as_before and not due:
             subjects = [
-                (symbol, _tuned_as(store, store.active(symbol, run_options.profile))) for symbol in wanted
+                (symbol, tuned_as(store, store.active(symbol, run_options.profile))) for symbol in wanted
             ]
         documents, failures = _tune_all(subjects, run_options, store, quiet=as_json)
     if as_json:
@@ -235,14 +235,14 @@ def _tune(
         return tune(request, store, progress, plan)
 
 
-def _named(symbols: tuple[str, ...], everything: bool, symbols_file: Path | None) -> tuple[str, ...]:
+def named_symbols(symbols: tuple[str, ...], everything: bool, symbols_file: Path | None) -> tuple[str, ...]:
     """The symbols that the options name, none for --all. Raises ``UsageError``."""
     if sum((bool(symbols), everything, symbols_file is not None)) != 1:
         raise UsageError("name the symbols with --symbol, with --symbols-file, or say --all")
     return read_symbols(symbols_file) if symbols_file else tuple(dict.fromkeys(symbols))
 
 
-def _all(data: Path | None, store: Store, *, due: bool) -> tuple[str, ...]:
+def all_symbols(data: Path | None, store: Store, *, due: bool) -> tuple[str, ...]:
     """Every symbol with prices; for what is due also every symbol of the store."""
     from autotuner.daemon.situation import symbols_to_keep
     from toto_core.series import available_symbols
@@ -253,7 +253,8 @@ def _all(data: Path | None, store: Store, *, due: bool) -> tuple[str, ...]:
     return available
 
 
-def _say_passed_over(data: Path | None) -> tuple[str, ...]:
+def say_passed_over(data: Path | None) -> tuple[str, ...]:
+    """Name the files of a folder that are no price file."""
     from toto_core.series import passed_over
 
     left_out = passed_over(data)
@@ -264,21 +265,31 @@ def _say_passed_over(data: Path | None) -> tuple[str, ...]:
 
 def _due(symbols: Sequence[str], run_options: RunOptions, store: Store) -> list[tuple[str, TunedAs | None]]:
     """What is due of the symbols, each as it was tuned before: once for every profile and workload."""
-    from autotuner.daemon.situation import tuned_for, why_due
-    from autotuner.environment import current_environment
-
     found: list[tuple[str, TunedAs | None]] = []
-    environment, now = current_environment(run_options.device), datetime.now(UTC)
-    for symbol in symbols:
-        for promotion in tuned_for(store, symbol, run_options.profile) or (None,):
-            reason = why_due(store, promotion, environment=environment, now=now)
-            options.note(f"{symbol}: {'due: ' + reason if reason else 'not due'}")
-            if reason:
-                found.append((symbol, _tuned_as(store, promotion)))
+    for symbol, before, reason in each_due(symbols, run_options, store):
+        options.note(f"{symbol}: {'due: ' + reason if reason else 'not due'}")
+        if reason:
+            found.append((symbol, before))
     return found
 
 
-def _tuned_as(store: Store, promotion: Promotion | None) -> TunedAs | None:
+def each_due(
+    symbols: Sequence[str], run_options: RunOptions, store: Store
+) -> Iterator[tuple[str, TunedAs | None, str | None]]:
+    """Each symbol as it was tuned, and why it is due, None where it is not."""
+    from autotuner.daemon.due import Overdue
+    from autotuner.environment import current_environment
+
+    overdue = Overdue(store)
+    environment, now = current_environment(run_options.device), datetime.now(UTC)
+    for symbol in symbols:
+        for promotion in overdue.tuned_for(symbol, run_options.profile) or (None,):
+            reason = overdue.why(promotion, environment=environment, now=now)
+            yield symbol, tuned_as(store, promotion) if reason else None, reason
+
+
+def tuned_as(store: Store, promotion: Promotion | None) -> TunedAs | None:
+    """What a promotion was tuned for, and on which prices."""
     if promotion is None:
         return None
     source = store.price_source(promotion)

@@ -82,7 +82,7 @@ def _request(symbol: str, options: RunOptions, before: TunedAs | None, model: st
         symbol=symbol,
         workload=before.workload if before and _of_any_workload(options) else _workload(options, model),
         profile=profile(options.profile or (before.profile if before else DEFAULT_PROFILE)),
-        limits=Limits(peak_bytes=_peak_bytes(options), deadline_ms=options.deadline_ms),
+        limits=Limits(peak_bytes=peak_bytes(options), deadline_ms=options.deadline_ms),
         prices=options.prices.or_else(before.prices) if before else options.prices,
         device=options.device,
         trials=options.trials,
@@ -97,7 +97,7 @@ def _request(symbol: str, options: RunOptions, before: TunedAs | None, model: st
     )
 
 
-def _peak_bytes(options: RunOptions) -> int | None:
+def peak_bytes(options: RunOptions) -> int | None:
     """The memory limit given; else, in a container with one, what a process may hold there."""
     from autotuner.environment import spare_memory
     from toto_core.container import container_limits

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autotuner.daemon.config import Config
+from autotuner.daemon.due import confirmed
 from autotuner.daemon.intake import Log, stored_notes
 from autotuner.daemon.plan import Due
-from autotuner.daemon.triggers import LiveWindow, Reason, Situation, reasons
+from autotuner.daemon.triggers import LiveWindow, Reason, Situation
 from autotuner.engines.interpreters import environment_like
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
@@ -222,21 +223,6 @@ def _power(prices: _Prices | None) -> int | None:
     return 1 << math.floor(math.log2(prices.points)) if prices and prices.points > 0 else None
 
 
-def why_due(
-    store: Store, promotion: Promotion | None, *, environment: Environment, now: datetime
-) -> str | None:
-    """Why a symbol is to be tuned, in a few words, None when it is not: what `autotune run --due` asks.
-
-    ``promotion`` is None for one that never was. Raises ``StorageError`` and ``AutotuneError`` of the store.
-    """
-    tuned_at = None
-    if promotion is not None:
-        tuned_at = max(confirmations(store, promotion), default=None)
-        environment = environment_like(promotion.environment, environment)
-    situation = Situation(promotion=promotion, environment=environment, now=now, tuned_at=tuned_at)
-    return next((reason.text for reason in reasons(situation)), None)
-
-
 def symbols_to_keep(store: Store, data: Path | None) -> tuple[str, ...]:
     """The symbols of the store, which know their own prices, and those of ``data``; the samples where there are none.
 
@@ -247,31 +233,8 @@ def symbols_to_keep(store: Store, data: Path | None) -> tuple[str, ...]:
     return tuple(sorted({*known, *given}))
 
 
-def tuned_for(store: Store, symbol: str, profile: str | None) -> tuple[Promotion, ...]:
-    """What is active of a symbol: for every profile and workload the newest, in whatever environment.
-
-    ``profile`` None is any. Raises ``StorageError`` and ``AutotuneError`` of the store.
-    """
-    newest = {
-        (record.profile, record.workload_signature): record
-        for record in store.records.active_promotions()
-        if record.symbol == symbol and profile in {None, record.profile}
-    }
-    return tuple(store.read(record) for record in newest.values())
-
-
 def confirmations(store: Store, promotion: Promotion) -> tuple[datetime, ...]:
     """When runs ended that left ``promotion`` in place, since it or a roll-back to it made it active."""
     ledger = store.records.promotions(promotion.symbol)
-    rolled_back = (record.rolled_back_at for record in ledger if record.rolled_back_at is not None)
-    since = max((promotion.promoted_at, *rolled_back))
-    same = promotion.profile, promotion.workload.signature, promotion.environment.fingerprint
-    return tuple(
-        run.finished_at
-        for run in store.records.runs(promotion.symbol)
-        if run.status == "finished"
-        and run.finished_at is not None
-        and run.finished_at > since
-        and run.run_id != promotion.run_id
-        and (run.profile, run.workload_signature, run.environment_fingerprint) == same
-    )
+    rolled_back = [record.rolled_back_at for record in ledger if record.rolled_back_at is not None]
+    return confirmed(promotion, rolled_back, store.records.runs(promotion.symbol))

@@ -14,6 +14,7 @@ from autotuner.errors import AutotuneError, UsageError
 from autotuner.measurement.outcome import ColdStart, Failed, Measured, Outcome
 from autotuner.measurement.runner import Runner
 from autotuner.search.ahead import built_together
+from autotuner.search.beginning import queued, reused
 from autotuner.search.gain_model import LeftOpen, Outlook, Tried, left_open, most_promising, settled
 from autotuner.search.profiles import Limits, Profile
 from autotuner.search.sampler import GainPerSecondSampler
@@ -120,8 +121,7 @@ class Search:
     cold_starts: Mapping[RuntimeSettings, ColdStart] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        first = self.first if self.profile.searches else (self.space.reference,)
-        self._queue = deque(map(self.space.canonical, first))
+        self._queue = deque(queued(self.space, self.profile, self.first))
         self._outcomes = {self.space.canonical(key): outcome for key, outcome in self.known.items()}
         self._fresh: list[Outcome] = []
         self._at_hand: dict[RuntimeSettings, ColdStart | Failed] = dict(self.cold_starts)
@@ -135,8 +135,7 @@ class Search:
         a ``crashed`` outcome. Raises ``AutotuneError`` when the study database fails, and whatever
         ``on_outcome`` raises.
         """
-        wanted = {*(self.space.keys if self.profile.searches else ()), *self._queue}
-        reused = len(wanted & self._outcomes.keys())
+        known = reused(self.space, self.profile, self._queue, self._outcomes.keys())
         # Scores of another profile or space would mislead the sampler, so each has a study of its own.
         scored_by = repr((self.space.digest, self.profile, self.limits))
         digest = hashlib.sha256(scored_by.encode()).hexdigest()[:8]
@@ -159,7 +158,7 @@ class Search:
             ),
             measured=len(self._fresh) - failed.total(),
             failed=dict(failed),
-            reused=reused,
+            reused=known,
             ended_because=ended,
             left_open=still_open,
         )

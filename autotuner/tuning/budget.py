@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
-from autotuner.search.gain_model import LeftOpen, outlooks
+from autotuner.search.gain_model import LeftOpen, Tried, outlooks
 from autotuner.search.space import SearchSpace, likely_winners
 from toto_core.settings import RuntimeSettings
 
@@ -52,20 +54,43 @@ def seconds_to_settle(left_open: LeftOpen) -> int | None:
     return math.ceil((left_open.seconds + _REFERENCE_SECONDS) / (1 - DUEL_SHARE))
 
 
-def expected_search(space: SearchSpace, *, slots: int, weights_bytes: int) -> float:
-    """Seconds until the likely winners are tried in every mode, built ``slots`` at a time and timed one by one."""
+def likely_trials(space: SearchSpace) -> frozenset[RuntimeSettings]:
+    """What a search is expected to try: the likely winners in every mode, the reference, and eager bf16."""
     winners = likely_winners(space)
     modes = {key.compile_mode for key in space.keys}
     wanted = {space.canonical(winner.replace(compile_mode=mode)) for winner in winners for mode in modes}
     wanted |= {space.reference, space.canonical(space.reference.replace(precision="bf16"))}
+    return frozenset(wanted & {*space.keys})
+
+
+def expected_search(space: SearchSpace, *, slots: int, weights_bytes: int) -> float:
+    """Seconds until the likely trials are made, built ``slots`` at a time and timed one by one."""
+    return expected_trials(likely_trials(space), space, slots=slots, weights_bytes=weights_bytes)
+
+
+def expected_trials(
+    wanted: Collection[RuntimeSettings],
+    space: SearchSpace,
+    *,
+    slots: int,
+    weights_bytes: int,
+    took: Mapping[RuntimeSettings, float] = MappingProxyType({}),
+    at_hand: frozenset[RuntimeSettings] = frozenset(),
+    extra: int = 0,
+) -> float:
+    """Seconds of these trials and of ``extra`` ones that compile nothing.
+
+    Built ``slots`` at a time and timed one by one; what is ``at_hand`` is built. At the usual costs, corrected by
+    what trials of the same workload ``took`` here.
+    """
     device = "cpu" if space.facts is None else space.facts.device
-    costs = {
-        look.settings: look.seconds
-        for look in outlooks(sorted(wanted & {*space.keys}, key=_key), {}, device=device)
-    }
-    timing = min(costs.values(), default=0.0)  # what one costs that compiles nothing
-    building = sum(seconds - timing for seconds in costs.values())
-    return building / slots + len(costs) * (timing + _SECONDS_A_MEGABYTE * weights_bytes / 1e6)
+    tried = {settings: Tried(score=1.0, seconds=seconds) for settings, seconds in took.items()}
+    asked = sorted({*wanted, space.reference}, key=_key)
+    costs = {look.settings: look.seconds for look in outlooks(asked, tried, compiled=at_hand, device=device)}
+    timing = min(costs.values())  # what one costs that compiles nothing
+    building = sum(costs[settings] - timing for settings in wanted if settings not in at_hand)
+    heavy = 0.0 if took else _SECONDS_A_MEGABYTE * weights_bytes / 1e6
+    return building / slots + (len(wanted) + extra) * (timing + heavy)
 
 
 def seconds_by_itself(expected: float) -> float:

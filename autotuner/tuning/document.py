@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotuner.figures import Figures
 from autotuner.measurement.outcome import Measured
 from autotuner.search.profiles import Profile
 from autotuner.search.scoring import Ranked, break_even_calls
+from autotuner.sources.origin import provenance
 from autotuner.workload import Workload
+from toto_core.prices.options import EMBEDDED
 from toto_core.settings import RuntimeSettings
 
 if TYPE_CHECKING:  # these need optuna, scipy and SQLAlchemy, which most commands do not
@@ -53,8 +56,10 @@ def fastest_once_running(study: SearchResult, workload: Workload, profile: Profi
 
 def series_document(series: PriceSeries) -> dict[str, Any]:
     """Where prices came from, how many there are, and what was repaired, left out or noticed."""
+    origin = None if series.source == EMBEDDED else provenance(Path(series.source))
     return {
         "source": series.source,
+        **({} if origin is None else {"fetched": origin}),
         "points": len(series),
         "last": f"{series.timestamps[-1].astype('datetime64[s]')}Z",
         "repairs": list(series.repairs),

@@ -12,7 +12,7 @@ from autotuner.device_lock import Say, measure_alone
 from autotuner.engines.interpreters import environment_of
 from autotuner.engines.protocol import ModelIdentity, Traits
 from autotuner.engines.registry import engine_for
-from autotuner.environment import has_fp16_units, spare_memory, spare_threads
+from autotuner.environment import Environment, has_fp16_units, spare_memory, spare_threads
 from autotuner.errors import AutotuneError
 from autotuner.measurement.builds import build_slots
 from autotuner.measurement.process_runner import ProcessRunner, RunnerLimits
@@ -32,19 +32,31 @@ from toto_core.settings import RuntimeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A subject with its prices, the model's files and what its engine can vary."""
+class Measurable:
+    """A workload on this machine: the model's files, what its engine can vary, and where it would run."""
 
-    subject: Subject
-    series: PriceSeries
+    workload: Workload
+    environment: Environment
     model: ModelIdentity
     traits: Traits
 
+    def space(
+        self, *, threads: int | None = None, fp16_units: bool, most_together: int | None = None
+    ) -> SearchSpace:
+        """What a search may try; see ``plan_measuring``."""
+        facts = self.workload.facts(
+            device=self.environment.device,
+            threads=threads or spare_threads(self.environment.threads),
+            patch_size=self.model.patch_size,
+            **vars(self.traits),
+            fp16_units=fp16_units,
+            most_together=most_together,
+        )
+        return search_space(self.workload, facts)
 
-def prepare(symbol: str, workload: Workload, *, prices: PriceSource, device: str) -> Prepared:
-    """Read prices and model. Raises ``SeriesError``, ``CheckpointError`` or ``AutotuneError``, each with one line."""
-    minimum = workload.longest_context + workload.longest_prediction
-    series = find_series(symbol, prices.path, minimum_points=minimum, options=prices.options)
+
+def measurable(workload: Workload, *, device: str) -> Measurable:
+    """Read the model. Raises ``CheckpointError`` or ``AutotuneError``, each with one line."""
     engine = engine_for(workload.model, workload.revision)
     model = engine.identity(workload.model, workload.revision)
     shortest = min(shape.context_length for shape in workload.shapes)
@@ -52,14 +64,32 @@ def prepare(symbol: str, workload: Workload, *, prices: PriceSource, device: str
         raise AutotuneError(
             f"context length {shortest} is shorter than one patch of {workload.model}, {model.patch_size} time steps"
         )
+    environment = environment_of(device, engine.name)
+    return Measurable(workload=workload, environment=environment, model=model, traits=engine.traits(workload))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A subject with its prices, the model's files and what its engine can vary."""
+
+    subject: Subject
+    series: PriceSeries
+    measurable: Measurable
+
+
+def prepare(symbol: str, workload: Workload, *, prices: PriceSource, device: str) -> Prepared:
+    """Read prices and model. Raises ``SeriesError``, ``CheckpointError`` or ``AutotuneError``, each with one line."""
+    minimum = workload.longest_context + workload.longest_prediction
+    series = find_series(symbol, prices.path, minimum_points=minimum, options=prices.options)
+    found = measurable(workload, device=device)
     subject = Subject(
         symbol=symbol,
         workload=workload,
-        environment=environment_of(device, engine.name),
+        environment=found.environment,
         series_digest=series.digest,
-        model_digest=model.digest,
+        model_digest=found.model.digest,
     )
-    return Prepared(subject=subject, series=series, model=model, traits=engine.traits(workload))
+    return Prepared(subject=subject, series=series, measurable=found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,15 +129,9 @@ def plan_measuring(
     subject, series = prepared.subject, prepared.series
     workload, environment = subject.workload, subject.environment
     device = environment.device
-    facts = workload.facts(
-        device=device,
-        threads=threads or spare_threads(),
-        patch_size=prepared.model.patch_size,
-        **vars(prepared.traits),
-        fp16_units=has_fp16_units(),
-        most_together=most_together,
+    space = prepared.measurable.space(
+        threads=threads, fp16_units=has_fp16_units(), most_together=most_together
     )
-    space = search_space(workload, facts)
     if profile.searches:
         refuse_noexec(cache_folder())
     caches = trials_folder(environment.fingerprint, workload.signature, subject.model_digest)
@@ -135,8 +159,7 @@ def plan_measuring(
                 return store(trial_artifacts(caches, settings), environment.fingerprint, settings.key)
         return None
 
-    expected = expected_search(space, slots=build_slots(device), weights_bytes=prepared.model.weights_bytes)
-    seconds = seconds_by_itself(expected)
+    expected, seconds = search_and_run(space, prepared.measurable)
     return MeasuringPlan(
         space=space,
         make_runner=make,
@@ -146,6 +169,13 @@ def plan_measuring(
         hand_over=hand_over,
         holds=lambda settings: holds_artifacts(trial_artifacts(caches, settings)),
     )
+
+
+def search_and_run(space: SearchSpace, found: Measurable) -> tuple[float, float]:
+    """What a cold search is expected to take, and what a run may take that nobody gave a number; seconds."""
+    slots = build_slots(found.environment.device)
+    expected = expected_search(space, slots=slots, weights_bytes=found.model.weights_bytes)
+    return expected, seconds_by_itself(expected)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,8 @@ FASTER = 1.03
 _LESS_ACCURATE = "less accurate"
 _SAME = Interval(estimate=1.0, low=1.0, high=1.0)
 _SECONDS_OF_ACCURACY, _SECONDS_OF_SPEED = 600.0, 300.0
+CHOOSING_SECONDS = _SECONDS_OF_ACCURACY + _SECONDS_OF_SPEED
+"""What choosing between several models takes at most, beside the run of each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,3 +66,8 @@ class TuneRequest:
     reuse: bool = True
     share: bool = True
     chance: float = SearchPlan.chance
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether a symbol without a champion may take over what another symbol proved."""
+        return self.share and self.reuse and self.profile.searches

@@ -16,9 +16,9 @@ from autotuner.measurement.runner import Runner
 from autotuner.paths import studies_url
 from autotuner.promotion.decision import Decision, decide
 from autotuner.promotion.duel_plan import DuelResult
+from autotuner.search.beginning import first_trials
 from autotuner.search.scoring import judge, rank
 from autotuner.search.search import Search, SearchPlan, SearchResult, TrialEvent
-from autotuner.search.space import likely_winners
 from autotuner.serving.canary import Canary
 from autotuner.store import Promotion, Store, Subject
 from autotuner.tuning.budget import COLD_START_SPARE, duel_seconds, search_seconds, trial_seconds
@@ -27,7 +27,7 @@ from autotuner.tuning.finalists import duel_of_finalists, why_unfit
 from autotuner.tuning.fitted import most_together
 from autotuner.tuning.measuring import MeasuringPlan, measuring, plan_measuring, prepare
 from autotuner.tuning.request import Listener, TuneRequest
-from autotuner.tuning.takeover import objection, proven_elsewhere, shared_decision, spot_check
+from autotuner.tuning.takeover import objection, proofs, shared_decision, spot_check, to_check
 from autotuner.tuning.tuned import Found, Tuned, promote
 from storage.patience import RUN_SECONDS, patience
 from toto_core.series import PriceSeries
@@ -75,9 +75,8 @@ def tune_and_hold(
         listener.say(plan.why_seconds)
     seconds = plan.seconds if request.seconds is None else request.seconds
     store.remember(subject, series)
-    study = f"{subject.symbol} {request.workload.signature} {subject.environment.fingerprint}"
     run_id, _ = store.begin_run(
-        subject, profile=request.profile.name, seed=request.seed, study=study, resume=request.resume
+        subject, profile=request.profile.name, seed=request.seed, study=subject.study, resume=request.resume
     )
     try:
         left = max(0.0, begun + seconds - clock())
@@ -96,7 +95,7 @@ def tune_and_hold(
                 seconds=seconds,
                 hold=hold,
             )
-            tuned = run.go(study)
+            tuned = run.go(subject.study)
         with patience(RUN_SECONDS, listener.say):
             store.end_run(run_id, "finished", tuned.document)
     except BaseException as error:
@@ -180,10 +179,8 @@ class _Run:
     def _take_over(self) -> Found | None:
         """What another symbol proved, if it stands here too."""
         request = self.request
-        proven = None
-        if request.share and request.reuse and request.profile.searches:
-            proven = proven_elsewhere(self.store, self.subject, request.profile.name)
-        if proven is None or proven.settings not in self.plan.space:
+        proven = to_check(request, self.plan.space, proofs(self.store, self.subject, request.profile.name))
+        if proven is None:
             return None
         settings = proven.settings
         self.listener.say(f"{proven.symbol} proved {settings.label} for this workload: checking it here")
@@ -240,10 +237,6 @@ class _Run:
         known = self.store.known(self.subject, run_id=self.run_id) if request.reuse else {}
         whole = self.left
         self.listener.begin(request.symbol, request.workload, space, len(known), search_seconds(whole))
-        first = [space.reference, space.reference.replace(precision="bf16")]
-        first += [champion.settings] if champion else []
-        first += self.store.winners_elsewhere(self.subject)
-        first += likely_winners(space)
         return Search(
             runner=self.runner,
             space=space,
@@ -251,7 +244,9 @@ class _Run:
             profile=request.profile,
             limits=request.limits,
             known=known,
-            first=[settings for settings in first if space.canonical(settings) in space],
+            first=first_trials(
+                space, champion.settings if champion else None, self.store.winners_elsewhere(self.subject)
+            ),
             plan=SearchPlan(trials=request.trials, seconds=whole, seed=request.seed, chance=request.chance),
             storage_url=studies_url(self.store.location),
             study_name=study_name,

@@ -7,14 +7,19 @@ proved. Each has its own accuracy measurement, and one fresh launch here must ag
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from autotuner.errors import AutotuneError
+from autotuner.figures import FiguresError, figures_from_json
 from autotuner.measurement.outcome import ColdStart, Failed, Interval, Measured, Outcome
 from autotuner.measurement.runner import Runner
 from autotuner.promotion.decision import Decision
+from autotuner.record_mapping import read_settings
 from autotuner.search.scoring import Judged
+from autotuner.search.space import SearchSpace
 from autotuner.store import Store, Subject
+from autotuner.tuning.request import TuneRequest
+from storage.records import PromotionRecord
 from toto_core.settings import RuntimeSettings
 
 LAUNCHES_DIFFER = 0.03
@@ -32,37 +37,54 @@ class Proven:
     measured: Measured
 
 
-def proven_elsewhere(store: Store, subject: Subject, profile: str) -> Proven | None:
-    """The newest configuration that a duel of another symbol proved faster than the reference, with its trial.
+def proofs(
+    store: Store, subject: Subject, profile: str, ledger: Sequence[PromotionRecord] | None = None
+) -> Iterator[Proven]:
+    """What duels of any symbol proved faster than the reference, with the trial that led there, newest first.
 
-    Of the same model, workload signature, environment and profile, and active still. Raises ``StorageError``.
+    Of the same model, workload signature, environment and profile, and active still; ``ledger`` is what is active,
+    read from the store unless given. Raises ``StorageError``.
     """
     wanted = subject.workload.signature, subject.environment.fingerprint, profile
-    for record in reversed(store.records.active_promotions()):
-        same = (record.workload_signature, record.environment_fingerprint, record.profile) == wanted
-        if record.symbol == subject.symbol or not same:
+    for record in reversed(store.records.active_promotions() if ledger is None else ledger):
+        if (record.workload_signature, record.environment_fingerprint, record.profile) != wanted:
             continue
-        try:
-            promotion = store.read(record)
-        except AutotuneError:  # one that cannot be read proves nothing, and hinders no other symbol
-            continue
-        ratio = promotion.figures.ratio
-        if promotion.figures.stage != "duel" or ratio is None or ratio.low <= 1:
-            continue
-        measured = store.tried(dataclasses.replace(subject, symbol=record.symbol)).get(promotion.settings)
-        if isinstance(measured, Measured):
-            figures = promotion.figures
-            if figures.cold_start_ms is not None:  # which may have been measured alone since the trial
-                start = ColdStart(ms=figures.cold_start_ms, beside=figures.built_beside or 0)
-                measured = measured.started_cold(start)
-            return Proven(
-                symbol=record.symbol,
-                promotion_id=record.id,
-                settings=promotion.settings,
-                ratio=ratio,
-                measured=measured,
-            )
-    return None
+        found = _proven(store, subject, record)
+        if found is not None:
+            yield found
+
+
+def _proven(store: Store, subject: Subject, record: PromotionRecord) -> Proven | None:
+    if '"duel"' not in record.evidence_json:  # most symbols rest on another's: thousands need not be read
+        return None
+    settings = read_settings(record.settings_json)
+    try:
+        figures = figures_from_json(record.evidence_json)
+    except FiguresError:  # one that cannot be read proves nothing, and hinders no other symbol
+        return None
+    if settings is None or figures.stage != "duel" or figures.ratio is None or figures.ratio.low <= 1:
+        return None
+    measured = store.tried(dataclasses.replace(subject, symbol=record.symbol)).get(settings)
+    if not isinstance(measured, Measured):
+        return None
+    if figures.cold_start_ms is not None:  # which may have been measured alone since the trial
+        start = ColdStart(ms=figures.cold_start_ms, beside=figures.built_beside or 0)
+        measured = measured.started_cold(start)
+    return Proven(
+        symbol=record.symbol,
+        promotion_id=record.id,
+        settings=settings,
+        ratio=figures.ratio,
+        measured=measured,
+    )
+
+
+def to_check(request: TuneRequest, space: SearchSpace, found: Iterable[Proven]) -> Proven | None:
+    """Which of the proofs ``found`` a symbol without a champion is to check, None for a search of its own."""
+    if not request.takes_over:
+        return None
+    proven = next((each for each in found if each.symbol != request.symbol), None)
+    return proven if proven is not None and proven.settings in space else None
 
 
 def spot_check(runner: Runner, proven: Proven, *, compiled: bool, seconds: float) -> Outcome:

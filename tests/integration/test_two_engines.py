@@ -10,7 +10,8 @@ import pytest
 
 from autotuner import engine_versions
 from autotuner.daemon.config import Config
-from autotuner.daemon.situation import observe, why_due
+from autotuner.daemon.due import Overdue
+from autotuner.daemon.situation import observe
 from autotuner.engine_versions import CHRONOS2, TOTO1, engine_name, engine_text
 from autotuner.environment import current_environment
 from autotuner.record_mapping import telemetry_record
@@ -81,7 +82,7 @@ def test_a_new_version_of_one_engine_leaves_the_other_s_settings(
     with Store(str(store)) as opened:
         newest = opened.active("AMD")
         assert newest is not None
-        why = why_due(opened, newest, environment=current_environment(), now=NOW)
+        why = Overdue(opened).why(newest, environment=current_environment(), now=NOW)
     assert "chronos2 1+9.9" in str(why)
 
 
@@ -89,7 +90,7 @@ def test_the_daemon_and_the_pages_take_neither_for_another_machine(store: Path) 
     with Store(str(store)) as opened:
         for symbol in ("AMD", "AAPL"):
             newest = opened.active(symbol)
-            assert why_due(opened, newest, environment=current_environment(), now=NOW) is None
+            assert Overdue(opened).why(newest, environment=current_environment(), now=NOW) is None
         rows = overview(opened, environment=current_environment(), now=NOW)
     assert {row.symbol: row.engine for row in rows} == {
         "AAPL": current_environment().engine,

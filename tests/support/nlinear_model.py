@@ -19,10 +19,10 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "nlinear"
 LEVELS = np.arange(1, 10) / 10
 
 
-def installed_example(folder: Path) -> dict[str, str]:
+def installed_example(folder: Path, example: str = EXAMPLE.name) -> dict[str, str]:
     """Let pip install the example's package into ``folder``; the variables with which processes find it there."""
     source, site = folder / "source", folder / "site"
-    shutil.copytree(EXAMPLE, source)
+    shutil.copytree(EXAMPLE.with_name(example), source)
     pip = [
         sys.executable,
         "-m",

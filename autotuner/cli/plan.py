@@ -1,0 +1,144 @@
+"""``autotune plan``: what a run with the same options would do, before it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from autotuner.cli import options
+from autotuner.cli.options import Command
+from autotuner.cli.price_options import with_prices
+from autotuner.cli.run import (
+    all_symbols,
+    each_due,
+    named_symbols,
+    run_command,
+    say_passed_over,
+    tuned_as,
+)
+from autotuner.cli.run_options import RunOptions, peak_bytes, requests_of
+from autotuner.errors import AutotuneError
+from autotuner.paths import is_file, store_location, store_path
+
+if TYPE_CHECKING:
+    from autotuner.commands.plan import Asked, Replays
+    from autotuner.store import Store
+
+_OF_A_RUN_ALONE = ("exit_code",)
+
+
+def options_of_run(command: Command) -> Command:
+    """Every option of ``run``, whatever it has, but those that say how it ends."""
+    made: Any = with_prices(command)
+    # As decorators leave them: the last option first.
+    made.__click_params__ = getattr(command, "__click_params__", []) + [
+        param
+        for param in reversed(run_command.params)
+        if isinstance(param, click.Option) and param.name not in _OF_A_RUN_ALONE
+    ]
+    return cast("Command", made)
+
+
+@click.command()
+@options_of_run
+@click.option(
+    "--read-prices",
+    is_flag=True,
+    help="Read every price file, also of more than 200 symbols: of those, files touched since they were measured "
+    "are taken for new, and those that nothing was measured on are not read.",
+)
+def plan_command(
+    symbols: tuple[str, ...],
+    everything: bool,
+    symbols_file: Path | None,
+    due: bool,
+    as_before: bool,
+    as_json: bool,
+    db: str | None,
+    read_prices: bool,
+    **values: Any,
+) -> None:
+    """Say what `run` with the same options would measure, build, reuse and take, before it starts.
+
+    \b
+    autotune plan --all
+    autotune plan --all --due --data ./prices
+    autotune plan --symbol AMD --symbol BTCUSD --profile accuracy --json
+
+    Nothing is measured, compiled or written. Other machines that the store knows are named, too.
+    """
+    from autotuner.commands.plan import plan
+
+    fields = {field.name for field in dataclasses.fields(RunOptions)}
+    run_options = RunOptions(**{name: value for name, value in values.items() if name in fields})
+    most = peak_bytes(run_options)  # asked of the container once, not for every symbol
+    run_options = dataclasses.replace(run_options, memory_limit_mb=None if most is None else most >> 20)
+    wanted = named_symbols(symbols, everything, symbols_file)
+    left_out = say_passed_over(run_options.prices.path) if everything else ()
+    with _store(store_location(db)) as store:
+        wanted = wanted or all_symbols(run_options.prices.path, store, due=due)
+        asked = list(_asked(wanted, run_options, store, due=due, as_before=as_before))
+        planned = plan(asked, store, replays=_replays(run_options), read_prices=read_prices)
+    rows = [row for each in planned if each.here for row in each.rows]
+    faults = [f"{row.symbol}: {row.fault}" for row in rows if row.fault]
+    if len(rows) == 1 and rows[0].fault:
+        raise AutotuneError(rows[0].fault)
+    from autotuner.report.plan_view import plan_document, plan_lines
+
+    if as_json:
+        passed = {"passed_over": list(left_out)} if everything else {}
+        options.print_json(plan_document(planned) | passed)
+    else:
+        for part in plan_lines(planned):
+            options.print_table(part)
+    if faults:
+        raise AutotuneError("; ".join(faults))
+
+
+def _asked(
+    symbols: tuple[str, ...], run_options: RunOptions, store: Store, *, due: bool, as_before: bool
+) -> Iterator[Asked]:
+    from autotuner.commands.plan import Asked
+
+    if due:
+        for symbol, before, reason in each_due(symbols, run_options, store):
+            requests = requests_of(symbol, run_options, before) if reason else ()
+            yield Asked(symbol=symbol, requests=requests, due=reason)
+    elif as_before:
+        for symbol in symbols:
+            before = tuned_as(store, store.active(symbol, run_options.profile))
+            yield Asked(symbol=symbol, requests=requests_of(symbol, run_options, before))
+    else:
+        alike = requests_of(symbols[0], run_options)
+        for symbol in symbols:
+            requests = tuple(dataclasses.replace(request, symbol=symbol) for request in alike)
+            yield Asked(symbol=symbol, requests=requests)
+
+
+def _replays(run_options: RunOptions) -> Replays | None:
+    table = run_options.replay
+    if table is None:
+        return None
+    from autotuner.commands.replay import replay_plan
+
+    found: Callable[..., Any] = lambda request: replay_plan(request, table)  # noqa: E731 - a table is bound
+    return found
+
+
+@contextlib.contextmanager
+def _store(location: str) -> Iterator[Store]:
+    """The store there; an empty one that is gone afterwards where a run would make it."""
+    from autotuner.store import Store
+
+    if not is_file(location) or store_path(location).exists():
+        with Store(location) as store:
+            yield store
+        return
+    with tempfile.TemporaryDirectory(prefix="autotune-") as folder, Store(f"{folder}/autotune.db") as store:
+        yield store

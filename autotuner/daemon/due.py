@@ -1,0 +1,123 @@
+"""Which of many symbols are due, by what the store says of all of them together: what ``autotune run --due`` asks."""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from autotuner.daemon.triggers import Situation, reasons
+from autotuner.engines.interpreters import environment_like
+from autotuner.environment import Environment
+from autotuner.record_mapping import Subjects, read_promotion
+from autotuner.store import Promotion, Store
+from storage.records import PromotionRecord
+from storage.survey import RunRow
+
+
+class Ended(Protocol):
+    """What of a run says whether it left a promotion in place."""
+
+    @property
+    def run_id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def profile(self) -> str:
+        """The profile it tuned for."""
+        ...
+
+    @property
+    def workload_signature(self) -> str:
+        """The workload it tuned for."""
+        ...
+
+    @property
+    def environment_fingerprint(self) -> str:
+        """Where it measured."""
+        ...
+
+    @property
+    def status(self) -> str:
+        """Finished, or how else it ended."""
+        ...
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended."""
+        ...
+
+
+def confirmed(
+    promotion: Promotion, rolled_back: Iterable[datetime], runs: Iterable[Ended]
+) -> tuple[datetime, ...]:
+    """When runs of its symbol left ``promotion`` in place, since it or a roll-back to it made it active."""
+    since = max((promotion.promoted_at, *rolled_back))
+    same = promotion.profile, promotion.workload.signature, promotion.environment.fingerprint
+    return tuple(
+        run.finished_at
+        for run in runs
+        if run.status == "finished"
+        and run.finished_at is not None
+        and run.finished_at > since
+        and run.run_id != promotion.run_id
+        and (run.profile, run.workload_signature, run.environment_fingerprint) == same
+    )
+
+
+class Overdue:
+    """What the store says of all symbols, read once. Methods raise ``StorageError`` and ``AutotuneError``."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._subjects = Subjects(store.records)
+
+    @functools.cached_property
+    def _active(self) -> Mapping[str, Sequence[PromotionRecord]]:
+        return _by_symbol(self._store.records.active_promotions())
+
+    @functools.cached_property
+    def _runs(self) -> Mapping[str, Sequence[RunRow]]:
+        found: dict[str, list[RunRow]] = defaultdict(list)
+        for run in self._store.records.run_rows():
+            found[run.symbol].append(run)
+        return found
+
+    @functools.cached_property
+    def _rolled_back(self) -> Mapping[str, Sequence[datetime]]:
+        return self._store.records.roll_backs()
+
+    def tuned_for(self, symbol: str, profile: str | None) -> tuple[Promotion, ...]:
+        """What is active of a symbol: for every profile and workload the newest, in whatever environment.
+
+        ``profile`` None is any.
+        """
+        newest = {
+            (record.profile, record.workload_signature): record
+            for record in self._active.get(symbol, ())
+            if profile in {None, record.profile}
+        }
+        return tuple(
+            read_promotion(record, self._subjects, self._store.location) for record in newest.values()
+        )
+
+    def why(self, promotion: Promotion | None, *, environment: Environment, now: datetime) -> str | None:
+        """Why a symbol is to be tuned, in a few words, None when it is not; without a promotion it never was."""
+        tuned_at = None
+        if promotion is not None:
+            symbol = promotion.symbol
+            ended = confirmed(promotion, self._rolled_back.get(symbol, ()), self._runs.get(symbol, ()))
+            tuned_at = max(ended, default=None)
+            environment = environment_like(promotion.environment, environment)
+        situation = Situation(promotion=promotion, environment=environment, now=now, tuned_at=tuned_at)
+        return next((reason.text for reason in reasons(situation)), None)
+
+
+def _by_symbol(records: Iterable[PromotionRecord]) -> dict[str, list[PromotionRecord]]:
+    found: dict[str, list[PromotionRecord]] = defaultdict(list)
+    for record in records:
+        found[record.symbol].append(record)
+    return found
