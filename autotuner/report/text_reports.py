@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from autotuner import __version__
+from autotuner.errors import escaped
 from autotuner.report.charts import charts
 from autotuner.report.findings import TITLE, Table, advice, checklist, mode_tables, summary
 from autotuner.report.symbol_view import SymbolView, Trial
@@ -24,7 +25,7 @@ CSV_COLUMNS = (
     *("ratio", "ratio_low", "ratio_high"),
     *_FIGURES,
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@")
 
 
 def markdown_report(views: Sequence[SymbolView], *, made_at: datetime) -> str:
@@ -98,4 +99,7 @@ def _trial_row(view: SymbolView, trial: Trial) -> list[object]:
 
 
 def _harmless(cell: object) -> object:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    if not isinstance(cell, str):
+        return cell
+    shown = escaped(cell).replace("\n", "\\n")
+    return f"'{shown}" if cell.lstrip().startswith(_FORMULA) or cell[:1].isspace() else shown

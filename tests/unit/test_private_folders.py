@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autotuner.serving.artifacts import CacheRefused, refuse_foreign
-from toto_core import compile_config
+from toto_core import compile_config, private_folders
 from toto_core.compiling.headers import with_header
 from toto_core.private_folders import TORCH_CACHE_VARIABLE, keep_torch_private, why_not_private
 
@@ -61,15 +61,21 @@ def test_torch_unpickles_nothing_from_there(
         monkeypatch.setenv(TORCH_CACHE_VARIABLE, str(folder))
         if not named:
             monkeypatch.delenv(TORCH_CACHE_VARIABLE)
-            from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-
-            assert default_cache_dir() == str(folder)  # the name that torch itself would take
         make(folder)
         with pytest.warns(RuntimeWarning, match=fault):
             keep_torch_private()
         chosen = Path(os.environ[TORCH_CACHE_VARIABLE])
         assert chosen != folder
         assert why_not_private(chosen) == ""
+
+
+@pytest.mark.exhaustive
+def test_the_folder_without_a_variable_is_the_one_that_torch_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # takes seconds
+
+    for user in ("alice", 'a\\l/i:c*e?"<>|.'):
+        monkeypatch.setenv("LOGNAME", user)
+        assert str(private_folders._torch_default()) == default_cache_dir()
 
 
 def test_a_folder_of_ones_own_stays_and_a_missing_one_is_made_private(
