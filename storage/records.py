@@ -22,7 +22,7 @@ UNFINISHED: tuple[RunStatus, ...] = ("running", "interrupted")
 
 _SYMBOL = re.compile(r"[A-Z0-9^][A-Z0-9._=&/^-]{0,31}")
 _NO_SYMBOL = "is not a symbol: use capitals, digits and . _ = & / ^ -, at most 32 characters"
-_UNKEPT = re.compile("[\0\ud800-\udfff]")
+_UNKEPT = re.compile("[\ud800-\udfff]")
 _MAY_BE_EMPTY = frozenset({"detail", "reason", "rolled_back_reason"})
 _RECURS_BELOW = 1_000  # characters; settings are shorter and the same for many symbols
 _READ_ELSEWHERE = frozenset({"payload_json"})  # one note that cannot be read must not hide the others
@@ -254,7 +254,7 @@ def _text_fault(name: str, value: Any) -> str:
         return f"is {type(value).__name__}: give text"
     if not value and name not in _MAY_BE_EMPTY:
         return "is empty"
-    if _UNKEPT.search(value):
+    if "\0" in value or (not value.isascii() and _UNKEPT.search(value)):
         return "holds a NUL or half a surrogate pair, which no database keeps"
     if name == "symbol" and not _SYMBOL.fullmatch(value):
         return f"{value!r} {_NO_SYMBOL}"
