@@ -194,15 +194,23 @@ def parse_figures(value: object) -> Figures:
 
 def _read(kind: Any, value: object, where: str) -> Any:
     given = plain_values.fields(value, where)
-    found = {
-        name: read(given[name], f"{where}.{name}")
-        for name, read in _readers(kind)
-        if given.get(name) is not None
-    }
+    found: dict[str, Any] = {}
+    for name, read in _readers(kind):
+        part = given.get(name)
+        if part is None:
+            continue
+        # Most fields are such numbers, and a store holds thousands of figures: for these nothing is called.
+        plain = (read is _NUMBER and type(part) is float and part - part == 0) or (
+            read is _WHOLE and type(part) is int and 0 <= part <= plain_values.LARGEST
+        )
+        found[name] = part if plain else read(part, f"{where}.{name}")
     try:
         return kind(**found)
     except (TypeError, ValueError) as error:  # a field is missing, or beyond what its type allows
         raise FiguresError(f"{where}: {error}") from None
+
+
+_NUMBER, _WHOLE = plain_values.number, plain_values.whole
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from storage.errors import InvalidRecord
 
 _SYMBOL = re.compile(r"[A-Z0-9^][A-Z0-9._=&/^-]{0,31}")
 _NO_SYMBOL = "is not a symbol: use capitals, digits and . _ = & / ^ -, at most 32 characters"
-_UNKEPT = re.compile("[\0\ud800-\udfff]")
+_UNKEPT = re.compile("[\ud800-\udfff]")
 _MAY_BE_INFINITE = re.compile(r"[eE]\+?0*[0-9]{3}|[0-9]{300}")
 _LONGEST_QUOTE = 60
 DEEPEST = 450
@@ -45,7 +45,7 @@ def text_fault(name: str, value: Any) -> str:
         return f"is {type(value).__name__}: give text"
     if not value and name not in _MAY_BE_EMPTY:
         return "is empty"
-    if _UNKEPT.search(value):
+    if "\0" in value or (not value.isascii() and _UNKEPT.search(value)):
         return "holds a NUL or half a surrogate pair, which no database keeps"
     if name == "symbol" and not _SYMBOL.fullmatch(value):
         return f"{quoted(value)} {_NO_SYMBOL}"

@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from autotuner.paths import STUDIES_SCHEMA
 from storage.errors import TryAgain
+from storage.masking import masked_address
 from storage.patience import repeated
 from storage.servers import be_alone_in_upgrading, connect_args, server_engine
 from storage.sqlite_files import translated
@@ -124,7 +125,7 @@ def _translating(url: str, act: Callable[[], Result]) -> Result:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         if isinstance(cause, DBAPIError | PoolTimeoutError):
             place = make_url(url).difference_update_query(["options"])
-            found = translated(cause, place.render_as_string(hide_password=True))
+            found = translated(cause, masked_address(place.render_as_string(hide_password=True)))
             if isinstance(found, TryAgain):
                 raise found from error
         raise
