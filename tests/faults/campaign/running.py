@@ -191,6 +191,7 @@ def _fork(place: Place, arguments: tuple[str, ...], out: int, err: int) -> int:
         os.dup2(err, 2)
         os.environ.clear()
         os.environ.update(place.environment())
+        tempfile.tempdir = None  # TMPDIR is another one now
         main(arguments)
         code = 0
     except SystemExit as end:
