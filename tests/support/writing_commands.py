@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gzip
 import json
@@ -11,10 +12,12 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from autotuner.paths import snapshot_path
 from autotuner.serving.spool import Quarantine, Window, write_note
@@ -124,15 +127,24 @@ def prepare(command: Writing, folder: Path) -> None:
 
 def lost_notes(folder: Path) -> str:
     """Which of the notes are neither in the store nor in the spool any more, empty when none is."""
-    spool = folder / "autotune-spool"
     if not (folder / "notes").exists():
         return ""
-    waiting = {json.loads(path.read_text())["profile"] for path in spool.rglob("telemetry-1-a-*.json")}
+    waiting = {note["profile"] for note in waiting_notes(folder, "telemetry-1-a-*.json")}
     with closing(sqlite3.connect(folder / "autotune.db", timeout=10)) as connection:
         payloads = connection.execute("SELECT payload_json FROM telemetry").fetchall()
     stored = {json.loads(payload).get("profile") for (payload,) in payloads}
     lost = {f"note-{number}" for number in range(NOTES)} - waiting - stored
     return f"notes are lost: {', '.join(sorted(lost))}" if lost else ""
+
+
+def waiting_notes(folder: Path, names: str) -> Iterator[dict[str, Any]]:
+    """The notes called ``names`` in the spool, and those that were refused and lie aside."""
+    spool = folder / "autotune-spool"
+    for path in (*spool.glob(names), *spool.glob("refused/*")):
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads(path.read_text()) if path.is_file() else None
+            if isinstance(found, dict) and "profile" in found:
+                yield found
 
 
 def _tuned(folder: Path) -> None:

@@ -162,10 +162,9 @@ def _notes(moved: _Moved, *, written_moved: bool) -> Iterator[str]:
         yield moved.call(folder, "count_calls", moved=written_moved).fault((0,))
         yield moved.run(folder, *_TICK, moved=not written_moved).fault((0,))
         with Store(str(folder / "autotune.db")) as store:
-            payloads = [json.loads(each.payload_json) for each in store.records.telemetry("TSLA")]
-        yield (
-            "" if [each["calls"] for each in payloads] == [3] else f"{len(payloads)} windows of it are stored"
-        )
+            windows = [json.loads(each.payload_json) for each in store.records.telemetry("TSLA")]
+        windows += [note for note in writing_commands.waiting_notes(folder, "*") if note["symbol"] == "TSLA"]
+        yield "" if [each["calls"] for each in windows] == [3] else f"{len(windows)} windows of it are kept"
 
 
 def _leases(moved: _Moved, *, killed_moved: bool) -> Iterator[str]:

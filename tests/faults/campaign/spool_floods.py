@@ -181,12 +181,12 @@ def _odd_names(spool: Path, count: int) -> None:
 
 
 _FLOODS = (
-    _Flood("notes", _good, 200, 20_000, 180.0),
-    _Flood("files that are no notes", _no_notes, 200, 20_000, 120.0),
-    _Flood("links", _links, 60, 5_000, 60.0),
-    _Flood("pipes", _pipes, 20, 2_000, 60.0),
-    _Flood("folders, which nobody unlinks", _folders, 20, 12_000, 60.0),
-    _Flood("sparse notes of 1 GB", _huge, 1, 20, 60.0),
-    _Flood("unreadable files", _unreadable, 20, 1_000, 60.0),
-    _Flood("names with control characters", _odd_names, 40, 2_000, 60.0),
+    _Flood("notes", _good, 200, 20_000, 300.0),
+    _Flood("files that are no notes", _no_notes, 200, 20_000, 300.0),
+    _Flood("links", _links, 60, 5_000, 180.0),
+    _Flood("pipes", _pipes, 20, 2_000, 180.0),
+    _Flood("folders, which nobody unlinks", _folders, 20, 12_000, 180.0),
+    _Flood("sparse notes of 1 GB", _huge, 1, 20, 180.0),
+    _Flood("unreadable files", _unreadable, 20, 1_000, 180.0),
+    _Flood("names with control characters", _odd_names, 40, 2_000, 180.0),
 )
