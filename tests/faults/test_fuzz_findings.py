@@ -251,6 +251,15 @@ class TestModels:
         with pytest.raises(CheckpointError, match=f"{name} must be from 1 to"):
             checkpoint.load(folder)
 
+    @pytest.mark.parametrize(
+        ("name", "value"), [("dropout", -1), ("dropout", "nan"), ("scale_factor_exponent", "inf")]
+    )
+    def test_a_number_that_no_layer_takes_is_refused(self, folder: Path, name: str, value: object) -> None:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        (folder / CONFIG_FILE).write_text(json.dumps(config | {name: value}), encoding="utf-8")
+        with pytest.raises(CheckpointError, match=f"{name} must be"):
+            checkpoint.load(folder)
+
     def test_weights_that_are_whole_numbers_are_refused(self, folder: Path) -> None:
         whole = (folder / WEIGHTS_FILE).read_bytes().replace(b'"F32"', b'"I32"')
         (folder / WEIGHTS_FILE).write_bytes(whole)

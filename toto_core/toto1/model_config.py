@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,12 @@ class ModelConfig:
         for name, largest in _LARGEST.items():
             if not 1 <= getattr(self, name) <= largest:
                 raise ConfigError(f"config: {name} must be from 1 to {largest}, not {getattr(self, name)}")
+        if not 0 <= self.dropout <= 1:
+            raise ConfigError(f"config: dropout must be from 0 to 1, not {self.dropout}")
+        if not math.isfinite(self.scale_factor_exponent):
+            raise ConfigError(
+                f"config: scale_factor_exponent must be finite, not {self.scale_factor_exponent}"
+            )
         if self.embed_dim % (2 * self.num_heads):
             raise ConfigError(
                 f"config: embed_dim {self.embed_dim} must be a multiple of twice num_heads {self.num_heads}"
