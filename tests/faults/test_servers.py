@@ -257,9 +257,12 @@ def test_a_study_goes_on_when_its_commits_are_not_answered(
         trial.suggest_float("x", 0, 1)
         proxy.cut(lost)
         study.tell(trial, float(number))
-    assert proxy.made == 6
+    last = study.ask()
+    proxy.cut(lost)
+    assert storage.set_trial_state_values(last._trial_id, optuna.trial.TrialState.COMPLETE, [3.0])
+    assert proxy.made == 7
     told = [trial.value for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    assert told == [0.0, 1.0, 2.0]
+    assert told == [0.0, 1.0, 2.0, 3.0]
     finished = next(trial for trial in study.trials if trial.value == 2.0)
     with pytest.raises(UpdateFinishedTrialError):
         storage.set_trial_state_values(finished._trial_id, optuna.trial.TrialState.FAIL)
