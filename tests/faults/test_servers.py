@@ -9,7 +9,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import optuna
 import pytest
+from optuna.exceptions import UpdateFinishedTrialError
 from sqlalchemy import select, text
 
 from autotuner.paths import studies_url
@@ -226,12 +228,43 @@ def test_a_server_that_is_killed_and_comes_back_is_waited_for_and_one_that_stays
         assert "cannot be reached" in said[0]
         assert said[-1].startswith("the store is back after")
 
+        def ask_for_long() -> None:
+            while time.monotonic() - begun < 10.0:
+                records.measurements()
+
         server.kill()
         begun = time.monotonic()
         with (
             patience(1.0, lambda _: None),
             pytest.raises(StoreUnavailable, match="cannot be reached") as caught,
         ):
-            records.measurements()
+            ask_for_long()
         assert time.monotonic() - begun < 10.0
         assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+def test_a_study_goes_on_when_its_commits_are_not_answered(
+    behind: tuple[CuttingProxy, Database], lost: What
+) -> None:
+    proxy, database = behind
+    url = studies_url(database._engine.url.render_as_string(hide_password=False))
+    storage = open_storage(url)
+    study = optuna.create_study(storage=storage, study_name="one")
+    for number in range(3):
+        proxy.cut(lost)
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        proxy.cut(lost)
+        study.tell(trial, float(number))
+    last = study.ask()
+    proxy.cut(lost)
+    assert storage.set_trial_state_values(last._trial_id, optuna.trial.TrialState.COMPLETE, [3.0])
+    assert proxy.made == 7
+    told = [trial.value for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    assert told == [0.0, 1.0, 2.0, 3.0]
+    finished = next(trial for trial in study.trials if trial.value == 2.0)
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.set_trial_state_values(finished._trial_id, optuna.trial.TrialState.FAIL)
+    storage.remove_session()
+    storage.engine.dispose()

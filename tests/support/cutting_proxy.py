@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 _SOCKET = ".s.PGSQL.5432"
-_COMMIT = b"COMMIT"
+_COMMIT = b"COMMIT\x00"  # and no isolation level READ COMMITTED
 What = Literal["request", "answer"]
 
 
