@@ -274,7 +274,7 @@ class Store:
 
     def publish(self) -> None:
         """Write the snapshot that production reads once more; every change of the ledger does so by itself."""
-        self.records.publish_snapshot(snapshot_path(self.location), datetime.now(UTC))
+        self.records.publish_snapshot(snapshot_path(self.location))
 
     def read(self, record: PromotionRecord) -> Promotion:
         """A line of the ledger in the tuner's own types. Raises ``AutotuneError`` when it cannot be read."""

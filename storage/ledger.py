@@ -2,59 +2,47 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import fields, replace
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, insert, select
 
-from storage.checks import is_symbol, time_fault
 from storage.damage import Damage
 from storage.database import Database
 from storage.errors import DamagedRow, InvalidRecord, NotFound, StorageError, StoreUnavailable
-from storage.models import ENVIRONMENTS, PINS, PROMOTIONS, ROLLBACKS, WORKLOADS
+from storage.models import PINS, PROMOTIONS, ROLLBACKS
 from storage.patience import until_done
+from storage.publication import (
+    ACTIVE_IDS,
+    CURRENT_PINS,
+    NOT_ROLLED_BACK,
+    aside_of,
+    current_pins,
+    fill_aside,
+    ledger_state,
+    publish_contents,
+    snapshot_contents,
+)
 from storage.records import PinRecord, PromotionRecord, UnpinRecord
 from storage.rows import (
     PromotedFor,
     Queries,
     append,
     append_all,
-    columns,
     conditions,
     matching,
     mended,
     records,
     to_record,
 )
-from storage.snapshot import SnapshotEntry, SnapshotPin, fill, is_of, publish
-from storage.whole_files import held_aside, sync, take_place
+from storage.snapshot import SnapshotEntry, SnapshotPin, is_of
+from storage.whole_files import take_place
 
 _BY_READING = ("id", "rolled_back_at", "rolled_back_reason")
-_PROMOTED = [field.name for field in fields(SnapshotEntry) if field.name in PROMOTIONS.c]
-_NOT_ROLLED_BACK = PROMOTIONS.c.id.not_in(select(ROLLBACKS.c.promotion_id).correlate(None))
-_ACTIVE_IDS = (
-    select(func.max(PROMOTIONS.c.id))
-    .where(_NOT_ROLLED_BACK)
-    .group_by(
-        PROMOTIONS.c.symbol,
-        PROMOTIONS.c.profile,
-        PROMOTIONS.c.workload_signature,
-        PROMOTIONS.c.environment_fingerprint,
-    )
-    .correlate(None)
-)
-_CURRENT_PINS = (
-    select(PINS)
-    .where(
-        PINS.c.id.in_(select(func.max(PINS.c.id)).group_by(PINS.c.symbol)), PINS.c.settings_key.is_not(None)
-    )
-    .order_by(PINS.c.symbol)
-)
 _LEDGER = select(
     PROMOTIONS, ROLLBACKS.c.rolled_back_at, ROLLBACKS.c.reason.label("rolled_back_reason")
 ).select_from(PROMOTIONS.outerjoin(ROLLBACKS, ROLLBACKS.c.promotion_id == PROMOTIONS.c.id))
@@ -138,7 +126,7 @@ class Ledger(Queries):
     def unpin(self, symbol: str, reason: str, now: datetime) -> PinRecord:
         """Let go of the symbol's pin and return it. Raises `NotFound` when it has none."""
         with self._changing() as connection:
-            held = connection.execute(_CURRENT_PINS.where(PINS.c.symbol == symbol)).first()
+            held = connection.execute(CURRENT_PINS.where(PINS.c.symbol == symbol)).first()
             if held is None:
                 raise NotFound(f"{symbol} is not pinned: there is nothing to unpin")
             append(connection, PINS, UnpinRecord(symbol=symbol, reason=reason, pinned_at=now))
@@ -165,15 +153,15 @@ class Ledger(Queries):
     def snapshot_contents(self) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin, ...]]:
         """What a snapshot of this moment holds."""
         with self._database.read() as connection:
-            return _snapshot_contents(connection, self.damage)
+            return snapshot_contents(connection, self.damage)
 
-    def publish_snapshot(self, path: str | Path, now: datetime) -> None:
+    def publish_snapshot(self, path: str | Path) -> None:
         """Publish the snapshot while no one can write, so that an older state never replaces a newer one.
 
         Raises `StoreUnavailable` when the snapshot cannot be written.
         """
         with self._alone() as connection:
-            _publish(connection, Path(path), now, self.damage)
+            publish_contents(connection, Path(path), self.damage)
 
     def publish_if_behind(self) -> bool:
         """Publish the snapshot when it is not of the ledger's newest state; whether it was.
@@ -187,7 +175,7 @@ class Ledger(Queries):
             state = ledger_state(connection)
         if not state or is_of(self._snapshot, state):
             return False
-        self.publish_snapshot(self._snapshot, datetime.now(UTC))
+        self.publish_snapshot(self._snapshot)
         return True
 
     @contextmanager
@@ -208,10 +196,10 @@ class Ledger(Queries):
             with self._alone() as connection:
                 yield connection
             return
-        with _aside(self._snapshot) as aside:
+        with aside_of(self._snapshot) as aside:
             with self._alone() as connection:
                 yield connection
-                state = _fill_aside(connection, aside, self._snapshot, self.damage)
+                state = fill_aside(connection, aside, self._snapshot, self.damage)
             self._name(aside, self._snapshot, state)
 
     def _name(self, aside: Path, snapshot: Path, state: str) -> None:
@@ -222,7 +210,7 @@ class Ledger(Queries):
                 if ledger_state(connection) == state:
                     take_place(aside, snapshot)
                 else:
-                    _publish(connection, snapshot, datetime.now(UTC), self.damage)
+                    publish_contents(connection, snapshot, self.damage)
 
         try:
             until_done(name)  # by itself: to begin the whole again would store the change twice
@@ -245,117 +233,14 @@ def append_promotions(connection: Connection, promotions: Iterable[PromotionReco
 
 def active_promotions(connection: Connection, damage: Damage) -> tuple[PromotionRecord, ...]:
     """The active promotion of every (symbol, profile, workload, environment), oldest first."""
-    active = _LEDGER.where(PROMOTIONS.c.id.in_(_ACTIVE_IDS)).order_by(PROMOTIONS.c.id)
+    active = _LEDGER.where(PROMOTIONS.c.id.in_(ACTIVE_IDS)).order_by(PROMOTIONS.c.id)
     return records(connection, PromotionRecord, active, damage)
-
-
-def current_pins(connection: Connection, damage: Damage) -> tuple[PinRecord, ...]:
-    """The newest pin of every symbol that was not unpinned since, by symbol."""
-    return records(connection, PinRecord, _CURRENT_PINS, damage)
-
-
-def _why_unpublished(entry: SnapshotEntry) -> str:
-    """What of an entry no snapshot may hold, empty when it may; what its texts say is for the reader to check."""
-    if not is_symbol(entry.symbol):
-        return "its symbol is none"
-    for name, value in vars(entry).items():
-        if name not in {"since", "promotion_id", "newest"} and not isinstance(value, str):
-            return f"its {name} is no text"
-    return time_fault("since", entry.since).replace("is ", "its time is ", 1)
-
-
-def ledger_state(connection: Connection) -> str:
-    """A text that every change of the ledger makes another one, empty for an empty ledger."""
-    newest = [
-        connection.execute(select(*columns_).order_by(columns_[0].desc()).limit(1)).first()
-        for columns_ in (
-            (PROMOTIONS.c.id, PROMOTIONS.c.symbol, PROMOTIONS.c.promoted_at),
-            (PINS.c.id, PINS.c.symbol, PINS.c.pinned_at),
-        )
-    ]
-    taken_back = connection.execute(
-        select(func.count(), func.max(ROLLBACKS.c.rolled_back_at)).select_from(ROLLBACKS)
-    ).one()
-    if newest == [None, None]:
-        return ""
-    return " ".join(str(value) for row in (*newest, taken_back) for value in row or ("-",))
 
 
 def _take_back(connection: Connection, row: Row[Any], reason: str, now: datetime) -> None:
     connection.execute(insert(ROLLBACKS).values(promotion_id=row.id, reason=reason, rolled_back_at=now))
 
 
-def _publish(connection: Connection, path: Path, now: datetime, damage: Damage) -> None:
-    entries, pins = _snapshot_contents(connection, damage)
-    publish(path, entries, pins, generation_time=now, state=ledger_state(connection))
-
-
-@contextmanager
-def _aside(snapshot: Path) -> Iterator[Path]:
-    with ExitStack() as held:
-        try:
-            aside = held.enter_context(held_aside(snapshot))
-        except OSError as error:
-            raise _no_room(snapshot, error) from error
-        yield aside
-
-
-def _fill_aside(connection: Connection, aside: Path, snapshot: Path, damage: Damage) -> str:
-    """Write and sync the snapshot of what this transaction leaves; the ledger's state. Raises `StoreUnavailable`."""
-    entries, pins = _snapshot_contents(connection, damage)
-    state = ledger_state(connection)
-    try:
-        fill(aside, entries, pins, generation_time=datetime.now(UTC), state=state)
-        sync(aside)
-    except (OSError, sqlite3.Error) as error:
-        raise _no_room(snapshot, error) from error
-    return state
-
-
-def _no_room(snapshot: Path, error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(
-        f"{snapshot} cannot be written ({error}), so nothing was changed: check the folder, its owner and space"
-    )
-
-
 def _active_row(connection: Connection, symbol: str, wanted: PromotedFor) -> Row[Any] | None:
-    statement = _LEDGER.where(_NOT_ROLLED_BACK, *conditions(PROMOTIONS, symbol=symbol, **wanted))
+    statement = _LEDGER.where(NOT_ROLLED_BACK, *conditions(PROMOTIONS, symbol=symbol, **wanted))
     return connection.execute(statement.order_by(PROMOTIONS.c.id.desc()).limit(1)).first()
-
-
-def _snapshot_contents(
-    connection: Connection, damage: Damage
-) -> tuple[tuple[SnapshotEntry, ...], tuple[SnapshotPin, ...]]:
-    named = PROMOTIONS.join(WORKLOADS).join(ENVIRONMENTS)
-    statement = (
-        select(PROMOTIONS, WORKLOADS.c.workload_json, ENVIRONMENTS.c.facts_json)
-        .select_from(named)
-        .where(PROMOTIONS.c.id.in_(_ACTIVE_IDS))
-        .order_by(PROMOTIONS.c.id)
-    )
-    rows = connection.execute(statement).all()
-    newest = {row.symbol: row.id for row in rows}  # the last of each symbol stays
-    entries = []
-    for row in rows:
-        entry = SnapshotEntry(
-            **{name: getattr(row, name) for name in _PROMOTED},
-            workload_json=row.workload_json,
-            environment_json=row.facts_json,
-            promised_json=row.evidence_json,
-            since=row.promoted_at,
-            promotion_id=row.id,
-            newest=newest[row.symbol] == row.id,
-        )
-        fault = _why_unpublished(entry)
-        if not fault:
-            entries.append(entry)
-            continue
-        whose = row.symbol if is_symbol(row.symbol) else ""
-        damage.note(
-            "promotions", whose, (row.id,), f"a promotion of {whose or 'no symbol'} is damaged: {fault}"
-        )
-    pins = tuple(
-        SnapshotPin(**columns(pin, leave_out=("pinned_at",)), since=pin.pinned_at)
-        for pin in current_pins(connection, damage)
-    )
-    return tuple(entries), pins

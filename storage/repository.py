@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Table, select, update
 from storage.damage import Damage
 from storage.errors import InvalidRecord, NotFound, StorageError
 from storage.exchange import Exchange, Validator, build_document, parse_document
-from storage.ledger import Ledger, active_promotions, append_promotions, current_pins
+from storage.ledger import Ledger, active_promotions, append_promotions
 from storage.models import ENVIRONMENTS, MEASUREMENTS, PINS, RUNS, SERIES, WORKLOADS
+from storage.publication import current_pins
 from storage.records import (
     UNFINISHED,
     EnvironmentRecord,

@@ -44,7 +44,7 @@ def upgrade(as_json: bool, db: str | None) -> None:
 
     place = store_location(db)
     with open_database(place) as database:
-        Repository(database).publish_snapshot(snapshot_path(place), datetime.now(UTC))
+        Repository(database).publish_snapshot(snapshot_path(place))
         label, revision = database.label, database.revision()
     document = {"store": label, "revision": revision, "snapshot": str(snapshot_path(place))}
     said = f"{label} is at schema revision {revision}; snapshot published at {snapshot_path(place)}"

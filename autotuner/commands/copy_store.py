@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 from optuna.exceptions import OptunaError
@@ -40,7 +39,7 @@ def copy(source: str, target: str, say: Say) -> tuple[str, str, tuple[CopiedTabl
             tables() if studies else (),
             say,
         )
-        Repository(copied_to).publish_snapshot(snapshot_path(target), datetime.now(UTC))
+        Repository(copied_to).publish_snapshot(snapshot_path(target))
         return origin.label, copied_to.label, copied
 
 

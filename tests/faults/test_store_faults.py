@@ -601,7 +601,7 @@ def test_the_last_published_snapshot_is_never_older_than_the_ledger(path: Path) 
         def promote_and_publish(name: str) -> None:
             for number in range(10):
                 repository.add_promotion(replace(PROMOTION, settings_key=f"{name}.{number}"))
-                repository.publish_snapshot(snapshot, NOW)
+                repository.publish_snapshot(snapshot)
 
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(promote_and_publish, "abc"))
