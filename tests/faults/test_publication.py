@@ -21,7 +21,7 @@ import pytest
 from autotuner.paths import snapshot_path
 from autotuner.serving.lookup import lookup
 from autotuner.store import Store
-from storage import ledger
+from storage import ledger, publication
 from storage.database import open_database
 from storage.errors import StoreUnavailable
 from storage.repository import Repository
@@ -53,8 +53,8 @@ CHANGES: dict[str, Callable[[Repository], object]] = {
                 {
                     "symbol": "IBM",
                     "settings_key": "x",
-                    "settings": {"mode": "é" * 70_000},
-                    "reason": "é" * 70_000,
+                    "settings": {"mode": "é" * 5_000},
+                    "reason": "é" * 5_000,
                     "pinned_at": NOW.isoformat(),
                 }
             ],
@@ -107,7 +107,7 @@ def _change_in(trouble: str, place: tuple[str, Path], change: str) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if trouble == "killed before the commit":
-        vars(ledger)["sync"] = die
+        vars(publication)["sync"] = die
     if trouble == "killed after the commit":
         vars(ledger)["take_place"] = die
     with open_database(place[0]) as database:
