@@ -11,6 +11,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy.engine.default import DefaultDialect
 
@@ -31,6 +33,7 @@ from tests.support.tiny_model import save_tiny_model
 from toto_core import compile_config
 from toto_core.compile_report import CompileReport
 from toto_core.model_folder import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
+from toto_core.prices import parquet
 from toto_core.prices.options import SeriesError
 from toto_core.prices.reading import read_prices
 from toto_core.settings import RuntimeSettings, SettingsError
@@ -66,6 +69,12 @@ def test_a_message_is_one_printable_line_of_bounded_length_whatever_it_quotes(ki
     said = str(kind(f"begin {'x' * 10_000} end"))
     assert (len(said), said[:6], said[-4:]) == (2_000, "begin ", " end")
     assert str(kind("a\n\x1b[2J\u202e b")) == "a \\x1b[2J\\u202e b"
+
+
+def parquet_of(columns: dict[str, list[Any]]) -> bytes:
+    written = io.BytesIO()
+    pq.write_table(pa.table(columns), written)
+    return written.getvalue()
 
 
 class TestPaths:
@@ -114,6 +123,22 @@ class TestFiles:
             read_prices(bytes(lying), "AMD", "X")
         with pytest.raises(SeriesError, match="zip archive of 0 files"):
             read_prices(b"PK\x05\x06" + bytes(18), "AMD", "X")
+
+    def test_one_column_that_could_be_the_time_and_the_price_is_refused(self) -> None:
+        with pytest.raises(SeriesError):
+            read_prices(b"106100,040610", "AMD", "X")
+
+    def test_a_parquet_file_of_more_rows_than_memory_holds_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parquet, "MOST_ROWS", 2)
+        with pytest.raises(SeriesError, match="says it holds 3 rows"):
+            read_prices(parquet_of({"timestamp": ["2024-01-01"] * 3, "close": [1.0] * 3}), "AMD", "X")
+
+    def test_a_column_that_python_cannot_parse_has_its_name(self) -> None:
+        deep = "(" + "-" * 100_000 + "1, 2)"
+        content = parquet_of({"timestamp": ["2024-01-01"], "close": [1.0], deep: [1]})
+        assert read_prices(content, "AMD", "X").close.tolist() == [1.0]
 
     def test_a_manifest_with_a_name_that_no_file_has_is_damaged(self, tmp_path: Path) -> None:
         folder = tmp_path / "stored"

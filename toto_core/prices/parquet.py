@@ -18,6 +18,9 @@ from toto_core.symbols import quoted
 _SAMPLE_ROWS = 60
 _NAMELESS = "__index_level_"
 
+MOST_ROWS = 200_000_000
+"""A file of a few kilobytes can unpack to more rows than there is memory for."""
+
 
 class ParquetTable:
     """A Parquet file as a ``Table``; ``label`` names it in messages. Raises SeriesError for a damaged one."""
@@ -32,6 +35,9 @@ class ParquetTable:
             index = (self._file.schema_arrow.pandas_metadata or {}).get("index_columns", [])
         except Exception as error:  # a damaged file makes the decoder raise nearly any type
             raise self._damaged(error) from error
+        rows = self._file.metadata.num_rows
+        if rows > MOST_ROWS:
+            raise SeriesError(f"{label}: says it holds {rows} rows, and at most {MOST_ROWS} are read")
         self._table: Any = None
         fields, symbols = _split(names)
         self.header = Header(names=fields, symbols=symbols, index=_index(names, index), points_only=True)
@@ -92,7 +98,7 @@ def _pair(name: str) -> tuple[str, str]:
         return name, ""
     try:
         first, second = ast.literal_eval(name)
-    except (ValueError, SyntaxError, TypeError):
+    except Exception:  # a name may nest deeper than Python parses
         return name, ""
     first, second = str(first), str(second)
     return (second, first) if is_known(second) and not is_known(first) else (first, second)

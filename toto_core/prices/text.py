@@ -54,7 +54,7 @@ class TextTable:
 
     def columns(self, positions: Sequence[int]) -> list[Column]:
         """The cells of the columns at ``positions`` as text, `(row,)`."""
-        wanted = [position for position in positions if position not in self._read]
+        wanted = [position for position in dict.fromkeys(positions) if position not in self._read]
         if wanted:
             self._read |= zip(wanted, self._columns(wanted), strict=True)
         return [self._read[position] for position in positions]
