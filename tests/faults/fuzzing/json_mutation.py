@@ -65,7 +65,10 @@ def document(data: bytes, chance: random.Random) -> bytes:
         return mutation.any_bytes(data, chance)
     try:
         return rendered(changed(value, chance)).encode("utf-8", "surrogatepass")
-    except RecursionError:  # what was mutated before may be as deep as this can read
+    except (
+        RecursionError,
+        ValueError,
+    ):  # what was mutated before may be as deep or as long as this can write
         return mutation.any_bytes(data, chance)
 
 
@@ -122,7 +125,7 @@ def _change_key(holder: dict[Any, Any], key: Any, chance: random.Random) -> None
         case 0:
             del holder[key]
         case 1:
-            holder[_Again(name)] = chance.choice(STRANGE)
+            holder[_Again(name)] = copy.deepcopy(chance.choice(STRANGE))
         case 2:
             holder[chance.choice(mutation.TEXTS)] = holder.pop(key)
         case _:
@@ -132,7 +135,7 @@ def _change_key(holder: dict[Any, Any], key: Any, chance: random.Random) -> None
 
 
 def _strange(_value: Any, _root: list[Any], chance: random.Random) -> Any:
-    return chance.choice(STRANGE)
+    return copy.deepcopy(chance.choice(STRANGE))  # it may be changed, too
 
 
 def _nearby(value: Any, _root: list[Any], chance: random.Random) -> Any:
@@ -161,11 +164,12 @@ def _other_place(_value: Any, root: list[Any], chance: random.Random) -> Any:
 
 
 def _wrapped(value: Any, _root: list[Any], chance: random.Random) -> Any:
-    return chance.choice(([value], {"value": value}, [value, value], rendered(value)))
+    return chance.choice(([value], {"value": value}, [value, copy.deepcopy(value)], rendered(value)))
 
 
 def _many(value: Any, _root: list[Any], chance: random.Random) -> Any:
-    return [value] * chance.choice((2, 40, 1_001)) if len(rendered(value)) < 200 else [value] * 2
+    times = chance.choice((2, 40, 1_001)) if len(rendered(value)) < 200 else 2
+    return [copy.deepcopy(value) for _ in range(times)]
 
 
 _VALUES: tuple[Callable[[Any, list[Any], random.Random], Any], ...] = (
