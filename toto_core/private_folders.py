@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import atexit
 import functools
-import getpass
 import os
 import re
-import shutil
 import stat
-import tempfile
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -65,6 +62,9 @@ def keep_torch_private() -> None:
 
 def _torch_default() -> Path:
     """As ``torch._inductor.runtime.cache_dir_utils`` names it."""
+    import getpass  # a lookup, which comes by here, does without these
+    import tempfile
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -75,6 +75,9 @@ def _torch_default() -> Path:
 
 @functools.cache
 def _temporary() -> Path:
+    import shutil
+    import tempfile
+
     folder = Path(tempfile.mkdtemp(prefix="autotune-inductor-"))  # 0700
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -263,7 +263,11 @@ class TestExchange:
             ),
             (("promotions", 0, "evidence", "later"), ["x" * 1_000] * 1_100, "evidence is longer than"),
             (("environments", 0, "facts", "threads"), "many", "facts are refused: threads must be"),
-            (("environments", 0, "facts", "torch"), 10**399, "facts are refused: torch must be text"),
+            (
+                ("environments", 0, "facts", "torch"),
+                10**399,
+                "facts are refused: torch must be printable text",
+            ),
             (("environments", 0, "first_seen"), 5, "first_seen is not text"),
             (("workloads", 0, "workload", "model"), "\ud800", "workloads[0].workload.model: holds half"),
             (("workloads", 0, "workload", "requests", 0, "weight"), 10**399, "weight must be finite"),
