@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
@@ -44,6 +44,11 @@ def patience(seconds: float, say: Say) -> Iterator[None]:
         yield
     finally:
         _PATIENCE.reset(before)
+
+
+def at_once() -> AbstractContextManager[None]:
+    """Wait for no server inside the block: who only looks wants to hear that there is none."""
+    return patience(0.0, lambda _: None)
 
 
 def repeated(act: Callable[[], Result]) -> Result:

@@ -17,6 +17,7 @@ from autotuner.serving.note_files import owners_of, read_text, spool_fault
 from autotuner.serving.refused import FOLDER, refused
 from autotuner.serving.spool import Note, NoteError, Quarantine, Window, parse_note
 from storage.errors import StorageError, StoreUnavailable
+from storage.patience import at_once
 from storage.records import PromotionRecord
 from storage.repository import Repository
 
@@ -25,7 +26,8 @@ _MOST_WAITING = 1_000
 
 def spool_checks(store: str) -> tuple[Check, ...]:
     """All checks of this module, in a fixed order."""
-    return check_notes(store), check_production(store)
+    with at_once():
+        return check_notes(store), check_production(store)
 
 
 def check_notes(store: str) -> Check:

@@ -24,6 +24,7 @@ from storage.database import Database
 from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
 from storage.masking import masked_address
 from storage.migrations import HEAD_REVISION, known_revisions
+from storage.patience import at_once
 from storage.repository import Repository
 from storage.snapshot import SnapshotEntry, SnapshotPin, read_snapshot
 from storage.sqlite_files import AS_TEXT, DATABASE_ERRORS, refuse_cut_short, translated
@@ -42,14 +43,15 @@ def store_checks(store: str, cache: Path, model: str) -> tuple[Check, ...]:
     """All checks of this module, in a fixed order."""
     from autotuner.doctor.server_checks import server_checks
 
-    return (
-        check_database(store),
-        *server_checks(store),
-        check_snapshot(store),
-        check_cache(cache),
-        check_left_behind(store),
-        check_model(model),
-    )
+    with at_once():
+        return (
+            check_database(store),
+            *server_checks(store),
+            check_snapshot(store),
+            check_cache(cache),
+            check_left_behind(store),
+            check_model(model),
+        )
 
 
 def check_password(given: str | None) -> tuple[Check, ...]:

@@ -19,6 +19,7 @@ from autotuner.paths import STUDIES_SCHEMA, studies_url
 from autotuner.search.study_storage import open_storage
 from autotuner.web.guard import known_host
 from storage.address import parse_address
+from storage.patience import at_once
 
 HOST = "127.0.0.1"
 REQUEST_SECONDS = 10.0
@@ -44,10 +45,11 @@ def studies_server(store: str, port: int) -> Iterator[WSGIServer]:
     name = str(file or f"the server's schema {STUDIES_SCHEMA}")
     with ExitStack() as stack:
         try:
-            storage = open_storage(url, read_only=True)
-            stack.callback(storage.engine.dispose)
-            stack.callback(storage.remove_session)
-            storage.get_all_studies()
+            with at_once():
+                storage = open_storage(url, read_only=True)
+                stack.callback(storage.engine.dispose)
+                stack.callback(storage.remove_session)
+                storage.get_all_studies()
         except (OptunaError, SQLAlchemyError, RuntimeError, AssertionError) as error:
             if _has_none(error):
                 raise AutotuneError(
