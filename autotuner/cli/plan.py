@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from autotuner.commands.plan import Asked, Replays
     from autotuner.store import Store
 
-_OF_A_RUN_ALONE = ("exit_code",)
+_OF_A_RUN_ALONE = ("exit_code", "on", "environments")
 
 
 def options_of_run(command: Command) -> Command:

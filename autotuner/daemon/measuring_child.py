@@ -57,7 +57,7 @@ def run_tuner(
         try:
             process = subprocess.Popen(
                 [*command, *arguments],
-                env={name: text for name, text in os.environ.items() if name not in without} | variables,
+                env={**{name: text for name, text in os.environ.items() if name not in without}, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
