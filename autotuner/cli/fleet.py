@@ -179,6 +179,7 @@ def _order(symbol: str, before: TunedAs | None, run_options: RunOptions, node: N
 
     from autotuner.engine_versions import engine_text
     from autotuner.engines.registry import engine_for
+    from autotuner.fleet.driver import called
     from autotuner.fleet.orders import Order
 
     (here, *_) = node.environments.values()
@@ -187,7 +188,7 @@ def _order(symbol: str, before: TunedAs | None, run_options: RunOptions, node: N
         engine = engine_for(request.workload.model, request.workload.revision).name
         there = node.environments.get(engine) or dataclasses.replace(here, engine=engine_text(engine))
         results.append((request.workload.signature, request.profile.name, there.fingerprint))
-    return Order(symbol=symbol, environment=node.environment, results=tuple(results))
+    return Order(symbol=symbol, environment=node.environment, place=called(node), results=tuple(results))
 
 
 def _proven(orders: Collection[Order], store: Store) -> set[Group]:

@@ -98,11 +98,11 @@ class FleetProgress:
         table.add_column("state", overflow="fold")
         for order, row in self._rows.items():
             seconds = f"{time.monotonic() - row.since:.0f} s"
-            cells = (order.symbol, row.host, order.environment, seconds, row.best, row.state)
+            cells = (order.symbol, row.host, order.place, seconds, row.best, row.state)
             table.add_row(*(Text(cell) for cell in cells))
         for ended in self._ended:
             style = "dim" if ended.document is not None else "red"
-            cells = (ended.order.symbol, ended.host or "", ended.order.environment, "", "", _result(ended))
+            cells = (ended.order.symbol, ended.host or "", ended.order.place, "", "", _result(ended))
             table.add_row(*(Text(cell) for cell in cells), style=style)
         lines = [Text(line, style="dim") for line in self._said]
         return Group(*lines, table, Text(str(self._count), style="cyan"))
@@ -132,7 +132,7 @@ class _Count:
 
 
 def _name(order: Order, host: str | None) -> str:
-    return f"{order.symbol} on {host or 'no node'} ({order.environment})"
+    return f"{order.symbol} on {host or 'no node'} ({order.place})"
 
 
 def _result(ended: Ended) -> str:

@@ -157,7 +157,8 @@ class Fleet:
             self._refuse(node, f"is of environment {called(taken)}", quietly=True)
             return
         self.nodes[node.id] = taken
-        self._audience.tell(f"{taken.host}: a node of environment {called(taken)}")
+        also = "" if called(taken) == taken.environment else f" ({taken.environment})"
+        self._audience.tell(f"{taken.host}: a node of environment {called(taken)}{also}")
 
     def _fault(self, found: Mapping[str, Any]) -> str | None:
         if found["version"] != __version__:
@@ -181,8 +182,8 @@ def names(node: Node) -> set[str]:
 
 
 def called(node: Node) -> str:
-    """The environment of a node for people."""
-    return f"{node.environment} ({node.label})" if node.label else node.environment
+    """The environment of a node for people: its label, else its fingerprint."""
+    return node.label or node.environment
 
 
 def drive(

@@ -15,7 +15,7 @@ Group = tuple[str, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A run of one symbol in the environment of that fingerprint.
+    """A run of one symbol in the environment of that fingerprint, which people know as ``place``.
 
     ``results`` are workload signature, profile and environment fingerprint of what it leaves in the store, once for
     each model: the fingerprint depends on the model's engine.
@@ -23,6 +23,7 @@ class Order:
 
     symbol: str
     environment: str
+    place: str
     results: tuple[tuple[str, str, str], ...]
 
     @property
