@@ -314,7 +314,10 @@ def _due(symbols: Sequence[str], run_options: RunOptions, store: Store) -> list[
 def each_due(
     symbols: Sequence[str], run_options: RunOptions, store: Store, environment: Environment | None = None
 ) -> Iterator[tuple[str, TunedAs | None, str | None]]:
-    """Each symbol as it was tuned, and why it is due, None where not; in ``environment``, this machine's unless given."""
+    """Each symbol as it was tuned, and why it is due, None where it is not.
+
+    That is in ``environment``, unless given this machine's.
+    """
     from autotuner.daemon.due import Overdue
     from autotuner.environment import current_environment
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import socket
 import warnings
@@ -63,12 +64,22 @@ def refuse_address(address: str) -> None:
 
 
 class Cluster:
-    """A connection. Methods raise ``AutotuneError`` when the cluster is gone."""
+    """A connection. Methods raise ``AutotuneError`` when the cluster is gone.
+
+    Until it is closed standard output goes nowhere: Ray prints there what it has to say of lost workers, amid what a
+    command prints.
+    """
 
     def __init__(self, address: str) -> None:
         refuse_address(address)
         self._ray = _ray()
-        self._connect(address)
+        self._quiet = contextlib.redirect_stdout(_Nowhere())
+        self._quiet.__enter__()
+        try:
+            self._connect(address)
+        except BaseException:
+            self._quiet.__exit__(None, None, None)
+            raise
         self._affinity = importlib.import_module(
             "ray.util.scheduling_strategies"
         ).NodeAffinitySchedulingStrategy
@@ -79,6 +90,7 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(Exception):  # a cluster that is gone cannot be left
             self._ray.shutdown()
+        self._quiet.__exit__(None, None, None)
 
     def _connect(self, address: str) -> None:
         target = "auto"
@@ -190,6 +202,14 @@ class Cluster:
                 f"the cluster is gone ({_told(error)}); what was measured is stored, and the same command goes on "
                 "from there"
             ) from None
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes what is written and keeps nothing."""
+
+    def write(self, text: str) -> int:
+        """As if it were written."""
+        return len(text)
 
 
 def _ray() -> Any:

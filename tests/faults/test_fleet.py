@@ -169,9 +169,6 @@ def test_a_killed_node_and_a_killed_driver_lose_nothing_that_was_acknowledged(
     alone = cli.run("run", "--symbol", "AAPL" if "AAPL" in symbols else symbols[0], *HOW, timeout=600)
     assert alone.returncode == 0, alone.stderr
     local = json.loads(alone.stdout)
-    for each in document["symbols"]:
-        print(each["symbol"], each["environment"], each["stage"], each["settings"], each["ratio"])
-    print("local", local["symbol"], local["stage"], local["settings"], local["ratio"])
     ours = [each for each in document["symbols"] if each["symbol"] == local["symbol"]]
     assert len(ours) == 2
     assert all(overlap(each["ratio"], local["ratio"]) for each in ours)

@@ -23,7 +23,7 @@ _SMALL = "--object-store-memory=100000000"
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A head without CPUs at ``address``; ``client`` is where Ray's client connects, ``variables`` are every node's."""
+    """A head without CPUs at ``address``; ``client`` is for Ray's client, ``variables`` are every node's."""
 
     variables: Mapping[str, str]
     folder: Path
@@ -90,6 +90,7 @@ class RayCluster:
             capture_output=True,
             text=True,
             timeout=120,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
