@@ -19,7 +19,8 @@ from autotuner.paths import DATABASE_VARIABLE, is_file, store_path
 
 if TYPE_CHECKING:
     from autotuner.cli.fleet_progress import FleetProgress, PlainFleetProgress
-    from autotuner.fleet.driver import Ended, Fleet, Node
+    from autotuner.fleet.driver import Ended
+    from autotuner.fleet.nodes import Fleet, Node
     from autotuner.fleet.orders import Group, Order
     from autotuner.fleet.station import Task
     from autotuner.store import Store
@@ -44,9 +45,14 @@ class Asked:
 
 def refuse_contradictions(on: str | None, environments: Sequence[str], run_options: RunOptions) -> None:
     """Raise ``UsageError`` for options that make no sense with a cluster, or without one."""
-    if environments and on is None:
-        raise UsageError("--environment chooses between the nodes of a cluster: name one with --on")
-    if on is not None and run_options.replay:
+    if on is None:
+        if environments:
+            raise UsageError("--environment chooses between the nodes of a cluster: name one with --on")
+        return
+    from autotuner.fleet.cluster import refuse_address
+
+    refuse_address(on)
+    if run_options.replay:
         raise UsageError("--replay measures nothing: leave out --on")
 
 
@@ -74,11 +80,11 @@ def _run_on(
     asked: Asked, store: Store, arguments: Sequence[str], *, quiet: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[dict[str, Any]]]:
     from autotuner.fleet.campaign import Campaign
-    from autotuner.fleet.cluster import Cluster, refuse_address
-    from autotuner.fleet.driver import Ended, Fleet, Wanted, drive
+    from autotuner.fleet.cluster import Cluster
+    from autotuner.fleet.driver import Ended, drive
+    from autotuner.fleet.nodes import Fleet, Wanted
     from autotuner.fleet.orders import Schedule
 
-    refuse_address(asked.on)
     engines = _engines(asked)
     place = str(store_path(store.location).absolute()) if is_file(store.location) else None
     wanted = Wanted(
@@ -179,7 +185,7 @@ def _order(symbol: str, before: TunedAs | None, run_options: RunOptions, node: N
 
     from autotuner.engine_versions import engine_text
     from autotuner.engines.registry import engine_for
-    from autotuner.fleet.driver import called
+    from autotuner.fleet.nodes import called
     from autotuner.fleet.orders import Order
 
     (here, *_) = node.environments.values()

@@ -174,6 +174,11 @@ class Cluster:
                 return None
             try:
                 found: News = self._ray.get(handle.asked)
+            except (
+                self._ray.exceptions.ActorUnavailableError
+            ):  # out of reach: Ray finds out whether it is gone
+                handle.asked = handle.actor.news.remote(handle.heard)
+                return None
             except self._ray.exceptions.RayError as error:
                 raise LostError(_told(error)) from None
             handle.heard += len(found.lines)

@@ -211,6 +211,19 @@ def test_rays_client_drives_a_cluster_from_elsewhere(cli: Cli, cluster: RayClust
     assert [each["symbol"] for each in driver.document["symbols"]] == ["AMD"]
 
 
+def test_a_terminal_shows_what_runs_where(cli: Cli, cluster: RayCluster) -> None:
+    cluster.start_node("a")
+    code, drawn = cli.on_a_terminal(
+        *("run", "--symbol", "AMD", "--on", "ray", *QUICK[:-1]),
+        extra={"RAY_ADDRESS": cluster.address},
+        timeout=300.0,
+    )
+    assert code == 0, drawn
+    for shown in ("a node of environment a", "best so far", "starting the reference", "1 of 1 runs done"):
+        assert shown in drawn
+    assert "In environment" in drawn
+
+
 def test_what_cannot_be_driven_is_refused_with_one_line(cli: Cli, cluster: RayCluster) -> None:
     cluster.start_node("a")
     for arguments, expected in (

@@ -20,7 +20,7 @@ from autotuner.errors import AutotuneError
 from autotuner.fleet import cluster as cluster_module
 from autotuner.fleet.campaign import GOES_ON, Campaign
 from autotuner.fleet.cluster import RayNode
-from autotuner.fleet.driver import Fleet, Wanted
+from autotuner.fleet.nodes import Fleet, Wanted
 from autotuner.fleet.station import file_here, look
 from autotuner.store import Store
 from tests.support.invoking import refused, run
