@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.cli import options
+from autotuner.cli.due import each_due, tuned_as
 from autotuner.cli.run_options import RunOptions, TunedAs, requests_of
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.paths import DATABASE_VARIABLE, is_file, store_path
@@ -160,8 +161,6 @@ def _engines(asked: Asked) -> tuple[str, ...]:
 
 def _orders(asked: Asked, fleet: Fleet, store: Store) -> list[Order]:
     """One run for each symbol in each environment, as far as it is due there."""
-    from autotuner.cli.run import each_due, tuned_as
-
     by_environment = {node.environment: node for node in fleet.nodes.values()}
     orders = []
     for node in by_environment.values():

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.cli import options
+from autotuner.cli.due import due_now, tuned_as
 from autotuner.cli.fleet import Asked, refuse_contradictions, tune_on
 from autotuner.cli.price_options import price_options
 from autotuner.cli.run_options import RunOptions, TunedAs, requests_of
@@ -25,8 +25,7 @@ from storage.errors import StorageError
 if TYPE_CHECKING:
     from autotuner.cli.live_progress import LiveProgress
     from autotuner.cli.progress import PlainProgress
-    from autotuner.environment import Environment
-    from autotuner.store import Promotion, Store
+    from autotuner.store import Store
     from autotuner.tuning.request import TuneRequest
 
 
@@ -211,7 +210,7 @@ def _subjects(
 ) -> list[tuple[str, TunedAs | None]]:
     """Each symbol to tune here, and as what it was tuned before where that counts."""
     if due:
-        return _due(symbols, run_options, store)
+        return due_now(symbols, run_options, store)
     if not as_before:
         return [(symbol, None) for symbol in symbols]
     return [(symbol, tuned_as(store, store.active(symbol, run_options.profile))) for symbol in symbols]
@@ -299,42 +298,6 @@ def say_passed_over(data: Path | None) -> tuple[str, ...]:
     for name in left_out:
         options.note(f"{name!a}: passed over: price files are called <SYMBOL>.csv, .csv.gz or .parquet")
     return left_out
-
-
-def _due(symbols: Sequence[str], run_options: RunOptions, store: Store) -> list[tuple[str, TunedAs | None]]:
-    """What is due of the symbols, each as it was tuned before: once for every profile and workload."""
-    found: list[tuple[str, TunedAs | None]] = []
-    for symbol, before, reason in each_due(symbols, run_options, store):
-        options.note(f"{symbol}: {'due: ' + reason if reason else 'not due'}")
-        if reason:
-            found.append((symbol, before))
-    return found
-
-
-def each_due(
-    symbols: Sequence[str], run_options: RunOptions, store: Store, environment: Environment | None = None
-) -> Iterator[tuple[str, TunedAs | None, str | None]]:
-    """Each symbol as it was tuned, and why it is due, None where it is not.
-
-    That is in ``environment``, unless given this machine's.
-    """
-    from autotuner.daemon.due import Overdue
-    from autotuner.environment import current_environment
-
-    overdue = Overdue(store)
-    environment, now = environment or current_environment(run_options.device), datetime.now(UTC)
-    for symbol in symbols:
-        for promotion in overdue.tuned_for(symbol, run_options.profile, environment) or (None,):
-            reason = overdue.why(promotion, environment=environment, now=now)
-            yield symbol, tuned_as(store, promotion) if reason else None, reason
-
-
-def tuned_as(store: Store, promotion: Promotion | None) -> TunedAs | None:
-    """What a promotion was tuned for, and on which prices."""
-    if promotion is None:
-        return None
-    source = store.price_source(promotion)
-    return TunedAs(profile=promotion.profile, workload=promotion.workload, prices=source)
 
 
 def _progress(*, quiet: bool) -> AbstractContextManager[LiveProgress | PlainProgress]:
