@@ -46,21 +46,24 @@ class Handle:
 
 
 def refuse_address(address: str) -> None:
-    """Raise ``UsageError`` for what is no address of a cluster."""
-    if address == _ON_THIS_MACHINE:
-        return
-    try:
-        parts = urlsplit(address)
-        fits = (
-            parts.scheme == "ray" and bool(parts.hostname) and parts.port != 0 and not parts.path.strip("/")
-        )
-    except ValueError:
-        fits = False
-    if not fits:
+    """Raise ``UsageError`` for what is no address of a cluster, ``AutotuneError`` where Ray is not installed."""
+    if address != _ON_THIS_MACHINE and not _is_of_a_client(address):
         raise UsageError(
             f"--on {address!a}: give ray, the cluster that this machine belongs to, or ray://HOST[:PORT], "
             f"by its client port, {_CLIENT_PORT} unless told otherwise"
         )
+    if find_spec("ray") is None:
+        raise AutotuneError("ray missing: pip install 'toto-autotune[cluster]'")
+
+
+def _is_of_a_client(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return (
+            parts.scheme == "ray" and bool(parts.hostname) and parts.port != 0 and not parts.path.strip("/")
+        )
+    except ValueError:
+        return False
 
 
 class Cluster:
@@ -218,8 +221,6 @@ class _Nowhere(io.TextIOBase):
 
 
 def _ray() -> Any:
-    if find_spec("ray") is None:
-        raise AutotuneError("ray missing: pip install 'toto-autotune[cluster]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     return importlib.import_module("ray")
 
