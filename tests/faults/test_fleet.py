@@ -203,6 +203,18 @@ def test_a_run_whose_process_is_killed_is_begun_again(cli: Cli, cluster: RayClus
     assert [each["symbol"] for each in driver.document["symbols"]] == ["AMD"]
 
 
+def test_an_environment_without_nodes_fails_its_runs_after_a_while(cli: Cli, cluster: RayCluster) -> None:
+    cluster.start_node("a")
+    driver = Driver(cli, cluster, "--symbol", "AMD", "--on", "ray", *QUICK, log=cli.folder / "driver.log")
+    driver.until(lambda: "starting" in driver.said, within=200)
+    cluster.kill_node("a")
+    assert driver.ends(within=300) == 1, driver.said
+    assert driver.said.splitlines()[-1] == (
+        "Error: AMD: its environment has had no node for 120 s; run again when it has one"
+    )
+    assert [each["symbol"] for each in driver.document["failed"]] == ["AMD"]
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_ends_the_runs_within_seconds_and_stores_that(
     cli: Cli, cluster: RayCluster, how: signal.Signals
