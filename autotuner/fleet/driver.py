@@ -176,7 +176,9 @@ class _Driver:
 
     def _again(self, run: _Run, why: str) -> Sequence[Ended]:
         if self._schedule.lost(run.order):
-            self._audience.tell(f"{run.order.symbol} on {run.node.host}: lost ({why}): it is begun again")
+            self._audience.tell(
+                f"{run.order.symbol} on {run.node.host} ({run.order.place}): lost ({why}): it is begun again"
+            )
             return []
         return [
             self._told(
