@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.engine_versions import TOTO1, engine_name, engine_text
+from autotuner.errors import UsageError
 from autotuner.machine.nvidia import visible_gpu
 from autotuner.machine.packages import installed_version
 from toto_core.container import container_limits
 
+LABEL_VARIABLE = "AUTOTUNE_ENVIRONMENT_LABEL"
+"""Tells apart machines that look alike to ``Environment`` and are not, such as two coolings of one server."""
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _LONGEST_FACT, _MOST_THREADS = 1_000, 1_000_000
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
@@ -30,8 +34,8 @@ class Environment:
     """Where something was measured; two environments are the same only when every field is.
 
     ``hardware`` names the model in full (family, model and stepping of a CPU; PCI id of a GPU), because one
-    marketing name covers several chips. ``isa`` is a digest of the CPU's instruction-set flags, ``engine`` the text
-    of ``engine_versions.engine_text``.
+    marketing name covers several chips, and ends with the machine's label where it has one. ``isa`` is a digest of
+    the CPU's instruction-set flags, ``engine`` the text of ``engine_versions.engine_text``.
     """
 
     device: str
@@ -84,7 +88,10 @@ class Environment:
 
 @functools.cache
 def current_environment(device: str = "cpu", engine: str = TOTO1) -> Environment:
-    """The environment of this machine for ``device`` (``cpu`` or ``cuda``) and the engine of that name."""
+    """The environment of this machine for ``device`` (``cpu`` or ``cuda``) and the engine of that name.
+
+    Raises ``UsageError`` for a label that is none.
+    """
     cpu = _cpu_facts()
     flags = sorted((cpu.get("flags") or cpu.get("Features") or "").split())
     hardware, driver, torch = _cpu_identity(cpu), "", installed_version("torch") or "not installed"
@@ -92,6 +99,9 @@ def current_environment(device: str = "cpu", engine: str = TOTO1) -> Environment
         gpu = visible_gpu()
         hardware, driver = f"{gpu.model} beside {hardware}", gpu.driver
         torch = f"{torch} for CUDA {_cuda_build()}"
+    label = environment_label()
+    if label is not None:  # within a fact that there is, so that earlier versions read what is stored
+        hardware = f"{hardware}, labelled {label}"
     return Environment(
         device=device,
         hardware=hardware,
@@ -101,6 +111,18 @@ def current_environment(device: str = "cpu", engine: str = TOTO1) -> Environment
         engine=engine_text(engine),
         threads=available_threads(),
     )
+
+
+def environment_label(environ: Mapping[str, str] | None = None) -> str | None:
+    """What ``AUTOTUNE_ENVIRONMENT_LABEL`` calls this machine, None where it does not. Raises ``UsageError``."""
+    label = (os.environ if environ is None else environ).get(LABEL_VARIABLE)
+    if not label:
+        return None
+    if not _LABEL.fullmatch(label):
+        raise UsageError(
+            f"{LABEL_VARIABLE}={label!a}: a label has 1 to 63 letters, digits and ._- between letters or digits"
+        )
+    return label
 
 
 def has_fp16_units() -> bool:

@@ -24,6 +24,7 @@ from autotuner.cli.options import (
 from autotuner.cli.price_options import price_options
 from autotuner.daemon import crontab
 from autotuner.daemon.units import service_unit, timer_units
+from autotuner.environment import environment_label
 from autotuner.errors import UsageError
 from autotuner.paths import CACHE_VARIABLE, cache_folder, config_path, data_folder
 from toto_core.prices.options import PriceSource
@@ -180,7 +181,12 @@ def _line(schedule: str, task: Sequence[str], db: str | None) -> str:
     executable, store = crontab.find_executable(sys.argv[0]), crontab.store_for_cron(db, os.environ)
     arguments = [*task, *(["--db", store] if store else [])]
     return crontab.cron_line(
-        schedule=schedule, executable=executable, log=_log(), arguments=arguments, cache=_cache()
+        schedule=schedule,
+        executable=executable,
+        log=_log(),
+        arguments=arguments,
+        cache=_cache(),
+        label=environment_label(),
     )
 
 
@@ -194,8 +200,17 @@ def _units(kind: str, calendar: str, db: str | None) -> dict[str, str]:
     found = config_path()
     config = found and found.absolute()
     if kind == "systemd":
-        return service_unit(executable=executable, store=store, config=config, cache=_cache())
-    return timer_units(executable=executable, store=store, config=config, calendar=calendar, cache=_cache())
+        return service_unit(
+            executable=executable, store=store, config=config, cache=_cache(), label=environment_label()
+        )
+    return timer_units(
+        executable=executable,
+        store=store,
+        config=config,
+        calendar=calendar,
+        cache=_cache(),
+        label=environment_label(),
+    )
 
 
 def _make_folder(folder: Path) -> None:

@@ -12,16 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from autotuner.cli import options
+from autotuner.cli.due import each_due, tuned_as
 from autotuner.cli.options import Command
 from autotuner.cli.price_options import with_prices
-from autotuner.cli.run import (
-    all_symbols,
-    each_due,
-    named_symbols,
-    run_command,
-    say_passed_over,
-    tuned_as,
-)
+from autotuner.cli.run import all_symbols, named_symbols, run_command, say_passed_over
 from autotuner.cli.run_options import RunOptions, peak_bytes, requests_of
 from autotuner.errors import AutotuneError
 from autotuner.paths import is_file, store_location, store_path
@@ -30,7 +24,7 @@ if TYPE_CHECKING:
     from autotuner.commands.plan import Asked, Replays
     from autotuner.store import Store
 
-_OF_A_RUN_ALONE = ("exit_code",)
+_OF_A_RUN_ALONE = ("exit_code", "on", "environments")
 
 
 def options_of_run(command: Command) -> Command:

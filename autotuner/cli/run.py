@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.cli import options
+from autotuner.cli.due import due_now, tuned_as
+from autotuner.cli.fleet import Asked, refuse_contradictions, tune_on
 from autotuner.cli.price_options import price_options
 from autotuner.cli.run_options import RunOptions, TunedAs, requests_of
 from autotuner.errors import AutotuneError, UsageError
@@ -24,7 +25,7 @@ from storage.errors import StorageError
 if TYPE_CHECKING:
     from autotuner.cli.live_progress import LiveProgress
     from autotuner.cli.progress import PlainProgress
-    from autotuner.store import Promotion, Store
+    from autotuner.store import Store
     from autotuner.tuning.request import TuneRequest
 
 
@@ -130,6 +131,19 @@ if TYPE_CHECKING:
     type=options.EXISTING_FILE,
     help="Answer trials from a table of recorded measurements; needs --db.",
 )
+@click.option(
+    "--on",
+    metavar="ray[://HOST[:PORT]]",
+    help="Tune on the nodes of a Ray cluster, in each of its environments: ray is the cluster of this machine "
+    "(RAY_ADDRESS), ray://HOST another one.",
+)
+@click.option(
+    "--environment",
+    "environments",
+    multiple=True,
+    metavar="NAME",
+    help="With --on: only nodes of this environment, by label or fingerprint; may be given again.",
+)
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when nothing new was promoted.")
 @options.measuring_options(
     None, "Seconds for each symbol, proof included; auto: at most 300 or, where builds take long, 900."
@@ -140,6 +154,8 @@ def run_command(
     symbols_file: Path | None,
     due: bool,
     as_before: bool,
+    on: str | None,
+    environments: tuple[str, ...],
     exit_code: bool,
     as_json: bool,
     db: str | None,
@@ -152,6 +168,7 @@ def run_command(
     autotune run --symbol AMD --symbol BTCUSD --profile accuracy --timeout 600
     autotune run --all --data ./prices --json > result.json
     autotune run --symbol AMD --model toto-mini --model ./my-model
+    autotune run --all --due --on ray
 
     Ctrl-C keeps what is measured; the same command goes on from there.
     """
@@ -160,23 +177,43 @@ def run_command(
     run_options = RunOptions(**values)
     if run_options.replay and not db:
         raise UsageError("--replay writes recorded answers: name a store of their own with --db")
+    refuse_contradictions(on, environments, run_options)
     signal.signal(signal.SIGTERM, _as_interrupt)
     wanted = named_symbols(symbols, everything, symbols_file)
     left_out = say_passed_over(run_options.prices.path) if everything else ()
     with Store(store_location(db)) as store:
         options.clear_up_first(store.location)
         wanted = wanted or all_symbols(run_options.prices.path, store, due=due)
-        subjects = _due(wanted, run_options, store) if due else [(symbol, None) for symbol in wanted]
-        if as_before and not due:
-            subjects = [
-                (symbol, tuned_as(store, store.active(symbol, run_options.profile))) for symbol in wanted
-            ]
-        documents, failures = _tune_all(subjects, run_options, store, quiet=as_json)
+        if on is not None:
+            asked = Asked(
+                on=on,
+                symbols=wanted,
+                environments=environments,
+                options=run_options,
+                due=due,
+                as_before=as_before,
+            )
+            document, documents, failures = tune_on(asked, store, quiet=as_json)
+        else:
+            subjects = _subjects(wanted, run_options, store, due=due, as_before=as_before)
+            documents, failures = _tune_all(subjects, run_options, store, quiet=as_json)
+            document = {"symbols": documents, "failed": failures}
     if as_json:
-        single = len(wanted) == 1 and not everything and documents
+        single = len(wanted) == 1 and not everything and documents and on is None
         passed = {"passed_over": list(left_out)} if everything else {}
-        options.print_json(documents[0] if single else {"symbols": documents, "failed": failures} | passed)
+        options.print_json(documents[0] if single else document | passed)
     _end(documents, failures, exit_code=exit_code)
+
+
+def _subjects(
+    symbols: Sequence[str], run_options: RunOptions, store: Store, *, due: bool, as_before: bool
+) -> list[tuple[str, TunedAs | None]]:
+    """Each symbol to tune here, and as what it was tuned before where that counts."""
+    if due:
+        return due_now(symbols, run_options, store)
+    if not as_before:
+        return [(symbol, None) for symbol in symbols]
+    return [(symbol, tuned_as(store, store.active(symbol, run_options.profile))) for symbol in symbols]
 
 
 def _end(documents: list[dict[str, Any]], failures: list[dict[str, str]], *, exit_code: bool) -> None:
@@ -261,39 +298,6 @@ def say_passed_over(data: Path | None) -> tuple[str, ...]:
     for name in left_out:
         options.note(f"{name!a}: passed over: price files are called <SYMBOL>.csv, .csv.gz or .parquet")
     return left_out
-
-
-def _due(symbols: Sequence[str], run_options: RunOptions, store: Store) -> list[tuple[str, TunedAs | None]]:
-    """What is due of the symbols, each as it was tuned before: once for every profile and workload."""
-    found: list[tuple[str, TunedAs | None]] = []
-    for symbol, before, reason in each_due(symbols, run_options, store):
-        options.note(f"{symbol}: {'due: ' + reason if reason else 'not due'}")
-        if reason:
-            found.append((symbol, before))
-    return found
-
-
-def each_due(
-    symbols: Sequence[str], run_options: RunOptions, store: Store
-) -> Iterator[tuple[str, TunedAs | None, str | None]]:
-    """Each symbol as it was tuned, and why it is due, None where it is not."""
-    from autotuner.daemon.due import Overdue
-    from autotuner.environment import current_environment
-
-    overdue = Overdue(store)
-    environment, now = current_environment(run_options.device), datetime.now(UTC)
-    for symbol in symbols:
-        for promotion in overdue.tuned_for(symbol, run_options.profile) or (None,):
-            reason = overdue.why(promotion, environment=environment, now=now)
-            yield symbol, tuned_as(store, promotion) if reason else None, reason
-
-
-def tuned_as(store: Store, promotion: Promotion | None) -> TunedAs | None:
-    """What a promotion was tuned for, and on which prices."""
-    if promotion is None:
-        return None
-    source = store.price_source(promotion)
-    return TunedAs(profile=promotion.profile, workload=promotion.workload, prices=source)
 
 
 def _progress(*, quiet: bool) -> AbstractContextManager[LiveProgress | PlainProgress]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cronsim import CronSim, CronSimError
 
+from autotuner.environment import LABEL_VARIABLE
 from autotuner.errors import AutotuneError, UsageError, one_line
 from autotuner.paths import CACHE_VARIABLE, DATABASE_VARIABLE, is_file, store_location, store_path
 from storage.masking import masked_address
@@ -87,13 +88,15 @@ def cron_line(
     log: Path,
     arguments: Sequence[str] = TUNE_WHAT_IS_DUE,
     cache: str | None = None,
+    label: str | None = None,
 ) -> str:
     """The crontab line: ``executable`` is called with ``arguments`` and its output appended to ``log``.
 
-    cron has none of our variables: ``cache`` is what ``AUTOTUNE_CACHE`` is to be, None for its default. Raises
-    ``UsageError`` for a bad schedule and ``CrontabError`` for a name that no crontab line can hold.
+    cron has none of our variables: ``cache`` is what ``AUTOTUNE_CACHE`` is to be, None for its default, ``label``
+    the environment's. Raises ``UsageError`` for a bad schedule and ``CrontabError`` for a name that no line can hold.
     """
     words = [] if cache is None else [f"{CACHE_VARIABLE}={_quoted(cache)}"]
+    words += [] if label is None else [f"{LABEL_VARIABLE}={_quoted(label)}"]
     words += [_quoted(str(executable))]
     words += [word if _PLAIN_WORD.fullmatch(word) else _quoted(word) for word in arguments]
     return " ".join((parse_schedule(schedule), *words, ">>", _quoted(str(log)), "2>&1"))

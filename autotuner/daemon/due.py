@@ -90,19 +90,22 @@ class Overdue:
     def _rolled_back(self) -> Mapping[str, Sequence[datetime]]:
         return self._store.records.roll_backs()
 
-    def tuned_for(self, symbol: str, profile: str | None) -> tuple[Promotion, ...]:
-        """What is active of a symbol: for every profile and workload the newest, in whatever environment.
+    def tuned_for(self, symbol: str, profile: str | None, here: Environment) -> tuple[Promotion, ...]:
+        """What is active of a symbol for every profile and workload: in the environment ``here``, else the newest.
 
+        Machines of several environments may share a store, and what one of them promotes is not due on another.
         ``profile`` None is any.
         """
-        newest = {
-            (record.profile, record.workload_signature): record
-            for record in self._active.get(symbol, ())
-            if profile in {None, record.profile}
-        }
-        return tuple(
-            read_promotion(record, self._subjects, self._store.location) for record in newest.values()
-        )
+        found: dict[tuple[str, str], Promotion] = {}
+        for record in self._active.get(symbol, ()):
+            if profile not in {None, record.profile}:
+                continue
+            key = record.profile, record.workload_signature
+            promotion = read_promotion(record, self._subjects, self._store.location)
+            before = found.get(key)
+            if before is None or _is_of(promotion, here) or not _is_of(before, here):
+                found[key] = promotion
+        return tuple(found.values())
 
     def why(self, promotion: Promotion | None, *, environment: Environment, now: datetime) -> str | None:
         """Why a symbol is to be tuned, in a few words, None when it is not; without a promotion it never was."""
@@ -114,6 +117,10 @@ class Overdue:
             environment = environment_like(promotion.environment, environment)
         situation = Situation(promotion=promotion, environment=environment, now=now, tuned_at=tuned_at)
         return next((reason.text for reason in reasons(situation)), None)
+
+
+def _is_of(promotion: Promotion, here: Environment) -> bool:
+    return environment_like(promotion.environment, here) == promotion.environment
 
 
 def _by_symbol(records: Iterable[PromotionRecord]) -> dict[str, list[PromotionRecord]]:

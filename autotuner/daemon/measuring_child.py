@@ -23,11 +23,15 @@ _LONGEST_CAUSE = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """How a run ended: its document, or None and why there is none."""
+    """How a run ended: its document, or None and why there is none.
+
+    ``stopped`` is that it was asked to, ``killed`` that somebody else ended it.
+    """
 
     document: dict[str, Any] | None
     cause: str = ""
     stopped: bool = False
+    killed: bool = False
 
 
 def run_tuner(
@@ -38,12 +42,14 @@ def run_tuner(
     stop: Callable[[], bool],
     beat: Callable[[], None],
     variables: Mapping[str, str] = MappingProxyType({}),
+    without: Sequence[str] = (),
+    heard: Callable[[str], None] = lambda _: None,
 ) -> Tuned:
     """Run ``autotune`` with ``arguments``, which ask for JSON, to its end, or until ``stop()``.
 
-    ``beat`` is called all the while; ``variables`` are its own, beside this process's. A command that takes longer
-    than ``seconds`` is stopped. Whatever happens, no process of it is left when this returns; when this process is
-    killed, the run's group kills itself.
+    ``beat`` is called all the while, ``heard`` with each line that it says; ``variables`` are its own, beside those
+    of this process but ``without``. A command that takes longer than ``seconds`` is stopped. Whatever happens, no
+    process of it is left when this returns; when this process is killed, the run's group kills itself.
     """
     lifeline, ours = os.pipe()
     command = [sys.executable, "-m", "autotuner.cli.daemon_child", str(lifeline), str(nice)]
@@ -51,7 +57,7 @@ def run_tuner(
         try:
             process = subprocess.Popen(
                 [*command, *arguments],
-                env={**os.environ, **variables},
+                env={**{name: text for name, text in os.environ.items() if name not in without}, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -61,13 +67,38 @@ def run_tuner(
         finally:
             os.close(lifeline)
         try:
-            stopped = _wait(process, time.monotonic() + seconds, stop, beat)
+            lines = _Lines(err.fileno(), heard)
+
+            def pulse() -> None:
+                beat()
+                lines.tell()
+
+            stopped = _wait(process, time.monotonic() + seconds, stop, pulse)
+            lines.tell()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             os.close(ours)
         return _read(process.returncode, _text(out), _text(err), stopped=stopped)
+
+
+class _Lines:
+    """Tells each line of a file that another process writes, once it is whole."""
+
+    def __init__(self, file: int, heard: Callable[[str], None]) -> None:
+        self._file, self._heard = file, heard
+        self._read, self._begun = 0, b""
+
+    def tell(self) -> None:
+        """What was written since."""
+        while block := os.pread(
+            self._file, 1 << 16, self._read
+        ):  # its writer's place in the file stays as it is
+            self._read += len(block)
+            *whole, self._begun = (self._begun + block).split(b"\n")
+            for line in whole:
+                self._heard(line.decode(errors="replace"))
 
 
 def _wait(
@@ -94,7 +125,7 @@ def _read(code: int, out: str, err: str, *, stopped: bool) -> Tuned:
     except ValueError:
         return Tuned(document=None, cause="its output was not JSON")
     lines = err.strip().splitlines() or [f"exit code {code}"]
-    return Tuned(document=None, cause=lines[-1][:_LONGEST_CAUSE])
+    return Tuned(document=None, cause=lines[-1][:_LONGEST_CAUSE], killed=code < 0)
 
 
 def _text(file: Any) -> str:

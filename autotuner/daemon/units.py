@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from autotuner.environment import LABEL_VARIABLE
 from autotuner.errors import UsageError
+from autotuner.paths import CACHE_VARIABLE
 
 _HARDENING = """\
 TimeoutStopSec=15
@@ -58,15 +60,30 @@ WantedBy=timers.target
 
 
 def service_unit(
-    *, executable: Path, store: str | None, config: Path | None, cache: str | None = None
+    *,
+    executable: Path,
+    store: str | None,
+    config: Path | None,
+    cache: str | None = None,
+    label: str | None = None,
 ) -> dict[str, str]:
     """``autotune.service``, its name to its text: the daemon, started at boot, watched, restarted when it fails."""
     command = _command(executable, "daemon", store, config)
-    return {"autotune.service": _SERVICE.format(command=command, hardening=_environment(cache) + _HARDENING)}
+    return {
+        "autotune.service": _SERVICE.format(
+            command=command, hardening=_environment(cache, label) + _HARDENING
+        )
+    }
 
 
 def timer_units(
-    *, executable: Path, store: str | None, config: Path | None, calendar: str, cache: str | None = None
+    *,
+    executable: Path,
+    store: str | None,
+    config: Path | None,
+    calendar: str,
+    cache: str | None = None,
+    label: str | None = None,
 ) -> dict[str, str]:
     """``autotune-tick.service`` and ``autotune-tick.timer``: one tick on ``calendar`` (systemd.time(7)).
 
@@ -76,13 +93,16 @@ def timer_units(
         raise UsageError(f"calendar {calendar!a}: must be one line, such as '*-*-* 03:17:00'")
     command = _command(executable, "daemon --once", store, config)
     return {
-        "autotune-tick.service": _TICK.format(command=command, hardening=_environment(cache) + _HARDENING),
+        "autotune-tick.service": _TICK.format(
+            command=command, hardening=_environment(cache, label) + _HARDENING
+        ),
         "autotune-tick.timer": _TIMER.format(calendar=calendar.strip()),
     }
 
 
-def _environment(cache: str | None) -> str:
-    return "" if cache is None else f"Environment={_quoted(f'AUTOTUNE_CACHE={cache}')}\n"
+def _environment(cache: str | None, label: str | None) -> str:
+    given = ((CACHE_VARIABLE, cache), (LABEL_VARIABLE, label))
+    return "".join(f"Environment={_quoted(f'{name}={text}')}\n" for name, text in given if text is not None)
 
 
 def _command(executable: Path, words: str, store: str | None, config: Path | None) -> str:

@@ -25,7 +25,7 @@ from tests.support.doc_python import PythonBlocks
 from tests.support.doc_runner import PageRunner
 
 PAGES = pages()
-MOST_NOT_RUN = 16
+MOST_NOT_RUN = 21
 """Blocks that cannot be run here: a new one wants a reason, and this number raised by hand."""
 REASONS = (
     "changes your shell",

@@ -31,9 +31,18 @@ def asked(tmp_path: Path, symbol: str = "AMD") -> list[str]:
 
 
 def test_a_run_that_fails_tells_its_reason_in_one_line(tmp_path: Path) -> None:
-    found = run_tuner(asked(tmp_path, "NOPE"), nice=0, seconds=60.0, stop=lambda: False, beat=lambda: None)
+    heard: list[str] = []
+    found = run_tuner(
+        asked(tmp_path, "NOPE"),
+        nice=0,
+        seconds=60.0,
+        stop=lambda: False,
+        beat=lambda: None,
+        heard=heard.append,
+    )
 
-    assert (found.document, found.stopped) == (None, False)
+    assert (found.document, found.stopped, found.killed) == (None, False, False)
+    assert heard[-1] == found.cause
     assert "NOPE" in found.cause
     assert "\n" not in found.cause
 

@@ -113,6 +113,13 @@ def test_the_store_is_named_in_the_line(table: Path, tmp_path: Path, monkeypatch
     assert " run --all --due --db /srv/a.db >> " in given
 
 
+def test_the_label_of_the_environment_is_in_the_line(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNE_ENVIRONMENT_LABEL", "rack-2")
+    assert " AUTOTUNE_ENVIRONMENT_LABEL=rack-2 " in json.loads(run("show", "--json").stdout)["line"].replace(
+        "'", ""
+    )
+
+
 def test_json_stands_alone_on_standard_output(table: Path) -> None:
     before = json.loads(run("show", "--json").stdout)
     installed = json.loads(run("install", "--json").stdout)

@@ -209,7 +209,7 @@ def test_every_option_of_a_run_is_one_of_a_plan(tmp_path: Path) -> None:
     from autotuner.cli.run import run_command
 
     ours, theirs = ({param.name for param in command.params} for command in (plan_command, run_command))
-    assert theirs - ours == {"exit_code"}
+    assert theirs - ours == {"exit_code", "on", "environments"}
     assert ours - theirs == {"read_prices"}
 
 

@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.environment import (
+    LABEL_VARIABLE,
     Environment,
     available_threads,
     current_environment,
+    environment_label,
     reachable_cpus,
     spare_memory,
     spare_threads,
 )
+from autotuner.errors import UsageError
 from tests.support.containers import limited
 from toto_core.container import ROOT_VARIABLE
 from toto_core.version import ENGINE_VERSION
@@ -132,3 +135,32 @@ def test_other_fields_are_refused() -> None:
         Environment.from_dict({"device": "cpu"})
     with pytest.raises(TypeError):
         Environment.from_dict({**dataclasses.asdict(HERE), "colour": "red"})
+
+
+def test_a_label_makes_two_environments_of_machines_that_look_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    alike = current_environment.__wrapped__()
+    monkeypatch.setenv(LABEL_VARIABLE, "rack-2")
+    labelled = current_environment.__wrapped__()
+
+    assert labelled.hardware == f"{alike.hardware}, labelled rack-2"
+    assert labelled.fingerprint != alike.fingerprint
+    assert Environment.from_dict(json.loads(labelled.to_json())) == labelled
+    assert alike.differences(labelled) == (f"hardware: {labelled.hardware} there, {alike.hardware} here",)
+
+
+@pytest.mark.parametrize("label", ["", None])
+def test_no_label_leaves_the_fingerprint_as_earlier_versions_have_it(
+    label: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(LABEL_VARIABLE, raising=False)
+    alike = current_environment.__wrapped__()
+    if label is not None:
+        monkeypatch.setenv(LABEL_VARIABLE, label)
+    assert current_environment.__wrapped__() == alike
+
+
+@pytest.mark.parametrize("label", ["a b", "-a", "a\n", "a" * 64, "ä", "a/"])
+def test_a_label_that_is_none_is_refused_with_one_line(label: str) -> None:
+    with pytest.raises(UsageError, match="a label has") as refused:
+        environment_label({LABEL_VARIABLE: label})
+    assert "\n" not in str(refused.value)

@@ -32,13 +32,20 @@ def verify(units: dict[str, str], folder: Path) -> str:
 
 def test_systemd_finds_nothing_wrong_with_the_service(tmp_path: Path) -> None:
     units = service_unit(
-        executable=Path(sys.executable), store="/srv/100%/a$b.db", config=Path("/etc/a b.toml")
+        executable=Path(sys.executable),
+        store="/srv/100%/a$b.db",
+        config=Path("/etc/a b.toml"),
+        cache="/srv/cache",
+        label="rack-2",
     )
 
     assert verify(units, tmp_path) == ""
     text = units["autotune.service"]
     assert '--config "/etc/a b.toml" --db "/srv/100%%/a$$b.db"' in text
     assert "WatchdogSec" in text
+    assert (
+        'Environment="AUTOTUNE_CACHE=/srv/cache"\nEnvironment="AUTOTUNE_ENVIRONMENT_LABEL=rack-2"\n' in text
+    )
 
 
 def test_systemd_finds_nothing_wrong_with_the_timer(tmp_path: Path) -> None:

@@ -1,0 +1,271 @@
+"""``autotune run --on``: the options of a run as the nodes get them, and what came of it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autotuner.cli import options
+from autotuner.cli.due import each_due, tuned_as
+from autotuner.cli.run_options import RunOptions, TunedAs, requests_of
+from autotuner.errors import AutotuneError, UsageError
+from autotuner.paths import DATABASE_VARIABLE, is_file, store_path
+
+if TYPE_CHECKING:
+    from autotuner.cli.fleet_progress import FleetProgress, PlainFleetProgress
+    from autotuner.fleet.driver import Ended
+    from autotuner.fleet.nodes import Fleet, Node
+    from autotuner.fleet.orders import Group, Order
+    from autotuner.fleet.station import Task
+    from autotuner.store import Store
+
+_OF_THE_DRIVER = frozenset(
+    ("symbols", "everything", "symbols_file", "on", "environments", "as_json", "db", "exit_code")
+)
+_OF_PRICES = frozenset(("data", "price_column", "time_column", "timezone", "decimal", "allow_negative"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a fleet is to do; ``environments`` are fingerprints and labels, none for all of the cluster."""
+
+    on: str
+    symbols: tuple[str, ...]
+    environments: tuple[str, ...]
+    options: RunOptions
+    due: bool
+    as_before: bool
+
+
+def refuse_contradictions(on: str | None, environments: Sequence[str], run_options: RunOptions) -> None:
+    """Raise ``UsageError`` for options that make no sense with a cluster, or without one."""
+    if on is None:
+        if environments:
+            raise UsageError("--environment chooses between the nodes of a cluster: name one with --on")
+        return
+    from autotuner.fleet.cluster import refuse_address
+
+    refuse_address(on)
+    if run_options.replay:
+        raise UsageError("--replay measures nothing: leave out --on")
+
+
+def tune_on(
+    asked: Asked, store: Store, *, quiet: bool
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, str]]]:
+    """Tune the symbols in every environment of the cluster: the whole document, and what of it was tuned and failed.
+
+    On an interrupt every run stores that it was interrupted. Raises ``AutotuneError`` with one line.
+    """
+    from autotuner.report.run_view import run_lines
+
+    try:
+        documents, failures, environments = _run_on(asked, store, _passed_on(), quiet=quiet)
+    except KeyboardInterrupt:
+        raise AutotuneError(
+            "interrupted; what was measured is stored, and the same command goes on from there"
+        ) from None
+    for document in () if quiet else documents:
+        options.say(f"In environment {document['environment']}:", *run_lines(document))
+    return {"symbols": documents, "failed": failures, "environments": environments}, documents, failures
+
+
+def _run_on(
+    asked: Asked, store: Store, arguments: Sequence[str], *, quiet: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[dict[str, Any]]]:
+    from autotuner.fleet.campaign import Campaign
+    from autotuner.fleet.cluster import Cluster
+    from autotuner.fleet.driver import Ended, drive
+    from autotuner.fleet.nodes import Fleet, Wanted
+    from autotuner.fleet.orders import Schedule
+
+    engines = _engines(asked)
+    place = str(store_path(store.location).absolute()) if is_file(store.location) else None
+    wanted = Wanted(
+        device=asked.options.device, engines=engines, store=place, environments=asked.environments or None
+    )
+    arguments = (*arguments, *_price_arguments(asked.options))
+    with _progress(quiet=quiet) as progress, Cluster(asked.on) as cluster:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there
+        fleet = Fleet(cluster, wanted, progress)
+        fleet.settle()
+        orders = _orders(asked, fleet, store)
+        with Campaign(
+            store.location, arguments, anew=asked.options.fresh or not asked.options.resume
+        ) as campaign:
+            done = campaign.finished(store, orders)
+            if done:
+                progress.tell(
+                    f"going on with what was begun at {campaign.begun:%Y-%m-%d %H:%M} UTC: {len(done)} of "
+                    f"{len(orders)} runs are done; --no-resume begins anew"
+                )
+            ended = [Ended(order=order, document=document) for order, document in done.items()]
+            left = [order for order in orders if order not in done]
+            progress.expect(len(left))
+            schedule = Schedule(left, _proven(orders, store))
+            task_of = _tasks(asked, fleet, store, arguments)
+            ended += drive(fleet, cluster, schedule, task_of=task_of, audience=progress)
+            campaign.over()
+    return _documents(ended, fleet), _failures(ended), _environments(fleet)
+
+
+def _passed_on() -> tuple[str, ...]:
+    """The options of this command line that every node's run gets, paths as they are from any folder."""
+    context = click.get_current_context()
+    passed: list[str] = []
+    for option in context.command.params:
+        name = str(option.name)
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if not isinstance(option, click.Option) or not given or name in _OF_THE_DRIVER | _OF_PRICES:
+            continue
+        value = context.params[name]
+        if option.is_flag:
+            passed.append((option.opts if value else option.secondary_opts)[0])
+            continue
+        values = value if option.multiple else (value,)
+        passed += [f"{option.opts[0]}={_from_anywhere(each)}" for each in values]
+    return tuple(passed)
+
+
+def _from_anywhere(value: Any) -> str:
+    is_path = isinstance(value, Path) or (isinstance(value, str) and "/" in value and Path(value).exists())
+    return str(Path(value).absolute()) if is_path else options.AUTO if value is None else str(value)
+
+
+def _price_arguments(run_options: RunOptions) -> tuple[str, ...]:
+    """``--data`` and how to read it, also what this machine's configuration file says."""
+    source = run_options.prices
+    given = source.options.to_dict()
+    found = [] if source.data is None else [f"--data={source.data}"]
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        found.append(option if value is True else f"{option}={value}")
+    return tuple(found)
+
+
+def _engines(asked: Asked) -> tuple[str, ...]:
+    """The engines that may be needed: those of the models named, else every one there is."""
+    from autotuner.engine_versions import TOTO1
+    from autotuner.engines.registry import engine_for
+
+    models = asked.options.models
+    return tuple(dict.fromkeys((TOTO1, *(engine_for(model, None).name for model in models))))
+
+
+def _orders(asked: Asked, fleet: Fleet, store: Store) -> list[Order]:
+    """One run for each symbol in each environment, as far as it is due there."""
+    by_environment = {node.environment: node for node in fleet.nodes.values()}
+    orders = []
+    for node in by_environment.values():
+        if asked.due:
+            (here, *_) = node.environments.values()
+            found = each_due(asked.symbols, asked.options, store, here)
+            subjects = {symbol: before for symbol, before, reason in found if reason}
+        elif asked.as_before:
+            subjects = {
+                symbol: tuned_as(store, store.active(symbol, asked.options.profile))
+                for symbol in asked.symbols
+            }
+        else:
+            subjects = dict.fromkeys(asked.symbols)
+        orders += [_order(symbol, before, asked.options, node) for symbol, before in subjects.items()]
+    return orders
+
+
+def _order(symbol: str, before: TunedAs | None, run_options: RunOptions, node: Node) -> Order:
+    import dataclasses
+
+    from autotuner.engine_versions import engine_text
+    from autotuner.engines.registry import engine_for
+    from autotuner.fleet.nodes import called
+    from autotuner.fleet.orders import Order
+
+    (here, *_) = node.environments.values()
+    results, engine = [], ""
+    for request in requests_of(symbol, run_options, before):
+        engine = engine_for(request.workload.model, request.workload.revision).name
+        there = node.environments.get(engine) or dataclasses.replace(here, engine=engine_text(engine))
+        results.append((request.workload.signature, request.profile.name, there.fingerprint))
+    return Order(symbol=symbol, environment=node.environment, place=called(node), results=tuple(results))
+
+
+def _proven(orders: Collection[Order], store: Store) -> set[Group]:
+    """Groups in which a duel's proof stands, so that nobody need search first."""
+    proven = {
+        (record.workload_signature, record.profile, record.environment_fingerprint)
+        for record in store.records.active_promotions()
+        if '"duel"' in record.evidence_json
+    }
+    return {order.group for order in orders if proven.issuperset(order.results)}
+
+
+def _tasks(asked: Asked, fleet: Fleet, store: Store, arguments: Sequence[str]) -> Callable[[Order], Task]:
+    from autotuner.fleet.station import Task
+
+    engine = next(iter(next(iter(fleet.nodes.values())).environments))
+    place = store.location
+    if is_file(place):
+        place = str(store_path(place).absolute())
+
+    def task_of(order: Order) -> Task:
+        return Task(
+            arguments=("run", "--symbol", order.symbol, "--json", *arguments),
+            variables={DATABASE_VARIABLE: place},
+            device=asked.options.device,
+            engine=engine,
+            fingerprint=order.environment,
+        )
+
+    return task_of
+
+
+def _documents(ended: Sequence[Ended], fleet: Fleet) -> list[dict[str, Any]]:
+    """What the runs came to, each with its environment; one that found nothing due has no document."""
+    found = []
+    for each in ended:
+        document = each.document or {}
+        own = document["symbols"] if "failed" in document else [document] if document else []
+        where = {"environment": each.order.environment, "node": each.host}
+        found += [one | where for one in own]
+    return found
+
+
+def _failures(ended: Sequence[Ended]) -> list[dict[str, str]]:
+    found = []
+    for each in ended:
+        if each.document is None:
+            reason = each.reason.removeprefix("Error: ").removeprefix(f"{each.order.symbol}: ")
+            found.append(
+                {"symbol": each.order.symbol, "environment": each.order.environment, "reason": reason}
+            )
+    return found
+
+
+def _environments(fleet: Fleet) -> list[dict[str, Any]]:
+    nodes = sorted(fleet.nodes.values(), key=lambda node: node.host)
+    by_fingerprint = {node.environment: node for node in nodes}
+    return [
+        {
+            "fingerprint": fingerprint,
+            "label": node.label,
+            "hardware": next(iter(node.environments.values())).hardware,
+            "nodes": [each.host for each in nodes if each.environment == fingerprint],
+        }
+        for fingerprint, node in by_fingerprint.items()
+    ]
+
+
+def _progress(*, quiet: bool) -> AbstractContextManager[FleetProgress | PlainFleetProgress]:
+    from autotuner.cli.fleet_progress import FleetProgress, PlainFleetProgress
+    from autotuner.cli.safe_console import SafeConsole
+
+    if quiet or not sys.stderr.isatty():
+        return nullcontext(PlainFleetProgress())
+    return FleetProgress(SafeConsole(stderr=True))

@@ -1,0 +1,183 @@
+"""What ``run --on`` refuses without a cluster, what nodes are told, and what a driver leaves to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotuner import __version__
+from autotuner.cli.fleet import _passed_on
+from autotuner.cli.run import run_command
+from autotuner.daemon.due import Overdue
+from autotuner.engine_versions import TOTO1
+from autotuner.environment import current_environment
+from autotuner.errors import AutotuneError
+from autotuner.fleet import cluster as cluster_module
+from autotuner.fleet.campaign import GOES_ON, Campaign
+from autotuner.fleet.cluster import RayNode
+from autotuner.fleet.nodes import Fleet, Wanted
+from autotuner.fleet.station import file_here, look
+from autotuner.store import Store
+from tests.support.invoking import refused, run
+from tests.support.promoted_store import NOW, WORKLOAD, promotion
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotuner.fleet.campaign.data_folder", lambda: tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (("--environment", "a"), 2, "--environment chooses between the nodes of a cluster"),
+        (("--on", "http://h"), 2, "give ray, the cluster that this machine belongs to"),
+        (("--on", "ray://"), 2, "give ray, the cluster that this machine belongs to"),
+        (("--on", "ray://h:x"), 2, "give ray, the cluster that this machine belongs to"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, reason: str
+) -> None:
+    assert reason in refused(run(tmp_path / "s.db", "run", "--symbol", "AMD", *arguments), code)
+
+
+def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "find_spec", lambda _: None)
+    line = refused(run(tmp_path / "s.db", "run", "--symbol", "AMD", "--on", "ray"), 1)
+    assert line == "Error: ray missing: pip install 'toto-autotune[cluster]'"
+
+
+def test_nodes_get_the_options_of_the_run_with_paths_that_hold_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    given = [
+        "--all",
+        "--on",
+        "ray",
+        "--json",
+        "--db",
+        "secret",
+        "--model",
+        "toto-mini",
+        "--model",
+        "models/mine",
+    ]
+    given += ["--no-resume", "--fresh", "--trials", "3", "--timeout", "auto", "--because=-odd"]
+    with run_command.make_context("run", given):
+        assert sorted(_passed_on()) == [
+            "--because=-odd",
+            "--fresh",
+            f"--model={tmp_path}/models/mine",
+            "--model=toto-mini",
+            "--no-resume",
+            "--timeout=auto",
+            "--trials=3",
+        ]
+
+
+def test_a_killed_drivers_command_goes_on_and_a_finished_ones_begins_anew(tmp_path: Path) -> None:
+    with Campaign("store", ["--trials=3"], anew=False) as first:
+        assert not first.goes_on
+    with Campaign("store", ["--trials=3"], anew=False) as second:
+        assert second.goes_on
+        assert second.begun == first.begun
+        second.over()
+    for anew, arguments in ((False, ["--trials=3"]), (True, ["--trials=3"]), (False, ["--trials=4"])):
+        with Campaign("store", arguments, anew=anew) as later:
+            assert not later.goes_on
+
+    (file, *_) = sorted((tmp_path / "fleet").glob("*.json"))
+    for text in ("{", json.dumps({"begun": (datetime.now(UTC) - GOES_ON - timedelta(hours=1)).isoformat()})):
+        for each in (tmp_path / "fleet").glob("*.json"):
+            each.write_text(text)
+        with Campaign("store", ["--trials=3"], anew=False) as stale:
+            assert not stale.goes_on
+    assert file.exists()
+
+
+def test_the_same_command_is_not_driven_twice_at_once() -> None:
+    with (
+        Campaign("store", [], anew=False),
+        pytest.raises(AutotuneError, match="another process is at the same"),
+    ):
+        Campaign("store", [], anew=False)
+
+
+class OneNode:
+    """A cluster of one node that answers ``found``."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self.found = found
+
+    def nodes(self) -> tuple[RayNode, ...]:
+        return (RayNode(id="1", host="h", cpus=2, gpus=0),)
+
+    def begin_look(self, *_: object) -> None: ...
+
+    def looked(self, _: object) -> dict[str, Any]:
+        return self.found
+
+
+class Deaf:
+    """Hears nothing."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: None
+
+
+def test_a_node_that_does_not_share_the_stores_file_is_passed_over(tmp_path: Path) -> None:
+    place = tmp_path / "s.db"
+    place.write_text("")
+    found = look("cpu", (TOTO1,), str(place))
+    wanted = Wanted(device="cpu", engines=(TOTO1,), store=str(place))
+    Fleet(OneNode(found), wanted, Deaf()).settle()  # type: ignore[arg-type]
+
+    assert file_here(str(tmp_path / "none")) is None
+    machine, *file = found["file"]
+    for file_there in (None, [f"{machine}2", *file], [machine, file[0], file[1] + 1]):
+        fleet = Fleet(OneNode(found | {"file": file_there}), wanted, Deaf())  # type: ignore[arg-type]
+        with pytest.raises(AutotuneError, match="is a file that this node does not share: SQLite is for one"):
+            fleet.settle()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"fault": "toto-autotune is not installed there"}, "h: toto-autotune is not installed there"),
+        (
+            {"fault": None, "version": "0.0.1"},
+            f"h: toto-autotune 0.0.1 is installed there, {__version__} here",
+        ),
+    ],
+)
+def test_a_node_that_is_no_use_says_why(answer: dict[str, Any], reason: str) -> None:
+    wanted = Wanted(device="cpu", engines=(TOTO1,), store=None)
+    with pytest.raises(AutotuneError) as failed:
+        Fleet(OneNode(answer), wanted, Deaf()).settle()  # type: ignore[arg-type]
+    assert str(failed.value) == f"the cluster has no node for --device cpu: {reason}"
+
+
+def test_what_one_environment_promoted_last_is_not_due_in_the_other(tmp_path: Path) -> None:
+    here = current_environment()
+    there = dataclasses.replace(here, hardware=f"{here.hardware}, labelled b")
+    with Store(str(tmp_path / "s.db")) as store:
+        for environment, minutes in ((here, 0), (there, 5)):
+            store.remember_setting(WORKLOAD, environment)
+            store.promote(dataclasses.replace(promotion(minutes=minutes), environment=environment))
+        overdue = Overdue(store)
+        for environment in (here, there):
+            (tuned,) = overdue.tuned_for("AMD", None, environment)
+            assert tuned.environment == environment
+            assert overdue.why(tuned, environment=environment, now=NOW + timedelta(hours=1)) is None
+        elsewhere = dataclasses.replace(here, hardware="another")
+        (newest,) = overdue.tuned_for("AMD", None, elsewhere)
+        assert newest.environment == there
+        assert overdue.why(newest, environment=elsewhere, now=NOW + timedelta(hours=1))

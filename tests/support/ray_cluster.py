@@ -1,0 +1,116 @@
+"""A Ray cluster of several nodes on this machine: each node is started, killed and found by its own processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+_MARK = "AUTOTUNE_TEST_NODE"
+_RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats")
+_SMALL = "--object-store-memory=100000000"
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A head without CPUs at ``address``; ``client`` is for Ray's client, ``variables`` are every node's."""
+
+    variables: Mapping[str, str]
+    folder: Path
+    port: int
+    client_port: int
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def client(self) -> str:
+        return f"ray://127.0.0.1:{self.client_port}"
+
+    def start_head(self) -> None:
+        ports = (f"--port={self.port}", f"--ray-client-server-port={self.client_port}")
+        rest = ("--num-cpus=0", "--include-dashboard=false", f"--temp-dir={self.folder}")
+        self._start("head", "--head", *ports, *rest)
+
+    def start_node(self, label: str) -> None:
+        """A node with this environment label."""
+        extra = {"AUTOTUNE_ENVIRONMENT_LABEL": label}
+        self._start(label, f"--address={self.address}", "--num-cpus=2", extra=extra)
+
+    def processes(self, label: str = "") -> list[psutil.Process]:
+        """Everything that runs on a node, or on all."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(_MARK, "").startswith(f"{self.mark}-{label}"):
+                    found.append(process)
+        return found
+
+    def kill_node(self, label: str) -> None:
+        """End Ray's own process of a node, as a crash of the machine would: what it began has to notice."""
+        for process in self.processes(label):
+            with contextlib.suppress(psutil.Error):
+                if process.name() == "raylet":
+                    process.kill()
+
+    def kill_run(self, label: str) -> None:
+        """End the process of Ray in which a run of this node is waited for."""
+        for process in self.processes(label):
+            with contextlib.suppress(psutil.Error):
+                if process.name().startswith("ray::Station"):
+                    process.kill()
+
+    def stop(self) -> None:
+        """End all of it."""
+        for _ in range(3):
+            left = self.processes()
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(left, timeout=10)
+
+    def _start(self, name: str, *options: str, extra: Mapping[str, str] | None = None) -> None:
+        variables = {**self.variables, "RAY_memory_monitor_refresh_ms": "0", _MARK: f"{self.mark}-{name}"}
+        done = subprocess.run(
+            [*_RAY, _SMALL, *options],
+            env={**variables, **(extra or {})},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def ray_cluster(variables: Mapping[str, str]) -> Iterator[RayCluster]:
+    """A head whose processes and those of its nodes have these variables; gone afterwards."""
+    kept = {name: text for name, text in variables.items() if not name.startswith("RAY_")}
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # the paths of its sockets must be short
+    cluster = RayCluster(variables=kept, folder=folder, port=_free_port(), client_port=_free_port())
+    try:
+        cluster.start_head()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
