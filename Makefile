@@ -12,7 +12,7 @@ SITE := .autotune/gpu-site
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 
 SUPPLY := .venv-supply
-RUNTIME := build calendar cuda png postgresql studies web
+RUNTIME := build calendar cuda png postgresql share studies web
 LOCK_TORCH ?= --torch-backend cpu
 LOCK = $(SUPPLY)/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-emit-index-url --no-emit-find-links --no-emit-package torch --constraint $(SUPPLY)/torch $(LOCK_TORCH)
