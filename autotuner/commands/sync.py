@@ -75,7 +75,7 @@ def is_database(source: str) -> bool:
 
 
 def checked(location: str, max_age_s: float | None) -> Origin:
-    """Where the snapshot here is from. Raises ``AutotuneError`` when it was not fetched or is older than it may be."""
+    """Where the snapshot here is from. Raises ``AutotuneError`` when it was not fetched or is too old."""
     local = Local.of_store(location)
     if local.document is None:
         raise AutotuneError(

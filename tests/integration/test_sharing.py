@@ -103,7 +103,7 @@ def test_a_release_without_news_says_that_there_is_none_and_puts_nothing_but_its
 def test_without_a_configured_key_nothing_is_fetched(desk: Desk) -> None:
     desk.publish()
     desk.share()
-    with pytest.raises(UsageError, match="no key is configured.*autotune share --new-key"):
+    with pytest.raises(UsageError, match=r"no key is configured.*autotune share --new-key"):
         desk.sync(keys=())
     assert not snapshot_path(desk.host).exists()
 
