@@ -68,7 +68,11 @@ def test_what_was_built_there_lies_here_as_if_it_was_built_here(
     shared = desk.share()
     assert (shared.environments, shared.files) == (1, 3)
     folder = to_the_host()
-    synced = desk.sync()
+    before = os.umask(0)
+    try:
+        synced = desk.sync()
+    finally:
+        os.umask(before)
 
     assert (synced.taken.folders, synced.taken.files, synced.taken.said) == (1, 3, ())
     assert contents(folder) == FILES
