@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from autotuner.engines.registry import claiming
 from autotuner.files import mounted_noexec, unsafe
 from autotuner.paths import is_file, snapshot_path, store_path
 from autotuner.serving.cache_folders import cache_folders
+from autotuner.serving.snapshot_age import origin_text
 from storage.database import Database
 from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
 from storage.masking import masked_address
 from storage.migrations import HEAD_REVISION, known_revisions
+from storage.origin import Origin
 from storage.read_only import read_only
 from storage.repository import Repository
-from storage.snapshot import SnapshotEntry, SnapshotPin, read_snapshot
+from storage.snapshot import Snapshot, SnapshotEntry, SnapshotPin, read_snapshot
 from toto_core import model_files
 from toto_core.model_files import CONFIG_FILE, EMBEDDED, WEIGHTS_FILE, CheckpointError
 
@@ -87,11 +90,25 @@ def check_snapshot(store: str) -> Check:
         if error.reason == "missing" and not any(contents or ()):
             return Check(name=name, found="none yet: nothing is promoted or pinned")
         return warning(name, f"{path}: {error.reason}; production runs eager fp32", _PUBLISH)
+    if snapshot.origin is not None:
+        return _fetched(path, snapshot, snapshot.origin)
     if contents is not None and contents != (snapshot.entries, snapshot.pins):
         return warning(name, f"{path}: says something else than the store", _PUBLISH)
-    symbols = len({entry.symbol for entry in snapshot.entries} | {pin.symbol for pin in snapshot.pins})
-    found = f"{path}: {symbols} symbols, written {snapshot.written_at:%Y-%m-%d %H:%M} UTC"
+    found = f"{path}: {_symbols(snapshot)} symbols, written {snapshot.written_at:%Y-%m-%d %H:%M} UTC"
     return Check(name=name, found=found)
+
+
+def _fetched(path: Path, snapshot: Snapshot, origin: Origin) -> Check:
+    """A snapshot that ``autotune sync`` fetched says what another store says, and may be too old."""
+    now = time.time()
+    found = f"{path}: {_symbols(snapshot)} symbols, {origin_text(origin, now)}"
+    if origin.is_old(now):
+        return warning("snapshot", found, "autotune sync --from URL, then see why nobody called it")
+    return Check(name="snapshot", found=found)
+
+
+def _symbols(snapshot: Snapshot) -> int:
+    return len({entry.symbol for entry in snapshot.entries} | {pin.symbol for pin in snapshot.pins})
 
 
 def check_cache(folder: Path) -> Check:
