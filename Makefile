@@ -85,7 +85,7 @@ types: install
 layers: install
 	$(BIN)/lint-imports
 
-# GluonTS needs an older pandas than the rest: an environment of its own. Yahoo answers from this machine.
+# GluonTS needs an older pandas than the rest: an environment of its own. Yahoo and S3 answer from this machine.
 conventions: $(CONVENTIONS)/installed
 	$(CONVENTIONS)/bin/python -m pytest -q tests/conventions tests/unit/test_price_layouts.py
 
@@ -93,7 +93,7 @@ $(CONVENTIONS)/installed: pyproject.toml
 	$(PYTHON) -m venv $(CONVENTIONS)
 	$(CONVENTIONS)/bin/python -m pip install --quiet --upgrade pip
 	$(CONVENTIONS)/bin/python -m pip install --quiet $(TORCH)
-	$(CONVENTIONS)/bin/python -m pip install --quiet --editable ".[gluonts,sktime,test,yfinance]"
+	$(CONVENTIONS)/bin/python -m pip install --quiet --editable ".[gluonts,s3,sktime,test,yfinance]" "moto[server]==5.2.5"
 	touch $@
 
 # The site, in site/: pages that need no network. `docs/pictures/draw.py` draws the pictures.

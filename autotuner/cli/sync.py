@@ -98,7 +98,7 @@ def _make_key(path: Path, *, as_json: bool) -> None:
     answer(
         {"private": str(path), "public": str(public), "key": public.name},
         f"{path}: the private key {public.name}; whoever has it can sign code for every trading host",
-        f"on trading hosts: export {KEY_VARIABLE}={public}",
+        f"{path}.pub, on trading hosts: export {KEY_VARIABLE}={public}",
         as_json=as_json,
     )
 

@@ -73,7 +73,7 @@ def need_cryptography() -> None:
 
 
 def make_key(path: Path) -> PublicKey:
-    """Write a new private key to a file of mode 0600, which must not be there yet; its public half.
+    """Write a new private key to a file of mode 0600, which must not be there yet; its public half, also in FILE.pub.
 
     Raises ``UsageError`` for a file that is there, ``AutotuneError`` where it cannot be written.
     """
@@ -85,16 +85,22 @@ def make_key(path: Path) -> PublicKey:
     text = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    public = SigningKey(key).public
+    _write_new(path, text, 0o600)
+    _write_new(path.with_name(f"{path.name}.pub"), f"{public}\n".encode(), 0o644)
+    return public
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
     with failing_as(AutotuneError, f"{path} cannot be written"):
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
         except FileExistsError:
             raise UsageError(f"{path} is there already: a key is never replaced; name another file") from None
         with os.fdopen(descriptor, "wb") as file:
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    return SigningKey(key).public
 
 
 def read_signing_key(path: Path) -> SigningKey:

@@ -24,6 +24,8 @@ from storage.whole_files import written_whole
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 20.0
+_FLAT = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "hf"})
+"""Kinds of places without folders: what is before a name is part of it."""
 
 
 class PlaceError(AutotuneError):
@@ -187,6 +189,7 @@ class FsspecPlace:
         self.shown = masked_address(url.rstrip("/"))
         self._files = filesystem
         self._root = root.rstrip("/")
+        self._flat = url.partition("://")[0] in _FLAT
 
     def read(self, name: str) -> Iterator[bytes]:
         """As ``Place`` says."""
@@ -207,7 +210,8 @@ class FsspecPlace:
         """As ``Place`` says."""
         path = f"{self._root}/{name}"
         with _failing(f"{self.shown}/{name} cannot be written"):
-            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            if not self._flat:  # else it would make buckets that nobody asked for
+                self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
             with self._files.open(path, "wb") as file:
                 for part in _parts(content):
                     file.write(part)
