@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from autotuner.errors import AutotuneError, UsageError, cause
-from autotuner.sharing.release import BadRelease, Blob
+from autotuner.sharing.release import POINTER, BadRelease, Blob
 from storage.masking import masked_address
 from storage.whole_files import written_whole
 
@@ -222,6 +222,33 @@ class FsspecPlace:
         self._files.invalidate_cache()
 
 
+class HubPlace(FsspecPlace):
+    """A repository of the Hugging Face hub: a release is one commit, which is made when its pointer is put."""
+
+    def __init__(self, url: str, filesystem: Any, root: str) -> None:
+        super().__init__(url, filesystem, root)
+        self._pending: list[Any] = []
+
+    def put(self, name: str, content: bytes | Path) -> None:
+        """As ``Place`` says; what is put before the pointer must stay as it is until then."""
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        with _failing(f"{self.shown}/{name} cannot be written"):
+            at = self._files.resolve_path(f"{self._root}/{name}")
+            self._pending.append(CommitOperationAdd(path_in_repo=at.path_in_repo, path_or_fileobj=content))
+            if name != POINTER:
+                return
+            operations, self._pending = self._pending, []
+            HfApi(endpoint=self._files.endpoint, token=self._files.token).create_commit(
+                at.repo_id,
+                operations,
+                commit_message="Release of autotune",
+                repo_type=at.repo_type,
+                revision=at.revision,
+            )
+            self._forget()
+
+
 def _through_fsspec(scheme: str, url: str) -> Place:
     shown = masked_address(url)
     try:
@@ -238,7 +265,7 @@ def _through_fsspec(scheme: str, url: str) -> Place:
         raise UsageError(f"{shown}: {error}: give a folder, file://, https://, s3:// or hf://") from None
     except Exception as error:  # whatever a file system raises when it is made
         raise PlaceError(f"{shown} cannot be reached: {cause(error)}") from None
-    return FsspecPlace(url, filesystem, root)
+    return (HubPlace if scheme == "hf" else FsspecPlace)(url, filesystem, root)
 
 
 def _open_file(path: Path) -> int:

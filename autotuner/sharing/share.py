@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from autotuner.sharing.release import (
     unpack_release,
 )
 from storage.errors import SnapshotError
-from storage.snapshot import read_document, unpacked_document
+from storage.snapshot import Snapshot, read_document, unpacked_document
 from toto_core.held_folders import held_folder
 
 
@@ -53,8 +54,10 @@ class _Upload:
     """What one release puts; a blob that lies there in its length is not put again."""
 
     place: Place
+    until_put: ExitStack
     blobs: int = 0
     size: int = 0
+    listed: int = 0
     there: set[str] = field(default_factory=set)
     said: list[str] = field(default_factory=list)
 
@@ -82,38 +85,44 @@ def share(location: str, place: Place, key: SigningKey, *, now: datetime, artifa
     document = _document(location)
     snapshot = unpacked_document(document)
     before = _before(place, key)
-    upload = _Upload(place=place)
-    blob = upload.put(document)
-    lists: dict[str, Blob] = {}
-    files = 0
-    if artifacts:
-        for fingerprint, settings in settings_wanted(snapshot, environments_here()).items():
-            folders = _earlier(place, before, fingerprint, settings)
-            folders |= _stored(fingerprint, settings, upload)
-            if folders:
-                lists[fingerprint] = upload.put(pack_list(folders))
-                files += sum(map(len, folders.values()))
-    release = Release(
-        sequence=max(before.sequence + 1 if before else 0, int(now.timestamp() * 1000)),
-        released_at=now,
-        snapshot=blob,
-        artifacts=lists,
-    )
-    pointer = pack_release(release, key)
-    if len(pointer) > MOST_POINTER_BYTES:
-        raise AutotuneError(f"{place.shown}: {len(lists):,} environments are more than one release can name")
-    place.put(POINTER, pointer)
+    with ExitStack() as until_put:  # a place may take all of it at once, when the pointer is put
+        upload = _Upload(place=place, until_put=until_put)
+        release = Release(
+            sequence=max(before.sequence + 1 if before else 0, int(now.timestamp() * 1000)),
+            released_at=now,
+            snapshot=upload.put(document),
+            artifacts=_lists(upload, snapshot, before) if artifacts else {},
+        )
+        pointer = pack_release(release, key)
+        if len(pointer) > MOST_POINTER_BYTES:
+            raise AutotuneError(
+                f"{place.shown}: {len(release.artifacts):,} environments are more than one release can name"
+            )
+        place.put(POINTER, pointer)
     return Shared(
         place=place.shown,
         sequence=release.sequence,
         symbols=len({entry.symbol for entry in snapshot.entries} | {pin.symbol for pin in snapshot.pins}),
-        environments=len(lists),
-        files=files,
+        environments=len(release.artifacts),
+        files=upload.listed,
         put_blobs=upload.blobs,
         put_bytes=upload.size,
         key=key.public.name,
         said=tuple(upload.said),
     )
+
+
+def _lists(upload: _Upload, snapshot: Snapshot, before: Release | None) -> dict[str, Blob]:
+    """By environment the list of what its processes start from, which is put there with all it names."""
+    lists = {}
+    for fingerprint, settings in settings_wanted(snapshot, environments_here()).items():
+        folders = _earlier(upload.place, before, fingerprint, settings) | _stored(
+            fingerprint, settings, upload
+        )
+        if folders:
+            lists[fingerprint] = upload.put(pack_list(folders))
+            upload.listed += sum(map(len, folders.values()))
+    return lists
 
 
 def _document(location: str) -> bytes:
@@ -180,10 +189,8 @@ def _stored(fingerprint: str, wanted: frozenset[str], upload: _Upload) -> dict[s
 
 
 def _put_folder(folder: Path, upload: _Upload) -> Files:
-    with (
-        failing_as(CacheRefused, f"compile cache {folder} cannot be read"),
-        held_folder("run-share-", folder.parent) as into,
-    ):
+    with failing_as(CacheRefused, f"compile cache {folder} cannot be read"):
+        into = upload.until_put.enter_context(held_folder("run-share-", folder.parent))
         if link_verified(folder, into) is None:
             return {}
         files = {}
