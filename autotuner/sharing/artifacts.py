@@ -15,8 +15,9 @@ from autotuner.serving.manifest import Damaged, add_files, listed_files
 from autotuner.sharing.here import environments_here
 from autotuner.sharing.places import Place, fetch_blob, read_blob
 from autotuner.sharing.release import Blob, Files, unpack_list
-from toto_core.held_folders import held_folder
+from toto_core.held_folders import held_folder, remove_left_behind
 
+_MADE = "run-sync-"
 _SPARE_BYTES = 256 << 20
 """What is left free on the disk of the cache."""
 
@@ -58,6 +59,7 @@ def take_artifacts(place: Place, lists: Mapping[str, Blob]) -> Taken:
 def _take(place: Place, fingerprint: str, settings_key: str, wanted: Files) -> Files:
     """What of a configuration was missing here and is not any more."""
     folder = compile_cache(fingerprint, settings_key)
+    remove_left_behind(folder.parent, _MADE)  # of one that was killed
     with failing_as(CacheRefused, f"compile cache {folder} cannot be filled"):
         here = _listed(folder)
         missing = {
@@ -65,7 +67,7 @@ def _take(place: Place, fingerprint: str, settings_key: str, wanted: Files) -> F
         }
         if missing:
             _refuse_full(folder, sum(blob.bytes for blob, _ in missing.values()))
-            with held_folder("run-sync-", folder.parent) as made:
+            with held_folder(_MADE, folder.parent) as made:
                 for name, (blob, executable) in missing.items():
                     target = made / name
                     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -31,7 +31,9 @@ from autotuner.sharing.release import (
 )
 from storage.errors import SnapshotError
 from storage.snapshot import Snapshot, read_document, unpacked_document
-from toto_core.held_folders import held_folder
+from toto_core.held_folders import held_folder, remove_left_behind
+
+_READ = "run-share-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +192,8 @@ def _stored(fingerprint: str, wanted: frozenset[str], upload: _Upload) -> dict[s
 
 def _put_folder(folder: Path, upload: _Upload) -> Files:
     with failing_as(CacheRefused, f"compile cache {folder} cannot be read"):
-        into = upload.until_put.enter_context(held_folder("run-share-", folder.parent))
+        remove_left_behind(folder.parent, _READ)  # of one that was killed
+        into = upload.until_put.enter_context(held_folder(_READ, folder.parent))
         if link_verified(folder, into) is None:
             return {}
         files = {}
