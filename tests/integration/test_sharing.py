@@ -16,6 +16,7 @@ from autotuner.sharing.places import Folder, place_at
 from autotuner.sharing.release import BadRelease, Blob, Release, pack_release
 from autotuner.sharing.share import share
 from autotuner.sharing.sync import OlderRelease, sync_release
+from storage.errors import SnapshotError
 from storage.snapshot import read_snapshot
 from tests.support.releases import HOURS, Desk, signing_key
 from tests.support.snapshots import BF16, COMPILED, entry, published
@@ -290,6 +291,21 @@ def test_text_that_is_no_key_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_public_keys(text)
     assert len(str(caught.value)) < 300
+
+
+def test_an_age_or_a_sequence_that_was_changed_makes_the_snapshot_damaged(desk: Desk) -> None:
+    desk.publish()
+    desk.share(ago=7 * 3600)
+    desk.sync()
+    path = snapshot_path(desk.host)
+    whole = path.read_bytes()
+    for before, after in ((b'"max_age_s":21600', b'"max_age_s":91600'), (b'"sequence":1', b'"sequence":2')):
+        assert before in whole
+        path.write_bytes(whole.replace(before, after))
+        with pytest.raises(SnapshotError) as caught:
+            read_snapshot(path)
+        assert caught.value.reason == "truncated/corrupt"
+        assert lookup("AMD", db=desk.host).source == "default"
 
 
 def test_a_private_key_that_others_can_read_is_not_used(desk: Desk, tmp_path: Path) -> None:
