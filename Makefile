@@ -12,7 +12,7 @@ SITE := .autotune/gpu-site
 GPU_PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 
 SUPPLY := .venv-supply
-RUNTIME := build calendar cuda png postgresql studies web
+RUNTIME := build calendar cuda png postgresql share studies web
 LOCK_TORCH ?= --torch-backend cpu
 LOCK = $(SUPPLY)/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-emit-index-url --no-emit-find-links --no-emit-package torch --constraint $(SUPPLY)/torch $(LOCK_TORCH)
@@ -85,7 +85,7 @@ types: install
 layers: install
 	$(BIN)/lint-imports
 
-# GluonTS needs an older pandas than the rest: an environment of its own. Yahoo answers from this machine.
+# GluonTS needs an older pandas than the rest: an environment of its own. Yahoo and S3 answer from this machine.
 conventions: $(CONVENTIONS)/installed
 	$(CONVENTIONS)/bin/python -m pytest -q tests/conventions tests/unit/test_price_layouts.py
 
@@ -93,7 +93,7 @@ $(CONVENTIONS)/installed: pyproject.toml
 	$(PYTHON) -m venv $(CONVENTIONS)
 	$(CONVENTIONS)/bin/python -m pip install --quiet --upgrade pip
 	$(CONVENTIONS)/bin/python -m pip install --quiet $(TORCH)
-	$(CONVENTIONS)/bin/python -m pip install --quiet --editable ".[gluonts,sktime,test,yfinance]"
+	$(CONVENTIONS)/bin/python -m pip install --quiet --editable ".[gluonts,s3,sktime,test,yfinance]" "moto[server]==5.2.5"
 	touch $@
 
 # The site, in site/: pages that need no network. `docs/pictures/draw.py` draws the pictures.

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote_from_bytes
 
 from storage.errors import InvalidRecord, SnapshotError, SnapshotReason, StoreUnavailable
+from storage.origin import Origin, read_origin, write_origin
 
 SNAPSHOT_SCHEMA = 1
 PAGE_BYTES = 65536  # the largest page SQLite has: the document then spans few of them
@@ -65,11 +66,12 @@ class SnapshotPin:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What production may use: everything that was active at `written_at`."""
+    """What production may use: everything that was active at `written_at`; `origin` says where it was fetched."""
 
     entries: tuple[SnapshotEntry, ...]
     pins: tuple[SnapshotPin, ...]
     written_at: datetime
+    origin: Origin | None = None
 
 
 def publish(
@@ -101,6 +103,13 @@ def fill(
 
     Raises `InvalidRecord` as `publish` does, `sqlite3.Error` when it cannot be written.
     """
+    fill_document(aside, packed_document(entries, pins, generation_time=generation_time), state=state)
+
+
+def packed_document(
+    entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], *, generation_time: datetime
+) -> bytes:
+    """What a snapshot says, as its file holds it. Raises `InvalidRecord` as `publish` does."""
     _check(entries, pins, generation_time)
     # Workloads, environments and settings recur from symbol to symbol: each text is kept once.
     places: dict[str, int] = {}
@@ -111,7 +120,11 @@ def fill(
         "pins": [_packed(pin, places) for pin in pins],
         "texts": list(places),
     }
-    document = json.dumps(content, separators=(",", ":")).encode()
+    return json.dumps(content, separators=(",", ":")).encode()
+
+
+def fill_document(aside: Path, document: bytes, *, state: str = "", origin: Origin | None = None) -> None:
+    """Write a document, with where it was fetched, into an empty file. Raises `sqlite3.Error`."""
     digest = hashlib.sha256(document).hexdigest()
     with closing(_connect(aside, "mode=rw")) as connection:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
@@ -122,6 +135,8 @@ def fill(
             "CREATE TABLE snapshot (sha256 TEXT NOT NULL, state TEXT NOT NULL, document BLOB NOT NULL)"
         )
         connection.execute("INSERT INTO snapshot VALUES (?, ?, ?)", (digest, state, document))
+        if origin is not None:
+            write_origin(connection, origin)
 
 
 def is_of(path: str | Path, state: str) -> bool:
@@ -142,6 +157,15 @@ def read_snapshot(path: str | Path) -> Snapshot:
 
     Raises `SnapshotError`, whose `reason` says why there is none; never returns a part of one.
     """
+    document, origin = read_document(path)
+    try:
+        return unpacked_document(document, origin)
+    except InvalidRecord as error:
+        raise _refusal(Path(path), "truncated/corrupt") from error
+
+
+def read_document(path: str | Path) -> tuple[bytes, Origin | None]:
+    """What the snapshot at `path` says, as its file holds it, and where it was fetched. Raises `SnapshotError`."""
     target = Path(path)
     if _is_no_file(target):
         raise _told(target, "unreadable")
@@ -151,14 +175,27 @@ def read_snapshot(path: str | Path) -> Snapshot:
             if schema != SNAPSHOT_SCHEMA:
                 raise _refusal(target, "schema")
             rows = connection.execute("SELECT sha256, document FROM snapshot LIMIT 2").fetchall()
+            origin = read_origin(connection)
     except (sqlite3.Error, OSError, ValueError, MemoryError) as error:
         raise _refusal(target, _failure(error)) from error
     if len(rows) != 1 or not _matches(*rows[0]):
         raise _refusal(target, "truncated/corrupt")
+    return rows[0][1], origin
+
+
+def unpacked_document(document: bytes, origin: Origin | None = None) -> Snapshot:
+    """The snapshot that a document is. Raises `InvalidRecord` for what is none."""
     try:
-        return _snapshot(json.loads(rows[0][1]))
-    except Exception as error:  # the right digest over a document of another shape can fail in any way
-        raise _refusal(target, "truncated/corrupt") from error
+        parsed = json.loads(document)
+        if parsed["schema"] != SNAPSHOT_SCHEMA:
+            raise InvalidRecord(
+                f"the snapshot is of form {str(parsed['schema'])[:20]}, this version reads another"
+            )
+        return _snapshot(parsed, origin)
+    except InvalidRecord:
+        raise
+    except Exception as error:  # a document of another shape can fail in any way
+        raise InvalidRecord("the snapshot's document is of another shape") from error
 
 
 @contextmanager
@@ -205,9 +242,10 @@ def _packed(item: SnapshotEntry | SnapshotPin, places: dict[str, int]) -> list[o
     ]
 
 
-def _snapshot(parsed: dict[str, Any]) -> Snapshot:
+def _snapshot(parsed: dict[str, Any], origin: Origin | None) -> Snapshot:
     """What a document says. Raises anything for one of another shape."""
     return Snapshot(
+        origin=origin,
         entries=_unpacked(SnapshotEntry, parsed["entries"], parsed["texts"]),
         pins=_unpacked(SnapshotPin, parsed["pins"], parsed["texts"]),
         written_at=datetime.fromisoformat(parsed["written_at"]),

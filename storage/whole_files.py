@@ -28,7 +28,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 def written_whole(target: Path, *, synced: bool = True, mode: int = 0o600) -> Iterator[Path]:
     """A new, empty file of that `mode` beside `target` to fill; afterwards it is synced and renamed over `target`.
 
-    A missing folder is made 0700. When anything fails, `target` is as before. Without `synced` it is renamed
+    Missing folders are made 0700. When anything fails, `target` is as before. Without `synced` it is renamed
     at once, for what can be told by a checksum when the power fails. Raises `OSError`.
     """
     with held_aside(target, mode=mode) as aside:
@@ -42,9 +42,11 @@ def written_whole(target: Path, *, synced: bool = True, mode: int = 0o600) -> It
 def held_aside(target: Path, *, mode: int = 0o600) -> Iterator[Path]:
     """A new, empty file of that `mode` beside `target`, gone afterwards unless it has taken another name.
 
-    A missing folder is made 0700; what killed writers left in the folder is removed. Raises `OSError`.
+    Missing folders are made 0700; what killed writers left in the folder is removed. Raises `OSError`.
     """
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for level in (*reversed(target.parent.parents), target.parent):
+        if not level.is_dir():  # with `parents`, all but the last would be as the umask says
+            level.mkdir(mode=0o700, exist_ok=True)
     remove_left_behind(target.parent)
     aside, held = _new(target, mode)
     try:

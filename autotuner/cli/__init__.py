@@ -30,6 +30,7 @@ _MODULES = {
     "engines": ("engines",),
     "doctor": ("doctor",),
     "export_import": ("export", "import"),
+    "sync": ("share", "sync"),
     "data": ("data",),
     "database": ("db",),
     "studies": ("studies",),

@@ -37,6 +37,16 @@ profile = "production"
 
 [symbols.AMD]
 profile = "accuracy"
+
+[share]                        # signed releases for hosts that trade, which `autotune sync` fetches
+# to = "s3://desk/autotune"     # or a folder, file://, hf://
+# key = "share.key"             # `autotune share --new-key share.key` makes it
+every_minutes = 10
+
+[sync]                         # on those hosts
+# from = "s3://desk/autotune"
+# key = "ed25519:..."
+max_age_hours = 6
 """
 
 _config_option = click.option(

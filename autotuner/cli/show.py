@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.cli.options import (
+    answer,
     maybe_symbol,
     note,
     one_symbol,
@@ -19,9 +20,10 @@ from autotuner.cli.options import (
     store_options,
 )
 from autotuner.errors import AutotuneError
-from autotuner.paths import store_location
+from autotuner.paths import snapshot_path, store_location
 
 if TYPE_CHECKING:
+    from autotuner.serving.resolution import Resolution
     from autotuner.store import Store
 
 
@@ -45,13 +47,20 @@ def show_command(symbol: str, profile: str | None, as_json: bool, db: str | None
     from autotuner.report.documents import active_document, differs, lookup_document
     from autotuner.search.profiles import profile as known_profile
     from autotuner.serving.lookup import lookup
+    from storage.errors import StoreUnavailable
 
     if profile is not None:
         known_profile(profile)
     place = store_location(db)
-    with opened_store(place) as store, stored_of(symbol):
-        promotion = store.active(symbol, profile)
-        pin = next((pin for pin in store.records.pins() if pin.symbol == symbol), None)
+    try:
+        with opened_store(place) as store, stored_of(symbol):
+            promotion = store.active(symbol, profile)
+            pin = next((pin for pin in store.records.pins() if pin.symbol == symbol), None)
+    except (AutotuneError, StoreUnavailable) as error:
+        if not _was_fetched(place):
+            raise
+        _show_fetched(lookup(symbol, profile=profile, db=place), error, as_json=as_json)
+        return
     if promotion is None:
         raise AutotuneError(_never_promoted(symbol, profile, pinned=pin is not None))
     with stored_of(symbol):
@@ -135,6 +144,34 @@ def _listed(store: Store, *, brief: bool) -> list[dict[str, Any]]:
         if each.symbol:
             found.setdefault(each.symbol, {"symbol": each.symbol, "error": str(each)})
     return [found[symbol] for symbol in sorted(found)]
+
+
+def _was_fetched(place: str) -> bool:
+    """Whether the snapshot here was fetched, as on a host that only trades: its store lies elsewhere."""
+    from storage.errors import StorageError
+    from storage.snapshot import read_document
+
+    try:
+        return read_document(snapshot_path(place))[1] is not None
+    except StorageError:
+        return False
+
+
+def _show_fetched(found: Resolution, error: Exception, *, as_json: bool) -> None:
+    """What a look-up answers from a fetched snapshot, whose store cannot be opened here."""
+    from autotuner.report.documents import lookup_document
+
+    document = {"symbol": found.symbol, "profile": found.profile, "model": found.model}
+    settings = f"{found.symbol} runs {found.settings.label}, by its {found.source}" + (
+        f" of {found.since}" if found.since else ""
+    )
+    answer(
+        document | {"lookup": lookup_document(found), "store": str(error)},
+        settings,
+        *(f"  {reason}" for reason in found.reasons),
+        f"  store: {error}",
+        as_json=as_json,
+    )
 
 
 def _never_promoted(symbol: str, profile: str | None, *, pinned: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -14,6 +15,7 @@ from pydantic_settings import (
 )
 
 from autotuner.errors import UsageError
+from autotuner.sharing.keys import KEY_VARIABLE
 from toto_core.prices.options import PriceOptions, PriceSource
 from toto_core.symbols import SymbolError, parse_symbol
 
@@ -100,6 +102,36 @@ class EngineConfig(_Section):
     python: Path
 
 
+class ShareConfig(_Section):
+    """``[share]``: where the daemon puts signed releases for trading hosts, with which private key, and how often."""
+
+    to: str | None = None
+    key: Path | None = None
+    artifacts: bool = True
+    every_minutes: Annotated[float, Field(ge=0.1, le=1440)] = 10.0
+
+
+class SyncConfig(_Section):
+    """``[sync]``: where a trading host fetches settings, whose signature it takes, and how old they may be."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_alias=True, validate_by_name=True)
+
+    source: str | None = Field(default=None, alias="from")
+    key: str | None = None
+    artifacts: str | None = None
+    max_age_hours: Annotated[float, Field(gt=0, le=87_600)] = 6.0
+
+    @property
+    def max_age_s(self) -> float:
+        """The same in seconds."""
+        return self.max_age_hours * 3600
+
+    @property
+    def public_keys(self) -> str | None:
+        """What the variable says, else the file."""
+        return os.environ.get(KEY_VARIABLE) or self.key
+
+
 class Config(BaseSettings):
     """The whole file. ``AUTOTUNE_DAEMON__SCHEDULE`` and the like override what it says."""
 
@@ -112,6 +144,8 @@ class Config(BaseSettings):
     defaults: SymbolConfig = SymbolConfig()
     symbols: dict[str, SymbolConfig] = {}
     engines: dict[str, EngineConfig] = {}
+    share: ShareConfig = ShareConfig()
+    sync: SyncConfig = SyncConfig()
 
     @field_validator("symbols")
     @classmethod
@@ -196,4 +230,6 @@ def _absolute(config: Config, path: Path | None) -> Config:
 
     symbols = {name: resolved(section) for name, section in config.symbols.items()}
     changed = {"daemon": resolved(config.daemon), "defaults": resolved(config.defaults), "symbols": symbols}
+    if config.share.key is not None:
+        changed["share"] = config.share.model_copy(update={"key": folder / config.share.key})
     return config.model_copy(update=changed)

@@ -21,6 +21,7 @@ from autotuner.daemon.intake import Log
 from autotuner.daemon.measuring_child import Tuned, run_tuner
 from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import jitter, next_tick, parse_zone
+from autotuner.daemon.sharing import Sharer
 from autotuner.daemon.situation import symbols_to_keep
 from autotuner.daemon.tick import Ticked, Ticker
 from autotuner.engines.interpreters import forget_environments, variable_of
@@ -127,13 +128,16 @@ class Daemon:
         is logged and what it said before holds on; a store that fails is logged and tried again at the next tick.
         """
         settled = settle(read_config(self.config_file))
+        sharer = Sharer(location=self.location, config=lambda: settled.config.share, log=self.log)
         if once:
             failed = self._tick(settled)
+            sharer.once()
             if failed:
                 raise AutotuneError(f"the tick failed: {failed}")
             return
         notify(READY="1", STATUS=f"keeping {len(settled.symbols) or 'all'} symbols")
         self.log("started", symbols=list(settled.symbols), schedule=settled.config.daemon.schedule)
+        sharer.start()
         while not self.stop.is_set():
             self.next_at = self._next(settled.config)
             notify(STATUS=f"next tick {self.next_at:%Y-%m-%d %H:%M:%S} UTC")
@@ -141,6 +145,8 @@ class Daemon:
             settled = self._reread(settled)
             if is_time:
                 self._tick(settled)
+                sharer.hurry()
+        sharer.stop()
         notify(STOPPING="1")
         self.log("stopped")
 

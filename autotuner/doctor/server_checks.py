@@ -64,7 +64,7 @@ class ServerFacts:
 
 def server_checks(store: str) -> tuple[Check, ...]:
     """The checks of a server that answers; none for a file, and none where the check of the database says why not."""
-    from autotuner.doctor.store_checks import read_only
+    from storage.read_only import read_only
 
     try:
         if is_file(store):

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from autotuner.doctor.checks import Check, warning
-from autotuner.doctor.store_checks import read_only
 from autotuner.paths import spool_folder
 from autotuner.record_mapping import read_note
 from autotuner.serving.failures import Failures, failures
@@ -18,6 +17,7 @@ from autotuner.serving.refused import FOLDER, refused
 from autotuner.serving.spool import Note, NoteError, Quarantine, Window, parse_note
 from storage.errors import StorageError, StoreUnavailable
 from storage.patience import at_once
+from storage.read_only import read_only
 from storage.records import PromotionRecord
 from storage.repository import Repository
 

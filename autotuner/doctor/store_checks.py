@@ -5,13 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import sqlite3
+import time
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
-
-from sqlalchemy import NullPool, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from autotuner.commands.clear_up import left_behind
 from autotuner.doctor.checks import Check, warning
@@ -19,22 +15,21 @@ from autotuner.engines.registry import claiming
 from autotuner.files import mounted_noexec, unsafe
 from autotuner.paths import is_file, snapshot_path, store_path
 from autotuner.serving.cache_folders import cache_folders
-from storage.address import parse_address
+from autotuner.serving.snapshot_age import origin_text
 from storage.database import Database
 from storage.errors import SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
 from storage.masking import masked_address
 from storage.migrations import HEAD_REVISION, known_revisions
+from storage.origin import Origin
 from storage.patience import at_once
+from storage.read_only import read_only
 from storage.repository import Repository
-from storage.snapshot import SnapshotEntry, SnapshotPin, read_snapshot
-from storage.sqlite_files import AS_TEXT, DATABASE_ERRORS, refuse_cut_short, translated
+from storage.snapshot import Snapshot, SnapshotEntry, SnapshotPin, read_snapshot
 from toto_core import model_files
 from toto_core.model_files import CONFIG_FILE, EMBEDDED, WEIGHTS_FILE, CheckpointError
 
-_WAIT_SECONDS = 2
 _READ_WHOLE_BYTES = 512 * 2**20  # SQLite checks some hundred MB a second
 _LOW_SPACE_BYTES = 2**30  # the artifacts of one large compiled model take about a tenth of it
-_ADDRESSES = "give a path or postgresql+psycopg://USER@HOST/NAME"
 _ELSEWHERE = "set {} to a place of your own"
 _PUBLISH = "autotune db upgrade (it publishes the snapshot again)"
 
@@ -97,11 +92,25 @@ def check_snapshot(store: str) -> Check:
         if error.reason == "missing" and not any(contents or ()):
             return Check(name=name, found="none yet: nothing is promoted or pinned")
         return warning(name, f"{path}: {error.reason}; production runs eager fp32", _PUBLISH)
+    if snapshot.origin is not None:
+        return _fetched(path, snapshot, snapshot.origin)
     if contents is not None and contents != (snapshot.entries, snapshot.pins):
         return warning(name, f"{path}: says something else than the store", _PUBLISH)
-    symbols = len({entry.symbol for entry in snapshot.entries} | {pin.symbol for pin in snapshot.pins})
-    found = f"{path}: {symbols} symbols, written {snapshot.written_at:%Y-%m-%d %H:%M} UTC"
+    found = f"{path}: {_symbols(snapshot)} symbols, written {snapshot.written_at:%Y-%m-%d %H:%M} UTC"
     return Check(name=name, found=found)
+
+
+def _fetched(path: Path, snapshot: Snapshot, origin: Origin) -> Check:
+    """A snapshot that ``autotune sync`` fetched says what another store says, and may be too old."""
+    now = time.time()
+    found = f"{path}: {_symbols(snapshot)} symbols, {origin_text(origin, now)}"
+    if origin.is_old(now):
+        return warning("snapshot", found, "autotune sync --from URL, then see why nobody called it")
+    return Check(name="snapshot", found=found)
+
+
+def _symbols(snapshot: Snapshot) -> int:
+    return len({entry.symbol for entry in snapshot.entries} | {pin.symbol for pin in snapshot.pins})
 
 
 def check_cache(folder: Path) -> Check:
@@ -161,39 +170,6 @@ def check_model(model: str) -> Check:
     size = f"{identity.weights_bytes / 2**20:.0f} MB"
     parts = (identity.about, size, f"digest {identity.digest[:12]}", f"engine {engine.name}")
     return Check(name=name, found=f"{model}: {', '.join(part for part in parts if part)}")
-
-
-def read_only(store: str) -> Database:
-    """The store without the upgrade that ``open_database`` makes, a file without the right to write."""
-    if is_file(store):
-        return _read_only_file(store_path(store).absolute())
-    try:
-        url = make_url(str(parse_address(store).url))
-        engine = create_engine(url, connect_args={"connect_timeout": _WAIT_SECONDS})
-    except (ArgumentError, NoSuchModuleError, ValueError):
-        raise StoreUnavailable(f"the store's address is no URL of a server: {_ADDRESSES}") from None
-    except ImportError as error:
-        fault = f"the server's driver is missing ({error}): pip install 'psycopg[binary]'"
-        raise StoreUnavailable(fault) from None
-    return Database(engine, path=None, busy_timeout_s=_WAIT_SECONDS)
-
-
-def _read_only_file(path: Path) -> Database:
-    def connect() -> sqlite3.Connection:
-        uri = f"{path.as_uri()}?mode=ro"
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=_WAIT_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        connection.text_factory = AS_TEXT
-        return connection
-
-    try:
-        with closing(connect()) as connection:
-            refuse_cut_short(connection, path)
-    except DATABASE_ERRORS as error:
-        raise translated(error, str(path)) from error
-    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
-    return Database(engine, path=path, busy_timeout_s=_WAIT_SECONDS)
 
 
 def _judged(database: Database) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import time
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -75,7 +76,8 @@ def lookup(
         identity = _identity(path)
         text = symbol if isinstance(symbol, str) else None
         given = ascii(symbol) if text is None else text
-        key = (given, text, model, workload, profile, settings, device, variables, path, fault, identity)
+        age = _age(path)
+        key = (given, text, model, workload, profile, settings, device, variables, path, fault, identity, age)
         return _resolutions.get(key) or _resolve_afresh(key)
     except Exception as error:  # a forecast must not fail for how it might have run faster
         arguments = {"model": model, "workload": workload, "profile": profile, "settings": settings}
@@ -83,7 +85,7 @@ def lookup(
 
 
 def _resolve_afresh(key: tuple[Any, ...]) -> Resolution:
-    given, text, model, workload, profile, settings, device, variables, path, fault, identity = key
+    given, text, model, workload, profile, settings, device, variables, path, fault, identity, _ = key
     wrong = _wrong(model=model, workload=workload, profile=profile, settings=settings, device=device)
     if wrong:
         raise TypeError(wrong)
@@ -101,7 +103,8 @@ def _resolve_afresh(key: tuple[Any, ...]) -> Resolution:
         mode=variables[1],
     )
     snapshot, why_no_snapshot = (None, fault) if fault else _snapshot(path, identity, symbol or "SYMBOL")
-    notes = tuple(note for note in (why_no_symbol, why_no_device, why_no_snapshot) if note)
+    fetched = _fetched(snapshot)
+    notes = tuple(note for note in (why_no_symbol, why_no_device, why_no_snapshot or fetched) if note)
     found = resolve(request, snapshot, notes)
     if snapshot is not None or identity == ():  # a read that failed may succeed the next time
         if len(_resolutions) >= _MOST_RESOLUTIONS:
@@ -158,6 +161,28 @@ def _identity(path: str) -> _Identity:
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _age(path: str) -> int | None:
+    """How old the fetched snapshot is that was read last, in hours; None for any other.
+
+    An answer says it, and so holds for an hour.
+    """
+    known = _snapshots.get(path)
+    origin = None if known is None else known[1].origin
+    if origin is None:
+        return None
+    now = time.time()
+    return -1 - int(origin.age_s(now) / 3600) if origin.is_old(now) else int(origin.age_s(now) / 3600)
+
+
+def _fetched(snapshot: Snapshot | None) -> str:
+    """How old a fetched snapshot is and where it is from, empty for one that was published here."""
+    if snapshot is None or snapshot.origin is None:
+        return ""
+    from autotuner.serving.snapshot_age import origin_text
+
+    return one_line(f"snapshot: {origin_text(snapshot.origin, time.time())}")
 
 
 def _snapshot(path: str, identity: _Identity, symbol: str) -> tuple[Snapshot | None, str]:

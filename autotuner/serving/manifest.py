@@ -124,10 +124,24 @@ def _read_manifest(folder: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     return text, files
 
 
-def _is_entry(name: str, entry: Any) -> bool:
+def is_entry_name(name: str) -> bool:
+    """Whether a file of a folder under a manifest may be called so: it lies below, and is not the manifest."""
     path = PurePosixPath(name)
-    inside = not path.is_absolute() and ".." not in path.parts and name != MANIFEST and "\0" not in name
-    return inside and isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
+    parts = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return parts and path.as_posix() != MANIFEST and "\0" not in name
+
+
+def listed_files(folder: Path) -> dict[str, tuple[str, int]]:
+    """SHA-256 and bytes of every file that a folder's manifest lists, none without one. Raises ``Damaged``."""
+    try:
+        _, listed = _read_manifest(folder)
+    except FileNotFoundError:
+        return {}
+    return {name: (entry["sha256"], entry["bytes"]) for name, entry in listed.items()}
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+    return is_entry_name(name) and isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
 
 
 def _refuse_unsafe(path: Path, *, folder: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -12,13 +13,14 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from autotuner.daemon.intake import Log, stored_notes
 from autotuner.errors import one_line
 from autotuner.figures import FiguresError, figures_from_json
-from autotuner.paths import spool_folder
+from autotuner.paths import snapshot_path, spool_folder
 from autotuner.report.documents import lookup_document
 from autotuner.serving.lookup import lookup
 from autotuner.serving.refused import refused
 from autotuner.serving.spool import Window
 from autotuner.store import Store
 from storage.errors import StorageError
+from storage.snapshot import read_document
 from toto_core.symbols import parse_symbol
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def metrics(location: str, daemon: Daemon | None) -> bytes:
     speed = gauge("promoted_ratio", "Reference time over settings time, as proven", labels)
     p50 = gauge("promoted_p50_ms", "Promised median latency", labels)
     up = gauge("store_up", "1 while the store can be read")
+    _fetched(gauge, location)
     _spooled(gauge("refused_notes", "Files in the spool that were no notes and were set aside"), location)
     try:
         with Store(location, publish=False) as store:
@@ -85,6 +88,20 @@ def metrics(location: str, daemon: Daemon | None) -> bytes:
         up.set(0)
     body: bytes = generate_latest(registry)
     return body
+
+
+def _fetched(gauge: Callable[[str, str], Gauge], location: str) -> None:
+    """How old a snapshot is that `autotune sync` fetched; nothing of one that was published here."""
+    with contextlib.suppress(StorageError):  # none, or a store without a place
+        _, origin = read_document(snapshot_path(location))
+        if origin is not None:
+            now = datetime.now(UTC).timestamp()
+            gauge("snapshot_timestamp_seconds", "When the snapshot was last known to be the newest").set(
+                origin.as_of.timestamp()
+            )
+            gauge("snapshot_age_seconds", "How old the fetched snapshot is").set(origin.age_s(now))
+            gauge("snapshot_max_age_seconds", "How old it may be").set(origin.max_age_s)
+            gauge("snapshot_old", "1 while it is older than it may be").set(origin.is_old(now))
 
 
 def _spooled(count: Gauge, location: str) -> None:

@@ -58,7 +58,7 @@ SERVED_AT = {
     "daemon": ("127.0.0.1:9478", "/metrics"),
 }
 """Where pages say that a command serves, and what is asked of it."""
-_CONFIG_TABLES = {"daemon", "defaults", "engines", "prices", "symbols"}
+_CONFIG_TABLES = {"daemon", "defaults", "engines", "prices", "share", "symbols", "sync"}
 _SECONDS = 30.0
 _CRONTAB = """#!/bin/sh
 case "$1" in

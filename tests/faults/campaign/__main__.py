@@ -17,6 +17,7 @@ GROUPS: tuple[str, ...] = (
     "spool_floods",
     "clocks",
     "servers",
+    "releases",
     "slow_connections",
     "kills_of_writers",
     "kills_of_runs",
