@@ -6,6 +6,7 @@ A place is never trusted: every read is bounded, and what was read is checked by
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import stat
@@ -108,7 +109,10 @@ def _refuse_other(place: Place, blob: Blob, length: int, digest: str) -> None:
 
 def _local_path(url: str) -> Path:
     if not url.startswith("file://"):
-        return Path(url).expanduser()
+        try:
+            return Path(url).expanduser()
+        except RuntimeError:
+            raise UsageError(f"{url}: there is no such user's home folder") from None
     parts = urlsplit(url)
     if parts.netloc not in {"", "localhost"} or not parts.path:
         raise UsageError(f"{url}: write file:///absolute/folder")
@@ -130,12 +134,12 @@ class Folder:
 
     def size(self, name: str) -> int | None:
         """As ``Place`` says."""
+        path = self._folder / name
         try:
-            return (self._folder / name).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+            with _failing(f"{path} cannot be read"):
+                return path.stat().st_size
+        except Missing:
             return None
-        except OSError as error:
-            raise PlaceError(f"{self._folder / name} cannot be read: {error.strerror or error}") from None
 
     def put(self, name: str, content: bytes | Path) -> None:
         """As ``Place`` says; others may read it, as trading hosts run as other users."""
@@ -153,12 +157,24 @@ class WebPlace:
     """What a web server gives out of such a folder."""
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        self.shown = masked_address(self._url)
+        """A user and a password may stand before the host. Raises ``UsageError`` for what is no URL."""
+        self.shown = masked_address(url.rstrip("/"))
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError:
+            raise UsageError(f"{self.shown}: is no URL of a web server") from None
+        if parts.query or parts.fragment:
+            raise UsageError(f"{self.shown}: names of files are put behind it, so it cannot have a ? or #")
+        login, at, host = parts.netloc.rpartition("@")
+        self._url = parts._replace(netloc=host, path=parts.path.rstrip("/")).geturl()
+        self._login = base64.b64encode(unquote(login).encode()).decode() if at else ""
 
     def read(self, name: str) -> Iterator[bytes]:
         """As ``Place`` says."""
         asked = urllib.request.Request(f"{self._url}/{name}", headers={"Cache-Control": "no-cache"})  # noqa: S310
+        if self._login:  # to this host alone, wherever it sends us
+            asked.add_unredirected_header("Authorization", f"Basic {self._login}")
         with _failing(f"{self.shown}/{name} cannot be read"):
             try:
                 answer = urllib.request.urlopen(asked, timeout=_TIMEOUT_S)  # noqa: S310 - http and https alone

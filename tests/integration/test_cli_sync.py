@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import signal
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from click.testing import CliRunner, Result
 
 from autotuner import lookup
 from autotuner.cli import cli
+from autotuner.daemon.config import ShareConfig
 from autotuner.daemon.loop import Daemon
+from autotuner.daemon.sharing import Sharer
 from autotuner.doctor.store_checks import check_snapshot
 from autotuner.paths import snapshot_path
 from autotuner.store import Store
@@ -267,8 +270,6 @@ def test_the_daemon_shares_at_once_and_again_so_that_hosts_know_that_nothing_is_
     daemon = Daemon(
         location=desk.tuned, config_file=path, log=lambda event, **about: events.append((event, about))
     )
-    import threading
-
     thread = threading.Thread(target=daemon.run)
     thread.start()
     try:
@@ -286,4 +287,16 @@ def test_the_daemon_shares_at_once_and_again_so_that_hosts_know_that_nothing_is_
         thread.join(timeout=30)
     assert not thread.is_alive()
     assert [event for event, _ in events].count("shared") == 1  # a release without news is no event
-    path.write_text('[share]\nto = "place"\nkey = "gone.key"\n')
+
+
+def test_a_daemon_that_cannot_share_logs_why(desk: Desk) -> None:
+    events: list[tuple[str, dict[str, object]]] = []
+    sharer = Sharer(
+        location=desk.tuned,
+        config=lambda: ShareConfig(to="place", key=Path("gone.key")),
+        log=lambda event, **about: events.append((event, about)),
+    )
+    sharer.once()
+    ((event, about),) = events
+    assert event == "share_failed"
+    assert "no such file" in str(about["reason"])

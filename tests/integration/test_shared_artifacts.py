@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from autotuner.errors import UsageError
 from autotuner.paths import snapshot_path
 from autotuner.serving.artifacts import compile_cache
 from autotuner.serving.manifest import MANIFEST, link_verified, listed_files
-from autotuner.sharing.places import Folder, WebPlace
+from autotuner.sharing.places import Folder, PlaceError, WebPlace, read_whole
 from autotuner.sharing.release import Blob, Files, pack_list, pack_release, unpack_release
 from autotuner.sharing.share import share
 from autotuner.sharing.sync import sync_release
@@ -254,14 +255,23 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_not_followed(
 def test_a_web_server_gives_the_same_and_takes_nothing(desk: Desk, to_the_host: Callable[[], Path]) -> None:
     desk.share()
 
-    class Quiet(SimpleHTTPRequestHandler):
+    class Guarded(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(desk.place))) as server:
+        def do_GET(self) -> None:
+            if self.headers.get("Authorization") == f"Basic {base64.b64encode(b'ann:p@ss').decode()}":
+                super().do_GET()
+            else:
+                self.send_error(401)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Guarded, directory=str(desk.place))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        web = WebPlace(f"http://127.0.0.1:{server.server_port}")
+        web = WebPlace(f"http://ann:p%40ss@127.0.0.1:{server.server_port}")
+        assert "p%40ss" not in web.shown
+        with pytest.raises(PlaceError, match="HTTP 401"):
+            read_whole(WebPlace(f"http://127.0.0.1:{server.server_port}/"), "release", 1000)
         with pytest.raises(UsageError, match="read alone"):
             share(desk.tuned, web, desk.key, now=datetime.now(UTC))
         folder = to_the_host()

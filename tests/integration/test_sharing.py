@@ -329,7 +329,14 @@ def test_a_private_key_that_others_can_read_is_not_used(desk: Desk, tmp_path: Pa
 def test_places_are_named_as_people_write_them(tmp_path: Path) -> None:
     assert place_at(f"file://{tmp_path}/a%20b").shown == f"{tmp_path}/a b"
     assert place_at(str(tmp_path)).shown == str(tmp_path)
-    for wrong in ("file://host/x", "s3://", "nonsense://x"):
+    for wrong in (
+        "file://host/x",
+        "s3://",
+        "nonsense://x",
+        "~nobodyhere/x",
+        "https://h:x/",
+        "https://h/?a=b",
+    ):
         with pytest.raises(UsageError) as caught:
             place_at(wrong)
         assert "\n" not in str(caught.value)

@@ -23,6 +23,7 @@ NAMES = (
     "models",
     "notes",
     "prices",
+    "releases",
     "rows",
     "settings",
     "snapshots",
