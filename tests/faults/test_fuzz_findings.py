@@ -142,6 +142,18 @@ class TestFiles:
         content = parquet_of({"timestamp": ["2024-01-01"], "close": [1.0], deep: [1]})
         assert read_prices(content, "AMD", "X").close.tolist() == [1.0]
 
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("\n" * 30 + "Date;Close\n2024-01-01;10\n", "line 21: is blank"),
+            ("Price,Close,High\nTicker,AMD,AMD,AMD,AMD\nDate,,\n2024-01-01,10,11\n", "line 2: has 5 fields"),
+        ],
+        ids=["blank lines", "headers of two lengths"],
+    )
+    def test_a_header_that_is_not_there_or_ragged_is_refused(self, text: str, said: str) -> None:
+        with pytest.raises(SeriesError, match=said):
+            read_prices(text.encode(), "AMD", "X")
+
     def test_a_manifest_with_a_name_that_no_file_has_is_damaged(self, tmp_path: Path) -> None:
         folder = tmp_path / "stored"
         folder.mkdir(mode=0o700)

@@ -46,7 +46,16 @@ class TextTable:
         parsed = list(csv.reader(rows, delimiter=self._separator))
         if not parsed:
             raise SeriesError(f"{label}: empty: there is no row of prices")
+        if not parsed[0]:
+            raise SeriesError(
+                f"{label}, line {skipped + 1}: is blank, as are those before it: no header is found"
+            )
         self.header, headers = _header(parsed, self._separator)
+        named, symbols = len(self.header.names), len(self.header.symbols)
+        if symbols not in {0, named}:
+            raise SeriesError(
+                f"{label}, line {skipped + 2}: has {symbols} fields where the row above has {named}: both are headers"
+            )
         self._first = skipped + headers
         self._head = parsed[headers:]
         self._read: dict[int, Column] = {}

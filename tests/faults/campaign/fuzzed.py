@@ -41,19 +41,19 @@ _KINDS = (
     _Kind(
         name="notes",
         what="notes in the spool",
-        long=40_000,
+        long=50_000,
         short=500,
         together=100,
         put_in=lambda inputs: notes.taken_in(stores.fresh("notes"), inputs),
     ),
-    _Kind(name="bundles", what="bundles", long=25_000, short=60, together=1, put_in=_each(bundles.put_in)),
+    _Kind(name="bundles", what="bundles", long=8_000, short=60, together=1, put_in=_each(bundles.put_in)),
     _Kind(
-        name="snapshots", what="snapshots", long=30_000, short=390, together=1, put_in=_each(snapshots.put_in)
+        name="snapshots", what="snapshots", long=38_000, short=390, together=1, put_in=_each(snapshots.put_in)
     ),
     _Kind(
         name="rows",
         what="rows of a store",
-        long=5_000,
+        long=4_000,
         short=50,
         together=5,
         put_in=lambda inputs: edited_rows.edited(stores.fresh("rows"), list(inputs), _FEW_COMMANDS),
