@@ -21,7 +21,10 @@ from tests.support.ray_cluster import RayCluster, ray_cluster
 
 pytestmark = [
     pytest.mark.exhaustive,
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
+    pytest.mark.skipif(
+        not all(importlib.util.find_spec(name) for name in ("ray", "grpc")),
+        reason="ray[client] is not installed",
+    ),
     pytest.mark.timeout(3600),
 ]
 
@@ -222,7 +225,6 @@ def test_a_stop_ends_the_runs_within_seconds_and_stores_that(
     assert [run.status for run in runs(cli)] == ["interrupted"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("grpc") is None, reason="grpcio is not installed")
 def test_rays_client_drives_a_cluster_from_elsewhere(cli: Cli, cluster: RayCluster) -> None:
     cluster.start_node("a")
     driver = Driver(
