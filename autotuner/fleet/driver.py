@@ -120,6 +120,7 @@ class _Driver:
                 news = self._cluster.news(run.handle)
             except LostError as error:
                 self._end(run)
+                self._fleet.doubt(run.node)
                 yield from self._again(run, str(error))
                 continue
             if news is None:

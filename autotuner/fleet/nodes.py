@@ -94,6 +94,12 @@ class Fleet:
                 del self._looks[node_id]
                 self._take(node, found)
 
+    def doubt(self, node: Node) -> None:
+        """A run on it was lost: nothing is put there until it has been looked at again, if it is there at all."""
+        if self.nodes.pop(node.ray.id, None) is not None:
+            self._looked_at = -_SECONDS_OF_NODES
+            self._audience.tell(f"{node.host}: looking at the node again")
+
     def _begin_look(self, node: RayNode) -> None:
         wanted = self._wanted
         if (node.gpus if wanted.device == "cuda" else node.cpus) < 1:

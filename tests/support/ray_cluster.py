@@ -76,6 +76,9 @@ class RayCluster:
         """End all of it."""
         for _ in range(3):
             left = self.processes()
+            for process in tuple(left):  # what has given itself a name shows its variables no more
+                with contextlib.suppress(psutil.Error):
+                    left += process.children(recursive=True)
             for process in left:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
