@@ -145,7 +145,7 @@ def _two_daemons(seconds: float) -> Row:
         while time.monotonic() < end and all(each.running() for each in daemons):
             world.leave_note()
             measuring = _runs_that_measure(place)
-            together[f"{len(measuring)} runs with processes that measure"] += 1
+            together[f"{len(measuring)} runs measuring"] += 1
             tally.add([f"two runs measure at once: {measuring}"] if len(measuring) > 1 else [])
             time.sleep(0.05)
         ended: list[str] = [f"a daemon ended: {each.said[-200:]}" for each in daemons if not each.running()]
@@ -158,6 +158,7 @@ def _two_daemons(seconds: float) -> Row:
         tuned = sum(events(each).count("tuned") for each in daemons)
         failed = [line for each in daemons for line in each.said.splitlines() if '"failed"' in line]
         twice = _begun_while_another_ran(place)
+    tally.noted.update(together)
     told = f"{tuned} runs done, {len(failed)} failed{': ' + _reason(failed[0]) if failed else ''}"
     return tally.row(f"{told}; {twice} begun while another of the same symbol was unfinished")
 
