@@ -74,8 +74,12 @@ def studies_url(store: str) -> str:
     if address.path is None:
         url = str(address.url)
         return f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3D{STUDIES_SCHEMA}"
-    path = address.path.absolute()
-    return sqlite_url(path.with_name(f"{path.stem}-studies.db"))
+    return sqlite_url(studies_path(address.path.absolute()))
+
+
+def studies_path(store: Path) -> Path:
+    """The file of the studies that belong to a store's file."""
+    return store.with_name(f"{store.stem}-studies.db")
 
 
 def spool_folder(store: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote_from_bytes
@@ -100,6 +100,19 @@ def connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def undo_interrupted(path: Path) -> bool:
+    """Have SQLite undo what a killed writer of this file left half done, as at its next use; whether it did.
+
+    The journal of a living writer is left to it.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if not journal.exists():
+        return False
+    with suppress(sqlite3.Error), closing(connect(path, 0.0)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return not journal.exists()
 
 
 def settle_journal_mode(connection: sqlite3.Connection, _path: Path) -> None:

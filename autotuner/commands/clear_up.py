@@ -8,8 +8,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from autotuner.paths import cache_folder, is_file, snapshot_path, spool_folder, store_path
+from autotuner.paths import cache_folder, is_file, snapshot_path, spool_folder, store_path, studies_path
 from storage import whole_files
+from storage.sqlite_files import undo_interrupted
 from toto_core import held_folders
 
 _FOLDERS = (
@@ -33,6 +34,8 @@ def clear_up(location: str, *, deep: bool = False) -> int:
             removed += held_folders.remove_left_behind(above, prefix)
         for folder in (*_store_folders(location), *(_artifact_folders() if deep else ())):
             removed += whole_files.remove_left_behind(folder)
+        if is_file(location):  # the store itself is open by now
+            removed += undo_interrupted(studies_path(store_path(location)))
     return removed
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
+import subprocess
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -104,3 +108,26 @@ def test_what_lies_in_the_cache_and_beside_the_store_goes_too(
     assert left_behind(location) == []
     assert clear_up(location, deep=True) == 1
     assert not list(artifacts.iterdir())
+
+
+WRITE_AND_DIE = """
+import os, sqlite3, sys
+studies = sqlite3.connect(sys.argv[1], isolation_level=None)
+studies.execute("CREATE TABLE t (x TEXT)")
+studies.executemany("INSERT INTO t VALUES (?)", [("a" * 1000,)] * 10)
+studies.execute("PRAGMA cache_size=1")
+studies.execute("BEGIN IMMEDIATE")
+studies.execute("UPDATE t SET x = 'b' || x")
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_writer_of_the_studies_began_is_undone_by_the_next_command(place: Cli) -> None:
+    studies = place.folder / "autotune-studies.db"
+    subprocess.run([sys.executable, "-c", WRITE_AND_DIE, str(studies)], check=False)
+    assert Path(f"{studies}-journal").stat().st_size > 0
+
+    assert clear_up(str(place.folder / "autotune.db")) == 1
+    assert not Path(f"{studies}-journal").exists()
+    with closing(sqlite3.connect(studies)) as read:
+        assert read.execute("SELECT count(*) FROM t WHERE x LIKE 'b%'").fetchone() == (0,)
