@@ -13,6 +13,7 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """What large models have in place of the second one: which tensor lies in which of several files."""
 _LARGEST_JSON = 64 * 2**20
+_LONGEST_NAME = 255  # bytes that a file system holds
 
 
 class CheckpointError(OneLineError):
@@ -45,7 +46,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _shard(folder: Path, name: str) -> Path:
-    if Path(name).name != name or not name.endswith(".safetensors"):
+    inside = Path(name).name == name and len(name.encode("utf-8", "replace")) <= _LONGEST_NAME
+    if not inside or not name.endswith(".safetensors"):
         raise CheckpointError(f"{folder / INDEX_FILE}: {name[:80]!r} is no safetensors file of this folder")
     if not (folder / name).is_file():
         raise CheckpointError(f"{folder}: has no {name}, which {INDEX_FILE} names; fetch all shards")

@@ -34,7 +34,7 @@ from tests.support.invoking import refused, run
 from tests.support.tiny_model import save_tiny_model
 from toto_core import compile_config
 from toto_core.compile_report import CompileReport
-from toto_core.model_folder import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
+from toto_core.model_folder import CONFIG_FILE, INDEX_FILE, WEIGHTS_FILE, CheckpointError, weight_files
 from toto_core.prices import parquet
 from toto_core.prices.options import SeriesError
 from toto_core.prices.reading import read_prices
@@ -298,6 +298,13 @@ class TestModels:
         (folder / CONFIG_FILE).write_text(json.dumps(config | {name: value}), encoding="utf-8")
         with pytest.raises(CheckpointError, match=f"{name} must be"):
             checkpoint.load(folder)
+
+    def test_a_shard_with_a_name_that_no_file_has_is_refused(self, folder: Path) -> None:
+        (folder / WEIGHTS_FILE).unlink()
+        places = {"weight_map": {"a": "x" * 300 + ".safetensors"}}
+        (folder / INDEX_FILE).write_text(json.dumps(places), encoding="utf-8")
+        with pytest.raises(CheckpointError, match="no safetensors file of this folder"):
+            weight_files(folder)
 
     def test_weights_that_are_whole_numbers_are_refused(self, folder: Path) -> None:
         whole = (folder / WEIGHTS_FILE).read_bytes().replace(b'"F32"', b'"I32"')
