@@ -44,6 +44,8 @@ def held_aside(target: Path, *, mode: int = 0o600) -> Iterator[Path]:
 
     Missing folders are made 0700; what killed writers left in the folder is removed. Raises `OSError`.
     """
+    with suppress(OSError):
+        target.parent.stat()  # ValueError for what no file system holds, before any folder is made
     for level in (*reversed(target.parent.parents), target.parent):
         if not level.is_dir():  # with `parents`, all but the last would be as the umask says
             level.mkdir(mode=0o700, exist_ok=True)

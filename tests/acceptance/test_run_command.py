@@ -58,6 +58,7 @@ def test_a_self_test_says_how_far_this_machine_can_be_trusted(autotune: Cli) -> 
     assert json.loads(run.stdout)["selftest"]["false_winner_rate"] == trust["false_winner_rate"]
 
 
+@pytest.mark.exhaustive  # replayed, tests/integration/test_plan.py shows the same
 def test_of_two_runs_the_second_takes_up_what_is_known(autotune: Cli) -> None:
     environment = current_environment()
     with Store(str(autotune.db)) as store:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,15 @@ from toto_core.toto2 import Toto2Pipeline, checkpoint
 from toto_core.toto2.model_config import Toto2Config
 
 WEIGHT = "transformer.layers.0.attn.in_proj.weight"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other beside another worker of the suite take a hundred times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
