@@ -6,6 +6,7 @@ import re
 
 from storage.masking import masked
 from toto_core import lines
+from toto_core.lines import escaped
 
 _LONGEST_LINE = 500
 _COMMAND = re.compile(r"\n\s*Command:\n.*?\n\s*Output:\n", re.DOTALL)
@@ -25,16 +26,6 @@ class UsageError(AutotuneError):
 def visible(text: str) -> str:
     """``text`` as it may be printed: ``escaped``, and without the passwords of addresses."""
     return escaped(masked(text))
-
-
-def escaped(text: str) -> str:
-    """``text`` with characters that could steer a terminal or turn its order written out, such as ``\\x1b``.
-
-    Only line ends stay: a text that may hold some of its own goes through ``plain_line``.
-    """
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def plain_line(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from autotuner.errors import escaped
+from toto_core.lines import escaped
 
 
 class SafeConsole(Console):

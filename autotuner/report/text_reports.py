@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from autotuner import __version__
-from autotuner.errors import escaped
 from autotuner.report.charts import charts
 from autotuner.report.findings import TITLE, Table, advice, checklist, mode_tables, summary
 from autotuner.report.symbol_view import SymbolView, Trial
 from autotuner.report.tables import moment, plain
+from toto_core.lines import escaped
 
 _FIGURES = (
     "score",
