@@ -41,6 +41,6 @@ def one_line(text: str) -> str:
 
 def cause(error: BaseException) -> str:
     """An exception in one line, without torch's compiler command lines and advice on verbose logging."""
-    lines = [line.strip() for line in _COMMAND.sub(" ", str(error)).splitlines()]
-    kept = [line for line in lines if not line.startswith(("Set TORCHDYNAMO_VERBOSE", "For even more"))]
+    said = [line.strip() for line in _COMMAND.sub(" ", str(error)).splitlines()]
+    kept = [line for line in said if not line.startswith(("Set TORCHDYNAMO_VERBOSE", "For even more"))]
     return one_line(f"{type(error).__name__}: {' '.join(kept).strip() or 'no message'}")

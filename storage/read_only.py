@@ -6,16 +6,14 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import NullPool, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy import NullPool, create_engine
 
 from storage.address import parse_address
 from storage.database import Database
-from storage.errors import StoreUnavailable
+from storage.servers import server_engine, server_url
 from storage.sqlite_files import AS_TEXT, DATABASE_ERRORS, refuse_cut_short, translated
 
 _WAIT_SECONDS = 2
-_ADDRESSES = "give a path or postgresql+psycopg://USER@HOST/NAME"
 
 
 def read_only(store: str) -> Database:
@@ -23,14 +21,8 @@ def read_only(store: str) -> Database:
     address = parse_address(store)
     if address.path is not None:
         return _read_only_file(address.path.absolute())
-    try:
-        url = make_url(str(address.url))
-        engine = create_engine(url, connect_args={"connect_timeout": _WAIT_SECONDS})
-    except (ArgumentError, NoSuchModuleError, ValueError):
-        raise StoreUnavailable(f"the store's address is no URL of a server: {_ADDRESSES}") from None
-    except ImportError as error:
-        fault = f"the server's driver is missing ({error}): pip install 'psycopg[binary]'"
-        raise StoreUnavailable(fault) from None
+    url = server_url(str(address.url), connect_timeout=str(_WAIT_SECONDS))
+    engine = server_engine(url, lock_s=_WAIT_SECONDS, read_only=True)
     return Database(engine, path=None, busy_timeout_s=_WAIT_SECONDS)
 
 

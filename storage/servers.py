@@ -36,6 +36,11 @@ _CLASHES = {
     "23505": "another transaction stored the same",
 }
 _LOCKED, _TOO_LONG, _FORBIDDEN = "55P03", "57014", "42501"
+_OF_THE_DRIVER = (
+    "DataError",
+    "ProgrammingError",
+    "NotSupportedError",
+)  # of the driver itself, without a state
 _SERVER_GOES = ("57P01", "57P02", "57P03", "57P05", "25P03", "53300", "08")
 
 _MARKS = "write_marks"
@@ -192,8 +197,9 @@ def translated_server_error(error: Exception, cause: object, store: str, detail:
     """The error of this package for what a server said, None for what no rule here is about."""
     state = getattr(cause, "sqlstate", None)
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    # Without a state the server never answered, or it refused to be spoken to.
-    if lost or state is None or state.startswith(_SERVER_GOES):
+    # Without a state the server never answered, or it refused to be spoken to; unless the driver refused to ask.
+    silent = state is None and type(cause).__name__ not in _OF_THE_DRIVER
+    if lost or silent or (state or "").startswith(_SERVER_GOES):
         return TryAgain(f"{store} cannot be reached ({detail}): check the server and the address")
     if state in _CLASHES:
         return TryAgain(

@@ -141,8 +141,11 @@ def fill_document(aside: Path, document: bytes, *, state: str = "", origin: Orig
 
 def is_of(path: str | Path, state: str) -> bool:
     """Whether the snapshot at `path` is whole and of this state of the ledger, or of a version that knows better."""
+    target = Path(path)
+    if _is_no_file(target):
+        return False
     try:
-        with closing(_connect(Path(path), "mode=ro&immutable=1")) as connection:
+        with closing(_connect(target, "mode=ro&immutable=1")) as connection:
             (schema,) = connection.execute("PRAGMA user_version").fetchone()
             if schema > SNAPSHOT_SCHEMA:
                 return True

@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from storage.errors import MissingReference, StorageError, StoreCorrupt, StoreUnavailable
 from storage.masking import masked
 from storage.servers import translated_server_error
+from storage.whole_files import make_folders
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 AS_TEXT = partial(str, encoding="utf-8", errors="surrogateescape")
@@ -52,7 +53,7 @@ def journal_mode(version: tuple[int, int, int]) -> str:
 def create_file(path: Path) -> None:
     """Make an empty 0600 file unless there is one, in a folder made 0700 if missing. Raises `StoreUnavailable`."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(path.parent)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
         if not path.parent.is_dir():
@@ -139,6 +140,8 @@ def translated(error: Exception, store: str) -> StorageError:
         return _translated_sqlite(cause, store)
     if isinstance(cause, UnicodeDecodeError):
         return StoreCorrupt(f"{store} is damaged ({cause.reason}): restore a backup or move it aside")
+    if isinstance(cause, UnicodeEncodeError) and cause.encoding.replace("-", "") == "utf8":
+        return StorageError(f"{store} keeps no text that is not UTF-8: restore a backup of what holds it")
     if isinstance(cause, UnicodeError):
         return StoreUnavailable(f"{store} cannot be reached (its host is no host name): check the address")
     if getattr(cause, "sqlstate", None) == _FOREIGN_KEY_VIOLATION:

@@ -104,9 +104,11 @@ class Survey(Queries):
             found += self._records(TelemetryRecord, some)
         return tuple(found)
 
-    def telemetry_with(self, text: str) -> tuple[TelemetryRecord, ...]:
-        """The rows of telemetry whose payload holds ``text``, oldest first."""
+    def telemetry_with(self, text: str, *, since: datetime | None = None) -> tuple[TelemetryRecord, ...]:
+        """The rows of telemetry whose payload holds ``text`` and that ended at ``since`` or later, oldest first."""
         about = select(TELEMETRY).where(TELEMETRY.c.payload_json.contains(text, autoescape=True))
+        if since is not None:
+            about = about.where(TELEMETRY.c.window_end >= since)
         return self._records(TelemetryRecord, about.order_by(TELEMETRY.c.window_start, TELEMETRY.c.id))
 
     def trial_rows(self, workload_signature: str) -> tuple[TrialRow, ...]:
@@ -121,11 +123,12 @@ class Survey(Queries):
             return tuple(TrialRow(*row) for row in connection.execute(statement))
 
     def run_rows(self) -> tuple[RunRow, ...]:
-        """Every run, oldest first, without its summary."""
+        """Every run, oldest first, without its summary; one whose times are damaged is left out."""
         columns = [RUNS.c[name] for name in RunRow._fields]
         with self._database.read() as connection:
-            found = connection.execute(select(*columns).order_by(RUNS.c.started_at, RUNS.c.run_id))
-            return tuple(RunRow(*row) for row in found)
+            found = connection.execute(select(*columns).order_by(RUNS.c.started_at, RUNS.c.run_id)).all()
+        rows = (RunRow(*row) for row in found)
+        return tuple(row for row in rows if _are_times(row.started_at, row.resumed_at, row.finished_at))
 
     def roll_backs(self) -> dict[str, list[datetime]]:
         """When promotions of each symbol were taken back."""
@@ -133,7 +136,8 @@ class Survey(Queries):
         found: dict[str, list[datetime]] = {}
         with self._database.read() as connection:
             for symbol, at in connection.execute(taken_back.select_from(PROMOTIONS.join(ROLLBACKS))):
-                found.setdefault(symbol, []).append(at)
+                if _are_times(at):
+                    found.setdefault(symbol, []).append(at)
         return found
 
     def trial_times(self, run_ids: Collection[str]) -> dict[str, list[tuple[str, datetime]]]:
@@ -143,12 +147,14 @@ class Survey(Queries):
         found: dict[str, list[tuple[str, datetime]]] = {}
         with self._database.read() as connection:
             for run_id, settings, at in connection.execute(statement):
-                found.setdefault(run_id, []).append((settings, at))
+                if _are_times(at):
+                    found.setdefault(run_id, []).append((settings, at))
         return found
 
-    def telemetry_symbols(self, holding: str) -> frozenset[str]:
-        """The symbols with a row of telemetry that holds this text."""
-        holds = TELEMETRY.c.payload_json.contains(holding, autoescape=True)
+    def telemetry_symbols(self, holding: str, *, but: str) -> frozenset[str]:
+        """The symbols with a row of telemetry that holds this text and not ``but``."""
+        payload = TELEMETRY.c.payload_json
+        holds = payload.contains(holding, autoescape=True) & ~payload.contains(but, autoescape=True)
         with self._database.read() as connection:
             return frozenset(connection.execute(select(TELEMETRY.c.symbol).where(holds).distinct()).scalars())
 
@@ -185,3 +191,8 @@ class Survey(Queries):
         with self._database.read() as connection:
             rows = [connection.execute(each).one() for each in (*newest, taken_back, *runs)]
         return tuple(value for row in rows for value in row)
+
+
+def _are_times(*values: datetime | None) -> bool:
+    """Whether each is None or a time that a record may hold; what the store holds may be anything."""
+    return not any(value is not None and time_fault("", value) for value in values)

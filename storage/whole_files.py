@@ -44,11 +44,7 @@ def held_aside(target: Path, *, mode: int = 0o600) -> Iterator[Path]:
 
     Missing folders are made 0700; what killed writers left in the folder is removed. Raises `OSError`.
     """
-    with suppress(OSError):
-        target.parent.stat()  # ValueError for what no file system holds, before any folder is made
-    for level in (*reversed(target.parent.parents), target.parent):
-        if not level.is_dir():  # with `parents`, all but the last would be as the umask says
-            level.mkdir(mode=0o700, exist_ok=True)
+    make_folders(target.parent)
     remove_left_behind(target.parent)
     aside, held = _new(target, mode)
     try:
@@ -56,6 +52,15 @@ def held_aside(target: Path, *, mode: int = 0o600) -> Iterator[Path]:
     finally:
         _remove(aside)
         os.close(held)
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above that are missing, all 0700. Raises `OSError`, and `ValueError` for no name."""
+    with suppress(OSError):
+        folder.stat()  # ValueError for what no file system holds, before any folder is made
+    for level in (*reversed(folder.parents), folder):
+        if not level.is_dir():  # with `parents`, all but the last would be as the umask says
+            level.mkdir(mode=0o700, exist_ok=True)
 
 
 def take_place(aside: Path, target: Path, *, synced: bool = True) -> None:

@@ -23,6 +23,7 @@ SUFFIX = ".held"
 FOREIGN_LASTS_S = 86_400.0
 """A folder of another machine, or of this one before it started, is its maker's for so long after its last change:
 some network file systems show nobody the locks of other machines."""
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -37,9 +38,13 @@ class HeldFolder:
         self._maker = os.getpid()
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=f"{prefix}{_machine()}-", suffix=SUFFIX, dir=above))
-            held = _opened(self.path)
-            if held is None:  # someone who cleared up was sooner than the lock
+            try:
+                held = os.open(self.path, _FOLDER)
+            except FileNotFoundError:  # someone who cleared up was sooner than the lock
                 continue
+            except OSError:
+                self.path.rmdir()
+                raise
             with contextlib.suppress(OSError):  # no locks here: then nobody takes it for left behind either
                 fcntl.flock(held, fcntl.LOCK_EX)
             if _is_still(self.path, held):
@@ -137,7 +142,7 @@ def _machine() -> str:
 
 def _opened(path: Path) -> int | None:
     try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        return os.open(path, _FOLDER)
     except OSError:
         return None
 

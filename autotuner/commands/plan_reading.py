@@ -102,7 +102,7 @@ class Reading:
     @functools.cached_property
     def short_of_memory(self) -> frozenset[str]:
         """Symbols of which production may have decoded fewer samples together than it was asked for."""
-        return self.store.records.telemetry_symbols('"fitted_samples": ')
+        return self.store.records.telemetry_symbols('"fitted_samples": ', but='"fitted_samples": null')
 
     def winners(self, subject: Subject) -> tuple[RuntimeSettings, ...]:
         """What is active for other symbols."""

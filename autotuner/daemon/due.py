@@ -6,53 +6,18 @@ import functools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
 
 from autotuner.daemon.triggers import Situation, reasons
 from autotuner.engines.interpreters import environment_like
 from autotuner.environment import Environment
 from autotuner.record_mapping import Subjects, read_promotion
 from autotuner.store import Promotion, Store
-from storage.records import PromotionRecord
+from storage.records import PromotionRecord, RunRecord
 from storage.survey import RunRow
 
 
-class Ended(Protocol):
-    """What of a run says whether it left a promotion in place."""
-
-    @property
-    def run_id(self) -> str:
-        """Its id."""
-        ...
-
-    @property
-    def profile(self) -> str:
-        """The profile it tuned for."""
-        ...
-
-    @property
-    def workload_signature(self) -> str:
-        """The workload it tuned for."""
-        ...
-
-    @property
-    def environment_fingerprint(self) -> str:
-        """Where it measured."""
-        ...
-
-    @property
-    def status(self) -> str:
-        """Finished, or how else it ended."""
-        ...
-
-    @property
-    def finished_at(self) -> datetime | None:
-        """When it ended."""
-        ...
-
-
 def confirmed(
-    promotion: Promotion, rolled_back: Iterable[datetime], runs: Iterable[Ended]
+    promotion: Promotion, rolled_back: Iterable[datetime], runs: Iterable[RunRecord | RunRow]
 ) -> tuple[datetime, ...]:
     """When runs of its symbol left ``promotion`` in place, since it or a roll-back to it made it active."""
     since = max((promotion.promoted_at, *rolled_back))

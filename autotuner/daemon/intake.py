@@ -48,8 +48,9 @@ def take_in(
     """Store every note in ``spool`` and remove it; what is no note is set aside, counted and logged once.
 
     A note must belong to one of ``owners``, user ids, and be about the time of ``now``; unless given they are this
-    process's and the clock's. A note is removed only once the store has it, so that a kill in between costs
-    nothing. Raises ``StorageError`` when the store fails; what was not stored stays.
+    process's and the clock's. A note is removed only once the store has it: a kill in between costs a note that is
+    counted twice. One that cannot be removed is stored once by a process. Raises ``StorageError`` when the store
+    fails; what was not stored stays.
     """
     owners, now = owners_of() if owners is None else owners, now or datetime.now(UTC)
     fault = spool_fault(spool, owners)
@@ -58,6 +59,8 @@ def take_in(
         return Intake()
     counts: Counter[str] = Counter()
     for path in sorted(spool.glob("*.json"))[:MOST_FILES]:  # none where nothing was ever left
+        if _is_stored(path):
+            continue
         try:
             note = _read(path, owners, now)
             records.add_telemetry(telemetry_record(note))
@@ -67,13 +70,34 @@ def take_in(
             _refuse(path, str(error), counts, log)
         else:
             counts[kind_of(note)] += 1
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+            _remove(path, log)
     if counts["refused"] > _MOST_SAID_AT_ONCE:
         more, kept = counts["refused"] - _MOST_SAID_AT_ONCE, spool / FOLDER
         log("refused", file=f"{more} more", reason=f"the newest lie in {kept} with their reasons")
     give_up_the_oldest(spool)
     return Intake(telemetry=counts["telemetry"], quarantines=counts["quarantine"], refused=counts["refused"])
+
+
+def _remove(path: Path, log: Log) -> None:
+    """Remove a note that the store has; where that fails it must not be stored again at every tick."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            say_once(log, "kept", ("kept", *_identity(path)), file=one_line(path.name), reason=str(error))
+
+
+def _is_stored(path: Path) -> bool:
+    """Whether this process has stored this very file and could not remove it."""
+    try:
+        return ("kept", "kept", *_identity(path)) in _said
+    except OSError:
+        return False
+
+
+def _identity(path: Path) -> tuple[str, str, str]:
+    found = path.lstat()
+    return str(path), str(found.st_ino), str(found.st_mtime_ns)
 
 
 def waiting_notes(spool: Path, *, since: datetime, owners: Collection[int] | None = None) -> Iterator[Note]:

@@ -180,6 +180,7 @@ class Daemon:
         if self.stop.is_set():
             return ""
         daemon = settled.config.daemon
+        forget_environments()  # a driver or a package may be another since the last tick
         machine = ThisMachine(
             stop=self.stop,
             nice=daemon.nice,
@@ -252,8 +253,7 @@ class ThisMachine:
         return os.getloadavg()[0]
 
     def environment(self) -> Environment:
-        """The environment as it is now, not as it was when the daemon started."""
-        forget_environments()
+        """The environment as it was when this tick began."""
         return current_environment(self.device)
 
     def stopping(self) -> bool:

@@ -26,7 +26,7 @@ from autotuner.serving.spool import FELL_BACK, Note, Recheck, Window
 from autotuner.store import Promotion, Store, Subject
 from autotuner.workload import Workload
 from storage.errors import NotFound
-from storage.records import MEASURED
+from storage.records import MEASURED, RunRecord
 from toto_core.model_files import CheckpointError, digest, locate
 from toto_core.series import PriceSource, SeriesError, available_symbols, find_series
 from toto_core.settings import RuntimeSettings
@@ -124,7 +124,8 @@ def observe(
 ) -> Observed:
     """Read everything the triggers ask for. Raises ``StorageError`` and ``AutotuneError`` of the store."""
     promotion = store.active(symbol, config.of(symbol).profile)
-    ended = max((run.finished_at for run in store.records.runs(symbol) if run.finished_at), default=None)
+    runs = store.records.runs(symbol)
+    ended = max((run.finished_at for run in runs if run.finished_at), default=None)
     known = Observed(symbol=symbol, promotion=promotion, environment=environment, now=now, last_ended=ended)
     if promotion is None:
         return known
@@ -143,7 +144,7 @@ def observe(
         fell_back=[
             each for each in notes_of(notes, promotion, SAFE) if (each.source or "").startswith(FELL_BACK)
         ],
-        confirmed=confirmations(store, promotion),
+        confirmed=confirmations(store, promotion, runs),
         measured=measured,
         present=present,
         tried_on_present=_measured_on(store, promotion, present),
@@ -233,8 +234,8 @@ def symbols_to_keep(store: Store, data: Path | None) -> tuple[str, ...]:
     return tuple(sorted({*known, *given}))
 
 
-def confirmations(store: Store, promotion: Promotion) -> tuple[datetime, ...]:
-    """When runs ended that left ``promotion`` in place, since it or a roll-back to it made it active."""
+def confirmations(store: Store, promotion: Promotion, runs: Sequence[RunRecord]) -> tuple[datetime, ...]:
+    """When the symbol's ``runs`` left ``promotion`` in place, since it or a roll-back to it made it active."""
     ledger = store.records.promotions(promotion.symbol)
     rolled_back = [record.rolled_back_at for record in ledger if record.rolled_back_at is not None]
-    return confirmed(promotion, rolled_back, store.records.runs(promotion.symbol))
+    return confirmed(promotion, rolled_back, runs)

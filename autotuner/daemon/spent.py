@@ -14,10 +14,10 @@ def spent_seconds(store: Store, now: datetime, log: Log) -> float:
     """Seconds of the day before ``now`` that ended runs and rechecks took. Raises ``StorageError``."""
     runs = sum(
         _of_the_day(run.started_at, run.finished_at, now)
-        for run in store.records.runs()
+        for run in store.records.run_rows()
         if run.finished_at is not None
     )
-    notes = stored_notes(store.records.telemetry(since=now - DAY), log)
+    notes = stored_notes(store.records.telemetry_with('"recheck"', since=now - DAY), log)
     rechecks = (note for note in notes if isinstance(note, Recheck))
     return runs + sum(_of_the_day(note.window_start, note.window_end, now) for note in rechecks)
 

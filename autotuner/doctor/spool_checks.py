@@ -14,7 +14,7 @@ from autotuner.record_mapping import read_note
 from autotuner.serving.failures import Failures, failures
 from autotuner.serving.note_files import owners_of, read_text, spool_fault
 from autotuner.serving.refused import FOLDER, refused
-from autotuner.serving.spool import Note, NoteError, Quarantine, Window, parse_note
+from autotuner.serving.spool import Note, NoteError, Quarantine, parse_note
 from storage.errors import StorageError, StoreUnavailable
 from storage.patience import at_once
 from storage.read_only import read_only
@@ -51,7 +51,7 @@ def check_notes(store: str) -> Check:
 
 
 def check_production(store: str) -> Check:
-    """Whether what is promoted has failed in production, and what is needed before it is taken back."""
+    """Whether processes have said that what is promoted failed; the daemon weighs windows of calls beside them."""
     name = "production"
     try:
         found = list(_failing(store))
@@ -68,7 +68,7 @@ def check_production(store: str) -> Check:
 
 def _failing(store: str) -> Iterator[tuple[str, Failures]]:
     """Symbols whose active settings have failed since they were promoted."""
-    notes: dict[tuple[str, str, str], list[Note]] = defaultdict(list)
+    notes: dict[tuple[str, str, str], list[Quarantine]] = defaultdict(list)
     with read_only(store) as database:
         records = Repository(database)
         active = records.active_promotions()
@@ -83,16 +83,16 @@ def _failing(store: str) -> Iterator[tuple[str, Failures]]:
             yield promotion.symbol, failed
 
 
-def _sort_in(notes: dict[tuple[str, str, str], list[Note]], note: Note) -> None:
-    if isinstance(note, Quarantine | Window):
+def _sort_in(notes: dict[tuple[str, str, str], list[Quarantine]], note: Note) -> None:
+    if isinstance(note, Quarantine):
         notes[note.symbol, note.settings_key, note.environment_fingerprint].append(note)
 
 
-def _since(promotion: PromotionRecord, notes: Mapping[tuple[str, str, str], list[Note]]) -> list[Note]:
+def _since(
+    promotion: PromotionRecord, notes: Mapping[tuple[str, str, str], list[Quarantine]]
+) -> list[Quarantine]:
     about = notes.get((promotion.symbol, promotion.settings_key, promotion.environment_fingerprint), [])
-    return [
-        each for each in about if isinstance(each, Quarantine) and each.failed_at >= promotion.promoted_at
-    ]
+    return [each for each in about if each.failed_at >= promotion.promoted_at]
 
 
 def _waiting(store: str) -> Iterator[Note]:

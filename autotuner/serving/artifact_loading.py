@@ -18,9 +18,9 @@ from autotuner.serving.cache_folders import mark_used
 from autotuner.serving.manifest import Damaged, link_verified
 from toto_core.compile_config import filled_in
 from toto_core.held_folders import HeldFolder
+from toto_core.private_folders import TORCH_CACHE_VARIABLE
 from toto_core.settings import RuntimeSettings
 
-CACHE_DIR_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _set_here: set[str] = set()  # cache folders that this module, not the user, has put into the variable
 
 
@@ -94,13 +94,13 @@ class LoadArtifacts:
 
 def _point_torch_at(folder: Path) -> None:
     """Let torch's own caches lie in ``folder`` too, unless the user has named a place for them."""
-    current = os.environ.get(CACHE_DIR_VARIABLE)
-    is_wish = current is not None and current not in _set_here and not filled_in(CACHE_DIR_VARIABLE)
+    current = os.environ.get(TORCH_CACHE_VARIABLE)
+    is_wish = current is not None and current not in _set_here and not filled_in(TORCH_CACHE_VARIABLE)
     if is_wish and not _is_torch_default(Path(str(current))):
         return
     chosen = str(inductor_folder(folder))
     _set_here.add(chosen)
-    os.environ[CACHE_DIR_VARIABLE] = chosen
+    os.environ[TORCH_CACHE_VARIABLE] = chosen
 
 
 def _is_torch_default(folder: Path) -> bool:

@@ -208,7 +208,7 @@ def _snapshot(path: str, identity: _Identity, symbol: str) -> tuple[Snapshot | N
 def _read(path: Path, identity: _Identity) -> Snapshot:
     if identity == ():
         raise SnapshotError(f"{path} is missing", "missing")
-    if identity is None or not path.is_file():  # opening a pipe would wait for its writer
+    if identity is None:
         raise SnapshotError(f"{path} is not a file", "unreadable")
     return read_snapshot(path)
 

@@ -21,7 +21,8 @@ from storage.whole_files import written_whole
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which says nothing against what is stored
+_PASSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Want of room, descriptors or memory, which says nothing against what is stored."""
 _PASSING = (".lock", ".tmp")  # suffixes of what a compiler leaves lying about
 
 
@@ -59,7 +60,7 @@ def link_verified(folder: Path, into: Path) -> ManifestSummary | None:
             _refuse_unsafe(target, folder=False)  # again: the name may have become another file's meanwhile
             intact = target.stat().st_size == entry["bytes"] and _sha256(target) == entry["sha256"]
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in _PASSES:
                 raise
             raise Damaged(f"artifact {folder / name} cannot be read: {error.strerror or error}") from None
         except ValueError as error:  # a name that no file system holds
@@ -118,6 +119,8 @@ def _read_manifest(folder: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno in _PASSES:
+            raise
         raise Damaged(f"artifact list {path} cannot be read: {error.strerror or error}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise Damaged(f"artifact list {path} is damaged") from None
@@ -132,7 +135,10 @@ def is_entry_name(name: str) -> bool:
 
 
 def listed_files(folder: Path) -> dict[str, tuple[str, int]]:
-    """SHA-256 and bytes of every file that a folder's manifest lists, none without one. Raises ``Damaged``."""
+    """SHA-256 and bytes of every file that a folder's manifest lists, none without one.
+
+    Raises ``Damaged``, and ``OSError`` for what says nothing against the list.
+    """
     try:
         _, listed = _read_manifest(folder)
     except FileNotFoundError:

@@ -280,3 +280,14 @@ def test_a_store_that_an_earlier_version_published_is_published_again_once(tmp_p
     for again in (True, False):
         with Store(db, create=False) as store:
             assert store.published_again == again
+
+
+def test_a_pipe_in_the_snapshots_place_does_not_keep_a_store_from_opening(tmp_path: Path) -> None:
+    db = str(tmp_path / "autotune.db")
+    with Store(db) as store:
+        store.pin("AMD", BF16, "calm")
+    snapshot_path(db).unlink()
+    os.mkfifo(snapshot_path(db))
+    with Store(db) as store:
+        assert store.published_again
+    assert lookup("AMD", db=db).settings == BF16

@@ -16,13 +16,15 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from storage.database import Database, open_database
-from storage.errors import NotFound, SnapshotError, StorageError, StoreCorrupt, StoreUnavailable
+from storage.errors import NotFound, SnapshotError, StorageError, StoreCorrupt, StoreUnavailable, TryAgain
 from storage.repository import Repository
 from storage.snapshot import SnapshotEntry, publish, read_snapshot
-from storage.sqlite_files import journal_mode
+from storage.sqlite_files import journal_mode, translated
 from tests.support.storage_samples import (
     MEASUREMENT,
     NOW,
@@ -629,3 +631,14 @@ def test_a_publisher_killed_at_any_moment_leaves_the_old_or_the_new(tmp_path: Pa
 def test_errors_of_the_store_are_told_apart() -> None:
     assert not issubclass(NotFound, StoreUnavailable)
     assert issubclass(SnapshotError, StorageError)
+
+
+def test_what_a_driver_refuses_to_send_is_no_server_that_is_away() -> None:
+    refused = DBAPIError(
+        "INSERT", {}, psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+    )
+    away = DBAPIError("INSERT", {}, psycopg.OperationalError("connection refused"))
+    half = UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+    assert type(translated(refused, "the store")) is StorageError
+    assert type(translated(half, "the store")) is StorageError
+    assert isinstance(translated(away, "the store"), TryAgain)

@@ -144,3 +144,24 @@ def test_rows_that_cannot_be_read_are_left_out_and_said_once(tmp_path: Path, rec
 
 def test_a_spool_that_is_not_there_is_empty(tmp_path: Path, records: Repository) -> None:
     assert take_in(records, tmp_path / "none").telemetry == 0
+
+
+def test_a_note_that_cannot_be_removed_is_stored_once_and_said_once(
+    tmp_path: Path, records: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = tmp_path / "spool"
+    said: list[str] = []
+    spool.mkdir()
+    (spool / "1.json").write_text(WINDOW)
+
+    def refuse(*_: object, **__: object) -> None:  # root may remove from any folder
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        for _ in range(3):
+            take_in(records, spool, lambda event, **_: said.append(event), now=NOW)
+    assert (len(records.telemetry("AMD")), said) == (1, ["kept"])
+    (spool / "1.json").write_text(WINDOW.replace("2.75", "99.0"))
+    assert take_in(records, spool, now=NOW).telemetry == 1
+    assert list(spool.iterdir()) == []

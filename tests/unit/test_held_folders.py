@@ -107,3 +107,28 @@ def test_of_many_that_make_and_clear_up_at_once_none_loses_its_folder(tmp_path: 
     ended = [process.communicate(timeout=60)[1] for process in processes]
     assert ended == [b""] * 3
     assert list(tmp_path.iterdir()) == []
+
+
+TOO_FEW = """
+import os, resource, sys
+from pathlib import Path
+from toto_core.held_folders import HeldFolder
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1,) * 2)
+try:
+    HeldFolder("apart-", Path(sys.argv[1]))
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_without_a_descriptor_left_it_fails_once_and_leaves_no_folder(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TOO_FEW, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=20,
+    )
+    assert done.stdout.strip() == "Too many open files"
+    assert list(tmp_path.iterdir()) == []

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from autotuner.serving.artifacts import CacheRefused, refuse_foreign
-from toto_core import compile_config, private_folders
+from toto_core import compile_config
+from toto_core.compiling import torch_cache
 from toto_core.compiling.headers import with_header
-from toto_core.private_folders import TORCH_CACHE_VARIABLE, keep_torch_private, why_not_private
+from toto_core.compiling.torch_cache import keep_torch_private
+from toto_core.private_folders import TORCH_CACHE_VARIABLE, why_not_private
 
 NOBODY = 65_534
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
@@ -75,7 +77,7 @@ def test_the_folder_without_a_variable_is_the_one_that_torch_takes(monkeypatch: 
 
     for user in ("alice", 'a\\l/i:c*e?"<>|.'):
         monkeypatch.setenv("LOGNAME", user)
-        assert str(private_folders._torch_default()) == default_cache_dir()
+        assert str(torch_cache._torch_default()) == default_cache_dir()
 
 
 def test_a_folder_of_ones_own_stays_and_a_missing_one_is_made_private(

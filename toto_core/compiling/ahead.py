@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from toto_core.compiling.packages import FlatCall, Run, build, flatten, load, package_name, unflatten
 from toto_core.compiling.tally import Tally
 from toto_core.held_folders import held_folder
+from toto_core.private_folders import make_private
 from toto_core.settings import RuntimeSettings
 from toto_core.version import ENGINE_VERSION
 
@@ -93,5 +94,5 @@ class AheadOfTime:
                 return load(path), True
             except RuntimeError:
                 path.unlink()  # no package: compile it again
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         return build(module, tensors, self._settings, path), False

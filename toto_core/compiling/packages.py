@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from toto_core.compiling.beside import wrapper_beside
 from toto_core.compiling.headers import precompiled
 from toto_core.compiling.probes import probed_once
+from toto_core.compiling.torch_cache import keep_torch_private
 from toto_core.held_folders import held_folder
-from toto_core.private_folders import keep_torch_private
 from toto_core.settings import RuntimeSettings
 from toto_core.torch_versions import package_runner, without_autotune_tables, without_line_tables
 

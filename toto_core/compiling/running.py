@@ -18,8 +18,8 @@ from toto_core.compiling.packages import flatten
 from toto_core.compiling.probes import probed_once
 from toto_core.compiling.recorded import Recorder
 from toto_core.compiling.tally import Tally, counts
+from toto_core.compiling.torch_cache import keep_torch_private
 from toto_core.device import begin_call, records_graphs
-from toto_core.private_folders import keep_torch_private
 from toto_core.settings import RuntimeSettings
 from toto_core.torch_versions import compile_alone, limiting, without_autotune_tables
 
