@@ -32,7 +32,7 @@ $(VENV)/installed: pyproject.toml requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# What is installed, version and hash: requirements.lock with every extra of production, requirements-dev.lock with the tools.
+# What is installed, version and hash: requirements.lock with the extras of RUNTIME, requirements-dev.lock with the tools.
 # torch is left out: which build of it is the machine's affair.
 lock: $(SUPPLY)/installed
 	$(LOCK) $(addprefix --extra ,$(RUNTIME)) --output-file requirements.lock

@@ -93,7 +93,7 @@ def fetch(
     else:
         for each in kept:
             said = "".join(f"; {line}" for line in each.said)
-            click.echo(f"{each.symbol}: {each.path}: {each.points:,} prices, {each.added:,} new{said}")
+            options.say(f"{each.symbol}: {each.path}: {each.points:,} prices, {each.added:,} new{said}")
     if failures:
         for line in failures[:-1]:
             options.note(f"Error: {line}")

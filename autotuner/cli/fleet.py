@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _OF_THE_DRIVER = frozenset(
     ("symbols", "everything", "symbols_file", "on", "environments", "as_json", "db", "exit_code")
 )
+_CHOOSING = ("symbols", "everything", "symbols_file", "on", "environments")
 _OF_PRICES = frozenset(("data", "price_column", "time_column", "timezone", "decimal", "allow_negative"))
 
 
@@ -80,6 +81,7 @@ def tune_on(
 def _run_on(
     asked: Asked, store: Store, arguments: Sequence[str], *, quiet: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[dict[str, Any]]]:
+    from autotuner.daemon.config import price_arguments
     from autotuner.fleet.campaign import Campaign
     from autotuner.fleet.cluster import Cluster
     from autotuner.fleet.driver import Ended, drive
@@ -91,14 +93,15 @@ def _run_on(
     wanted = Wanted(
         device=asked.options.device, engines=engines, store=place, environments=asked.environments or None
     )
-    arguments = (*arguments, *_price_arguments(asked.options))
+    arguments = (*arguments, *price_arguments(asked.options.prices))
     with _progress(quiet=quiet) as progress, Cluster(asked.on) as cluster:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there
         fleet = Fleet(cluster, wanted, progress)
         fleet.settle()
         orders = _orders(asked, fleet, store)
+        command = (*arguments, *_chosen())
         with Campaign(
-            store.location, arguments, anew=asked.options.fresh or not asked.options.resume
+            store.location, command, anew=asked.options.fresh or not asked.options.resume
         ) as campaign:
             done = campaign.finished(store, orders)
             if done:
@@ -134,20 +137,15 @@ def _passed_on() -> tuple[str, ...]:
     return tuple(passed)
 
 
+def _chosen() -> tuple[str, ...]:
+    """What this command line says of what is to be tuned where: nodes need not know, but it tells commands apart."""
+    given = click.get_current_context().params
+    return tuple(f"{name}={given[name]}" for name in _CHOOSING)
+
+
 def _from_anywhere(value: Any) -> str:
     is_path = isinstance(value, Path) or (isinstance(value, str) and "/" in value and Path(value).exists())
     return str(Path(value).absolute()) if is_path else options.AUTO if value is None else str(value)
-
-
-def _price_arguments(run_options: RunOptions) -> tuple[str, ...]:
-    """``--data`` and how to read it, also what this machine's configuration file says."""
-    source = run_options.prices
-    given = source.options.to_dict()
-    found = [] if source.data is None else [f"--data={source.data}"]
-    for name, value in given.items():
-        option = f"--{name.replace('_', '-')}"
-        found.append(option if value is True else f"{option}={value}")
-    return tuple(found)
 
 
 def _engines(asked: Asked) -> tuple[str, ...]:
@@ -167,19 +165,22 @@ def _orders(asked: Asked, fleet: Fleet, store: Store) -> list[Order]:
         if asked.due:
             (here, *_) = node.environments.values()
             found = each_due(asked.symbols, asked.options, store, here)
-            subjects = {symbol: before for symbol, before, reason in found if reason}
+            subjects = [(symbol, before) for symbol, before, reason in found if reason]
         elif asked.as_before:
-            subjects = {
-                symbol: tuned_as(store, store.active(symbol, asked.options.profile))
+            subjects = [
+                (symbol, tuned_as(store, store.active(symbol, asked.options.profile)))
                 for symbol in asked.symbols
-            }
+            ]
         else:
-            subjects = dict.fromkeys(asked.symbols)
-        orders += [_order(symbol, before, asked.options, node) for symbol, before in subjects.items()]
+            subjects = [(symbol, None) for symbol in asked.symbols]
+        befores: dict[str, list[TunedAs | None]] = {}
+        for symbol, before in subjects:
+            befores.setdefault(symbol, []).append(before)
+        orders += [_order(symbol, each, asked.options, node) for symbol, each in befores.items()]
     return orders
 
 
-def _order(symbol: str, before: TunedAs | None, run_options: RunOptions, node: Node) -> Order:
+def _order(symbol: str, befores: Sequence[TunedAs | None], run_options: RunOptions, node: Node) -> Order:
     import dataclasses
 
     from autotuner.engine_versions import engine_text
@@ -189,7 +190,7 @@ def _order(symbol: str, before: TunedAs | None, run_options: RunOptions, node: N
 
     (here, *_) = node.environments.values()
     results, engine = [], ""
-    for request in requests_of(symbol, run_options, before):
+    for request in (each for before in befores for each in requests_of(symbol, run_options, before)):
         engine = engine_for(request.workload.model, request.workload.revision).name
         there = node.environments.get(engine) or dataclasses.replace(here, engine=engine_text(engine))
         results.append((request.workload.signature, request.profile.name, there.fingerprint))
@@ -198,10 +199,12 @@ def _order(symbol: str, before: TunedAs | None, run_options: RunOptions, node: N
 
 def _proven(orders: Collection[Order], store: Store) -> set[Group]:
     """Groups in which a duel's proof stands, so that nobody need search first."""
+    from autotuner.tuning.takeover import names_a_duel
+
     proven = {
         (record.workload_signature, record.profile, record.environment_fingerprint)
         for record in store.records.active_promotions()
-        if '"duel"' in record.evidence_json
+        if names_a_duel(record)
     }
     return {order.group for order in orders if proven.issuperset(order.results)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from rich.console import Console, Group
@@ -139,8 +139,9 @@ def _result(ended: Ended) -> str:
     document = ended.document
     if document is None:
         return ended.reason
-    if "settings" not in document:
-        return "nothing was due"
+    if "failed" in document:  # of several profiles and workloads that were due, or of none
+        each_of_it = [_result(replace(ended, document=each)) for each in document["symbols"]]
+        return "; ".join(each_of_it) or "nothing was due"
     ratio = document["ratio"]
     verb = "promoted" if document["promoted"] else "kept"
     times = "" if ratio is None else f", {ratio['estimate']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"

@@ -152,13 +152,14 @@ def refuse_own_files(target: Path, place: str) -> None:
         raise UsageError(f"{target} is a file of the store itself: name another one")
 
 
-def warn_of_password(db: str | None) -> None:
-    """Say so when ``--db`` holds a password: for as long as this runs, every user of the machine reads it."""
-    if db and masked_address(db) != db:
-        note(
-            "every user of this machine reads the password of --db in ps: give the address in AUTOTUNE_DB, or keep "
-            "the password in ~/.pgpass (chmod 600)"
-        )
+def warn_of_password(
+    given: str | None,
+    option: str = "--db",
+    instead: str = "give the address in AUTOTUNE_DB, or keep the password in ~/.pgpass (chmod 600)",
+) -> None:
+    """Say so when an option holds a password: for as long as this runs, every user of the machine reads it."""
+    if given and masked_address(given) != given:
+        note(f"every user of this machine reads the password of {option} in ps: {instead}")
 
 
 def print_json(document: Mapping[str, Any] | Sequence[Any], *, exact: bool = False) -> None:

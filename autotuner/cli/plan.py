@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +18,7 @@ from autotuner.cli.run import all_symbols, named_symbols, run_command, say_passe
 from autotuner.cli.run_options import RunOptions, peak_bytes, requests_of
 from autotuner.errors import AutotuneError
 from autotuner.paths import is_file, store_location, store_path
+from toto_core.held_folders import held_folder
 
 if TYPE_CHECKING:
     from autotuner.commands.plan import Asked, Replays
@@ -131,8 +131,8 @@ def _store(location: str) -> Iterator[Store]:
     from autotuner.store import Store
 
     if not is_file(location) or store_path(location).exists():
-        with Store(location) as store:
+        with Store(location, publish=False) as store:
             yield store
         return
-    with tempfile.TemporaryDirectory(prefix="autotune-") as folder, Store(f"{folder}/autotune.db") as store:
+    with held_folder() as folder, Store(str(folder / "autotune.db"), publish=False) as store:
         yield store

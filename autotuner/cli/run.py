@@ -199,7 +199,8 @@ def run_command(
             documents, failures = _tune_all(subjects, run_options, store, quiet=as_json)
             document = {"symbols": documents, "failed": failures}
     if as_json:
-        single = len(wanted) == 1 and not everything and documents and on is None
+        # One symbol may be due for several profiles and workloads.
+        single = on is None and not everything and len(wanted) == len(documents) == 1
         passed = {"passed_over": list(left_out)} if everything else {}
         options.print_json(documents[0] if single else document | passed)
     _end(documents, failures, exit_code=exit_code)

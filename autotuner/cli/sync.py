@@ -157,7 +157,10 @@ def sync_command(
     from autotuner.sharing.keys import read_public_keys
     from autotuner.sharing.sync import Rules
 
-    warn_of_password(source)
+    warn_of_password(db)
+    in_a_file = "write it to [sync] of an autotune.toml of mode 0600"
+    warn_of_password(source, "--from", f"{in_a_file} as from = …")
+    warn_of_password(artifacts_at, "--artifacts", f"{in_a_file} as artifacts = …")
     place = store_location(db)
     if only_check:
         _check(place, max_age, as_json=as_json)

@@ -15,7 +15,7 @@ from storage.errors import StorageError
 OLDEST = 13
 """PostgreSQL's own support for older ones has ended."""
 _CLOCKS_MAY_DIFFER = timedelta(seconds=2)
-_ENOUGH_CONNECTIONS = 16
+_ENOUGH_CONNECTIONS = 20
 """As many as one process opens at most."""
 _FACTS = text(
     """

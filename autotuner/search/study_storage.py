@@ -97,7 +97,7 @@ def tables() -> tuple[Table, ...]:
 def _on_server(url: str, *, read_only: bool) -> RDBStorage:
     place = make_url(url)
     arguments = connect_args(place, lock_s=_LOCK_S, read_only=read_only)
-    kwargs = {"connect_args": arguments, "pool_pre_ping": True, "pool_size": 2}
+    kwargs = {"connect_args": arguments, "pool_pre_ping": True, "pool_size": 2, "max_overflow": 2}
     if read_only:
         return PatientStorage(url, kwargs, skip_table_creation=True)
     engine = server_engine(place, lock_s=_LOCK_S)

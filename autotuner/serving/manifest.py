@@ -40,12 +40,23 @@ class ManifestSummary:
 
 
 def link_verified(folder: Path, into: Path) -> ManifestSummary | None:
-    """Link the files of ``folder`` into ``into`` and verify each there; None when nothing is stored.
+    """Link the files of ``folder`` into ``into`` and verify each there, as ``link_listed`` does; None for nothing."""
+    found = _linked(folder, into)
+    return None if found is None else _summary(*found)
+
+
+def link_listed(folder: Path, into: Path) -> dict[str, tuple[str, int]]:
+    """Link the files of ``folder`` into ``into`` and verify each there: SHA-256 and bytes of each, none for nothing.
 
     What is verified is what will be used: the link holds the file, whatever happens to its name. Raises
     ``Damaged``, for a file that is another length or content, a link, of another user, or writable by others, and
     ``OSError`` where ``into`` has no room; it may then hold some of the files.
     """
+    found = _linked(folder, into)
+    return {} if found is None else _digests(found[1])
+
+
+def _linked(folder: Path, into: Path) -> tuple[str, dict[str, dict[str, Any]]] | None:
     try:
         text, listed = _read_manifest(folder)
     except FileNotFoundError:
@@ -67,7 +78,7 @@ def link_verified(folder: Path, into: Path) -> ManifestSummary | None:
             raise Damaged(f"artifact {folder / name} cannot be read: {error}") from None
         if not intact:
             raise Damaged(f"artifact {folder / name} is not what was stored: its checksum differs")
-    return _summary(text, listed)
+    return text, listed
 
 
 def add_files(made: Path, folder: Path) -> ManifestSummary | None:
@@ -143,6 +154,10 @@ def listed_files(folder: Path) -> dict[str, tuple[str, int]]:
         _, listed = _read_manifest(folder)
     except FileNotFoundError:
         return {}
+    return _digests(listed)
+
+
+def _digests(listed: dict[str, dict[str, Any]]) -> dict[str, tuple[str, int]]:
     return {name: (entry["sha256"], entry["bytes"]) for name, entry in listed.items()}
 
 

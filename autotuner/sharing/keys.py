@@ -86,8 +86,13 @@ def make_key(path: Path) -> PublicKey:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     public = SigningKey(key).public
-    _write_new(path, text, 0o600)
-    _write_new(path.with_name(f"{path.name}.pub"), f"{public}\n".encode(), 0o644)
+    beside = path.with_name(f"{path.name}.pub")
+    _write_new(beside, f"{public}\n".encode(), 0o644)
+    try:
+        _write_new(path, text, 0o600)
+    except AutotuneError:  # of half a pair nobody has the use
+        beside.unlink(missing_ok=True)
+        raise
     return public
 
 
@@ -97,10 +102,14 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
         except FileExistsError:
             raise UsageError(f"{path} is there already: a key is never replaced; name another file") from None
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def read_signing_key(path: Path) -> SigningKey:

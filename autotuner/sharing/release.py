@@ -34,6 +34,10 @@ class BadRelease(AutotuneError):  # noqa: N818 - reads as the message it stands 
     """What lies at a place is no release, or not what its release says; the message is one line."""
 
 
+class NewerRelease(BadRelease):
+    """A later version wrote it, in a form that this one does not read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Blob:
     """Content by its SHA-256 and length."""
@@ -86,13 +90,9 @@ def unpack_release(content: bytes, keys: Iterable[PublicKey], where: str) -> tup
     """
     head = _HEAD.match(content)
     if head is None:
-        newer = content.startswith(b"autotune release ") and not content.startswith(b"autotune release 1\n")
-        why = (
-            "is of a newer version: upgrade this host"
-            if newer
-            else "is damaged, cut short, or no release of autotune"
-        )
-        raise BadRelease(f"{where} {why}")
+        if content.startswith(b"autotune release ") and not content.startswith(b"autotune release 1\n"):
+            raise NewerRelease(f"{where} is of a newer version: upgrade this host")
+        raise BadRelease(f"{where} is damaged, cut short, or no release of autotune")
     payload = content[head.end() :]
     signature = bytes.fromhex(head["signature"].decode())
     message = _message(head["key"], payload)

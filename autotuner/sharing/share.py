@@ -12,7 +12,7 @@ from autotuner.errors import AutotuneError, UsageError
 from autotuner.files import failing_as
 from autotuner.paths import cache_folder, snapshot_path
 from autotuner.serving.artifacts import CacheRefused, compile_cache, settings_folder
-from autotuner.serving.manifest import Damaged, link_verified, listed_files
+from autotuner.serving.manifest import Damaged, link_listed
 from autotuner.sharing.here import environments_here, settings_wanted
 from autotuner.sharing.keys import BadSignature, SigningKey
 from autotuner.sharing.places import Missing, Place, PlaceError, read_blob, read_whole
@@ -23,6 +23,7 @@ from autotuner.sharing.release import (
     BadRelease,
     Blob,
     Files,
+    NewerRelease,
     Release,
     pack_list,
     pack_release,
@@ -145,10 +146,15 @@ def _document(location: str) -> bytes:
 
 
 def _before(place: Place, key: SigningKey) -> Release | None:
-    """The release that lies there; None where there is none, or only what is damaged."""
+    """The release that lies there; None where there is none, or only what is damaged.
+
+    One that a later version wrote is not replaced. Raises ``BadRelease`` for it.
+    """
     where = f"{place.shown}/{POINTER}"
     try:
         release, _ = unpack_release(read_whole(place, POINTER, MOST_POINTER_BYTES), (key.public,), where)
+    except NewerRelease:
+        raise
     except (Missing, BadRelease):
         return None
     except BadSignature:
@@ -194,13 +200,9 @@ def _put_folder(folder: Path, upload: _Upload) -> Files:
     with failing_as(CacheRefused, f"compile cache {folder} cannot be read"):
         remove_left_behind(folder.parent, _READ)  # of one that was killed
         into = upload.until_put.enter_context(held_folder(_READ, folder.parent))
-        if link_verified(folder, into) is None:
-            return {}
         files = {}
-        for name, (sha256, size) in listed_files(folder).items():
+        for name, (sha256, size) in link_listed(folder, into).items():
             path, blob = into / name, Blob(sha256=sha256, bytes=size)
-            if not path.is_file():  # listed since: the next release has it
-                continue
             upload.put_blob(blob, path)
             files[name] = (blob, bool(path.stat().st_mode & 0o100))
         return files

@@ -145,7 +145,9 @@ def sync_database(location: str, source: str, rules: Rules, *, now: datetime, sh
         key="",
         max_age_s=rules.max_age_s,
     )
-    before = None if local.document is None else unpacked_document(local.document)
+    before = None
+    with suppress(InvalidRecord):  # what lies here may be of another shape, and is replaced
+        before = None if local.document is None else unpacked_document(local.document)
     _write(local, document, origin)
     return Synced(
         origin=origin,

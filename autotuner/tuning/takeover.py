@@ -54,8 +54,13 @@ def proofs(
             yield found
 
 
+def names_a_duel(record: PromotionRecord) -> bool:
+    """Whether its evidence may be that of a duel, told without reading it."""
+    return '"duel"' in record.evidence_json
+
+
 def _proven(store: Store, subject: Subject, record: PromotionRecord) -> Proven | None:
-    if '"duel"' not in record.evidence_json:  # most symbols rest on another's: thousands need not be read
+    if not names_a_duel(record):  # most symbols rest on another's: thousands need not be read
         return None
     settings = read_settings(record.settings_json)
     try:

@@ -61,6 +61,9 @@ def test_the_commands_from_a_new_key_to_a_lookup(desk: Desk, monkeypatch: pytest
     made = document_of(run("share", "--new-key", "share.key", "--json"))
     assert stat.S_IMODE(Path("share.key").stat().st_mode) == 0o600
     assert "is there already" in refused(run("share", "--new-key", "share.key"), 2)
+    Path("share.key.pub").unlink()
+    assert "is there already" in refused(run("share", "--new-key", "share.key"), 2)
+    assert not Path("share.key.pub").exists()
     desk.publish()
     shared = document_of(run("share", "--to", "place", "--key", "share.key", "--db", desk.tuned, "--json"))
     assert (shared["symbols"], shared["key"]) == (1, made["key"])

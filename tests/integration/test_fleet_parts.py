@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autotuner import __version__
-from autotuner.cli.fleet import _passed_on
+from autotuner.cli.fleet import _chosen, _passed_on
 from autotuner.cli.run import run_command
 from autotuner.daemon.due import Overdue
 from autotuner.engine_versions import TOTO1
@@ -81,6 +81,23 @@ def test_nodes_get_the_options_of_the_run_with_paths_that_hold_in_any_folder(
             "--timeout=auto",
             "--trials=3",
         ]
+
+
+def test_commands_for_other_symbols_or_environments_are_other_commands() -> None:
+    others = (
+        ["--all"],
+        ["--symbol", "AMD"],
+        ["--symbol", "MSFT"],
+        ["--all", "--environment", "a"],
+        ["--all", "--on", "ray://h"],
+    )
+    chosen = set()
+    for arguments in others:
+        on = [] if "--on" in arguments else ["--on", "ray"]
+        with run_command.make_context("run", [*arguments, *on]):
+            assert _passed_on() == ()
+            chosen.add(_chosen())
+    assert len(chosen) == len(others)
 
 
 def test_a_killed_drivers_command_goes_on_and_a_finished_ones_begins_anew(tmp_path: Path) -> None:
