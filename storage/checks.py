@@ -15,7 +15,7 @@ from storage.errors import InvalidRecord
 _SYMBOL = re.compile(r"[A-Z0-9^][A-Z0-9._=&/^-]{0,31}")
 _NO_SYMBOL = "is not a symbol: use capitals, digits and . _ = & / ^ -, at most 32 characters"
 _UNKEPT = re.compile("[\ud800-\udfff]")
-_MAY_BE_INFINITE = re.compile(r"[eE]\+?0*[0-9]{3}|[0-9]{300}")
+_MAY_BE_INFINITE = re.compile(r"[0-9](?:[eE]\+?0*[0-9]{3}|[0-9]{299})")
 _LONGEST_QUOTE = 60
 DEEPEST = 450
 """Levels of lists and objects inside each other that can be read, changed and printed without an end of the stack."""
