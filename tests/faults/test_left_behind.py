@@ -75,13 +75,19 @@ def test_a_run_killed_at_any_moment_leaves_nothing_after_the_next_run(place: Cli
     assert not [path for path in place.folder.rglob("*") if path.name.endswith((".held", ".new"))]
 
 
+@pytest.fixture
+def own_temporary_folder(place: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests' killed processes leave in the machine's is not counted."""
+    monkeypatch.setenv("TMPDIR", str(place.folder / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+
+@pytest.mark.usefixtures("own_temporary_folder")
 def test_what_lies_in_the_cache_and_beside_the_store_goes_too(
     place: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = place.folder / "cache"
     monkeypatch.setenv("AUTOTUNE_CACHE", str(cache))
-    monkeypatch.setenv("TMPDIR", str(place.folder / "tmp"))
-    monkeypatch.setattr("tempfile.tempdir", None)
     spool = place.folder / "autotune-spool"
     spool.mkdir()
     artifacts = cache / "0123456789abcdef" / "fedcba9876543210"
@@ -122,6 +128,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.usefixtures("own_temporary_folder")
 def test_what_a_killed_writer_of_the_studies_began_is_undone_by_the_next_command(place: Cli) -> None:
     studies = place.folder / "autotune-studies.db"
     subprocess.run([sys.executable, "-c", WRITE_AND_DIE, str(studies)], check=False)

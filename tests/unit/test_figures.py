@@ -64,7 +64,8 @@ figures = st.builds(
     conditions=st.none() | st.builds(Conditions, load_average=numbers, blocks=st.integers(0, 9)),
     shared_from=st.none()
     | st.builds(SharedFrom, symbol=st.just("AMD"), ratio=intervals, promotion=st.none()),
-    because=st.none() | st.text(min_size=1, max_size=20),
+    because=st.none()
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20),
     triggers=st.lists(st.sampled_from(["latency", "age"])).map(tuple),
     canary=st.none() | st.builds(Canary, share=st.floats(0, 1), previous=st.just(RuntimeSettings())),
 )
