@@ -10,7 +10,7 @@ from storage.checks import json_fault
 from storage.errors import InvalidRecord
 from storage.models import ARTIFACTS, LEASES, SELFTESTS, TELEMETRY
 from storage.records import ArtifactRecord, LeaseRecord, SelfTestRecord, TelemetryRecord
-from storage.rows import Queries, columns, insert_if_absent, matching, to_record
+from storage.rows import Queries, append, columns, insert_if_absent, matching, to_record
 
 
 class Upkeep(Queries):
@@ -55,10 +55,17 @@ class Upkeep(Queries):
 
     def add_telemetry(self, telemetry: TelemetryRecord) -> int:
         """Store one window; the id. Raises `InvalidRecord` when its payload is no JSON."""
-        fault = json_fault(telemetry.payload_json)
-        if fault:
-            raise InvalidRecord(f"TelemetryRecord.payload_json {fault}")
-        return self._append(TELEMETRY, telemetry)
+        return self._append(TELEMETRY, _checked(telemetry))
+
+    def add_telemetry_once(self, telemetry: TelemetryRecord) -> bool:
+        """Store one window unless it is stored already, and say whether it was not. Raises `InvalidRecord`."""
+        wanted = columns(_checked(telemetry), leave_out=("id",))
+        same = select(TELEMETRY.c.id).where(*(TELEMETRY.c[name] == value for name, value in wanted.items()))
+        with self._database.write() as connection:
+            if connection.execute(same.limit(1)).first() is not None:
+                return False
+            append(connection, TELEMETRY, telemetry)
+            return True
 
     def telemetry(
         self, symbol: str | None = None, since: datetime | None = None
@@ -104,3 +111,10 @@ def _changes_one(connection: Connection, statement: Update) -> bool:
 
 def _held(connection: Connection, device: str) -> LeaseRecord:
     return to_record(LeaseRecord, connection.execute(matching(LEASES, device=device)).one(), LEASES)
+
+
+def _checked(telemetry: TelemetryRecord) -> TelemetryRecord:
+    fault = json_fault(telemetry.payload_json)
+    if fault:
+        raise InvalidRecord(f"TelemetryRecord.payload_json {fault}")
+    return telemetry

@@ -107,7 +107,7 @@ def _answered(child: Child, deadline: float, *, beside: int, ready: bool) -> Bui
         if ready:
             child.wait_started(deadline)
             return ColdStart(ms=child.start_ms, beside=beside)
-        child.check_memory()
+        child.check_limits()
     except ChildError as error:
         return error.failed
     return None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from autotuner.measurement.child.handle import Child
 from autotuner.measurement.outcome import Failed, Measured
 from autotuner.measurement.process_runner import ProcessRunner
 from autotuner.search.profiles import Limits, profile
@@ -63,6 +65,32 @@ def test_a_child_of_a_trial_in_a_session_of_its_own_does_not_outlive_it(
     for each in alive:
         each.kill()
     assert alive == []
+
+
+@pytest.mark.exhaustive  # `make faults` does it by the dozen
+def test_of_what_a_child_says_without_end_only_the_last_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flood = (
+        "import os, time; block = b'x' * (1 << 20); "
+        "[(os.write(1, block), time.sleep(0.002)) for _ in range(1 << 10)]; time.sleep(1); "
+        "os.write(1, b'\\nthe end'); os._exit(3)"
+    )
+    children_that(flood, folder=tmp_path / "site", monkeypatch=monkeypatch)
+    runner = process_runner(tmp_path)
+    kept: list[int] = []
+    closed = Child.close
+
+    def close(child: Child) -> None:
+        if child.settings == COMPILED and not child._log.closed:
+            kept.append(os.fstat(child._log.fileno()).st_size)
+        closed(child)
+
+    monkeypatch.setattr(Child, "close", close)
+    outcome = _measure(runner, COMPILED)
+    assert isinstance(outcome, Failed)
+    assert "the end" in outcome.detail
+    assert 0 < max(kept) < 256 << 20
 
 
 def test_a_trial_that_segfaults_names_the_signal_and_the_next_one_goes_on(

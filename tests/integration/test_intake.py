@@ -48,6 +48,23 @@ def test_windows_of_real_counters_are_stored_and_removed(tmp_path: Path, records
     assert take_in(records, spool).telemetry == 0
 
 
+def test_a_note_that_a_killed_intake_had_stored_but_not_removed_is_stored_once(
+    tmp_path: Path, records: Repository
+) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    note = spool / "telemetry-1.json"
+    note.write_text(WINDOW)
+    assert take_in(records, spool, now=NOW).telemetry == 1
+    note.write_text(WINDOW)
+
+    assert take_in(records, spool, now=NOW).telemetry == 0
+    assert list(spool.iterdir()) == []
+    assert len(records.telemetry()) == 1
+    note.write_text(WINDOW.replace('"longest_ms":2.75', '"longest_ms":2.76'))
+    assert take_in(records, spool, now=NOW).telemetry == 1
+
+
 def test_a_quarantine_is_stored_at_its_time(tmp_path: Path, records: Repository) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()

@@ -28,6 +28,8 @@ from toto_core.compiling.headers import HEADERS_VARIABLE
 from toto_core.settings import CUDA_GRAPH_MODES, RuntimeSettings
 
 POLL_SECONDS = 0.25
+_MOST_OUTPUT = 64 << 20
+"""Bytes of output that are kept of a child: only the last lines are ever read, and only when it crashes."""
 _NICE = 10
 _COMPILE_WORKERS = 8
 _INHERITED = (
@@ -218,7 +220,7 @@ class Child:
                 if time.monotonic() >= deadline:
                     raise self._end("timeout", "did not answer within its wall limit")
                 if not selector.select(min(POLL_SECONDS, max(0.0, deadline - time.monotonic()))):
-                    self.check_memory()
+                    self.check_limits()
                     continue
                 chunk = os.read(self._answers, 1 << 16)
                 if not chunk:
@@ -227,8 +229,11 @@ class Child:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
-    def check_memory(self) -> None:
-        """A compiler is a process of its own: what the group holds together is bounded here."""
+    def check_limits(self) -> None:
+        """Bound what the group says, and what it holds together: a compiler is a process of its own."""
+        if os.fstat(self._log.fileno()).st_size > _MOST_OUTPUT:
+            self._log.seek(0)  # the child writes where this stands
+            self._log.truncate()
         total = 0
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(self._process.pid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
@@ -39,6 +40,7 @@ class Witness:
     def __init__(self, world: World) -> None:
         self._world = world
         self._acknowledged: dict[str, set[str]] = {kind: set() for kind in (*_WHERE_KEPT, "note")}
+        self._twice: set[str] = set()
         self._newest: dict[str, int] = {}
         self._written_at: datetime | None = None
         self.behind = 0
@@ -78,16 +80,15 @@ class Witness:
             if lost := self._acknowledged[kind] - set(self._rows(statement)):
                 self._acknowledged[kind] -= lost  # told once
                 yield f"lost, though acknowledged: {kind} {sorted(lost)[:3]}"
-        stored = set(self._rows(_NOTES))
+        in_store = Counter(self._rows(_NOTES))
+        stored = set(in_store)
+        if twice := {note for note, count in in_store.items() if count > 1} - self._twice:
+            self._twice |= twice  # told once
+            yield f"a note stored twice: {sorted(twice)[:3]}"
         waiting = {path.stem.removeprefix("telemetry-") for path in self._world.spool.glob("*.json")}
         if lost := self._acknowledged["note"] - stored - waiting:
             self._acknowledged["note"] -= lost
             yield f"lost, though acknowledged: note {sorted(lost)[:3]}"
-
-    def stored_twice(self) -> int:
-        """Notes that are in the store more than once."""
-        stored = self._rows(_NOTES)
-        return len(stored) - len(set(stored))
 
     def _of_the_snapshot(self, life: Life, records: Repository) -> list[str]:
         try:

@@ -33,6 +33,8 @@ _FORKS = "[os.fork() or signal.pause() for _ in range(5)]; "
 _ALL_HANG = "[signal.pause() for _ in iter(int, 1)]"
 _MEMORY_BYTES = 1 << 30
 _FLOOD_BYTES = 4 << 30
+_MOST_DISK_BYTES = 1 << 30
+"""Of a child's output: what is kept of it, and what it writes until that is looked at again."""
 _STARTING_S = 120.0
 _POLL_S = 0.05
 
@@ -122,7 +124,8 @@ def _row(trials: _Trials, fault: Fault, wanted: int, rng: random.Random) -> Row:
         outcome, took, disk = trials.one(limit)
         late.append(took - limit)
         largest = max(largest, disk)
-        tally.add([*_problems(fault, outcome, took, limit), *trials.left()])
+        filled = [f"{disk >> 20} MiB of output on disk"] if disk > _MOST_DISK_BYTES else []
+        tally.add([*_problems(fault, outcome, took, limit), *filled, *trials.left()])
     if trials.reached:
         tally.noted["it came to the fault"] = trials.reached
     told = f"; at most {largest >> 20} MiB of output on disk" if largest > 1 << 20 else ""

@@ -10,6 +10,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -96,6 +97,7 @@ class DaemonWorld:
         for name, text in (("busy", BUSY), ("calm", CALM)):
             (place.folder / f"{name}.toml").write_text(text.replace("{model}", self._model))
         self.acknowledged: set[str] = set()
+        self._twice: set[str] = set()
         self._runs_begun = 0
 
     @property
@@ -188,20 +190,19 @@ class DaemonWorld:
         return problems
 
     def lost(self) -> Iterator[str]:
-        """Notes that are neither in the spool nor in the store."""
+        """Notes that are neither in the spool nor in the store, or twice in the store."""
+        in_store = Counter(self._stored())
+        if twice := {note for note, count in in_store.items() if count > 1} - self._twice:
+            self._twice |= twice  # told once
+            yield f"a note stored twice: {sorted(twice)[:3]}"
         waiting = {path.stem.removeprefix("telemetry-") for path in self.spool.glob("*.json")}
-        if lost := self.acknowledged - waiting - set(self._stored()):
+        if lost := self.acknowledged - waiting - set(in_store):
             self.acknowledged -= lost  # told once
             yield f"lost, though acknowledged: {len(lost)} notes"
 
     def noted(self) -> dict[str, int]:
         """What is no fault, but worth knowing."""
-        stored = self._stored()
-        found = {
-            "a note stored twice": len(stored) - len(set(stored)),
-            "a run was under way or done": self._runs_begun,
-        }
-        return {what: count for what, count in found.items() if count}
+        return {"a run was under way or done": self._runs_begun} if self._runs_begun else {}
 
     def _stored(self) -> list[str]:
         with closing(sqlite3.connect(self.place.db)) as connection:

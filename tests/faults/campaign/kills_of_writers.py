@@ -72,7 +72,6 @@ class _Campaign:
             tally.add(_checked(world, witness, life, life.at or kind, seed=seed))
             tally.noted["until the next publication the ledger was ahead"] += witness.behind - behind
             tally.seconds = (tally.seconds or 0.0) + time.monotonic() - begun
-        self._tallies["intake"].noted["a note stored twice"] += witness.stored_twice()
 
     def rows(self) -> Iterator[Row]:
         """Of the kinds in which any was killed."""
