@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -193,31 +193,46 @@ def parse_figures(value: object) -> Figures:
 
 
 def _read(kind: Any, value: object, where: str) -> Any:
-    given = plain_values.fields(value, where)
-    found: dict[str, Any] = {}
-    for name, read in _readers(kind):
-        part = given.get(name)
-        if part is None:
+    readers, defaults, required = _readers(kind)
+    found = dict(defaults)
+    for name, part in plain_values.fields(value, where).items():
+        read = readers.get(name)
+        if part is None or read is None:
             continue
         # Most fields are such numbers, and a store holds thousands of figures: for these nothing is called.
         plain = (read is _NUMBER and type(part) is float and part - part == 0) or (
-            read is _WHOLE and type(part) is int and 0 <= part <= plain_values.LARGEST
+            read is _WHOLE and type(part) is int and 0 <= part <= _LARGEST
         )
         found[name] = part if plain else read(part, f"{where}.{name}")
+    missing = required - found.keys()
+    if missing:
+        raise FiguresError(f"{where}: without {', '.join(sorted(missing))}")
+    if hasattr(kind, "__post_init__"):
+        return _checked(kind, found, where)
+    made = object.__new__(kind)  # past the __init__, which takes as long as all of the above
+    vars(made).update(found)
+    return made
+
+
+def _checked(kind: Any, found: Mapping[str, Any], where: str) -> Any:
     try:
         return kind(**found)
-    except (TypeError, ValueError) as error:  # a field is missing, or beyond what its type allows
+    except (TypeError, ValueError) as error:  # beyond what its type allows
         raise FiguresError(f"{where}: {error}") from None
 
 
-_NUMBER, _WHOLE = plain_values.number, plain_values.whole
+_NUMBER, _WHOLE, _LARGEST = plain_values.number, plain_values.whole, plain_values.LARGEST
 
 
 @functools.cache
-def _readers(kind: Any) -> tuple[tuple[str, Callable[[object, str], Any]], ...]:
-    return tuple(
-        (field.name, _READERS[str(field.type).removesuffix(" | None")]) for field in dataclasses.fields(kind)
-    )
+def _readers(
+    kind: Any,
+) -> tuple[Mapping[str, Callable[[object, str], Any]], Mapping[str, Any], frozenset[str]]:
+    """How to read each field, what those hold that are not given, and which must be."""
+    fields = dataclasses.fields(kind)
+    readers = {field.name: _READERS[str(field.type).removesuffix(" | None")] for field in fields}
+    defaults = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    return readers, defaults, frozenset(readers) - frozenset(defaults)
 
 
 def _stage(value: object, where: str) -> str:
