@@ -11,8 +11,9 @@ from pathlib import Path
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.serving.snapshot_age import origin_text
 from autotuner.sharing.artifacts import take_artifacts
+from autotuner.sharing.fetching import read_whole
 from autotuner.sharing.keys import PublicKey
-from autotuner.sharing.places import place_at, read_whole
+from autotuner.sharing.places import place_at
 from autotuner.sharing.release import MOST_POINTER_BYTES, POINTER, unpack_release
 from autotuner.sharing.sync import Local, Rules, Synced, sync_database, sync_release, what_goes_on
 from storage.address import parse_address

@@ -12,8 +12,9 @@ from autotuner.files import failing_as
 from autotuner.serving.artifacts import CacheRefused, compile_cache
 from autotuner.serving.cache_folders import mark_used
 from autotuner.serving.manifest import Damaged, add_files, listed_files
+from autotuner.sharing.fetching import fetch_blob, read_blob
 from autotuner.sharing.here import environments_here
-from autotuner.sharing.places import Place, fetch_blob, read_blob
+from autotuner.sharing.places import Place
 from autotuner.sharing.release import Blob, Files, unpack_list
 from toto_core.held_folders import held_folder, remove_left_behind
 

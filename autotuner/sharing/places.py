@@ -1,13 +1,12 @@
 """Where releases lie: a folder, a web server (to read alone), or what fsspec reaches, such as S3 and the Hugging Face
 hub.
 
-A place is never trusted: every read is bounded, and what was read is checked by whoever asked for it.
+A place is never trusted: ``fetching`` bounds every read, and checks what was read.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import stat
 import urllib.error
@@ -19,7 +18,7 @@ from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from autotuner.errors import AutotuneError, UsageError, cause
-from autotuner.sharing.release import POINTER, BadRelease, Blob
+from autotuner.sharing.release import POINTER
 from storage.masking import masked_address
 from storage.whole_files import written_whole
 
@@ -62,49 +61,6 @@ def place_at(url: str) -> Place:
     if scheme in {"http", "https"}:
         return WebPlace(url)
     return _through_fsspec(scheme, url)
-
-
-def read_whole(place: Place, name: str, most: int) -> bytes:
-    """At most ``most`` bytes under a name. Raises ``BadRelease`` for more, ``PlaceError``."""
-    content = bytearray()
-    for part in place.read(name):
-        content += part
-        if len(content) > most:
-            raise BadRelease(
-                f"{place.shown}/{name} is longer than the {most:,} bytes it may have: nothing of it is used"
-            )
-    return bytes(content)
-
-
-def read_blob(place: Place, blob: Blob) -> bytes:
-    """Content by its digest. Raises ``BadRelease`` for any other, ``PlaceError``."""
-    content = read_whole(place, blob.name, blob.bytes)
-    _refuse_other(place, blob, len(content), hashlib.sha256(content).hexdigest())
-    return content
-
-
-def fetch_blob(place: Place, blob: Blob, target: Path) -> None:
-    """Content by its digest into a new file, which is this user's alone; what is written is what was checked.
-
-    Raises ``BadRelease`` for any other, ``PlaceError``, and ``OSError`` where it cannot be written.
-    """
-    digest, length = hashlib.sha256(), 0
-    descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        for part in place.read(blob.name):
-            length += len(part)
-            if length > blob.bytes:
-                break
-            digest.update(part)
-            file.write(part)
-    _refuse_other(place, blob, length, digest.hexdigest())
-
-
-def _refuse_other(place: Place, blob: Blob, length: int, digest: str) -> None:
-    if length < blob.bytes:
-        raise BadRelease(f"{place.shown}/{blob.name} is cut short: it lacks {blob.bytes - length:,} bytes")
-    if length > blob.bytes or digest != blob.sha256:
-        raise BadRelease(f"{place.shown}/{blob.name} is not what the release names: its checksum differs")
 
 
 def _local_path(url: str) -> Path:

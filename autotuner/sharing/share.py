@@ -13,9 +13,10 @@ from autotuner.files import failing_as
 from autotuner.paths import cache_folder, snapshot_path
 from autotuner.serving.artifacts import CacheRefused, compile_cache, settings_folder
 from autotuner.serving.manifest import Damaged, link_listed
+from autotuner.sharing.fetching import read_blob, read_whole
 from autotuner.sharing.here import environments_here, settings_wanted
 from autotuner.sharing.keys import BadSignature, SigningKey
-from autotuner.sharing.places import Missing, Place, PlaceError, read_blob, read_whole
+from autotuner.sharing.places import Missing, Place, PlaceError
 from autotuner.sharing.release import (
     MOST_DOCUMENT_BYTES,
     MOST_POINTER_BYTES,

@@ -13,8 +13,9 @@ from autotuner.errors import AutotuneError, UsageError
 from autotuner.paths import is_file, snapshot_path
 from autotuner.serving.snapshot_age import origin_text
 from autotuner.sharing.artifacts import Taken, take_artifacts
+from autotuner.sharing.fetching import read_blob, read_whole
 from autotuner.sharing.keys import KEY_VARIABLE, PublicKey
-from autotuner.sharing.places import Place, read_blob, read_whole
+from autotuner.sharing.places import Place
 from autotuner.sharing.release import MOST_POINTER_BYTES, POINTER, BadRelease, Release, unpack_release
 from storage.errors import InvalidRecord, SnapshotError, StorageError
 from storage.origin import Origin

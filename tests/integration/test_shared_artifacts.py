@@ -21,7 +21,8 @@ from autotuner.errors import UsageError
 from autotuner.paths import snapshot_path
 from autotuner.serving.artifacts import compile_cache
 from autotuner.serving.manifest import MANIFEST, link_verified, listed_files
-from autotuner.sharing.places import Folder, PlaceError, WebPlace, read_whole
+from autotuner.sharing.fetching import read_whole
+from autotuner.sharing.places import Folder, PlaceError, WebPlace
 from autotuner.sharing.release import Blob, Files, pack_list, pack_release, unpack_release
 from autotuner.sharing.share import share
 from autotuner.sharing.sync import sync_release
