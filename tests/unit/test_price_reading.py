@@ -288,9 +288,19 @@ def test_archives_are_known_by_their_bytes_whatever_their_name() -> None:
     assert refusal_of(zipped({"AMD.csv": GOOD_CSV})[:-9]).startswith("X: not a sound zip archive (")
 
 
+def test_an_archive_that_unpacks_to_far_more_than_prices_do_is_refused() -> None:
+    text = GOOD_CSV + "0" * (17 << 20)
+    for bomb in (gzip.compress(text.encode()), zipped({"AMD.csv": text}), gzip.compress(zipped({"a": text}))):
+        assert len(bomb) < 80_000
+        assert refusal_of(bomb) == (
+            "X: unpacks to more than 16 MiB, which no table of prices of its size does: "
+            "unpack it yourself if it is one"
+        )
+
+
 def zipped(files: dict[str, str]) -> bytes:
     sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as archive:
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in files.items():
             archive.writestr(name, text)
     return sink.getvalue()

@@ -9,7 +9,11 @@ import zlib
 
 from toto_core.prices.options import SeriesError
 
-_MOST_BYTES = 8 << 30  # an archive of a few kilobytes can unpack to more than there is memory
+_MOST_BYTES, _ALWAYS_BYTES, _MOST_TIMES = 8 << 30, 16 << 20, 200
+"""What an archive may unpack to, what it may in any case, and how many times its own size.
+
+Tables of prices shrink to a tenth or so; zeros shrink to a thousandth, so that a few megabytes fill any memory.
+"""
 _MOST_WRAPPINGS = 3
 _HEAD_BYTES = 4_096
 _BLANK = b"\x00\x1a \t\r\n\xef\xbb\xbf"
@@ -47,11 +51,12 @@ def unpacked(content: bytes, label: str) -> bytes:
 
     Raises SeriesError for workbooks, web pages and whatever else cannot hold a table of prices.
     """
+    most = min(_MOST_BYTES, max(_ALWAYS_BYTES, _MOST_TIMES * len(content)))
     for _ in range(_MOST_WRAPPINGS):
         if content.startswith(_GZIP):
-            content = _gunzipped(content, label)
+            content = _gunzipped(content, label, most)
         elif content.startswith(_ZIP):
-            content = _only_file(content, label)
+            content = _only_file(content, label, most)
         else:
             break
     reason = _no_table(content)
@@ -103,15 +108,15 @@ def _no_table(content: bytes) -> str | None:
     return None
 
 
-def _gunzipped(content: bytes, label: str) -> bytes:
+def _gunzipped(content: bytes, label: str, most: int) -> bytes:
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            return _bounded(file.read(_MOST_BYTES + 1), label)
+            return _bounded(file.read(most + 1), label, most)
     except (OSError, EOFError, zlib.error) as error:
         raise SeriesError(f"{label}: not a sound gzip file ({error})") from error
 
 
-def _only_file(content: bytes, label: str) -> bytes:
+def _only_file(content: bytes, label: str, most: int) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             files = [
@@ -125,16 +130,19 @@ def _only_file(content: bytes, label: str) -> bytes:
             if len(files) != 1:
                 raise SeriesError(f"{label}: a zip archive of {len(files)} files: unpack it and name one")
             with archive.open(files[0]) as file:
-                return _bounded(file.read(_MOST_BYTES + 1), label)
+                return _bounded(file.read(most + 1), label, most)
     except SeriesError:
         raise
     except Exception as error:  # an archive that lies about its own places can fail in any way
         raise SeriesError(f"{label}: not a sound zip archive ({error})") from error
 
 
-def _bounded(content: bytes, label: str) -> bytes:
-    if len(content) > _MOST_BYTES:
-        raise SeriesError(f"{label}: unpacks to more than {_MOST_BYTES >> 30} GiB")
+def _bounded(content: bytes, label: str, most: int) -> bytes:
+    if len(content) > most:
+        raise SeriesError(
+            f"{label}: unpacks to more than {most >> 20:,} MiB, which no table of prices of its size does: "
+            "unpack it yourself if it is one"
+        )
     return content
 
 
