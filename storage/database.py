@@ -19,8 +19,10 @@ from storage.servers import be_alone_in_upgrading, marked_write, server_engine, 
 from storage.sqlite_files import (
     connect,
     create_file,
+    is_stored_unsynced,
     refuse_cut_short,
     settle_journal_mode,
+    sync_stored,
     translated,
     translating,
 )
@@ -56,8 +58,15 @@ class Database(AbstractContextManager["Database"]):
         `StorageError` for what the database refuses.
         """
         begun = self._writers.begin() if self.path else marked_write(self._writers, self._translated)
-        with translating(self.label), begun as connection:
-            yield connection
+        ended = False
+        try:
+            with translating(self.label), begun as connection:
+                yield connection
+                ended = True
+        except StorageError as error:
+            if not (ended and self.path and is_stored_unsynced(error)):
+                raise
+            sync_stored(self.path)
 
     def _translated(self, error: Exception) -> StorageError:
         return translated(error, self.label)

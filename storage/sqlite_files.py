@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from storage.errors import MissingReference, StorageError, StoreCorrupt, StoreUnavailable
 from storage.masking import masked
 from storage.servers import translated_server_error
-from storage.whole_files import make_folders
+from storage.whole_files import make_folders, sync
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 AS_TEXT = partial(str, encoding="utf-8", errors="surrogateescape")
@@ -114,6 +114,27 @@ def undo_interrupted(path: Path) -> bool:
     with suppress(sqlite3.Error), closing(connect(path, 0.0)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     return not journal.exists()
+
+
+def is_stored_unsynced(error: StorageError) -> bool:
+    """Whether a commit failed only in syncing the folder, when its journal is removed: others see what it wrote."""
+    cause = error.__cause__
+    original = cause.orig if isinstance(cause, DBAPIError) else cause
+    return getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_DIR_FSYNC
+
+
+def sync_stored(path: Path) -> None:
+    """Sync the folder of a store once more, without which a power cut could undo the last commit.
+
+    Raises `StoreUnavailable`, which says that the change is stored all the same.
+    """
+    try:
+        sync(path.parent)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the change is stored in {path}, but a power cut could undo it: its folder cannot be synced "
+            f"({error.strerror}): check the disk"
+        ) from error
 
 
 def settle_journal_mode(connection: sqlite3.Connection, _path: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +29,7 @@ from storage.errors import StoreUnavailable
 from storage.repository import Repository
 from storage.snapshot import read_snapshot
 from tests.support.command import Cli
+from tests.support.faulty_system import library
 from tests.support.postgres import or_skipped
 from tests.support.storage_samples import NOW, PIN, PROMOTION, with_subjects
 from toto_core.settings import RuntimeSettings
@@ -228,6 +231,56 @@ def test_a_command_whose_snapshot_finds_no_room_says_so_and_changes_nothing(tmp_
     assert "nothing was changed" in done.stderr
     with Store(str(place.db)) as store:
         assert [pin.reason for pin in store.records.pin_history("AMD")] == ["calm"]
+
+
+SYNCS_THAT_FAIL = """
+import errno, sys
+from pathlib import Path
+from autotuner.serving.lookup import lookup
+from autotuner.store import Store
+from storage.errors import StoreUnavailable
+from tests.support.faulty_system import SYNCS, Fault, counted
+from toto_core.settings import RuntimeSettings
+
+folder, db = Path(sys.argv[1]), str(Path(sys.argv[1]) / "autotune.db")
+Store(db).__exit__(None, None, None)
+for lasting in (False, True):
+    call, failed = 0, 1
+    while failed:
+        call, symbol, said = call + 1, f"S{int(lasting)}{call}", "done"
+        with Store(db) as store:
+            Fault(folder=folder, first=call, error=errno.EIO, kinds=SYNCS, lasting=lasting).arm()
+            try:
+                store.pin(symbol, RuntimeSettings(), "calm")
+            except StoreUnavailable as error:
+                said = str(error)
+            failed = counted()[1]
+            Fault(folder=folder).arm()
+        with Store(db) as store:
+            stored = [each.symbol for each in store.records.pins()].count(symbol)
+        print(int(lasting), failed, stored, lookup(symbol, db=db).source, said, sep="|")
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to build the library of faults")
+def test_what_fails_because_nothing_can_be_synced_is_not_stored_or_says_that_it_is(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SYNCS_THAT_FAIL, str(tmp_path)],
+        env=os.environ | {"LD_PRELOAD": str(library())},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    made = [line.split("|") for line in done.stdout.splitlines()]
+    assert {lasting for lasting, failed, *_ in made if int(failed)} == {"0", "1"}
+    for _, failed, stored, source, said in made:
+        assert int(stored) == (said == "done" or "is stored" in said)
+        assert source == ("pin" if int(stored) else "default")
+        assert said == "done" or int(failed)
+    unsure = [said for *_, said in made if "a power cut could undo it" in said]
+    assert unsure
+    assert [said for lasting, failed, *_, said in made if lasting == "0" and int(failed) and said == "done"]
 
 
 def test_a_listing_heals_the_snapshot_and_a_look_at_the_store_does_not(tmp_path: Path) -> None:
