@@ -7,12 +7,15 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 ROOT_VARIABLE = "AUTOTUNE_SYSTEM_ROOT"
 """Names the folder that holds ``proc`` and the cgroup mounts, ``/`` unless set; an empty folder limits nothing."""
 _NO_MEMORY_LIMIT = 1 << 60
 """A v1 group without a limit says the largest number of whole pages, which is close to 2**63."""
+_MOST_GROUPS = 5_000
+"""Folders that are looked at: a process is in a dozen, a table of mounts may name one of them a thousand times."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
@@ -42,7 +45,8 @@ def container_limits(root: Path | None = None) -> ContainerLimits:
 
     ``root`` is ``$AUTOTUNE_SYSTEM_ROOT``, else ``/``. Never raises: what cannot be read limits nothing.
     """
-    groups = list(_groups(root or Path(os.environ.get(ROOT_VARIABLE) or "/")))
+    every = _groups(root or Path(os.environ.get(ROOT_VARIABLE) or "/"))
+    groups = list(dict.fromkeys(islice(every, _MOST_GROUPS)))
     quotas, memories = map(_quota, groups), map(_memory_bytes, groups)
     return ContainerLimits(
         quota=min((quota for quota in quotas if quota), default=None),

@@ -160,3 +160,24 @@ def test_the_variable_says_where_the_tree_is(tmp_path: Path, monkeypatch: pytest
     assert container_limits() == UNLIMITED
     container(tmp_path, V2, {"sys/fs/cgroup/job/cpu.max": "700000 100000\n"})
     assert container_limits().cpus == 7
+
+
+def test_a_table_that_names_a_mount_a_thousand_times_is_read_as_if_it_named_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = "/".join(["job"] * 100)
+    mount = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
+    files = {"proc/self/cgroup": f"0::/{job}\n", f"sys/fs/cgroup/{job}/cpu.max": "200000 100000\n"}
+    read: list[Path] = []
+    real = Path.read_text
+
+    def read_text(path: Path, encoding: str) -> str:
+        read.append(path)
+        return real(path, encoding=encoding)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    for times in (1, 1_000):
+        root = container(tmp_path / str(times), {**files, "proc/self/mountinfo": mount * times}, {})
+        assert container_limits(root).cpus == 2
+    once, often = (len([path for path in read if path.is_relative_to(tmp_path / str(n))]) for n in (1, 1_000))
+    assert often == once
