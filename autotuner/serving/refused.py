@@ -120,6 +120,8 @@ def _bytes(entry: Path) -> int:
     total, looked_at = 0, 0
     with contextlib.suppress(OSError):
         total = entry.lstat().st_size
+        if entry.is_symlink():  # else what it leads to would be walked, however large that is
+            return total
         for folder, _, names in os.walk(entry):  # of a folder; links in it are not followed
             for name in names:
                 total += Path(folder, name).lstat().st_size

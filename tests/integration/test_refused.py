@@ -179,6 +179,20 @@ def test_refused_notes_are_bounded_in_bytes_too(
     assert "z.json" in refused(spool).newest
 
 
+def test_a_link_weighs_what_a_link_does_whatever_it_leads_to(
+    records: Repository, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refused_notes, "MOST_BYTES", 10_000)
+    elsewhere = spool.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "large").write_text("x" * 11_000)
+    (spool / "a.json").symlink_to(elsewhere)
+    (spool / "b.json").write_text("no note")
+    taken(records, spool)
+
+    assert refused(spool).count == 2
+
+
 def test_a_name_that_is_refused_again_overwrites_nothing(records: Repository, spool: Path) -> None:
     for number in range(3):
         (spool / "a.json").write_text(f"{number}")
