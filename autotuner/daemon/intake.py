@@ -63,13 +63,13 @@ def take_in(
             continue
         try:
             note = _read(path, owners, now)
-            is_new = records.add_telemetry_once(telemetry_record(note))
+            records.add_telemetry_once(telemetry_record(note))
         except FileNotFoundError:  # another daemon was quicker
             continue
         except (NoteError, InvalidRecord) as error:
             _refuse(path, str(error), counts, log)
         else:
-            counts[kind_of(note)] += is_new
+            counts[kind_of(note)] += 1
             _remove(path, log)
     if counts["refused"] > _MOST_SAID_AT_ONCE:
         more, kept = counts["refused"] - _MOST_SAID_AT_ONCE, spool / FOLDER
