@@ -38,7 +38,7 @@ class Tally:
     times: int = 0
     held: int = 0
     broken: Counter[str] = field(default_factory=Counter)
-    first: str = ""
+    first: dict[str, str] = field(default_factory=dict)
     noted: Counter[str] = field(default_factory=Counter)
     begun: float = field(default_factory=time.monotonic)
     seconds: float | None = None
@@ -47,19 +47,22 @@ class Tally:
         """One more fault, with what its invariants had to say: nothing when all held."""
         self.times += 1
         self.held += not problems
-        if problems and not self.first:
-            self.first = " ".join(problems[0].split())
-        self.broken.update({problem.partition(":")[0] for problem in problems})
+        told = {problem.partition(":")[0]: " ".join(problem.split()) for problem in problems}
+        self.first = told | self.first
+        self.broken.update(told.keys())
 
     def row(self, measured: str = "") -> Row:
         """What was counted; ``noted`` stands behind ``measured``."""
-        told = "; ".join(f"{count} times {what}" for what, count in self.broken.most_common())
+        told = "; ".join(
+            f"{count} times such as {self.first[what]}"[:_LONGEST_LINE]
+            for what, count in self.broken.most_common()
+        )
         notes = [measured, *(f"{count} times {what}" for what, count in sorted(self.noted.items()))]
         return Row(
             fault=self.fault,
             times=self.times,
             held=self.held,
-            broken=f"{told}; first: {self.first}"[:_LONGEST_LINE] if self.first else "",
+            broken=told,
             measured="; ".join(note for note in notes if note),
             seconds=time.monotonic() - self.begun if self.seconds is None else self.seconds,
         )

@@ -99,7 +99,8 @@ def _ended_well(run: Command, which: signal.Signals, code: int, took: float) -> 
     if code == 1 and len([line for line in run.said.splitlines() if line.startswith(_LAST_WORDS)]) != 1:
         yield f"ended without one line that says so: {run.said[-200:]}"
     if "Traceback" in run.said:
-        yield f"ended with a traceback: {run.said[-200:]}"
+        where = run.said.index("Traceback")
+        yield f"ended with a traceback: {run.said[max(0, where - 100) : where]} {run.said[-200:]}"
 
 
 def _of_daemons(rng: random.Random, wanted: int) -> Iterator[Row]:
