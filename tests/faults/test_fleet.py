@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from autotuner.store import Store
 from storage.records import MeasurementRecord, RunRecord
 from tests.support.command import Cli
-from tests.support.ray_cluster import RayCluster, ray_cluster
+from tests.support.ray_cluster import NEEDS_RAY, Driver, RayCluster, ray_cluster
 
-pytestmark = [
-    pytest.mark.exhaustive,
-    pytest.mark.skipif(
-        not all(importlib.util.find_spec(name) for name in ("ray", "grpc")),
-        reason="ray[client] is not installed",
-    ),
-    pytest.mark.timeout(3600),
-]
+pytestmark = [pytest.mark.exhaustive, NEEDS_RAY, pytest.mark.timeout(3600)]
 
 SAMPLES = Path(__file__).parents[2] / "toto_core" / "assets"
 HOW = ("--trials", "3", "--timeout", "600", "--context-length", "128", "--json")
@@ -42,42 +32,6 @@ def cli(tmp_path: Path) -> Cli:
 def cluster(cli: Cli) -> Iterator[RayCluster]:
     with ray_cluster(cli.environment()) as found:
         yield found
-
-
-class Driver:
-    """``autotune run --on ray`` under way, with what it says in a file."""
-
-    def __init__(self, cli: Cli, cluster: RayCluster, *arguments: str, log: Path) -> None:
-        self.log = log
-        interpreter, code = cli.interpreter
-        with log.open("wb") as err, log.with_suffix(".json").open("wb") as out:
-            self.process = subprocess.Popen(
-                [interpreter, "-c", code, "run", *arguments],
-                env=cli.environment({"RAY_ADDRESS": cluster.address}),
-                cwd=cli.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-            )
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8")
-
-    @property
-    def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.log.with_suffix(".json").read_text(encoding="utf-8"))
-        return found
-
-    def ends(self, within: float) -> int:
-        return self.process.wait(timeout=within)
-
-    def until(self, reached: Callable[[], bool], within: float) -> None:
-        end = time.monotonic() + within
-        while not reached():
-            assert self.process.poll() is None, self.said
-            assert time.monotonic() < end, self.said
-            time.sleep(0.3)
 
 
 def ten_symbols(folder: Path) -> tuple[Path, list[str]]:
