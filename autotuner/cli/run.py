@@ -14,7 +14,8 @@ import click
 
 from autotuner.cli import options
 from autotuner.cli.due import due_now, tuned_as
-from autotuner.cli.fleet import Asked, refuse_contradictions, tune_on
+from autotuner.cli.fleet import Asked, tune_on
+from autotuner.cli.fleet_nodes import refuse_contradictions
 from autotuner.cli.price_options import price_options
 from autotuner.cli.run_options import RunOptions, TunedAs, requests_of
 from autotuner.errors import AutotuneError, UsageError

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -212,3 +213,33 @@ def test_what_cannot_be_driven_is_refused_with_one_line(cli: Cli, cluster: RayCl
         assert done.returncode == 1
         (last,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
         assert expected in last
+
+
+def test_what_is_due_is_planned_and_run_in_the_environments_where_it_is(
+    cli: Cli, cluster: RayCluster
+) -> None:
+    extra = {"RAY_ADDRESS": cluster.address}
+    for label in ("a", "b"):
+        cluster.start_node(label)
+
+    def asked(*arguments: str) -> dict[str, Any]:
+        done = cli.run(*arguments, "--on", "ray", "--json", extra=extra, timeout=300.0)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def planned() -> dict[str, list[str]]:
+        found = asked("plan", "--all", "--due")["environments"]
+        return {each["label"]: [row["does"] for row in each["symbols"]] for each in found}
+
+    quick = ("--trials", "1", "--timeout", "60")
+    first = asked("run", "--symbol", "AMD", "--environment", "a", "--context-length", "128", *quick)
+    assert planned() == {"a": ["nothing"], "b": ["search"]}
+    due = asked("run", "--all", "--due", *quick)
+    assert [(each["symbol"], each["workload"]) for each in due["symbols"]] == [
+        ("AMD", first["symbols"][0]["workload"])
+    ]
+    assert due["symbols"][0]["environment"] != first["symbols"][0]["environment"]
+    assert planned() == {"a": ["nothing"], "b": ["nothing"]}
+    assert asked("run", "--all", "--due", *quick)["symbols"] == []
+    assert len(runs(cli)) == 2
