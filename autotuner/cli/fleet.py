@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.cli import options
-from autotuner.cli.due import each_due, tuned_as
+from autotuner.cli.due import each_as_before, each_due
 from autotuner.cli.fleet_nodes import connected, place_from_anywhere
 from autotuner.cli.run_options import RunOptions, TunedAs, requests_of
 from autotuner.errors import AutotuneError
@@ -136,10 +136,7 @@ def _orders(asked: Asked, fleet: Fleet, store: Store) -> list[Order]:
             found = each_due(asked.symbols, asked.options, store, node.facts)
             subjects = [(symbol, before) for symbol, before, reason in found if reason]
         elif asked.as_before:
-            subjects = [
-                (symbol, tuned_as(store, store.active(symbol, asked.options.profile)))
-                for symbol in asked.symbols
-            ]
+            subjects = list(each_as_before(asked.symbols, asked.options, store, node.facts))
         else:
             subjects = [(symbol, None) for symbol in asked.symbols]
         befores: dict[str, list[TunedAs | None]] = {}

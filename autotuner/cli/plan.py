@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from autotuner.cli import options
-from autotuner.cli.due import each_due, tuned_as
+from autotuner.cli.due import each_as_before, each_due
 from autotuner.cli.fleet_nodes import connected, refuse_contradictions
 from autotuner.cli.options import Command
 from autotuner.cli.price_options import with_prices
@@ -164,8 +164,7 @@ def _asked(wishes: _Wishes, store: Store, environment: Environment | None = None
             requests = requests_of(symbol, run_options, before) if reason else ()
             yield Asked(symbol=symbol, requests=requests, due=reason)
     elif wishes.as_before:
-        for symbol in symbols:
-            before = tuned_as(store, store.active(symbol, run_options.profile))
+        for symbol, before in each_as_before(symbols, run_options, store, environment):
             yield Asked(symbol=symbol, requests=requests_of(symbol, run_options, before))
     else:
         alike = requests_of(symbols[0], run_options)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.cli import options
-from autotuner.cli.due import due_now, tuned_as
+from autotuner.cli.due import due_now, each_as_before
 from autotuner.cli.fleet import Asked, tune_on
 from autotuner.cli.fleet_nodes import refuse_contradictions
 from autotuner.cli.price_options import price_options
@@ -213,9 +213,9 @@ def _subjects(
     """Each symbol to tune here, and as what it was tuned before where that counts."""
     if due:
         return due_now(symbols, run_options, store)
-    if not as_before:
-        return [(symbol, None) for symbol in symbols]
-    return [(symbol, tuned_as(store, store.active(symbol, run_options.profile))) for symbol in symbols]
+    if as_before:
+        return list(each_as_before(symbols, run_options, store))
+    return [(symbol, None) for symbol in symbols]
 
 
 def _end(documents: list[dict[str, Any]], failures: list[dict[str, str]], *, exit_code: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -120,18 +120,31 @@ class Observed:
 
 
 def observe(
-    store: Store, symbol: str, config: Config, *, environment: Environment, now: datetime, log: Log
+    store: Store,
+    symbol: str,
+    config: Config,
+    *,
+    environment: Environment,
+    now: datetime,
+    log: Log,
+    like: Collection[str] | None = None,
 ) -> Observed:
-    """Read everything the triggers ask for. Raises ``StorageError`` and ``AutotuneError`` of the store."""
-    promotion = store.active(symbol, config.of(symbol).profile)
-    runs = store.records.runs(symbol)
+    """Read everything the triggers ask for. Raises ``StorageError`` and ``AutotuneError`` of the store.
+
+    That is of ``environment``, whose fingerprints are ``like``, ``Store.fingerprints_like`` unless given: what other
+    machines promote and run is their affair, and counts only where nothing is promoted here.
+    """
+    like = store.fingerprints_like(environment, config.pythons) if like is None else like
+    promotion = store.active_in(symbol, config.of(symbol).profile, like)
+    runs = [run for run in store.records.runs(symbol) if run.environment_fingerprint in like]
     ended = max((run.finished_at for run in runs if run.finished_at), default=None)
     known = Observed(symbol=symbol, promotion=promotion, environment=environment, now=now, last_ended=ended)
     if promotion is None:
         return known
     here = environment_like(promotion.environment, environment, config.pythons)
     known = replace(known, environment=here)
-    canary, subject = promotion.figures.canary, store.measured_subject(symbol)
+    canary = promotion.figures.canary
+    subject = store.measured_subject(symbol, like) or store.measured_subject(symbol)
     keys = {each.key for each in (promotion.settings, canary and canary.previous, SAFE) if each}
     stored = store.records.telemetry(symbol, since=promotion.promoted_at)
     notes = stored_notes([record for record in stored if record.settings_key in keys], log)
