@@ -13,10 +13,9 @@ import click
 
 from autotuner.cli import options
 from autotuner.cli.due import each_as_before, each_due
-from autotuner.cli.fleet_nodes import connected, place_from_anywhere
+from autotuner.cli.fleet_nodes import connected, task
 from autotuner.cli.run_options import RunOptions, TunedAs, requests_of
 from autotuner.errors import AutotuneError
-from autotuner.paths import DATABASE_VARIABLE
 
 if TYPE_CHECKING:
     from autotuner.cli.fleet_progress import FleetProgress, PlainFleetProgress
@@ -76,7 +75,14 @@ def _run_on(
     arguments = (*arguments, *price_arguments(asked.options.prices))
     with (
         _progress(quiet=quiet) as progress,
-        connected(asked.on, asked.environments, asked.options, store.location, progress) as (cluster, fleet),
+        connected(
+            asked.on,
+            asked.environments,
+            device=asked.options.device,
+            models=asked.options.models,
+            store=store.location,
+            audience=progress,
+        ) as (cluster, fleet),
     ):
         orders = _orders(asked, fleet, store)
         command = (*arguments, *_chosen())
@@ -92,7 +98,7 @@ def _run_on(
             ended = [Ended(order=order, document=document) for order, document in done.items()]
             left = [order for order in orders if order not in done]
             progress.expect(len(left))
-            schedule = Schedule(left, _proven(orders, store))
+            schedule = Schedule(left, proven(orders, store))
             task_of = _tasks(asked, fleet, store, arguments)
             ended += drive(fleet, cluster, schedule, task_of=task_of, audience=progress)
             campaign.over()
@@ -142,11 +148,12 @@ def _orders(asked: Asked, fleet: Fleet, store: Store) -> list[Order]:
         befores: dict[str, list[TunedAs | None]] = {}
         for symbol, before in subjects:
             befores.setdefault(symbol, []).append(before)
-        orders += [_order(symbol, each, asked.options, node) for symbol, each in befores.items()]
+        orders += [order_of(symbol, each, asked.options, node) for symbol, each in befores.items()]
     return orders
 
 
-def _order(symbol: str, befores: Sequence[TunedAs | None], run_options: RunOptions, node: Node) -> Order:
+def order_of(symbol: str, befores: Sequence[TunedAs | None], run_options: RunOptions, node: Node) -> Order:
+    """The run of a symbol on a node like this one: once for each of ``befores``, as what it was tuned."""
     from autotuner.engines.registry import engine_for
     from autotuner.fleet.nodes import called
     from autotuner.fleet.orders import Order
@@ -158,31 +165,26 @@ def _order(symbol: str, befores: Sequence[TunedAs | None], run_options: RunOptio
     return Order(symbol=symbol, environment=node.environment, place=called(node), results=tuple(results))
 
 
-def _proven(orders: Collection[Order], store: Store) -> set[Group]:
+def proven(orders: Collection[Order], store: Store) -> set[Group]:
     """Groups in which a duel's proof stands, so that nobody need search first."""
     from autotuner.tuning.takeover import names_a_duel
 
-    proven = {
+    standing = {
         (record.workload_signature, record.profile, record.environment_fingerprint)
         for record in store.records.active_promotions()
         if names_a_duel(record)
     }
-    return {order.group for order in orders if proven.issuperset(order.results)}
+    return {order.group for order in orders if standing.issuperset(order.results)}
 
 
 def _tasks(asked: Asked, fleet: Fleet, store: Store, arguments: Sequence[str]) -> Callable[[Order], Task]:
-    from autotuner.fleet.station import Task
-
-    engine = next(iter(next(iter(fleet.nodes.values())).environments))
-    place = place_from_anywhere(store.location)
-
     def task_of(order: Order) -> Task:
-        return Task(
-            arguments=("run", "--symbol", order.symbol, "--json", *arguments),
-            variables={DATABASE_VARIABLE: place},
+        return task(
+            ("run", "--symbol", order.symbol, "--json", *arguments),
+            environment=order.environment,
+            fleet=fleet,
+            store=store.location,
             device=asked.options.device,
-            engine=engine,
-            fingerprint=order.environment,
         )
 
     return task_of

@@ -128,7 +128,14 @@ def _on_cluster(on: str, environments: Sequence[str], wishes: _Wishes, store: St
     from autotuner.fleet.nodes import devices_of
     from autotuner.machine.process import this_host
 
-    with connected(on, environments, wishes.options, store.location, PlainFleetProgress()) as (_, fleet):
+    with connected(
+        on,
+        environments,
+        device=wishes.options.device,
+        models=wishes.options.models,
+        store=store.location,
+        audience=PlainFleetProgress(),
+    ) as (_, fleet):
         found = fleet.environments
     asked = []
     for nodes in found.values():

@@ -15,7 +15,7 @@ import click
 from autotuner.cli import options
 from autotuner.cli.due import due_now, each_as_before
 from autotuner.cli.fleet import Asked, tune_on
-from autotuner.cli.fleet_nodes import refuse_contradictions
+from autotuner.cli.fleet_nodes import on_options, refuse_contradictions
 from autotuner.cli.price_options import price_options
 from autotuner.cli.run_options import RunOptions, TunedAs, requests_of
 from autotuner.errors import AutotuneError, UsageError
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from autotuner.cli.progress import PlainProgress
     from autotuner.store import Store
     from autotuner.tuning.request import TuneRequest
+
+
+on_cluster, of_environments = on_options("Tune")
 
 
 @click.command()
@@ -132,19 +135,8 @@ if TYPE_CHECKING:
     type=options.EXISTING_FILE,
     help="Answer trials from a table of recorded measurements; needs --db.",
 )
-@click.option(
-    "--on",
-    metavar="ray[://HOST[:PORT]]",
-    help="Tune on the nodes of a Ray cluster, in each of its environments: ray is the cluster of this machine "
-    "(RAY_ADDRESS), ray://HOST another one.",
-)
-@click.option(
-    "--environment",
-    "environments",
-    multiple=True,
-    metavar="NAME",
-    help="With --on: only nodes of this environment, by label or fingerprint; may be given again.",
-)
+@on_cluster
+@of_environments
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when nothing new was promoted.")
 @options.measuring_options(
     None, "Seconds for each symbol, proof included; auto: at most 300 or, where builds take long, 900."

@@ -10,15 +10,18 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from autotuner.commands.prune import MOST_DAYS, prune
+from autotuner.daemon.cluster import OnCluster, Owned
 from autotuner.daemon.config import Config, DaemonConfig, read_config
 from autotuner.daemon.intake import Log
 from autotuner.daemon.measuring_child import Tuned, run_tuner
+from autotuner.daemon.places import Machine, OneByOne
 from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import jitter, next_tick, parse_zone
 from autotuner.daemon.sharing import Sharer
@@ -181,27 +184,20 @@ class Daemon:
             return ""
         daemon = settled.config.daemon
         forget_environments()  # a driver or a package may be another since the last tick
-        machine = ThisMachine(
-            stop=self.stop,
-            nice=daemon.nice,
-            device=daemon.device,
-            location=self.location,
-            quiet=settled.quiet,
-            pythons=settled.config.pythons,
-        )
         try:
             with Store(self.location) as store:
                 if store.published_again:
                     self.log("snapshot_published", reason="it was not of the store's newest state")
                 symbols = settled.symbols or symbols_to_keep(store, None)
-                self.last = Ticker(
-                    store=store,
-                    config=settled.config,
-                    symbols=symbols,
-                    quiet=settled.quiet,
-                    machine=machine,
-                    log=self.log,
-                ).tick()
+                with self._machine(settled, store) as machine:
+                    self.last = Ticker(
+                        store=store,
+                        config=settled.config,
+                        symbols=symbols,
+                        quiet=settled.quiet,
+                        machine=machine,
+                        log=self.log,
+                    ).tick()
                 self._prune(store, daemon)  # and clears up
         except (StorageError, AutotuneError) as error:
             return self._tick_failed(str(error))
@@ -211,6 +207,35 @@ class Daemon:
         self.log("tick", summary=str(self.last))
         notify(WATCHDOG="1", STATUS=str(self.last))
         return ""
+
+    def _machine(self, settled: Settled, store: Store) -> AbstractContextManager[Machine]:
+        """This machine, or the cluster that the daemon owns."""
+        daemon = settled.config.daemon
+        if daemon.on is None:
+            return nullcontext(
+                ThisMachine(
+                    stop=self.stop,
+                    nice=daemon.nice,
+                    device=daemon.device,
+                    location=self.location,
+                    quiet=settled.quiet,
+                    pythons=settled.config.pythons,
+                )
+            )
+        owned = Owned(
+            on=daemon.on,
+            environments=daemon.environments,
+            device=daemon.device,
+            models=settled.config.models,
+        )
+        return OnCluster(
+            owned=owned,
+            store=store,
+            stop=self.stop,
+            quiet=lambda: why_quiet(datetime.now(UTC), settled.quiet),
+            beat=lambda: notify(WATCHDOG="1"),
+            log=self.log,
+        )
 
     def _tick_failed(self, reason: str) -> str:
         self.healthy = False
@@ -234,7 +259,7 @@ class Daemon:
 
 
 @dataclass(kw_only=True)
-class ThisMachine:
+class ThisMachine(OneByOne):
     """The real world of a tick."""
 
     stop: threading.Event
@@ -256,9 +281,9 @@ class ThisMachine:
         """The environment as it was when this tick began."""
         return current_environment(self.device)
 
-    def stopping(self) -> bool:
+    def stopping(self) -> str | None:
         """Whether the daemon was asked to end."""
-        return self.stop.is_set()
+        return "the daemon is stopping" if self.stop.is_set() else None
 
     def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
         """Run ``autotune run`` in a process of its own; a quiet window that begins meanwhile ends it."""

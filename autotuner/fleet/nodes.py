@@ -79,6 +79,11 @@ class Fleet:
         self._looked_at = -_SECONDS_OF_NODES
 
     @property
+    def engine(self) -> str:
+        """The engine whose environment stands for a node."""
+        return self._wanted.engines[0]
+
+    @property
     def environments(self) -> dict[str, list[Node]]:
         """Nodes by the fingerprint of their environment, each list by host."""
         found: dict[str, list[Node]] = {}
