@@ -192,7 +192,7 @@ class Daemon:
                 with self._machine(settled, store) as machine:
                     self.last = Ticker(
                         store=store,
-                        config=settled.config,
+                        config=_without_interpreters(settled.config) if daemon.on else settled.config,
                         symbols=symbols,
                         quiet=settled.quiet,
                         machine=machine,
@@ -256,6 +256,11 @@ class Daemon:
     def _end(self, *_: object) -> None:
         self.stop.set()
         self.wake.set()
+
+
+def _without_interpreters(config: Config) -> Config:
+    """For a cluster: those of this machine say nothing of its nodes."""
+    return config.model_copy(update={"engines": {}})
 
 
 @dataclass(kw_only=True)
