@@ -291,8 +291,12 @@ class Store:
             )
             if found:
                 own = [record for record in found if record.run_id == run.run_id]
-                return read_subject((own or found)[-1], self._subjects, self.location)
+                return self.subject_of((own or found)[-1])
         return None
+
+    def subject_of(self, record: MeasurementRecord) -> Subject:
+        """What a measurement was about. Raises ``AutotuneError`` when it cannot be read."""
+        return read_subject(record, self._subjects, self.location)
 
     def _outcomes(
         self, subject: Subject, stage: Stage, *, any_symbol: bool = False

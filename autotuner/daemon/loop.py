@@ -19,6 +19,7 @@ from autotuner.commands.prune import MOST_DAYS, prune
 from autotuner.daemon.config import Config, DaemonConfig, read_config
 from autotuner.daemon.intake import Log
 from autotuner.daemon.measuring_child import Tuned, run_tuner
+from autotuner.daemon.prices_seen import SeenPrices
 from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import jitter, next_tick, parse_zone
 from autotuner.daemon.sharing import Sharer
@@ -110,6 +111,7 @@ class Daemon:
     next_at: datetime | None = None
     healthy: bool = True
     events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_EVENTS))
+    _prices: SeenPrices = field(default_factory=SeenPrices, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.log, _Remembered):
@@ -201,6 +203,7 @@ class Daemon:
                     quiet=settled.quiet,
                     machine=machine,
                     log=self.log,
+                    prices=self._prices,
                 ).tick()
                 self._prune(store, daemon)  # and clears up
         except (StorageError, AutotuneError) as error:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config, price_arguments
 from autotuner.daemon.intake import Intake, Log, say_once, take_in
 from autotuner.daemon.measuring_child import Tuned
+from autotuner.daemon.observing import Observer
 from autotuner.daemon.plan import Due, Plan, Skipped, plan
+from autotuner.daemon.prices_seen import SeenPrices
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
-from autotuner.daemon.situation import Observed, observe
-from autotuner.daemon.spent import spent_seconds
-from autotuner.daemon.take_back import UNSAFE, settle_canary, take_back
+from autotuner.daemon.situation import Observed
+from autotuner.daemon.spent import Budget
+from autotuner.daemon.stored import Stored
+from autotuner.daemon.take_back import ASKING, UNSAFE, settle_canary, take_back
 from autotuner.daemon.triggers import Reason, reasons
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
@@ -32,6 +35,13 @@ SPARE_SECONDS = 60.0
 
 
 Visit = tuple[Due | None, Sequence[Reason], bool]
+
+
+class Round(NamedTuple):
+    """What one tick looks at symbols with, and what it may spend."""
+
+    looks: Observer
+    budget: Budget
 
 
 class Machine(Protocol):
@@ -95,16 +105,30 @@ class Ticker:
     quiet: Sequence[Quiet]
     machine: Machine
     log: Log
+    prices: SeenPrices = field(default_factory=SeenPrices)
 
     def tick(self) -> Ticked:
         """One round over all symbols. Raises ``StorageError`` when the store fails."""
         now, place = self.machine.now(), self.store.location
         spool, owners = spool_folder(place), owners_of(place)
         intake = take_in(self.store.records, spool, self.log, now=now, owners=owners)
-        visits = {symbol: visit for symbol in self.symbols if (visit := self._visit_alone(symbol, now))}
+        looks = Observer(
+            store=self.store,
+            config=self.config,
+            environment=self.machine.environment,
+            now=now,
+            log=self.log,
+            prices=self.prices,
+        )
+        budget = Budget(self.store, self.config.daemon.budget_seconds_per_day, now, self.log)
+        visits = {
+            symbol: visit
+            for symbol, stored in looks.together(self.symbols)
+            if (visit := self._visit_alone(symbol, stored, Round(looks, budget)))
+        }
         due = [each for each, _, _ in visits.values() if each is not None]
         cool_down = timedelta(hours=self.config.daemon.cool_down_hours)
-        chosen = plan(due, now=now, left_seconds=self._left(now), cool_down=cool_down)
+        chosen = plan(due, now=now, left_seconds=budget.left(), cool_down=cool_down)
         tuned, failed, held = self._tune(chosen)
         for left_out in self.store.records.damage:
             say_once(self.log, "damaged", (str(left_out),), symbol=left_out.symbol, reason=str(left_out))
@@ -119,29 +143,46 @@ class Ticker:
             held=held,
         )
 
-    def _visit_alone(self, symbol: str, now: datetime) -> Visit | None:
+    def _visit_alone(self, symbol: str, stored: Stored | None, this: Round) -> Visit | None:
         """Visit a symbol, so that whatever is wrong with it holds up no other; None where something is."""
         try:
             with stored_of(symbol):
-                return self._visit(symbol, now)
+                return self._visit(symbol, stored, this)
         except AutotuneError as error:
             self.log("unreadable", symbol=symbol, reason=str(error))
             return None
 
-    def _visit(self, symbol: str, now: datetime) -> Visit:
+    def _visit(self, symbol: str, stored: Stored | None, this: Round) -> Visit:
         """Settle, take back and recheck what is to be.
 
-        What is due of it, why its promotion was taken out of use, and whether it was rechecked.
+        What is due of it, why its promotion was taken out of use, and whether it was rechecked. What is done to a
+        symbol is decided by a look at it alone, then and there: what was read of many together may be minutes old.
         """
-        observed = self._observe(symbol, now)
-        if settle_canary(self.store, observed, now, self.log):
-            observed = self._observe(symbol, now)
-        observed, unsafe = self._take_back(observed, now)
-        rechecked = self._recheck(observed, now)
+        looks = this.looks
+        if stored is not None:
+            observed = looks.look(symbol, stored)
+            if not self._is_at_stake(observed, this):
+                return self._due(observed, ()), (), False
+        observed = looks.alone(symbol)
+        if settle_canary(self.store, observed, looks.now, self.log):
+            observed = looks.alone(symbol)
+        observed, unsafe = self._take_back(observed, looks)
+        rechecked = self._recheck(observed, this)
         if rechecked:
-            observed, found = self._take_back(self._observe(symbol, now), now)
+            observed, found = self._take_back(looks.alone(symbol), looks)
             unsafe = found or unsafe
         return self._due(observed, unsafe), unsafe, rechecked
+
+    def _is_at_stake(self, observed: Observed, this: Round) -> bool:
+        """Whether there may be a canary to settle, a promotion to take back, or one to recheck."""
+        promotion = observed.promotion
+        if promotion is None:
+            return False
+        return (
+            promotion.figures.canary is not None
+            or any(reason.kind in ASKING for reason in self._reasons(observed))
+            or self._may_recheck(observed, promotion, this.looks.now, this.budget.at_most)
+        )
 
     def _due(self, observed: Observed, unsafe: Sequence[Reason]) -> Due | None:
         # What was unsafe stays the reason to tune: without it the ledger would say "never tuned".
@@ -152,25 +193,21 @@ class Ticker:
     def _reasons(self, observed: Observed) -> tuple[Reason, ...]:
         return reasons(observed.situation, timedelta(days=self.config.daemon.max_age_days))
 
-    def _observe(self, symbol: str, now: datetime) -> Observed:
-        environment = self.machine.environment()
-        return observe(self.store, symbol, self.config, environment=environment, now=now, log=self.log)
-
-    def _take_back(self, observed: Observed, now: datetime) -> tuple[Observed, tuple[Reason, ...]]:
+    def _take_back(self, observed: Observed, looks: Observer) -> tuple[Observed, tuple[Reason, ...]]:
         """What holds afterwards, and the reasons for which the promotion was taken out of use, none when it stays."""
         found = self._reasons(observed)
-        if not take_back(self.store, observed, found, now, self.log):
+        if not take_back(self.store, observed, found, looks.now, self.log):
             return observed, ()
         try:
             with stored_of(observed.symbol):
-                return self._observe(observed.symbol, now), found
+                return looks.alone(observed.symbol), found
         except AutotuneError:  # what is active now cannot be read, which the next tick says
             return observed, found
 
-    def _recheck(self, observed: Observed, now: datetime) -> bool:
+    def _recheck(self, observed: Observed, this: Round) -> bool:
         """Whether the promoted configuration was measured on prices that it had not seen."""
         promotion = observed.promotion
-        if promotion is None or not self._may_recheck(observed, promotion, now):
+        if promotion is None or not self._may_recheck(observed, promotion, this.looks.now, this.budget.left):
             return False
         begun = self.machine.now()
         arguments = self._recheck_arguments(promotion)
@@ -183,7 +220,9 @@ class Ticker:
             keep(self.store, nothing_measured(promotion, result.cause, begun, self.machine.now()))
         return False
 
-    def _may_recheck(self, observed: Observed, promotion: Promotion, now: datetime) -> bool:
+    def _may_recheck(
+        self, observed: Observed, promotion: Promotion, now: datetime, left: Callable[[], float]
+    ) -> bool:
         daemon = self.config.daemon
         if not daemon.recheck_hours or observed.unseen_since is None:
             return False
@@ -192,16 +231,12 @@ class Ticker:
         if observed.environment.differences(promotion.environment):
             return False
         # A recheck must leave the day's budget one run: what it finds unsafe is to be tuned.
-        return RECHECK_SECONDS + daemon.run_seconds <= self._left(now)
+        return RECHECK_SECONDS + daemon.run_seconds <= left()
 
     def _recheck_arguments(self, promotion: Promotion) -> list[str]:
         prices = price_arguments(self.config.prices_of(promotion.symbol))
         options = ["--timeout", str(RECHECK_SECONDS), "--profile", promotion.profile]
         return [promotion.symbol, *self._common(), *options, *prices]
-
-    def _left(self, now: datetime) -> float:
-        """Seconds of the budget that runs and rechecks of the last day have left."""
-        return self.config.daemon.budget_seconds_per_day - spent_seconds(self.store, now, self.log)
 
     def _tune(self, chosen: Plan) -> tuple[list[str], list[str], str | None]:
         tuned: list[str] = []
