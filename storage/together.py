@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, null, select
+from sqlalchemy import ColumnElement, Select, func, literal, null, select
 
 from storage.checks import time_fault
 from storage.errors import DamagedRow
@@ -33,6 +33,7 @@ class LedgerRow(NamedTuple):
     id: int
     symbol: str
     profile: str
+    environment_fingerprint: str
     is_rolled_back: bool
     rolled_back_at: datetime | None
 
@@ -47,6 +48,16 @@ class LastTrial(NamedTuple):
     id: int
 
 
+class MeasuredOn(NamedTuple):
+    """That a search measured settings on a series."""
+
+    symbol: str
+    workload_signature: str
+    environment_fingerprint: str
+    settings_key: str
+    series_digest: str
+
+
 class Together(Queries):
     """What is known of some symbols, at most ``MOST_SYMBOLS``.
 
@@ -55,7 +66,7 @@ class Together(Queries):
 
     def ledger_rows(self, symbols: Collection[str]) -> tuple[LedgerRow, ...]:
         """The lines of the ledger of these symbols, oldest first."""
-        columns = PROMOTIONS.c.id, PROMOTIONS.c.symbol, PROMOTIONS.c.profile
+        columns = [PROMOTIONS.c[name] for name in LedgerRow._fields[:4]]
         statement = (
             select(*columns, ROLLBACKS.c.promotion_id, ROLLBACKS.c.rolled_back_at)
             .select_from(PROMOTIONS.outerjoin(ROLLBACKS, ROLLBACKS.c.promotion_id == PROMOTIONS.c.id))
@@ -65,10 +76,7 @@ class Together(Queries):
         with self._database.read() as connection:
             found = connection.execute(statement).all()
         return tuple(
-            LedgerRow(
-                row.id, row.symbol, row.profile, row.promotion_id is not None, self._time_of_roll_back(row)
-            )
-            for row in found
+            LedgerRow(*row[:4], row.promotion_id is not None, self._time_of_roll_back(row)) for row in found
         )
 
     def _time_of_roll_back(self, row: Any) -> datetime | None:
@@ -124,29 +132,21 @@ class Together(Queries):
         with self._database.read() as connection:
             return tuple(LastTrial._make(row) for row in connection.execute(statement))
 
-    def measured_on(
-        self, promotion_ids: Collection[int], settings_keys: Collection[str]
-    ) -> Mapping[tuple[str, str], frozenset[str]]:
-        """By symbol and settings: the series on which searches for what these promotions are for measured them."""
-        same = ("symbol", "workload_signature", "environment_fingerprint")
-        columns = MEASUREMENTS.c.symbol, MEASUREMENTS.c.settings_key, MEASUREMENTS.c.series_digest
+    def measured_on(self, symbols: Collection[str], settings_keys: Collection[str]) -> frozenset[MeasuredOn]:
+        """On which series searches have measured these settings for these symbols."""
+        columns = [MEASUREMENTS.c[name] for name in MeasuredOn._fields]
         statement = (
             select(*columns)
             .distinct()
-            .select_from(PROMOTIONS)
-            .join(MEASUREMENTS, and_(*(MEASUREMENTS.c[name] == PROMOTIONS.c[name] for name in same)))
             .where(
-                PROMOTIONS.c.id.in_(promotion_ids),
+                MEASUREMENTS.c.symbol.in_(symbols),
                 MEASUREMENTS.c.settings_key.in_(settings_keys),
                 MEASUREMENTS.c.stage == "search",
                 MEASUREMENTS.c.outcome == MEASURED,
             )
         )
-        found: dict[tuple[str, str], set[str]] = {}
         with self._database.read() as connection:
-            for symbol, settings_key, digest in connection.execute(statement):
-                found.setdefault((symbol, settings_key), set()).add(digest)
-        return {key: frozenset(digests) for key, digests in found.items()}
+            return frozenset(MeasuredOn._make(row) for row in connection.execute(statement))
 
     def telemetry_since(
         self, promotion_ids: Collection[int], settings_keys: Collection[str], *, label: str

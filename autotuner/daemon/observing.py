@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -39,8 +40,11 @@ class Observer:
         default_factory=lambda: functools.cache(_digest)
     )
 
+    is_here: Callable[[str], bool] = field(init=False)
+
     def __post_init__(self) -> None:
         self.prices.look_again()
+        object.__setattr__(self, "is_here", functools.cache(self._is_here))
 
     def together(self, symbols: Sequence[str]) -> Iterator[tuple[str, Stored | None]]:
         """Each symbol with what the store says of it and hundreds of others; None where it is to be asked alone.
@@ -83,8 +87,20 @@ class Observer:
             model_changed=self._model_changed(subject, promotion),
         )
 
+    def _is_here(self, fingerprint: str) -> bool:
+        try:
+            there = Environment.from_dict(json.loads(self.store.records.environment(fingerprint).facts_json))
+            return environment_like(there, self.environment(), self.config.pythons) == there
+        except OF_ONE_ROW:
+            return False
+        except StorageError:
+            raise
+        except Exception:  # what strangers wrote can fail in any way
+            return False
+
     def _stored(self, symbols: Sequence[str]) -> Stored:
-        return Stored(self.store, {symbol: self.config.of(symbol).profile for symbol in symbols})
+        profiles = {symbol: self.config.of(symbol).profile for symbol in symbols}
+        return Stored(self.store, profiles, is_here=self.is_here)
 
     def _read(self, symbols: Sequence[str]) -> Stored | None:
         """What the store says of these symbols; None where one of them spoils it for the others."""

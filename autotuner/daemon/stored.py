@@ -13,7 +13,7 @@ from autotuner.serving.resolution import SAFE
 from autotuner.store import Promotion, Store, Subject
 from storage.errors import DamagedRow, NotFound
 from storage.records import MeasurementRecord, PromotionRecord, RunRecord, SeriesRecord, TelemetryRecord
-from storage.together import LastTrial, LedgerRow
+from storage.together import LastTrial, LedgerRow, MeasuredOn
 from toto_core.prices.options import EMBEDDED, PriceSource
 
 _LABEL = '"environment_fingerprint": "'
@@ -25,19 +25,24 @@ FoundT = TypeVar("FoundT")
 class Stored:
     """What the store says of the symbols in ``profiles``, each for its profile, None for any.
 
+    ``is_here`` tells by its fingerprint whether an environment is this machine's: several may share a store, and
+    what the others promote is not this one's to keep.
+
     Everything is read once, when it is first asked for. What cannot be read of one symbol raises when that one is
     asked for: ``StorageError`` and ``AutotuneError``, as the methods of ``Store`` do.
     """
 
-    def __init__(self, store: Store, profiles: Mapping[str, str | None]) -> None:
-        self._store, self._profiles = store, profiles
+    def __init__(
+        self, store: Store, profiles: Mapping[str, str | None], *, is_here: Callable[[str], bool]
+    ) -> None:
+        self._store, self._profiles, self._is_here = store, profiles, is_here
 
     def read(self) -> None:
         """Read all there is to know. Raises ``StorageError`` when the store fails, and anything for absurd rows."""
         _ = self._ledger, self._promotions, self._runs, self._telemetry, self._measured_on, self._series
 
     def active(self, symbol: str) -> Promotion | None:
-        """As ``Store.active``: what the symbol was last promoted for."""
+        """What the symbol was last promoted for here, else, as after an upgrade, anywhere."""
         return _told(self._promotions.get(symbol))
 
     def rolled_back(self, symbol: str) -> list[datetime]:
@@ -80,8 +85,10 @@ class Stored:
     def is_measured_on(self, symbol: str, series_digest: str) -> bool:
         """Whether a trial for what the symbol is promoted for measured its settings on these prices."""
         promotion = self.active(symbol)
-        key = "" if promotion is None else promotion.settings.key
-        return series_digest in self._measured_on.get((symbol, key), ())
+        if promotion is None:
+            return False
+        wanted = MeasuredOn(**promotion.keys, settings_key=promotion.settings.key, series_digest=series_digest)
+        return wanted in self._measured_on
 
     @cached_property
     def _ledger(self) -> Mapping[str, Sequence[LedgerRow]]:
@@ -89,18 +96,23 @@ class Stored:
 
     @cached_property
     def _promotions(self) -> Mapping[str, Promotion | Exception]:
-        newest = {
-            row.symbol: row.id
-            for rows in self._ledger.values()
-            for row in rows
-            if not row.is_rolled_back and self._profiles[row.symbol] in {None, row.profile}
-        }
+        newest = {symbol: id_ for symbol in self._ledger if (id_ := self._newest(symbol)) is not None}
         found = self._store.records.promotions_by_id(newest.values()) if newest else {}
         return {
             symbol: _tried(partial(self._read, found[id_]))
             for symbol, id_ in newest.items()
             if id_ in found  # else the ledger lost it meanwhile, as when a backup was restored
         }
+
+    def _newest(self, symbol: str) -> int | None:
+        """The line of the ledger that holds for a symbol."""
+        last = {  # of each environment
+            row.environment_fingerprint: row.id
+            for row in self._ledger[symbol]
+            if not row.is_rolled_back and self._profiles[symbol] in {None, row.profile}
+        }
+        here = [id_ for fingerprint, id_ in last.items() if len(last) > 1 and self._is_here(fingerprint)]
+        return max(here or last.values(), default=None)
 
     def _read(self, record: PromotionRecord | DamagedRow) -> Promotion:
         return self._store.read(_told(record))
@@ -127,9 +139,9 @@ class Stored:
         return _by_symbol(self._store.records.telemetry_since(self._ids, keys, label=_LABEL))
 
     @cached_property
-    def _measured_on(self) -> Mapping[tuple[str, str], frozenset[str]]:
+    def _measured_on(self) -> frozenset[MeasuredOn]:
         keys = {promotion.settings.key for promotion in self._readable.values()}
-        return self._store.records.measured_on(self._ids, keys)
+        return self._store.records.measured_on(self._readable, keys)
 
     @cached_property
     def _subjects(self) -> Mapping[str, Subject | Exception | None]:
