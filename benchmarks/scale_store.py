@@ -52,6 +52,7 @@ class Fleet:
 
     @property
     def here(self) -> Environment:
+        """The environment of this machine."""
         return self.environments[0]
 
 
@@ -157,8 +158,8 @@ class Month:
 
     Every environment tunes a symbol when it appears, four of a hundred of them half way through; the first one of a
     signature in full, the others by what that proved. A week after its last run it is run again, which confirms it.
-    Two of a hundred are rolled back once and tuned anew; for five of a hundred the model changes on day 10. Production
-    leaves a window of a hundred calls a day of each symbol in each environment, and a recheck is kept a week.
+    Two of a hundred are rolled back once and tuned anew; for five of a hundred the model changes on day 10.
+    Production leaves a window of a hundred calls a day of each symbol in each environment.
     """
 
     fleet: Fleet
@@ -168,8 +169,8 @@ class Month:
     days: int
 
     def __post_init__(self) -> None:
-        self.seconds = {kind: 0.0 for kind in self.recorded}
-        self.runs = {kind: 0 for kind in self.recorded}
+        self.seconds = dict.fromkeys(self.recorded, 0.0)
+        self.runs = dict.fromkeys(self.recorded, 0)
         self.promotions = 0
         self.begun: set[str] = set()
         self.chance = random.Random(1)
@@ -178,8 +179,7 @@ class Month:
     def of(self, symbol: str) -> dict[str, list[dict[str, Any]]]:
         """The rows of a symbol by table, in an order in which they may be stored."""
         rows: dict[str, list[dict[str, Any]]] = {
-            table: []
-            for table in ("series", "runs", "measurements", "promotions", "rollbacks", "telemetry")
+            table: [] for table in ("series", "runs", "measurements", "promotions", "rollbacks", "telemetry")
         }
         first_day = self.days // 2 if self.chance.random() < 0.04 else 0
         rows["series"] += self._series(symbol)
@@ -197,7 +197,11 @@ class Month:
         at, changes = begin, []
         if self.chance.random() < 0.02:
             changes.append(begin + timedelta(days=self.chance.uniform(1, 10)))
-            back = {"promotion_id": promoted, "reason": "its settings failed", "rolled_back_at": text(changes[0])}
+            back = {
+                "promotion_id": promoted,
+                "reason": "its settings failed",
+                "rolled_back_at": text(changes[0]),
+            }
             rows["rollbacks"].append(back)
         if self.chance.random() < 0.05:
             changes.append(begin + 10 * DAY)
@@ -232,7 +236,13 @@ class Month:
         }
         ended = at + timedelta(seconds=recorded.seconds)
         rows["runs"].append(
-            {**recorded.run, **about, "started_at": text(at), "finished_at": text(ended), "status": "finished"}
+            {
+                **recorded.run,
+                **about,
+                "started_at": text(at),
+                "finished_at": text(ended),
+                "status": "finished",
+            }
         )
         measured = {
             **about,
@@ -279,7 +289,7 @@ class Month:
         found = []
         for day in range(max(0, (self.fleet.now - begin).days)):
             at = begin + DAY * (day + 0.5)
-            payload = window(symbol, key, environment, at, self.workload, figures.p50_ms)
+            payload = window(symbol, key, environment, at=at, workload=self.workload, p50_ms=figures.p50_ms)
             found.append(
                 {
                     "symbol": symbol,
@@ -293,7 +303,7 @@ class Month:
 
 
 def window(
-    symbol: str, key: str, environment: Environment, at: datetime, workload: Workload, p50_ms: float
+    symbol: str, key: str, environment: Environment, *, at: datetime, workload: Workload, p50_ms: float
 ) -> dict[str, Any]:
     """The fields of a note of a hundred calls, each about as fast as was promised."""
     place = max(0, int(np.log2(p50_ms / 0.01) * 8) - 1)

@@ -87,7 +87,9 @@ class Stored:
         promotion = self.active(symbol)
         if promotion is None:
             return False
-        wanted = MeasuredOn(**promotion.keys, settings_key=promotion.settings.key, series_digest=series_digest)
+        wanted = MeasuredOn(
+            **promotion.keys, settings_key=promotion.settings.key, series_digest=series_digest
+        )
         return wanted in self._measured_on
 
     @cached_property

@@ -154,10 +154,11 @@ def parse_note(given: str | Mapping[str, Any]) -> Note:
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise NoteError(f"kind: must be one of {', '.join(KINDS)}")
+    any_kind: Any = kind
     note = kind(
         **{
             name: _value(name, declared, fields[name])
-            for name, declared, has_default in _declared(kind)
+            for name, declared, has_default in _declared(any_kind)
             if _given(name, has_default, fields)
         }
     )
@@ -210,7 +211,7 @@ def _digest(text: str) -> str:
 
 
 @functools.cache
-def _declared(kind: type[Note]) -> tuple[tuple[str, str, bool], ...]:
+def _declared(kind: Any) -> tuple[tuple[str, str, bool], ...]:
     """Of each field: its name, its type, and whether it may be missing."""
     missing = dataclasses.MISSING
     return tuple(
