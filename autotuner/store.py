@@ -306,14 +306,9 @@ class Store:
         """A line of the ledger in the tuner's own types. Raises ``AutotuneError`` when it cannot be read."""
         return read_promotion(record, self._subjects, self.location)
 
-    def measured_subject(self, symbol: str, like: Collection[str] | None = None) -> Subject | None:
-        """What the symbol's newest run with search trials was about, whether measured by it or taken up.
-
-        ``like`` are fingerprints of the environment that counts, None for any.
-        """
+    def measured_subject(self, symbol: str) -> Subject | None:
+        """What the symbol's newest run with search trials was about, whether measured by it or taken up."""
         for run in reversed(self.records.runs(symbol)):
-            if like is not None and run.environment_fingerprint not in like:
-                continue
             found = self.records.measurements(
                 symbol,
                 workload_signature=run.workload_signature,
@@ -322,8 +317,12 @@ class Store:
             )
             if found:
                 own = [record for record in found if record.run_id == run.run_id]
-                return read_subject((own or found)[-1], self._subjects, self.location)
+                return self.subject_of((own or found)[-1])
         return None
+
+    def subject_of(self, record: MeasurementRecord) -> Subject:
+        """What a measurement was about. Raises ``AutotuneError`` when it cannot be read."""
+        return read_subject(record, self._subjects, self.location)
 
     def _outcomes(
         self, subject: Subject, stage: Stage, *, any_symbol: bool = False

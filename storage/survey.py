@@ -106,9 +106,10 @@ class Survey(Queries):
 
     def telemetry_with(self, text: str, *, since: datetime | None = None) -> tuple[TelemetryRecord, ...]:
         """The rows of telemetry whose payload holds ``text`` and that ended at ``since`` or later, oldest first."""
-        about = select(TELEMETRY).where(TELEMETRY.c.payload_json.contains(text, autoescape=True))
-        if since is not None:
+        about = select(TELEMETRY)
+        if since is not None:  # first, because to search a text takes longer than to compare two times
             about = about.where(TELEMETRY.c.window_end >= since)
+        about = about.where(TELEMETRY.c.payload_json.contains(text, autoescape=True))
         return self._records(TelemetryRecord, about.order_by(TELEMETRY.c.window_start, TELEMETRY.c.id))
 
     def trial_rows(self, workload_signature: str) -> tuple[TrialRow, ...]:
@@ -122,11 +123,16 @@ class Survey(Queries):
         with self._database.read() as connection:
             return tuple(TrialRow(*row) for row in connection.execute(statement))
 
-    def run_rows(self) -> tuple[RunRow, ...]:
-        """Every run, oldest first, without its summary; one whose times are damaged is left out."""
-        columns = [RUNS.c[name] for name in RunRow._fields]
+    def run_rows(self, *, ended_since: datetime | None = None) -> tuple[RunRow, ...]:
+        """Every run, oldest first, without its summary; one whose times are damaged is left out.
+
+        Of a time on, those that ended then or later.
+        """
+        statement = select(*(RUNS.c[name] for name in RunRow._fields))
+        if ended_since is not None:
+            statement = statement.where(RUNS.c.finished_at >= ended_since)
         with self._database.read() as connection:
-            found = connection.execute(select(*columns).order_by(RUNS.c.started_at, RUNS.c.run_id)).all()
+            found = connection.execute(statement.order_by(RUNS.c.started_at, RUNS.c.run_id)).all()
         rows = (RunRow(*row) for row in found)
         return tuple(row for row in rows if _are_times(row.started_at, row.resumed_at, row.finished_at))
 

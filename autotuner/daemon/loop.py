@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
 import signal
-import socket
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,43 +16,24 @@ from autotuner.commands.prune import MOST_DAYS, prune
 from autotuner.daemon.cluster import OnCluster, Owned
 from autotuner.daemon.config import Config, DaemonConfig, read_config
 from autotuner.daemon.intake import Log
-from autotuner.daemon.measuring_child import Tuned, run_tuner
-from autotuner.daemon.places import Machine, OneByOne
+from autotuner.daemon.places import Machine
+from autotuner.daemon.prices_seen import SeenPrices
 from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import jitter, next_tick, parse_zone
+from autotuner.daemon.service_manager import notify, watchdog_seconds
 from autotuner.daemon.sharing import Sharer
 from autotuner.daemon.situation import symbols_to_keep
-from autotuner.daemon.tick import Ticked, Ticker
-from autotuner.engines.interpreters import forget_environments, variable_of
-from autotuner.environment import Environment, current_environment
-from autotuner.errors import AutotuneError, cause, one_line
+from autotuner.daemon.this_machine import ThisMachine
+from autotuner.daemon.tick import Ticker
+from autotuner.daemon.ticked import Ticked
+from autotuner.engines.interpreters import forget_environments
+from autotuner.errors import AutotuneError, cause
 from autotuner.files import read_symbols
-from autotuner.paths import DATABASE_VARIABLE
 from autotuner.store import Store
 from storage.errors import StorageError
 from toto_core.series import available_symbols
 
 _EVENTS = 50
-
-
-def notify(**states: str) -> None:
-    """Send ``READY="1"``, ``STATUS="..."`` and the like to the socket systemd named; without one do nothing."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return
-    name = "\0" + address[1:] if address.startswith("@") else address
-    message = "\n".join(f"{state}={one_line(value)}" for state, value in states.items())
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.connect(name)
-        sender.sendall(message.encode())
-
-
-def watchdog_seconds() -> float | None:
-    """How often systemd wants to hear that the daemon is alive, None when it does not."""
-    try:
-        return int(os.environ["WATCHDOG_USEC"]) / 2e6  # half of the limit, as sd_watchdog_enabled(3) asks
-    except (KeyError, ValueError, OverflowError):
-        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +90,7 @@ class Daemon:
     next_at: datetime | None = None
     healthy: bool = True
     events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_EVENTS))
+    _prices: SeenPrices = field(default_factory=SeenPrices, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.log, _Remembered):
@@ -197,6 +175,7 @@ class Daemon:
                         quiet=settled.quiet,
                         machine=machine,
                         log=self.log,
+                        prices=self._prices,
                     ).tick()
                 self._prune(store, daemon)  # and clears up
         except (StorageError, AutotuneError) as error:
@@ -261,52 +240,3 @@ class Daemon:
 def _without_interpreters(config: Config) -> Config:
     """For a cluster: those of this machine say nothing of its nodes."""
     return config.model_copy(update={"engines": {}})
-
-
-@dataclass(kw_only=True)
-class ThisMachine(OneByOne):
-    """The real world of a tick."""
-
-    stop: threading.Event
-    nice: int
-    device: str
-    location: str
-    quiet: Sequence[Quiet] = ()
-    pythons: Mapping[str, str] = field(default_factory=dict)
-
-    def now(self) -> datetime:
-        """The time, UTC."""
-        return datetime.now(UTC)
-
-    def load(self) -> float:
-        """The load average of the last minute."""
-        return os.getloadavg()[0]
-
-    def environment(self) -> Environment:
-        """The environment as it was when this tick began."""
-        return current_environment(self.device)
-
-    def stopping(self) -> str | None:
-        """Whether the daemon was asked to end."""
-        return "the daemon is stopping" if self.stop.is_set() else None
-
-    def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
-        """Run ``autotune run`` in a process of its own; a quiet window that begins meanwhile ends it."""
-        return self._measure(["run", "--json", *arguments], seconds)
-
-    def recheck(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
-        """Run ``autotune recheck`` likewise."""
-        return self._measure(["recheck", "--json", *arguments], seconds)
-
-    def _measure(self, arguments: Sequence[str], seconds: float) -> Tuned:
-        return run_tuner(
-            arguments,
-            nice=self.nice,
-            seconds=seconds,
-            stop=lambda: self.stop.is_set() or why_quiet(self.now(), self.quiet) is not None,
-            beat=lambda: notify(WATCHDOG="1"),
-            variables={
-                DATABASE_VARIABLE: self.location,
-                **{variable_of(engine): python for engine, python in self.pythons.items()},
-            },
-        )

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config, price_arguments
-from autotuner.daemon.intake import Intake, Log, say_once, take_in
+from autotuner.daemon.intake import Log, say_once, take_in
 from autotuner.daemon.measuring_child import Tuned
+from autotuner.daemon.observing import Observer
 from autotuner.daemon.places import Job, Machine, Place
-from autotuner.daemon.plan import Due, Plan, Skipped, plan
+from autotuner.daemon.plan import Due, Plan, plan
+from autotuner.daemon.prices_seen import SeenPrices
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
-from autotuner.daemon.situation import Observed, observe
-from autotuner.daemon.spent import spent_seconds
-from autotuner.daemon.take_back import UNSAFE, settle_canary, take_back
+from autotuner.daemon.situation import Observed
+from autotuner.daemon.spent import Budget
+from autotuner.daemon.stored import Stored
+from autotuner.daemon.take_back import ASKING, UNSAFE, settle_canary, take_back
+from autotuner.daemon.ticked import Ticked
 from autotuner.daemon.triggers import Reason, reasons
 from autotuner.errors import AutotuneError
 from autotuner.paths import spool_folder
@@ -32,43 +35,28 @@ SPARE_SECONDS = 60.0
 """A run may take this much longer than it was given before it is stopped: it stores and cleans up."""
 
 
+class Round(NamedTuple):
+    """What one tick looks at symbols with, and what it may spend."""
+
+    looks: Observer
+    budget: Budget
+
+
 @dataclass(kw_only=True)
 class _Visit:
-    """A symbol in a place: what is known of it, and why its promotion was taken out of use."""
+    """What came of a symbol in a place.
 
-    place: Place
-    observed: Observed
-    unsafe: tuple[Reason, ...] = ()
+    ``due`` is what is due of it, ``unsafe`` why its promotion was taken out of use; ``to_recheck`` is how it was seen
+    where its promotion may have to be rechecked.
+    """
+
+    due: Due | None
+    unsafe: Sequence[Reason] = ()
+    to_recheck: Observed | None = None
     rechecked: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ticked:
-    """What a tick did."""
-
-    intake: Intake
-    rechecked: tuple[str, ...] = ()
-    rolled_back: tuple[str, ...] = ()
-    tuned: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
-    unreadable: tuple[str, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
-    held: str | None = None
-
-    def __str__(self) -> str:
-        lists = {
-            "rechecked": self.rechecked,
-            "rolled back": self.rolled_back,
-            "failed": self.failed,
-            "unreadable": self.unreadable,
-            "waiting": [each.symbol for each in self.skipped],
-        }
-        parts = [f"tuned {', '.join(self.tuned) or 'nothing'}"]
-        parts += [f"{what} {', '.join(symbols)}" for what, symbols in lists.items() if symbols]
-        parts += [f"held: {self.held}"] if self.held else []
-        parts.append(f"{self.intake.telemetry} windows and {self.intake.quarantines} quarantines taken in")
-        parts += [f"{self.intake.refused} notes refused"] if self.intake.refused else []
-        return "; ".join(parts)
+Visits = dict[tuple[str, Place], _Visit]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +69,26 @@ class Ticker:
     quiet: Sequence[Quiet]
     machine: Machine
     log: Log
+    prices: SeenPrices = field(default_factory=SeenPrices)
 
     def tick(self) -> Ticked:
-        """One round over all symbols in each place. Raises ``StorageError`` when the store fails."""
+        """One round over all symbols. Raises ``StorageError`` when the store fails."""
         now, location = self.machine.now(), self.store.location
         spool, owners = spool_folder(location), owners_of(location)
         intake = take_in(self.store.records, spool, self.log, now=now, owners=owners)
-        places = {place.name: place for place in self.machine.places()}
-        wanted = [(symbol, place) for place in places.values() for symbol in self.symbols]
-        visits = {each: visit for each in wanted if (visit := self._visit_alone(*each, now))}
-        self._recheck(visits, now)
-        due = [each for visit in visits.values() if (each := self._due(visit)) is not None]
+        budget = Budget(self.store, self.config.daemon.budget_seconds_per_day, now, self.log)
+        rounds = {place: Round(self._looks(place, now), budget) for place in self.machine.places()}
+        visits: Visits = {
+            (symbol, place): visit
+            for place, this in rounds.items()
+            for symbol, stored in this.looks.together(self.symbols)
+            if (visit := self._visit_alone(symbol, place, stored, this))
+        }
+        self._recheck(visits, rounds, budget)
+        due = [each.due for each in visits.values() if each.due is not None]
         cool_down = timedelta(hours=self.config.daemon.cool_down_hours)
-        chosen = plan(due, now=now, left_seconds=self._left(now), cool_down=cool_down)
-        tuned, failed, held = self._tune(chosen, places)
+        chosen = plan(due, now=now, left_seconds=budget.left(), cool_down=cool_down)
+        tuned, failed, held = self._tune(chosen, {place.name: place for place in rounds})
         for left_out in self.store.records.damage:
             say_once(self.log, "damaged", (str(left_out),), symbol=left_out.symbol, reason=str(left_out))
         return Ticked(
@@ -103,106 +97,135 @@ class Ticker:
             rolled_back=tuple(place.of(symbol) for (symbol, place), each in visits.items() if each.unsafe),
             tuned=tuple(tuned),
             failed=tuple(failed),
-            unreadable=tuple(place.of(symbol) for symbol, place in wanted if (symbol, place) not in visits),
+            unreadable=tuple(
+                place.of(symbol)
+                for place in rounds
+                for symbol in self.symbols
+                if (symbol, place) not in visits
+            ),
             skipped=chosen.skipped,
             held=held,
         )
 
-    def _visit_alone(self, symbol: str, place: Place, now: datetime) -> _Visit | None:
+    def _looks(self, place: Place, now: datetime) -> Observer:
+        return Observer(
+            store=self.store,
+            config=self.config,
+            environment=lambda: place.environment,
+            now=now,
+            log=self.log,
+            prices=self.prices,
+        )
+
+    def _visit_alone(self, symbol: str, place: Place, stored: Stored | None, this: Round) -> _Visit | None:
         """Visit a symbol, so that whatever is wrong with it holds up no other; None where something is."""
         try:
             with stored_of(symbol):
-                return self._visit(symbol, place, now)
+                return self._visit(symbol, place, stored, this)
         except AutotuneError as error:
             self._log("unreadable", symbol, place, reason=str(error))
             return None
 
-    def _visit(self, symbol: str, place: Place, now: datetime) -> _Visit:
-        """Settle and take back what is to be."""
-        observed = self._observe(symbol, place, now)
-        if settle_canary(self.store, observed, now, self.log):
-            observed = self._observe(symbol, place, now)
-        observed, unsafe = self._take_back(observed, place, now)
-        return _Visit(place=place, observed=observed, unsafe=unsafe)
+    def _visit(self, symbol: str, place: Place, stored: Stored | None, this: Round) -> _Visit:
+        """Settle and take back what is to be.
 
-    def _due(self, visit: _Visit) -> Due | None:
+        What is done to a symbol is decided by a look at it alone, then and there: what was read of many together may
+        be minutes old.
+        """
+        looks = this.looks
+        if stored is not None:
+            observed = looks.look(symbol, stored)
+            if not self._is_at_stake(observed, this):
+                return _Visit(due=self._due(observed, place, ()))
+        observed = looks.alone(symbol)
+        if settle_canary(self.store, observed, looks.now, self.log):
+            observed = looks.alone(symbol)
+        observed, unsafe = self._take_back(observed, looks)
+        return _Visit(due=self._due(observed, place, unsafe), unsafe=unsafe, to_recheck=observed)
+
+    def _is_at_stake(self, observed: Observed, this: Round) -> bool:
+        """Whether there may be a canary to settle, a promotion to take back, or one to recheck."""
+        promotion = observed.promotion
+        if promotion is None:
+            return False
+        return (
+            promotion.figures.canary is not None
+            or any(reason.kind in ASKING for reason in self._reasons(observed))
+            or self._may_recheck(observed, promotion, this.looks.now, this.budget.at_most, 0)
+        )
+
+    def _due(self, observed: Observed, place: Place, unsafe: Sequence[Reason]) -> Due | None:
         # What was unsafe stays the reason to tune: without it the ledger would say "never tuned".
-        carried = tuple(reason for reason in visit.unsafe if reason.kind in UNSAFE)
-        found = carried or self._reasons(visit.observed)
+        carried = tuple(reason for reason in unsafe if reason.kind in UNSAFE)
+        found = carried or self._reasons(observed)
         if not found:
             return None
-        due = visit.observed.due(found, seconds=self.config.daemon.run_seconds)
-        return replace(due, place=visit.place.name)
+        return replace(observed.due(found, seconds=self.config.daemon.run_seconds), place=place.name)
 
     def _reasons(self, observed: Observed) -> tuple[Reason, ...]:
         return reasons(observed.situation, timedelta(days=self.config.daemon.max_age_days))
 
-    @functools.cached_property
-    def _likes(self) -> dict[Place, frozenset[str]]:
-        return {}
-
-    def _observe(self, symbol: str, place: Place, now: datetime) -> Observed:
-        environment = place.environment
-        if place not in self._likes:  # once a tick, not once a symbol
-            self._likes[place] = self.store.fingerprints_like(environment, self.config.pythons)
-        return observe(
-            self.store,
-            symbol,
-            self.config,
-            environment=environment,
-            like=self._likes[place],
-            now=now,
-            log=self.log,
-        )
-
-    def _take_back(
-        self, observed: Observed, place: Place, now: datetime
-    ) -> tuple[Observed, tuple[Reason, ...]]:
+    def _take_back(self, observed: Observed, looks: Observer) -> tuple[Observed, tuple[Reason, ...]]:
         """What holds afterwards, and the reasons for which the promotion was taken out of use, none when it stays."""
         found = self._reasons(observed)
-        if not take_back(self.store, observed, found, now, self.log):
+        if not take_back(self.store, observed, found, looks.now, self.log):
             return observed, ()
         try:
             with stored_of(observed.symbol):
-                return self._observe(observed.symbol, place, now), found
+                return looks.alone(observed.symbol), found
         except AutotuneError:  # what is active now cannot be read, which the next tick says
             return observed, found
 
-    def _recheck(self, visits: dict[tuple[str, Place], _Visit], now: datetime) -> None:
+    def _recheck(self, visits: Visits, rounds: Mapping[Place, Round], budget: Budget) -> None:
         """Measure what is promoted on prices that it had not seen, and take back what no longer holds."""
         begun: dict[Job, datetime] = {}
 
         def wanted() -> Iterator[Job]:
-            for visit in tuple(visits.values()):
-                promotion = visit.observed.promotion
-                if promotion is not None and self._may_recheck(visit.observed, promotion, now, len(begun)):
-                    job = self._recheck_job(promotion, visit.place)
+            for (_, place), visit in tuple(visits.items()):
+                observed, visit.to_recheck = visit.to_recheck, None
+                if observed is None or observed.promotion is None:
+                    continue
+                promotion, now = observed.promotion, rounds[place].looks.now
+                if self._may_recheck(observed, promotion, now, budget.left, len(begun)):
+                    job = self._recheck_job(promotion, place)
                     begun[job] = self.machine.now()
+                    promotions[job] = promotion
                     yield job
 
+        promotions: dict[Job, Promotion] = {}
         for job, result in self.machine.measure(wanted()):
             since = max(begun.pop(job), self.machine.now() - timedelta(seconds=job.seconds))
+            about = job.symbol, job.place
             try:
                 with stored_of(job.symbol):
-                    self._rechecked(visits[job.symbol, job.place], result, since, now)
+                    if self._is_rechecked(job, result, promotions.pop(job), since):
+                        visits[about] = self._after_recheck(visits[about], *about, rounds[job.place].looks)
             except AutotuneError as error:
-                self._log("unreadable", job.symbol, job.place, reason=str(error))
-                del visits[job.symbol, job.place]
+                self._log("unreadable", *about, reason=str(error))
+                del visits[about]
 
-    def _rechecked(self, visit: _Visit, result: Tuned, begun: datetime, now: datetime) -> None:
-        symbol, promotion = visit.observed.symbol, visit.observed.promotion
+    def _is_rechecked(self, job: Job, result: Tuned, promotion: Promotion, begun: datetime) -> bool:
         if result.document is not None:
-            self._log("rechecked", symbol, visit.place, **result.document)
-            observed = self._observe(symbol, visit.place, now)
-            visit.observed, found = self._take_back(observed, visit.place, now)
-            visit.rechecked, visit.unsafe = True, found or visit.unsafe
-            return
-        self._log("failed", symbol, visit.place, reason=result.cause)
-        # Unless a signal or a quiet window ended it: then it is tried again soon.
-        if promotion is not None and self._held() is None:
+            self._log("rechecked", job.symbol, job.place, **result.document)
+            return True
+        self._log("failed", job.symbol, job.place, reason=result.cause)
+        if self._held() is None:  # else a signal or a quiet window ended it, and it is tried again soon
             keep(self.store, nothing_measured(promotion, result.cause, begun, self.machine.now()))
+        return False
 
-    def _may_recheck(self, observed: Observed, promotion: Promotion, now: datetime, under_way: int) -> bool:
+    def _after_recheck(self, visit: _Visit, symbol: str, place: Place, looks: Observer) -> _Visit:
+        observed, found = self._take_back(looks.alone(symbol), looks)
+        unsafe = found or visit.unsafe
+        return _Visit(due=self._due(observed, place, unsafe), unsafe=unsafe, rechecked=True)
+
+    def _may_recheck(
+        self,
+        observed: Observed,
+        promotion: Promotion,
+        now: datetime,
+        left: Callable[[], float],
+        under_way: int,
+    ) -> bool:
         daemon = self.config.daemon
         if not daemon.recheck_hours or observed.unseen_since is None:
             return False
@@ -211,7 +234,7 @@ class Ticker:
         if observed.environment.differences(promotion.environment):
             return False
         # Rechecks must leave the day's budget one run: what they find unsafe is to be tuned.
-        return RECHECK_SECONDS * (1 + under_way) + daemon.run_seconds <= self._left(now)
+        return RECHECK_SECONDS * (1 + under_way) + daemon.run_seconds <= left()
 
     def _recheck_job(self, promotion: Promotion, place: Place) -> Job:
         prices = price_arguments(self.config.prices_of(promotion.symbol))
@@ -223,11 +246,7 @@ class Ticker:
             seconds=RECHECK_SECONDS + SPARE_SECONDS,
         )
 
-    def _left(self, now: datetime) -> float:
-        """Seconds of the budget that runs and rechecks of the last day have left."""
-        return self.config.daemon.budget_seconds_per_day - spent_seconds(self.store, now, self.log)
-
-    def _tune(self, chosen: Plan, places: dict[str, Place]) -> tuple[list[str], list[str], str | None]:
+    def _tune(self, chosen: Plan, places: Mapping[str, Place]) -> tuple[list[str], list[str], str | None]:
         tuned: list[str] = []
         failed: list[str] = []
         held: str | None = None
@@ -247,7 +266,7 @@ class Ticker:
 
         for job, result in self.machine.measure(wanted()):
             name = job.place.of(job.symbol)
-            (tuned if self._tuned(job, result) else failed).append(name)
+            (tuned if self._is_tuned(job, result) else failed).append(name)
             left.remove(name)
         if left:
             held = self._held() or "nothing is measured any more"
@@ -273,7 +292,7 @@ class Ticker:
         seconds = due.seconds + SPARE_SECONDS
         return Job(symbol=due.symbol, place=place, arguments=("run", *arguments), seconds=seconds)
 
-    def _tuned(self, job: Job, result: Tuned) -> bool:
+    def _is_tuned(self, job: Job, result: Tuned) -> bool:
         if result.document is None:
             self._log("failed", job.symbol, job.place, reason=result.cause)
             return False

@@ -18,7 +18,8 @@ from typing import Any
 from autotuner.daemon.config import Config, DaemonConfig
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.places import OneByOne
-from autotuner.daemon.tick import Ticked, Ticker
+from autotuner.daemon.tick import Ticker
+from autotuner.daemon.ticked import Ticked
 from autotuner.environment import Environment, current_environment
 from autotuner.paths import snapshot_path
 from autotuner.record_mapping import telemetry_record
