@@ -132,13 +132,37 @@ def test_a_killed_node_and_a_killed_driver_lose_nothing_that_was_acknowledged(
         assert bool(checked) == bool(proven)
         assert all(each["settings"] in proven for each in checked)
 
-    alone = cli.run("run", "--symbol", symbols[0], *HOW, timeout=700)
-    assert alone.returncode == 0, alone.stderr
-    local = json.loads(alone.stdout)
-    (cli.folder / "local.json").write_text(alone.stdout, encoding="utf-8")
-    ours = [each for each in document["symbols"] if each["symbol"] == local["symbol"]]
+    agrees_with_a_local_run(cli, symbols[0], document)
+
+
+def agrees_with_a_local_run(cli: Cli, symbol: str, document: dict[str, Any]) -> None:
+    """What a local run with as many trials finds lies within the duel's interval; one that tried more is no worse.
+
+    What was measured beside others on the machine says nothing of that: it is measured again.
+    """
+    ours = [each for each in document["symbols"] if each["symbol"] == symbol]
     assert len(ours) == 2
-    assert all(overlap(each["ratio"], local["ratio"]) for each in ours)
+    for _ in range(4):
+        alone = cli.run("run", "--symbol", symbol, "--fresh", *HOW, timeout=700)
+        assert alone.returncode == 0, alone.stderr
+        local = json.loads(alone.stdout)
+        if undisturbed(local):
+            break
+    (cli.folder / "local.json").write_text(alone.stdout, encoding="utf-8")
+    assert undisturbed(local), f"the machine is never quiet: {local['conditions']}"
+    compared = 0
+    for each in filter(undisturbed, ours):
+        if each["trials"]["total"] == local["trials"]["total"]:
+            assert overlap(each["ratio"], local["ratio"]), (each, local)
+            compared += 1
+        else:
+            assert each["ratio"]["high"] >= local["ratio"]["low"], (each, local)
+    assert compared > 0
+
+
+def undisturbed(document: dict[str, Any]) -> bool:
+    conditions = document["conditions"]
+    return bool(conditions["disturbed_blocks"] <= 0.2 * conditions["blocks"])
 
 
 def test_a_run_whose_process_is_killed_is_begun_again(cli: Cli, cluster: RayCluster) -> None:
