@@ -61,7 +61,7 @@ def _serve(owned: dict[str, Any], answers: TextIO) -> None:
             owned["on"],
             owned["environments"],
             device=owned["device"],
-            models=owned["models"],
+            models=list(filter(_is_found, owned["models"])),
             store=location,
             audience=talk,
         ) as (cluster, fleet),
@@ -71,6 +71,18 @@ def _serve(owned: dict[str, Any], answers: TextIO) -> None:
             jobs = [Job(**each) for each in json.loads(line)]
             _work(jobs, cluster, fleet, store, talk, device=owned["device"])
             talk.answer(done=True)
+
+
+def _is_found(model: str) -> bool:
+    """Whether a model is there: one that is not fails its own runs and holds up no others."""
+    from autotuner.engines.registry import engine_for
+    from toto_core.model_folder import CheckpointError
+
+    try:
+        engine_for(model, None)
+    except (AutotuneError, CheckpointError):
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +142,8 @@ def _work(
 
 
 def _orders(jobs: Sequence[Job], fleet: Fleet, store: Store, talk: _Talk) -> Iterator[Order]:
+    from toto_core.model_folder import CheckpointError
+
     talk.jobs.clear()
     environments = fleet.environments
     for number, job in enumerate(jobs):
@@ -137,7 +151,7 @@ def _orders(jobs: Sequence[Job], fleet: Fleet, store: Store, talk: _Talk) -> Ite
             if job.environment not in environments:
                 raise AutotuneError("its environment has no node any more")
             order = _order(job, environments[job.environment][0], store)
-        except (AutotuneError, ValueError) as error:
+        except (AutotuneError, CheckpointError, ValueError) as error:
             talk.refuse(number, one_line(str(error)))
             continue
         talk.jobs[order] = number
@@ -185,8 +199,10 @@ def _parsed(arguments: list[str]) -> tuple[str, Any, bool]:
 
 def _before(symbol: str, run_options: Any, store: Store, node: Node) -> tuple[Any]:
     from autotuner.cli.due import each_as_before
+    from autotuner.record_mapping import stored_of
 
-    ((_, before),) = each_as_before((symbol,), run_options, store, node.facts)
+    with stored_of(symbol):  # what is wrong with one holds up no other
+        ((_, before),) = each_as_before((symbol,), run_options, store, node.facts)
     return (before,)
 
 
