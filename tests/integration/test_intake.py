@@ -185,10 +185,11 @@ def test_many_notes_take_few_transactions(tmp_path: Path, records: Repository) -
     for number in range(2 * intake.TOGETHER + 1):
         (tmp_path / f"{number}.json").write_text(WINDOW.replace("2.75", f"{number + 3}.0"))
     commits: list[object] = []
-    event.listen(Engine, "commit", commits.append)
+    heard = commits.append
+    event.listen(Engine, "commit", heard)
     try:
         found = take_in(records, tmp_path, now=NOW)
     finally:
-        event.remove(Engine, "commit", commits.append)
+        event.remove(Engine, "commit", heard)
     assert (found.telemetry, len(commits)) == (2 * intake.TOGETHER + 1, 3)
     assert len(records.telemetry("AMD")) == found.telemetry
