@@ -29,7 +29,16 @@ from storage.snapshot_document import (
     packed_document,
     unpacked_document,
 )
-from storage.snapshot_parts import Kind, Part, has_parts, parted, place_of, read_part, write_parts
+from storage.snapshot_parts import (
+    Kind,
+    Part,
+    damaged_parts,
+    has_parts,
+    parted,
+    place_of,
+    read_part,
+    write_parts,
+)
 
 __all__ = [
     "SNAPSHOT_SCHEMA",
@@ -41,6 +50,7 @@ __all__ = [
     "fill_document",
     "is_of",
     "packed_document",
+    "parts_damaged",
     "publish",
     "read_document",
     "read_snapshot",
@@ -114,16 +124,20 @@ def fill_document(aside: Path, document: bytes, *, state: str = "", origin: Orig
     """Write a document, with where it was fetched, into an empty file. Raises `sqlite3.Error`."""
     try:
         said = unpacked_document(document)
+    except InvalidRecord:
+        _fill(aside, document, [], state=state, origin=origin)
+    else:
         parts = _parts(said.entries, said.pins, said.written_at)
-    except Exception:  # a document of another shape can fail in any way: it has no parts and is read whole
-        parts = []
-    _fill(aside, document, parts, state=state, origin=origin)
+        _fill(aside, document, parts, state=state, origin=origin)
 
 
 def _parts(
     entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime
 ) -> list[tuple[Part, bytes]]:
-    return [(part, pack(part.entries, part.pins, written_at)) for part in parted(entries, pins)]
+    try:
+        return [(part, pack(part.entries, part.pins, written_at)) for part in parted(entries, pins)]
+    except Exception:  # values of other kinds can fail in any way: what has no parts is read whole
+        return []
 
 
 def _fill(
@@ -200,6 +214,19 @@ def read_snapshot_part(path: str | Path, kind: Kind, name: str) -> SnapshotPart 
         )
     except (sqlite3.Error, OSError, ValueError, MemoryError):  # an InvalidRecord is a ValueError
         return None
+
+
+def parts_damaged(path: str | Path) -> bool:
+    """Whether parts of a snapshot are not what was written: look-ups of their symbols then read all of it.
+
+    One that earlier versions published has none.
+    """
+    try:
+        with closing(_connect(Path(path), "mode=ro&immutable=1")) as connection:
+            named = "SELECT 1 FROM sqlite_master WHERE name = 'parts'"
+            return connection.execute(named).fetchone() is not None and damaged_parts(connection) > 0
+    except (sqlite3.Error, OSError, ValueError, TypeError, MemoryError):
+        return True
 
 
 def read_document(path: str | Path) -> tuple[bytes, Origin | None]:

@@ -124,6 +124,17 @@ def has_parts(connection: sqlite3.Connection) -> bool:
     return len(counts) == len(KINDS) and all(count == few == many for count, few, many in counts)
 
 
+def damaged_parts(connection: sqlite3.Connection) -> int:
+    """How many parts are not what was written, or missing. Raises ``sqlite3.Error`` where there are none at all."""
+    (whole,) = connection.execute("SELECT sha256 FROM snapshot LIMIT 1").fetchone()
+    rows = connection.execute("SELECT id, places, sha256, document FROM parts").fetchall()
+    good = 0
+    for id_, places, digest, document in rows:
+        place, kind = id_ // len(KINDS), KINDS[id_ % len(KINDS)]
+        good += isinstance(document, bytes) and _digest(kind, place, places, whole, document) == digest
+    return len(rows) - good + (0 if has_parts(connection) else 1)
+
+
 def _id(kind: Kind, place: int) -> int:
     return len(KINDS) * place + KINDS.index(kind)
 
