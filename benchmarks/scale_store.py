@@ -7,7 +7,7 @@ import random
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,9 @@ class Fleet:
     symbols: tuple[str, ...]
     environments: tuple[Environment, ...]
     now: datetime
-    seconds: Mapping[str, float]
-    """Of measuring, by kind of run."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    runs: Mapping[str, int] = field(default_factory=dict)
+    """How long measuring takes, and how many runs there are, by their kind."""
 
     @property
     def here(self) -> Environment:
@@ -110,7 +111,6 @@ def build(
         symbols=names,
         environments=(here, *others),
         now=now,
-        seconds={},
     )
     workload = Workload()
     with Store(fleet.location) as store:
@@ -126,7 +126,7 @@ def build(
         connection.execute("PRAGMA journal_mode=DELETE")
     with Store(fleet.location):
         pass  # publishes the snapshot
-    return replace(fleet, seconds=dict(month.seconds))
+    return replace(fleet, seconds=dict(month.seconds), runs=dict(month.runs))
 
 
 def insert(connection: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> None:
@@ -205,13 +205,9 @@ class Month:
             rows["rollbacks"].append(back)
         if self.chance.random() < 0.05:
             changes.append(begin + 10 * DAY)
-        last = self.fleet.now - 6 * timedelta(hours=1)
-        while at < last:
-            due = min([at + 7 * DAY, *(change for change in changes if change > at)])
-            if due >= last:
-                break
-            self._run(rows, "again", symbol, environment, due, promotes=due in changes)
-            at = due
+        while (due := min([at + 7 * DAY, *(each for each in changes if each > at)])) < self.fleet.now:
+            at = min(due, self.fleet.now - timedelta(hours=1))
+            self._run(rows, "again", symbol, environment, at, promotes=due in changes)
         rows["telemetry"] += self._windows(symbol, environment, begin)
 
     def _run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import func, select
@@ -110,6 +110,23 @@ class Survey(Queries):
         if since is not None:  # first, because to search a text takes longer than to compare two times
             about = about.where(TELEMETRY.c.window_end >= since)
         about = about.where(TELEMETRY.c.payload_json.contains(text, autoescape=True))
+        return self._records(TelemetryRecord, about.order_by(TELEMETRY.c.window_start, TELEMETRY.c.id))
+
+    def promoted_telemetry_with(self, text: str, *, since: datetime) -> tuple[TelemetryRecord, ...]:
+        """As ``telemetry_with``, of symbols that were ever promoted, in as long as their windows take.
+
+        What began more than two days before ``since`` is left out.
+        """
+        promoted = select(PROMOTIONS.c.symbol).distinct().subquery()
+        about = (
+            select(TELEMETRY)
+            .select_from(promoted.join(TELEMETRY, TELEMETRY.c.symbol == promoted.c.symbol))
+            .where(
+                TELEMETRY.c.window_start >= since - timedelta(days=2),
+                TELEMETRY.c.window_end >= since,
+                TELEMETRY.c.payload_json.contains(text, autoescape=True),
+            )
+        )
         return self._records(TelemetryRecord, about.order_by(TELEMETRY.c.window_start, TELEMETRY.c.id))
 
     def trial_rows(self, workload_signature: str) -> tuple[TrialRow, ...]:
