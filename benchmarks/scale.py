@@ -39,8 +39,12 @@ from toto_core.settings import RuntimeSettings
 RECORDED = Path(__file__).parent / "results" / "scale-runs-2026-12-01.json"
 _MAIN = "from autotuner.cli import main; main()"
 _LOOKUPS = """
-import json, os, sys, time
+import time
+began = time.perf_counter()
 import autotuner
+import autotuner.serving.lookup
+imported = (time.perf_counter() - began) * 1000
+import json, os, sys
 from autotuner.environment import current_environment
 from autotuner.workload import Workload
 
@@ -49,9 +53,9 @@ def taken(symbol, **wanted):
     found = autotuner.lookup(symbol, **wanted)
     return (time.perf_counter() - began) * 1000, found
 
-symbols, found = sys.argv[1:], {}
+symbols, found = sys.argv[1:], {"import": imported}
 if os.environ.get("KNOWN"):
-    current_environment()
+    current_environment("cpu")
 found["first"], answer = taken(symbols[0])
 assert answer.source == "promotion", answer
 found["others"] = [taken(symbol)[0] for symbol in symbols[1:]]
@@ -244,6 +248,7 @@ def lookups(fleet: Fleet) -> dict[str, str]:
     others = sorted(ms for each in several for ms in each["others"])
     nobody = [ms for each in several for ms in each["nobody"]]
     return {
+        "look-up: to import it": ms(each["import"] for each in several),
         "look-up: the first of a process": ms(each["first"] for each in several),
         "look-up: the same, its environment known": ms(each["first"] for each in knowing),
         "look-up: uncached, each further symbol": ms(others),

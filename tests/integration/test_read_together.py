@@ -35,6 +35,7 @@ from tests.support.outcomes import measured, timing
 from tests.support.promoted_store import BF16, FAST, NOW, STEADY, WORKLOAD, duel_figures
 from tests.support.seen_store import window
 from tests.support.simulated_world import World, write_prices
+from toto_core.model_files import digest, locate
 from toto_core.series import PriceSeries, PriceSource, read_series
 
 SETTINGS = (FAST, STEADY, BF16)
@@ -220,8 +221,8 @@ def _seen(store: Store, stored: Stored, symbol: str, profile: str | None) -> boo
     ]
     assert list(stored_notes(stored.notes_since(symbol), quiet)) == wanted
     trials = records.measurements(stage="search", settings_key=active.settings.key, **active.keys)
-    for digest in (f"{symbol} {number}" for number in range(3)):
-        assert stored.is_measured_on(symbol, digest) == (digest in {each.series_digest for each in trials})
+    for prices in (f"{symbol} {number}" for number in range(3)):
+        assert stored.is_measured_on(symbol, prices) == (prices in {each.series_digest for each in trials})
     return True
 
 
@@ -306,9 +307,13 @@ def _settled(folder: Path, symbols: tuple[str, ...]) -> str:
     return str(folder / "s.db")
 
 
-def _tuned(connection: Connection, symbol: str, digest: str, folder: Path) -> None:
+def _tuned(connection: Connection, symbol: str, prices: str, folder: Path) -> None:
     subject = Subject(
-        symbol=symbol, workload=WORKLOAD, environment=HERE, series_digest=digest, model_digest=model_digest()
+        symbol=symbol,
+        workload=WORKLOAD,
+        environment=HERE,
+        series_digest=prices,
+        model_digest=digest(locate(WORKLOAD.model)),
     )
     run = RunRecord(
         **subject.keys,
@@ -341,12 +346,6 @@ def _tuned(connection: Connection, symbol: str, digest: str, folder: Path) -> No
     append(connection, PROMOTIONS, promotion_record(new), leave_out=left_out)
 
 
-def model_digest() -> str:
-    from toto_core.model_files import digest, locate
-
-    return digest(locate(WORKLOAD.model))
-
-
 def tick(store: Store, folder: Path, symbols: tuple[str, ...], prices: SeenPrices | None = None) -> Ticked:
     world = World(store=store, data=folder, model=folder, clock=NOW + HOUR)
     ticker = Ticker(
@@ -359,6 +358,19 @@ def tick(store: Store, folder: Path, symbols: tuple[str, ...], prices: SeenPrice
         prices=prices or SeenPrices(),
     )
     return ticker.tick()
+
+
+def test_a_model_is_digested_once_a_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    symbols, digested = named(5), []
+
+    def counted(folder: Path) -> str:
+        digested.append(folder)
+        return digest(folder)
+
+    monkeypatch.setattr("autotuner.daemon.observing.digest", counted)
+    with Store(_settled(tmp_path, symbols)) as store:
+        tick(store, tmp_path, symbols)
+    assert len(digested) == 1
 
 
 @pytest.fixture
