@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from autotuner.environment import Environment, current_environment
-from autotuner.figures import figures_from_json
+from autotuner.figures import Figures, figures_from_json
+from autotuner.measurement.outcome import Interval
 from autotuner.store import Store
 from autotuner.workload import Workload
 from toto_core.model_files import digest, locate
@@ -255,9 +256,7 @@ class Month:
         self.promotions += 1
         basis = recorded.promotion or self.recorded["first"].promotion
         assert basis is not None
-        evidence = replace(
-            figures_from_json(basis["evidence_json"]), prices=PriceSource(data=str(self.fleet.prices))
-        )
+        evidence = self._own(figures_from_json(basis["evidence_json"]))
         settings = RuntimeSettings.from_json(basis["settings_json"])
         rows["promotions"].append(
             {
@@ -270,6 +269,16 @@ class Month:
             }
         )
         return self.promotions
+
+    def _own(self, figures: Figures) -> Figures:
+        """Figures as no other promotion has them: texts that recur are kept once, and those of figures never do."""
+        ratio, by = figures.ratio, 1 + self.chance.random() / 50
+        assert ratio is not None
+        return replace(
+            figures,
+            ratio=Interval(estimate=ratio.estimate * by, low=ratio.low * by, high=ratio.high * by),
+            prices=PriceSource(data=str(self.fleet.prices)),
+        )
 
     def _series(self, symbol: str) -> list[dict[str, Any]]:
         stamp = text(self.fleet.now - 1000 * DAY)
