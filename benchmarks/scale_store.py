@@ -287,7 +287,7 @@ class Month:
         return [{**values, "points": POINTS, **dict.fromkeys(names, stamp)}]
 
     def _windows(self, symbol: str, environment: Environment, begin: datetime) -> list[dict[str, Any]]:
-        promotion = self.recorded["first"].promotion
+        promotion = self.recorded["added"].promotion  # what nearly all symbols run
         assert promotion is not None
         figures = figures_from_json(promotion["evidence_json"])
         key = RuntimeSettings.from_json(promotion["settings_json"]).key
