@@ -32,6 +32,7 @@ from storage.records import RunRecord, SeriesRecord
 from storage.rows import append, append_all
 from tests.support.absurd_store import editing
 from tests.support.outcomes import measured, timing
+from tests.support.postgres import Server
 from tests.support.promoted_store import BF16, FAST, NOW, STEADY, WORKLOAD, duel_figures
 from tests.support.seen_store import window
 from tests.support.simulated_world import World, write_prices
@@ -128,7 +129,7 @@ class _Writer:
         append(self.connection, TELEMETRY, telemetry_record(note))
 
 
-def filled(path: Path, symbols: tuple[str, ...], *, seed: int = 0) -> str:
+def filled(path: Path | str, symbols: tuple[str, ...], *, seed: int = 0) -> str:
     """A store with many states of many symbols."""
     with Store(str(path)) as store:
         for environment in (HERE, ELSEWHERE):
@@ -180,10 +181,19 @@ def named(many: int) -> tuple[str, ...]:
     return tuple(f"S{number:03d}" for number in range(many))
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "sqlite":
+        return str(tmp_path / "s.db")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # where the snapshot of a server's store lies
+    server: Server = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
 @pytest.mark.parametrize("profile", [None, "production"])
-def test_many_symbols_together_are_what_is_stored_of_each(tmp_path: Path, profile: str | None) -> None:
+def test_many_symbols_together_are_what_is_stored_of_each(location: str, profile: str | None) -> None:
     symbols = named(60)
-    with Store(filled(tmp_path / "s.db", symbols)) as store:
+    with Store(filled(location, symbols)) as store:
         looks = looks_at(store)
         stored = Stored(store, dict.fromkeys(symbols, profile), is_here=looks.is_here)
         seen = {symbol: _seen(store, stored, symbol, profile) for symbol in symbols}
