@@ -7,7 +7,7 @@ import random
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from autotuner.environment import Environment, current_environment
-from autotuner.figures import figures_from_json
+from autotuner.figures import Figures, figures_from_json
+from autotuner.measurement.outcome import Interval
 from autotuner.store import Store
 from autotuner.workload import Workload
 from toto_core.model_files import digest, locate
@@ -47,8 +48,9 @@ class Fleet:
     symbols: tuple[str, ...]
     environments: tuple[Environment, ...]
     now: datetime
-    seconds: Mapping[str, float]
-    """Of measuring, by kind of run."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    runs: Mapping[str, int] = field(default_factory=dict)
+    """How long measuring takes, and how many runs there are, by their kind."""
 
     @property
     def here(self) -> Environment:
@@ -110,7 +112,6 @@ def build(
         symbols=names,
         environments=(here, *others),
         now=now,
-        seconds={},
     )
     workload = Workload()
     with Store(fleet.location) as store:
@@ -126,7 +127,7 @@ def build(
         connection.execute("PRAGMA journal_mode=DELETE")
     with Store(fleet.location):
         pass  # publishes the snapshot
-    return replace(fleet, seconds=dict(month.seconds))
+    return replace(fleet, seconds=dict(month.seconds), runs=dict(month.runs))
 
 
 def insert(connection: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> None:
@@ -205,13 +206,9 @@ class Month:
             rows["rollbacks"].append(back)
         if self.chance.random() < 0.05:
             changes.append(begin + 10 * DAY)
-        last = self.fleet.now - 6 * timedelta(hours=1)
-        while at < last:
-            due = min([at + 7 * DAY, *(change for change in changes if change > at)])
-            if due >= last:
-                break
-            self._run(rows, "again", symbol, environment, due, promotes=due in changes)
-            at = due
+        while (due := min([at + 7 * DAY, *(each for each in changes if each > at)])) < self.fleet.now:
+            at = min(due, self.fleet.now - timedelta(hours=1))
+            self._run(rows, "again", symbol, environment, at, promotes=due in changes)
         rows["telemetry"] += self._windows(symbol, environment, begin)
 
     def _run(
@@ -259,9 +256,7 @@ class Month:
         self.promotions += 1
         basis = recorded.promotion or self.recorded["first"].promotion
         assert basis is not None
-        evidence = replace(
-            figures_from_json(basis["evidence_json"]), prices=PriceSource(data=str(self.fleet.prices))
-        )
+        evidence = self._own(figures_from_json(basis["evidence_json"]))
         settings = RuntimeSettings.from_json(basis["settings_json"])
         rows["promotions"].append(
             {
@@ -275,6 +270,16 @@ class Month:
         )
         return self.promotions
 
+    def _own(self, figures: Figures) -> Figures:
+        """Figures as no other promotion has them: texts that recur are kept once, and those of figures never do."""
+        ratio, by = figures.ratio, 1 + self.chance.random() / 50
+        assert ratio is not None
+        return replace(
+            figures,
+            ratio=Interval(estimate=ratio.estimate * by, low=ratio.low * by, high=ratio.high * by),
+            prices=PriceSource(data=str(self.fleet.prices)),
+        )
+
     def _series(self, symbol: str) -> list[dict[str, Any]]:
         stamp = text(self.fleet.now - 1000 * DAY)
         names = ("first_timestamp", "last_timestamp", "first_seen")
@@ -282,7 +287,7 @@ class Month:
         return [{**values, "points": POINTS, **dict.fromkeys(names, stamp)}]
 
     def _windows(self, symbol: str, environment: Environment, begin: datetime) -> list[dict[str, Any]]:
-        promotion = self.recorded["first"].promotion
+        promotion = self.recorded["added"].promotion  # what nearly all symbols run
         assert promotion is not None
         figures = figures_from_json(promotion["evidence_json"])
         key = RuntimeSettings.from_json(promotion["settings_json"]).key

@@ -17,7 +17,7 @@ def spent_seconds(store: Store, now: datetime, log: Log) -> float:
         for run in store.records.run_rows(ended_since=now - DAY)
         if run.finished_at is not None
     )
-    notes = stored_notes(store.records.telemetry_with('"recheck"', since=now - DAY), log)
+    notes = stored_notes(store.records.promoted_telemetry_with('"recheck"', since=now - DAY), log)
     rechecks = (note for note in notes if isinstance(note, Recheck))
     return runs + sum(_of_the_day(note.window_start, note.window_end, now) for note in rechecks)
 

@@ -33,9 +33,11 @@ from storage.records import RunRecord, SeriesRecord
 from storage.rows import append, append_all
 from tests.support.absurd_store import editing
 from tests.support.outcomes import measured, timing
+from tests.support.postgres import Server
 from tests.support.promoted_store import BF16, FAST, NOW, STEADY, WORKLOAD, duel_figures
 from tests.support.seen_store import window
 from tests.support.simulated_world import World, write_prices
+from toto_core.model_files import digest, locate
 from toto_core.series import PriceSeries, PriceSource, read_series
 
 SETTINGS = (FAST, STEADY, BF16)
@@ -128,7 +130,7 @@ class _Writer:
         append(self.connection, TELEMETRY, telemetry_record(note))
 
 
-def filled(path: Path, symbols: tuple[str, ...], *, seed: int = 0) -> str:
+def filled(path: Path | str, symbols: tuple[str, ...], *, seed: int = 0) -> str:
     """A store with many states of many symbols."""
     with Store(str(path)) as store:
         for environment in (HERE, ELSEWHERE):
@@ -180,10 +182,19 @@ def named(many: int) -> tuple[str, ...]:
     return tuple(f"S{number:03d}" for number in range(many))
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "sqlite":
+        return str(tmp_path / "s.db")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))  # where the snapshot of a server's store lies
+    server: Server = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
 @pytest.mark.parametrize("profile", [None, "production"])
-def test_many_symbols_together_are_what_is_stored_of_each(tmp_path: Path, profile: str | None) -> None:
+def test_many_symbols_together_are_what_is_stored_of_each(location: str, profile: str | None) -> None:
     symbols = named(60)
-    with Store(filled(tmp_path / "s.db", symbols)) as store:
+    with Store(filled(location, symbols)) as store:
         looks = looks_at(store)
         stored = Stored(store, dict.fromkeys(symbols, profile), is_here=looks.is_here)
         seen = {symbol: _seen(store, stored, symbol, profile) for symbol in symbols}
@@ -221,8 +232,8 @@ def _seen(store: Store, stored: Stored, symbol: str, profile: str | None) -> boo
     ]
     assert list(stored_notes(stored.notes_since(symbol), quiet)) == wanted
     trials = records.measurements(stage="search", settings_key=active.settings.key, **active.keys)
-    for digest in (f"{symbol} {number}" for number in range(3)):
-        assert stored.is_measured_on(symbol, digest) == (digest in {each.series_digest for each in trials})
+    for prices in (f"{symbol} {number}" for number in range(3)):
+        assert stored.is_measured_on(symbol, prices) == (prices in {each.series_digest for each in trials})
     return True
 
 
@@ -307,9 +318,13 @@ def _settled(folder: Path, symbols: tuple[str, ...]) -> str:
     return str(folder / "s.db")
 
 
-def _tuned(connection: Connection, symbol: str, digest: str, folder: Path) -> None:
+def _tuned(connection: Connection, symbol: str, prices: str, folder: Path) -> None:
     subject = Subject(
-        symbol=symbol, workload=WORKLOAD, environment=HERE, series_digest=digest, model_digest=model_digest()
+        symbol=symbol,
+        workload=WORKLOAD,
+        environment=HERE,
+        series_digest=prices,
+        model_digest=digest(locate(WORKLOAD.model)),
     )
     run = RunRecord(
         **subject.keys,
@@ -342,12 +357,6 @@ def _tuned(connection: Connection, symbol: str, digest: str, folder: Path) -> No
     append(connection, PROMOTIONS, promotion_record(new), leave_out=left_out)
 
 
-def model_digest() -> str:
-    from toto_core.model_files import digest, locate
-
-    return digest(locate(WORKLOAD.model))
-
-
 def tick(store: Store, folder: Path, symbols: tuple[str, ...], prices: SeenPrices | None = None) -> Ticked:
     world = World(store=store, data=folder, model=folder, clock=NOW + HOUR)
     ticker = Ticker(
@@ -360,6 +369,19 @@ def tick(store: Store, folder: Path, symbols: tuple[str, ...], prices: SeenPrice
         prices=prices or SeenPrices(),
     )
     return ticker.tick()
+
+
+def test_a_model_is_digested_once_a_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    symbols, digested = named(5), []
+
+    def counted(folder: Path) -> str:
+        digested.append(folder)
+        return digest(folder)
+
+    monkeypatch.setattr("autotuner.daemon.observing.digest", counted)
+    with Store(_settled(tmp_path, symbols)) as store:
+        tick(store, tmp_path, symbols)
+    assert len(digested) == 1
 
 
 @pytest.fixture
