@@ -27,6 +27,7 @@ from scale_store import DAYS, Fleet, build, read_recorded, record, window
 
 from autotuner.daemon.config import Config, DaemonConfig, SymbolConfig
 from autotuner.daemon.measuring_child import Tuned
+from autotuner.daemon.places import OneByOne
 from autotuner.daemon.prices_seen import SeenPrices
 from autotuner.daemon.tick import Ticker
 from autotuner.environment import Environment
@@ -69,7 +70,7 @@ print(json.dumps(found))
 
 
 @dataclass(kw_only=True)
-class Machine:
+class Machine(OneByOne):
     """The world of a tick in which nothing may be measured: at these sizes a tick alone is asked about."""
 
     fleet: Fleet
@@ -86,9 +87,8 @@ class Machine:
         """The first of the fleet's."""
         return self.fleet.here
 
-    def stopping(self) -> bool:
+    def stopping(self) -> None:
         """Never."""
-        return False
 
     def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
         """Nothing comes of it."""
