@@ -55,26 +55,26 @@ EVERY = [("AMD", "a"), ("AAPL", "a"), ("AMD", "b"), ("AAPL", "b")]
 def test_each_symbol_is_tuned_once_in_each_environment_and_all_of_a_tick_are_put_there_at_once(
     racks: Racks,
 ) -> None:
-    pass_time(racks, 2)
+    pass_time(racks, 0.5)
     assert sorted(runs(racks)) == sorted(EVERY)
     assert max(map(len, racks.begun)) == 4
     active = racks.store.records.active_promotions()
     assert len({(each.symbol, each.environment_fingerprint) for each in active}) == len(active) == 4
 
 
-def test_what_changes_in_one_environment_is_tuned_again_there_alone(racks: Racks) -> None:
-    pass_time(racks, 1)
+def test_what_changes_in_one_environment_is_tuned_again_there_alone_and_at_once(racks: Racks) -> None:
+    pass_time(racks, 0.125)
     changed = replace(RACKS[1], environment=replace(RACKS[1].environment, torch="2.99.0"))
     racks.racks = (RACKS[0], changed)
     racks.begun.clear()
     racks.log.clear()
-    pass_time(racks, 1)
+    pass_time(racks, 0.125)
     assert sorted(runs(racks)) == [("AAPL", "b"), ("AMD", "b")]
     assert all("torch" in reason for _, _, reason in tuned(racks))
 
 
 def test_what_drifts_is_rechecked_and_taken_back_where_it_does(racks: Racks) -> None:
-    pass_time(racks, 1)
+    pass_time(racks, 0.25)
     write_prices(racks.data, "AMD", 1520)
     racks.drifting.add("AMD")
     racks.log.clear()
@@ -86,7 +86,7 @@ def test_what_drifts_is_rechecked_and_taken_back_where_it_does(racks: Racks) -> 
 
 
 def test_rechecks_that_are_put_there_at_once_leave_the_days_budget_a_run(racks: Racks) -> None:
-    pass_time(racks, 1)
+    pass_time(racks, 0.25)
     write_prices(racks.data, "AMD", 1520)
     racks.clock += 48 * HOUR
     ticked = ticker(racks, budget=430.0).tick()
@@ -97,7 +97,7 @@ def test_while_the_cluster_is_away_what_is_unsafe_is_taken_back_and_nothing_is_m
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "cache"))
-    pass_time(world, 1)
+    pass_time(world, 0.25)
     active = world.store.active("AMD")
     assert active is not None
     world.fail(active)
