@@ -204,9 +204,11 @@ def stored_of(symbol: str) -> Iterator[None]:
 
 def read_note(record: TelemetryRecord) -> Note:
     """A stored note. Raises ``NoteError`` when it cannot be read."""
-    # Earlier versions left the times of a recheck to the columns.
-    times = {"window_start": record.window_start.isoformat(), "window_end": record.window_end.isoformat()}
-    return parse_note(times | read_fields(record.payload_json))
+    fields = read_fields(record.payload_json)
+    for name in ("window_start", "window_end"):  # earlier versions left the times of a recheck to the columns
+        if name not in fields:
+            fields[name] = getattr(record, name).isoformat()
+    return parse_note(fields)
 
 
 def read_settings(text: str) -> RuntimeSettings | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from autotuner.engines.interpreters import NO_OTHERS, environment_like
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.machine.process import Owner
@@ -226,6 +227,31 @@ class Store:
         record = self.records.active_promotion(symbol, profile=profile)
         return None if record is None else self.read(record)
 
+    def active_in(self, symbol: str, profile: str | None, fingerprints: Collection[str]) -> Promotion | None:
+        """What the symbol was last promoted for in an environment of these fingerprints, else in any."""
+        wanted = [
+            self.records.active_promotion(symbol, profile=profile, environment_fingerprint=fingerprint)
+            for fingerprint in fingerprints
+        ]
+        found = [record for record in wanted if record is not None]
+        return (
+            self.read(max(found, key=lambda record: record.id or 0))
+            if found
+            else self.active(symbol, profile)
+        )
+
+    def fingerprints_like(
+        self, environment: Environment, pythons: Mapping[str, str] = NO_OTHERS
+    ) -> frozenset[str]:
+        """What is stored of this environment, by whichever engine: each engine's has a fingerprint of its own."""
+        like = {environment.fingerprint}
+        for record in self.records.environments():
+            with contextlib.suppress(TypeError, ValueError, AutotuneError):  # of another version
+                known = Environment.from_dict(loads(record.facts_json))
+                if environment_like(known, environment, pythons) == known:
+                    like.add(record.fingerprint)
+        return frozenset(like)
+
     def price_source(self, promotion: Promotion) -> PriceSource:
         """Where the prices lay on which a promotion rests, and how they were read.
 
@@ -291,8 +317,12 @@ class Store:
             )
             if found:
                 own = [record for record in found if record.run_id == run.run_id]
-                return read_subject((own or found)[-1], self._subjects, self.location)
+                return self.subject_of((own or found)[-1])
         return None
+
+    def subject_of(self, record: MeasurementRecord) -> Subject:
+        """What a measurement was about. Raises ``AutotuneError`` when it cannot be read."""
+        return read_subject(record, self._subjects, self.location)
 
     def _outcomes(
         self, subject: Subject, stage: Stage, *, any_symbol: bool = False

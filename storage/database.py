@@ -15,6 +15,7 @@ from storage.backup import back_up
 from storage.errors import SchemaTooNew, StorageError, StoreUnavailable
 from storage.masking import masked_address
 from storage.migrations import HEAD_REVISION, VERSION_TABLE, current_revision, known_revisions, upgrade
+from storage.patience import opened
 from storage.servers import be_alone_in_upgrading, marked_write, server_engine, server_url
 from storage.sqlite_files import (
     connect,
@@ -174,7 +175,7 @@ def open_database(
         database = Database(_file_engine(path, timeout_s), path=path, busy_timeout_s=timeout_s)
     try:
         database.with_file(refuse_cut_short)
-        database.bring_up_to_date()
+        opened(database.bring_up_to_date)
         database.with_file(settle_journal_mode)  # only now is it sure to be one of our stores
     except BaseException:
         database.close()

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, insert
 
 from storage.damage import Damage
 from storage.database import Database
@@ -19,6 +19,7 @@ from storage.patience import until_done
 from storage.publication import (
     ACTIVE_IDS,
     CURRENT_PINS,
+    LEDGER,
     NOT_ROLLED_BACK,
     aside_of,
     current_pins,
@@ -43,9 +44,6 @@ from storage.snapshot import SnapshotEntry, SnapshotPin, is_of
 from storage.whole_files import take_place
 
 _BY_READING = ("id", "rolled_back_at", "rolled_back_reason")
-_LEDGER = select(
-    PROMOTIONS, ROLLBACKS.c.rolled_back_at, ROLLBACKS.c.reason.label("rolled_back_reason")
-).select_from(PROMOTIONS.outerjoin(ROLLBACKS, ROLLBACKS.c.promotion_id == PROMOTIONS.c.id))
 
 
 class Ledger(Queries):
@@ -73,7 +71,7 @@ class Ledger(Queries):
 
     def promotions(self, symbol: str | None = None) -> tuple[PromotionRecord, ...]:
         """The ledger, oldest first, with what was rolled back marked."""
-        statement = _LEDGER.where(*conditions(PROMOTIONS, symbol=symbol)).order_by(PROMOTIONS.c.id)
+        statement = LEDGER.where(*conditions(PROMOTIONS, symbol=symbol)).order_by(PROMOTIONS.c.id)
         with self._database.read() as connection:
             return records(connection, PromotionRecord, statement, self.damage)
 
@@ -233,7 +231,7 @@ def append_promotions(connection: Connection, promotions: Iterable[PromotionReco
 
 def active_promotions(connection: Connection, damage: Damage) -> tuple[PromotionRecord, ...]:
     """The active promotion of every (symbol, profile, workload, environment), oldest first."""
-    active = _LEDGER.where(PROMOTIONS.c.id.in_(ACTIVE_IDS)).order_by(PROMOTIONS.c.id)
+    active = LEDGER.where(PROMOTIONS.c.id.in_(ACTIVE_IDS)).order_by(PROMOTIONS.c.id)
     return records(connection, PromotionRecord, active, damage)
 
 
@@ -242,5 +240,5 @@ def _take_back(connection: Connection, row: Row[Any], reason: str, now: datetime
 
 
 def _active_row(connection: Connection, symbol: str, wanted: PromotedFor) -> Row[Any] | None:
-    statement = _LEDGER.where(NOT_ROLLED_BACK, *conditions(PROMOTIONS, symbol=symbol, **wanted))
+    statement = LEDGER.where(NOT_ROLLED_BACK, *conditions(PROMOTIONS, symbol=symbol, **wanted))
     return connection.execute(statement.order_by(PROMOTIONS.c.id.desc()).limit(1)).first()

@@ -26,10 +26,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How many ``seconds`` to wait for a server, and who hears of it."""
+    """How many ``seconds`` to wait for a server, and who hears of it; ``opening`` where it is opened, too."""
 
     seconds: float = USUAL_SECONDS
     say: Say = lambda _: None
+    opening: bool = False
 
 
 _PATIENCE: ContextVar[Patience] = ContextVar("patience", default=Patience())  # noqa: B039 - it is frozen
@@ -37,9 +38,12 @@ _REPEATING: ContextVar[bool] = ContextVar("repeating", default=False)
 
 
 @contextmanager
-def patience(seconds: float, say: Say) -> Iterator[None]:
-    """Wait so long for a server inside the block, in this thread alone: a heartbeat goes on as usual."""
-    before = _PATIENCE.set(Patience(seconds=seconds, say=say))
+def patience(seconds: float, say: Say, *, opening: bool = False) -> Iterator[None]:
+    """Wait so long for a server inside the block, in this thread alone: a heartbeat goes on as usual.
+
+    ``opening`` is for who knows that the address is right: to open a store fails at once otherwise.
+    """
+    before = _PATIENCE.set(Patience(seconds=seconds, say=say, opening=opening))
     try:
         yield
     finally:
@@ -64,6 +68,11 @@ def repeated(act: Callable[[], Result]) -> Result:
         return until_done(act)
     finally:
         _REPEATING.reset(mark)
+
+
+def opened(act: Callable[[], Result]) -> Result:
+    """What ``act`` returns, which opens a store: at once, or with this thread's patience for opening."""
+    return until_done(act) if _PATIENCE.get().opening else act()
 
 
 def until_done(act: Callable[[], Result]) -> Result:

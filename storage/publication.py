@@ -20,6 +20,10 @@ from storage.rows import columns, records
 from storage.snapshot import SnapshotEntry, SnapshotPin, fill, publish
 from storage.whole_files import held_aside, sync
 
+LEDGER = select(
+    PROMOTIONS, ROLLBACKS.c.rolled_back_at, ROLLBACKS.c.reason.label("rolled_back_reason")
+).select_from(PROMOTIONS.outerjoin(ROLLBACKS, ROLLBACKS.c.promotion_id == PROMOTIONS.c.id))
+"""The lines of the ledger, with how they were rolled back."""
 NOT_ROLLED_BACK = PROMOTIONS.c.id.not_in(select(ROLLBACKS.c.promotion_id).correlate(None))
 ACTIVE_IDS = (
     select(func.max(PROMOTIONS.c.id))

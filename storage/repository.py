@@ -30,6 +30,7 @@ from storage.records import (
 )
 from storage.rows import PromotedFor, RecordT, append_all, insert_if_absent, matching, records, to_record
 from storage.survey import Survey
+from storage.together import Together
 from storage.upkeep import Upkeep
 
 _SUBJECTS: dict[type[Record], Table] = {
@@ -55,7 +56,7 @@ class MeasuredFor(TypedDict, total=False):
     run_id: str | None
 
 
-class Repository(Ledger, Upkeep, Survey):
+class Repository(Ledger, Upkeep, Survey, Together):
     """Each method is one transaction and raises `StoreUnavailable` or `StoreCorrupt` when the store fails.
 
     `MissingReference` is raised by what names an environment, workload, series or run that is not stored.

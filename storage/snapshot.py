@@ -1,77 +1,90 @@
 """Publishes the settings snapshot beside the store and reads it back, with the standard library alone.
 
-The file holds one row: a JSON document and its SHA-256. It is written aside and renamed over, so that a
-reader sees the old or the new snapshot and never a lock, a journal or a half.
+The file holds a JSON document and its SHA-256, and the same once more in parts, for who looks up one symbol. It
+is written aside and renamed over: a reader sees the old or the new snapshot and never a lock, a journal or a half.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 from storage.errors import InvalidRecord, SnapshotError, SnapshotReason, StoreUnavailable
 from storage.origin import Origin, read_origin, write_origin
+from storage.snapshot_document import (
+    SNAPSHOT_SCHEMA,
+    Snapshot,
+    SnapshotEntry,
+    SnapshotPin,
+    pack,
+    packed_document,
+    unpacked_document,
+)
+from storage.snapshot_parts import (
+    Kind,
+    Part,
+    damaged_parts,
+    has_parts,
+    parted,
+    place_of,
+    read_part,
+    write_parts,
+)
 
-SNAPSHOT_SCHEMA = 1
+__all__ = [
+    "SNAPSHOT_SCHEMA",
+    "Snapshot",
+    "SnapshotEntry",
+    "SnapshotPart",
+    "SnapshotPin",
+    "fill",
+    "fill_document",
+    "is_of",
+    "packed_document",
+    "parts_damaged",
+    "publish",
+    "read_document",
+    "read_snapshot",
+    "read_snapshot_part",
+    "unpacked_document",
+    "written_aside",
+]
+
 PAGE_BYTES = 65536  # the largest page SQLite has: the document then spans few of them
 HEADER_BYTES = 100  # https://sqlite.org/fileformat2.html, section 1.3
 
 _MAGIC = b"SQLite format 3\0"
 
-ItemT = TypeVar("ItemT", "SnapshotEntry", "SnapshotPin")
-
 
 @dataclass(frozen=True, kw_only=True)
-class SnapshotEntry:
-    """The active configuration of one (symbol, profile, workload, environment); `publish` checks it.
+class SnapshotPart(Snapshot):
+    """Of the snapshot at `path` what was read for a symbol: all that there is of the symbols of its place."""
 
-    `newest` marks what the symbol was last promoted for; `since` is UTC.
-    """
+    path: Path
+    place: int
+    places: int
 
-    symbol: str
-    profile: str
-    model: str
-    workload_signature: str
-    workload_json: str
-    environment_fingerprint: str
-    environment_json: str
-    settings_key: str
-    settings_json: str
-    promised_json: str
-    since: datetime
-    promotion_id: int
-    newest: bool
+    def covers(self, symbol: str) -> bool:
+        """Whether it says everything there is of a symbol."""
+        return place_of(symbol, self.places) == self.place
 
+    def of_workload(self, signature: str) -> list[SnapshotEntry]:
+        """The entries of a workload, of the whole snapshot. Raises `SnapshotError`."""
+        return read_snapshot(self.path).of_workload(signature)
 
-@dataclass(frozen=True, kw_only=True)
-class SnapshotPin:
-    """The configuration that a person has fixed for a symbol."""
-
-    symbol: str
-    settings_key: str
-    settings_json: str
-    reason: str
-    since: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """What production may use: everything that was active at `written_at`; `origin` says where it was fetched."""
-
-    entries: tuple[SnapshotEntry, ...]
-    pins: tuple[SnapshotPin, ...]
-    written_at: datetime
-    origin: Origin | None = None
+    def leaders(self, signature: str) -> list[SnapshotEntry]:
+        """Those entries of a workload among which its best one is. Raises `SnapshotError`."""
+        part = read_snapshot_part(self.path, "workloads", signature)
+        return self.of_workload(signature) if part is None else Snapshot.of_workload(part, signature)
 
 
 def publish(
@@ -103,34 +116,46 @@ def fill(
 
     Raises `InvalidRecord` as `publish` does, `sqlite3.Error` when it cannot be written.
     """
-    fill_document(aside, packed_document(entries, pins, generation_time=generation_time), state=state)
-
-
-def packed_document(
-    entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], *, generation_time: datetime
-) -> bytes:
-    """What a snapshot says, as its file holds it. Raises `InvalidRecord` as `publish` does."""
-    _check(entries, pins, generation_time)
-    # Workloads, environments and settings recur from symbol to symbol: each text is kept once.
-    places: dict[str, int] = {}
-    content = {
-        "schema": SNAPSHOT_SCHEMA,
-        "written_at": _time_text(generation_time),
-        "entries": [_packed(entry, places) for entry in entries],
-        "pins": [_packed(pin, places) for pin in pins],
-        "texts": list(places),
-    }
-    return json.dumps(content, separators=(",", ":")).encode()
+    document = packed_document(entries, pins, generation_time=generation_time)
+    _fill(aside, document, _parts(entries, pins, generation_time), state=state)
 
 
 def fill_document(aside: Path, document: bytes, *, state: str = "", origin: Origin | None = None) -> None:
     """Write a document, with where it was fetched, into an empty file. Raises `sqlite3.Error`."""
+    try:
+        said = unpacked_document(document)
+    except InvalidRecord:
+        _fill(aside, document, [], state=state, origin=origin)
+    else:
+        parts = _parts(said.entries, said.pins, said.written_at)
+        _fill(aside, document, parts, state=state, origin=origin)
+
+
+def _parts(
+    entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime
+) -> list[tuple[Part, bytes]]:
+    try:
+        return [(part, pack(part.entries, part.pins, written_at)) for part in parted(entries, pins)]
+    except Exception:  # values of other kinds can fail in any way: what has no parts is read whole
+        return []
+
+
+def _fill(
+    aside: Path,
+    document: bytes,
+    parts: Sequence[tuple[Part, bytes]],
+    *,
+    state: str = "",
+    origin: Origin | None = None,
+) -> None:
     digest = hashlib.sha256(document).hexdigest()
     with closing(_connect(aside, "mode=rw")) as connection:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode=OFF")
         connection.execute("PRAGMA synchronous=OFF")  # the whole file is synced before it gets its name
         connection.execute(f"PRAGMA user_version={SNAPSHOT_SCHEMA}")
+        write_parts(connection, digest, parts)
+        # Last, so that a file that was cut short lacks some of it.
         connection.execute(
             "CREATE TABLE snapshot (sha256 TEXT NOT NULL, state TEXT NOT NULL, document BLOB NOT NULL)"
         )
@@ -149,6 +174,8 @@ def is_of(path: str | Path, state: str) -> bool:
             (schema,) = connection.execute("PRAGMA user_version").fetchone()
             if schema > SNAPSHOT_SCHEMA:
                 return True
+            if not has_parts(connection):
+                return False
             rows = connection.execute("SELECT state, sha256, document FROM snapshot LIMIT 2").fetchall()
     except (sqlite3.Error, OSError, ValueError, MemoryError):
         return False
@@ -165,6 +192,41 @@ def read_snapshot(path: str | Path) -> Snapshot:
         return unpacked_document(document, origin)
     except InvalidRecord as error:
         raise _refusal(Path(path), "truncated/corrupt") from error
+
+
+def read_snapshot_part(path: str | Path, kind: Kind, name: str) -> SnapshotPart | None:
+    """Of the snapshot at `path` the part where `name` is, a symbol or the signature of a workload.
+
+    None for one that earlier versions published, and whatever is wrong: `read_snapshot` then says what.
+    """
+    target = Path(path)
+    try:
+        if _is_no_file(target):
+            return None
+        with closing(_connect(target, "mode=ro&immutable=1")) as connection:
+            (schema,) = connection.execute("PRAGMA user_version").fetchone()
+            if schema != SNAPSHOT_SCHEMA:
+                return None
+            place, places, document = read_part(connection, kind, name)
+            origin = read_origin(connection)
+        return SnapshotPart(
+            **vars(unpacked_document(document, origin)), path=target, place=place, places=places
+        )
+    except (sqlite3.Error, OSError, ValueError, MemoryError):  # an InvalidRecord is a ValueError
+        return None
+
+
+def parts_damaged(path: str | Path) -> bool:
+    """Whether parts of a snapshot are not what was written: look-ups of their symbols then read all of it.
+
+    One that earlier versions published has none.
+    """
+    try:
+        with closing(_connect(Path(path), "mode=ro&immutable=1")) as connection:
+            named = "SELECT 1 FROM sqlite_master WHERE name = 'parts'"
+            return connection.execute(named).fetchone() is not None and damaged_parts(connection) > 0
+    except (sqlite3.Error, OSError, ValueError, TypeError, MemoryError):
+        return True
 
 
 def read_document(path: str | Path) -> tuple[bytes, Origin | None]:
@@ -186,21 +248,6 @@ def read_document(path: str | Path) -> tuple[bytes, Origin | None]:
     return rows[0][1], origin
 
 
-def unpacked_document(document: bytes, origin: Origin | None = None) -> Snapshot:
-    """The snapshot that a document is. Raises `InvalidRecord` for what is none."""
-    try:
-        parsed = json.loads(document)
-        if parsed["schema"] != SNAPSHOT_SCHEMA:
-            raise InvalidRecord(
-                f"the snapshot is of form {str(parsed['schema'])[:20]}, this version reads another"
-            )
-        return _snapshot(parsed, origin)
-    except InvalidRecord:
-        raise
-    except Exception as error:  # a document of another shape can fail in any way
-        raise InvalidRecord("the snapshot's document is of another shape") from error
-
-
 @contextmanager
 def written_aside(target: Path) -> Iterator[Path]:
     """`written_whole` for a file of a store: raises `StoreUnavailable` when it cannot be written."""
@@ -218,61 +265,6 @@ def written_aside(target: Path) -> Iterator[Path]:
 def _connect(path: Path, options: str) -> sqlite3.Connection:
     uri = f"file://{quote_from_bytes(os.fsencode(path.absolute()))}?{options}"
     return sqlite3.connect(uri, uri=True, isolation_level=None)
-
-
-def _check(entries: Sequence[SnapshotEntry], pins: Sequence[SnapshotPin], written_at: datetime) -> None:
-    from storage.checks import check_symbol  # not at the top: reading a snapshot does without
-
-    items: list[SnapshotEntry | SnapshotPin] = [*entries, *pins]
-    for item in items:
-        check_symbol(item.symbol)
-    if any(moment.utcoffset() is None for moment in (written_at, *(item.since for item in items))):
-        raise InvalidRecord("the snapshot has a time without a zone: give every time in UTC")
-    _check_alone("newest entry", [entry.symbol for entry in entries if entry.newest])
-    _check_alone("pin", [pin.symbol for pin in pins])
-
-
-def _check_alone(what: str, symbols: list[str]) -> None:
-    if len(symbols) != len(set(symbols)):
-        raise InvalidRecord(f"the snapshot has more than one {what} for a symbol: give each symbol one")
-
-
-def _packed(item: SnapshotEntry | SnapshotPin, places: dict[str, int]) -> list[object]:
-    values = vars(item) | {"since": _time_text(item.since)}
-    return [
-        places.setdefault(value, len(places)) if name.endswith("_json") else value
-        for name, value in values.items()
-    ]
-
-
-def _snapshot(parsed: dict[str, Any], origin: Origin | None) -> Snapshot:
-    """What a document says. Raises anything for one of another shape."""
-    return Snapshot(
-        origin=origin,
-        entries=_unpacked(SnapshotEntry, parsed["entries"], parsed["texts"]),
-        pins=_unpacked(SnapshotPin, parsed["pins"], parsed["texts"]),
-        written_at=datetime.fromisoformat(parsed["written_at"]),
-    )
-
-
-def _unpacked(kind: type[ItemT], rows: list[list[Any]], texts: list[str]) -> tuple[ItemT, ...]:
-    names = [field.name for field in fields(kind)]
-    shared = [place for place, name in enumerate(names) if name.endswith("_json")]
-    since = names.index("since")
-    items = []
-    for row in rows:
-        for place in shared:
-            row[place] = texts[row[place]]
-        row[since] = datetime.fromisoformat(row[since])
-        # Past the __init__, which is slow for frozen classes: 500 symbols are to be read within 2 ms.
-        item = object.__new__(kind)
-        vars(item).update(zip(names, row, strict=True))
-        items.append(item)
-    return tuple(items)
-
-
-def _time_text(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat()
 
 
 def _matches(digest: Any, document: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import func, select
@@ -79,19 +79,15 @@ class Survey(Queries):
 
     def newest_telemetry(self, each: int) -> tuple[int, ...]:
         """Ids of the newest ``each`` rows of telemetry of every symbol that was promoted, oldest first."""
-        inner = TELEMETRY.alias()
-        promoted = select(PROMOTIONS.c.symbol).distinct().subquery()
-        newest = (
-            select(inner.c.id)
-            .where(inner.c.symbol == promoted.c.symbol)
-            .order_by(inner.c.window_start.desc(), inner.c.id.desc())
-            .limit(each)
-        )
+        columns = TELEMETRY.c.symbol, TELEMETRY.c.window_start, TELEMETRY.c.id
+        newest_first = (TELEMETRY.c.window_start.desc(), TELEMETRY.c.id.desc())
+        place = func.row_number().over(partition_by=TELEMETRY.c.symbol, order_by=newest_first)
+        promoted = TELEMETRY.c.symbol.in_(select(PROMOTIONS.c.symbol))
+        placed = select(*columns, place.label("place")).where(promoted).subquery()
         statement = (
-            select(TELEMETRY.c.id)
-            .select_from(promoted.join(TELEMETRY, TELEMETRY.c.symbol == promoted.c.symbol))
-            .where(TELEMETRY.c.id.in_(newest.correlate(promoted)))
-            .order_by(TELEMETRY.c.symbol, TELEMETRY.c.window_start, TELEMETRY.c.id)
+            select(placed.c.id)
+            .where(placed.c.place <= each)
+            .order_by(placed.c.symbol, placed.c.window_start, placed.c.id)
         )
         with self._database.read() as connection:
             return tuple(connection.execute(statement).scalars())
@@ -106,9 +102,27 @@ class Survey(Queries):
 
     def telemetry_with(self, text: str, *, since: datetime | None = None) -> tuple[TelemetryRecord, ...]:
         """The rows of telemetry whose payload holds ``text`` and that ended at ``since`` or later, oldest first."""
-        about = select(TELEMETRY).where(TELEMETRY.c.payload_json.contains(text, autoescape=True))
-        if since is not None:
+        about = select(TELEMETRY)
+        if since is not None:  # first, because to search a text takes longer than to compare two times
             about = about.where(TELEMETRY.c.window_end >= since)
+        about = about.where(TELEMETRY.c.payload_json.contains(text, autoescape=True))
+        return self._records(TelemetryRecord, about.order_by(TELEMETRY.c.window_start, TELEMETRY.c.id))
+
+    def promoted_telemetry_with(self, text: str, *, since: datetime) -> tuple[TelemetryRecord, ...]:
+        """As ``telemetry_with``, of symbols that were ever promoted, in as long as their windows take.
+
+        What began more than two days before ``since`` is left out.
+        """
+        promoted = select(PROMOTIONS.c.symbol).distinct().subquery()
+        about = (
+            select(TELEMETRY)
+            .select_from(promoted.join(TELEMETRY, TELEMETRY.c.symbol == promoted.c.symbol))
+            .where(
+                TELEMETRY.c.window_start >= since - timedelta(days=2),
+                TELEMETRY.c.window_end >= since,
+                TELEMETRY.c.payload_json.contains(text, autoescape=True),
+            )
+        )
         return self._records(TelemetryRecord, about.order_by(TELEMETRY.c.window_start, TELEMETRY.c.id))
 
     def trial_rows(self, workload_signature: str) -> tuple[TrialRow, ...]:
@@ -122,11 +136,16 @@ class Survey(Queries):
         with self._database.read() as connection:
             return tuple(TrialRow(*row) for row in connection.execute(statement))
 
-    def run_rows(self) -> tuple[RunRow, ...]:
-        """Every run, oldest first, without its summary; one whose times are damaged is left out."""
-        columns = [RUNS.c[name] for name in RunRow._fields]
+    def run_rows(self, *, ended_since: datetime | None = None) -> tuple[RunRow, ...]:
+        """Every run, oldest first, without its summary; one whose times are damaged is left out.
+
+        Of a time on, those that ended then or later.
+        """
+        statement = select(*(RUNS.c[name] for name in RunRow._fields))
+        if ended_since is not None:
+            statement = statement.where(RUNS.c.finished_at >= ended_since)
         with self._database.read() as connection:
-            found = connection.execute(select(*columns).order_by(RUNS.c.started_at, RUNS.c.run_id)).all()
+            found = connection.execute(statement.order_by(RUNS.c.started_at, RUNS.c.run_id)).all()
         rows = (RunRow(*row) for row in found)
         return tuple(row for row in rows if _are_times(row.started_at, row.resumed_at, row.finished_at))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Update, select, update
@@ -10,7 +11,7 @@ from storage.checks import json_fault
 from storage.errors import InvalidRecord
 from storage.models import ARTIFACTS, LEASES, SELFTESTS, TELEMETRY
 from storage.records import ArtifactRecord, LeaseRecord, SelfTestRecord, TelemetryRecord
-from storage.rows import Queries, append, columns, insert_if_absent, matching, to_record
+from storage.rows import Queries, append_all, columns, insert_if_absent, matching, to_record
 
 
 class Upkeep(Queries):
@@ -55,17 +56,25 @@ class Upkeep(Queries):
 
     def add_telemetry(self, telemetry: TelemetryRecord) -> int:
         """Store one window; the id. Raises `InvalidRecord` when its payload is no JSON."""
-        return self._append(TELEMETRY, _checked(telemetry))
+        return self._append(TELEMETRY, checked_window(telemetry))
 
-    def add_telemetry_once(self, telemetry: TelemetryRecord) -> bool:
-        """Store one window unless it is stored already, and say whether it was not. Raises `InvalidRecord`."""
-        wanted = columns(_checked(telemetry), leave_out=("id",))
-        same = select(TELEMETRY.c.id).where(*(TELEMETRY.c[name] == value for name, value in wanted.items()))
+    def add_new_telemetry(self, several: Collection[TelemetryRecord]) -> None:
+        """Store windows, some hundred at most, all or none, but those that are stored already, to the last letter.
+
+        Raises `InvalidRecord` as `add_telemetry` does.
+        """
+        if not several:
+            return
+        for each in several:
+            checked_window(each)
+        same = select(TELEMETRY.c.symbol, TELEMETRY.c.payload_json).where(
+            TELEMETRY.c.symbol.in_({each.symbol for each in several}),
+            TELEMETRY.c.window_start.in_({each.window_start for each in several}),
+        )
         with self._database.write() as connection:
-            if connection.execute(same.limit(1)).first() is not None:
-                return False
-            append(connection, TELEMETRY, telemetry)
-            return True
+            known = {tuple(row) for row in connection.execute(same)}
+            new = [each for each in several if (each.symbol, each.payload_json) not in known]
+            append_all(connection, TELEMETRY, new)
 
     def telemetry(
         self, symbol: str | None = None, since: datetime | None = None
@@ -85,6 +94,14 @@ class Upkeep(Queries):
         statement = matching(SELFTESTS, environment_fingerprint=environment_fingerprint)
         newest_first = statement.order_by(SELFTESTS.c.measured_at.desc(), SELFTESTS.c.id.desc())
         return next(iter(self._records(SelfTestRecord, newest_first.limit(1))), None)
+
+
+def checked_window(telemetry: TelemetryRecord) -> TelemetryRecord:
+    """The same. Raises `InvalidRecord` when its payload is no JSON."""
+    fault = json_fault(telemetry.payload_json)
+    if fault:
+        raise InvalidRecord(f"TelemetryRecord.payload_json {fault}")
+    return telemetry
 
 
 def _lease(device: str, owner: str, token: int, now: datetime, ttl_s: float) -> LeaseRecord:
@@ -111,10 +128,3 @@ def _changes_one(connection: Connection, statement: Update) -> bool:
 
 def _held(connection: Connection, device: str) -> LeaseRecord:
     return to_record(LeaseRecord, connection.execute(matching(LEASES, device=device)).one(), LEASES)
-
-
-def _checked(telemetry: TelemetryRecord) -> TelemetryRecord:
-    fault = json_fault(telemetry.payload_json)
-    if fault:
-        raise InvalidRecord(f"TelemetryRecord.payload_json {fault}")
-    return telemetry

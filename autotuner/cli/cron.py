@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import click
 
+from autotuner.cli.fleet_nodes import on_options, refuse_without_cluster
 from autotuner.cli.options import (
     COUNT,
     EXISTING_FILE,
@@ -51,6 +52,8 @@ def _what_to_run(command: Command) -> Command:
         workload_file: Path | None,
         threads: int | None,
         device: str,
+        on: str | None,
+        environments: tuple[str, ...],
         **others: Any,
     ) -> Any:
         from autotuner.daemon.config import price_arguments  # pydantic takes long to import
@@ -61,8 +64,11 @@ def _what_to_run(command: Command) -> Command:
             "workload": workload_file and str(workload_file.absolute()),
             "threads": threads and str(threads),
             "device": None if device == "cpu" else device,
+            "on": on,
         }
+        refuse_without_cluster(on, environments)
         named = [part for name, value in given.items() if value for part in (f"--{name}", value)]
+        named += [part for environment in environments for part in ("--environment", environment)]
         named += price_arguments(prices)
         if config_file is None:
             return command(*args, task=[*crontab.TUNE_WHAT_IS_DUE, *named], **others)
@@ -80,6 +86,7 @@ def _what_to_run(command: Command) -> Command:
         workload_option,
         click.option("--threads", type=COUNT, help="Most CPU threads of a process."),
         device_option,
+        *on_options("The line tunes"),
     ):
         made = option(made)
     return cast("Command", made)
@@ -97,6 +104,7 @@ def cron_command() -> None:
     autotune cron show
     autotune cron install --schedule "17 3 * * 1-5"
     autotune cron install --config autotune.toml
+    autotune cron install --on ray://head.example
     autotune cron remove
     """
 

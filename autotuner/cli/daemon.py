@@ -25,6 +25,7 @@ cool_down_hours = 6
 recheck_hours = 20             # drift on prices that came since, once a day; 0 for never
 max_age_days = 7
 cache_days = 30                # compiled code that nobody used for so long is removed; 0 for never
+# on = "ray://head.example"     # tunes on the nodes of this Ray cluster, in each of its environments
 cache_gb = 20                  # what runs have compiled is, above this size; 0 for never
 
 [defaults]

@@ -1,4 +1,4 @@
-"""Entry point of the command line as a child of the daemon: it dies with the daemon, and it is nice."""
+"""Entry point of the command line as another process's child: it dies with that, is nice, waits for its store."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ def main(arguments: list[str]) -> None:
     die_with_parent(int(arguments[0]))
     os.nice(int(arguments[1]))
     from autotuner.cli import main as command_line
+    from storage.patience import RUN_SECONDS, patience
 
-    command_line(arguments[2:])
+    # Whoever started this has opened the store: where it does not answer now, its server is away.
+    with patience(RUN_SECONDS, _say, opening=True):
+        command_line(arguments[2:])
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":

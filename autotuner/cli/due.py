@@ -44,6 +44,17 @@ def each_due(
             yield symbol, tuned_as(store, promotion) if reason else None, reason
 
 
+def each_as_before(
+    symbols: Sequence[str], run_options: RunOptions, store: Store, environment: Environment | None = None
+) -> Iterator[tuple[str, TunedAs | None]]:
+    """Each symbol as it was last tuned in ``environment``, this machine's unless given, or else anywhere."""
+    from autotuner.environment import current_environment
+
+    like = store.fingerprints_like(environment or current_environment(run_options.device))
+    for symbol in symbols:
+        yield symbol, tuned_as(store, store.active_in(symbol, run_options.profile, like))
+
+
 def tuned_as(store: Store, promotion: Promotion | None) -> TunedAs | None:
     """What a promotion was tuned for, and on which prices."""
     if promotion is None:

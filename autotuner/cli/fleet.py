@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.cli import options
-from autotuner.cli.due import each_due, tuned_as
+from autotuner.cli.due import each_as_before, each_due
+from autotuner.cli.fleet_nodes import connected, task
 from autotuner.cli.run_options import RunOptions, TunedAs, requests_of
-from autotuner.errors import AutotuneError, UsageError
-from autotuner.paths import DATABASE_VARIABLE, is_file, store_path
+from autotuner.errors import AutotuneError
 
 if TYPE_CHECKING:
     from autotuner.cli.fleet_progress import FleetProgress, PlainFleetProgress
@@ -45,19 +44,6 @@ class Asked:
     as_before: bool
 
 
-def refuse_contradictions(on: str | None, environments: Sequence[str], run_options: RunOptions) -> None:
-    """Raise ``UsageError`` for options that make no sense with a cluster, or without one."""
-    if on is None:
-        if environments:
-            raise UsageError("--environment chooses between the nodes of a cluster: name one with --on")
-        return
-    from autotuner.fleet.cluster import refuse_address
-
-    refuse_address(on)
-    if run_options.replay:
-        raise UsageError("--replay measures nothing: leave out --on")
-
-
 def tune_on(
     asked: Asked, store: Store, *, quiet: bool
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, str]]]:
@@ -83,21 +69,21 @@ def _run_on(
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[dict[str, Any]]]:
     from autotuner.daemon.config import price_arguments
     from autotuner.fleet.campaign import Campaign
-    from autotuner.fleet.cluster import Cluster
     from autotuner.fleet.driver import Ended, drive
-    from autotuner.fleet.nodes import Fleet, Wanted
     from autotuner.fleet.orders import Schedule
 
-    engines = _engines(asked)
-    place = str(store_path(store.location).absolute()) if is_file(store.location) else None
-    wanted = Wanted(
-        device=asked.options.device, engines=engines, store=place, environments=asked.environments or None
-    )
     arguments = (*arguments, *price_arguments(asked.options.prices))
-    with _progress(quiet=quiet) as progress, Cluster(asked.on) as cluster:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there
-        fleet = Fleet(cluster, wanted, progress)
-        fleet.settle()
+    with (
+        _progress(quiet=quiet) as progress,
+        connected(
+            asked.on,
+            asked.environments,
+            device=asked.options.device,
+            models=asked.options.models,
+            store=store.location,
+            audience=progress,
+        ) as (cluster, fleet),
+    ):
         orders = _orders(asked, fleet, store)
         command = (*arguments, *_chosen())
         with Campaign(
@@ -112,7 +98,7 @@ def _run_on(
             ended = [Ended(order=order, document=document) for order, document in done.items()]
             left = [order for order in orders if order not in done]
             progress.expect(len(left))
-            schedule = Schedule(left, _proven(orders, store))
+            schedule = Schedule(left, proven(orders, store))
             task_of = _tasks(asked, fleet, store, arguments)
             ended += drive(fleet, cluster, schedule, task_of=task_of, audience=progress)
             campaign.over()
@@ -148,82 +134,57 @@ def _from_anywhere(value: Any) -> str:
     return str(Path(value).absolute()) if is_path else options.AUTO if value is None else str(value)
 
 
-def _engines(asked: Asked) -> tuple[str, ...]:
-    """The engines that may be needed: those of the models named, else every one there is."""
-    from autotuner.engine_versions import TOTO1
-    from autotuner.engines.registry import engine_for
-
-    models = asked.options.models
-    return tuple(dict.fromkeys((TOTO1, *(engine_for(model, None).name for model in models))))
-
-
 def _orders(asked: Asked, fleet: Fleet, store: Store) -> list[Order]:
     """One run for each symbol in each environment, as far as it is due there."""
-    by_environment = {node.environment: node for node in fleet.nodes.values()}
     orders = []
-    for node in by_environment.values():
+    for node, *_ in fleet.environments.values():
         if asked.due:
-            (here, *_) = node.environments.values()
-            found = each_due(asked.symbols, asked.options, store, here)
+            found = each_due(asked.symbols, asked.options, store, node.facts)
             subjects = [(symbol, before) for symbol, before, reason in found if reason]
         elif asked.as_before:
-            subjects = [
-                (symbol, tuned_as(store, store.active(symbol, asked.options.profile)))
-                for symbol in asked.symbols
-            ]
+            subjects = list(each_as_before(asked.symbols, asked.options, store, node.facts))
         else:
             subjects = [(symbol, None) for symbol in asked.symbols]
         befores: dict[str, list[TunedAs | None]] = {}
         for symbol, before in subjects:
             befores.setdefault(symbol, []).append(before)
-        orders += [_order(symbol, each, asked.options, node) for symbol, each in befores.items()]
+        orders += [order_of(symbol, each, asked.options, node) for symbol, each in befores.items()]
     return orders
 
 
-def _order(symbol: str, befores: Sequence[TunedAs | None], run_options: RunOptions, node: Node) -> Order:
-    import dataclasses
-
-    from autotuner.engine_versions import engine_text
+def order_of(symbol: str, befores: Sequence[TunedAs | None], run_options: RunOptions, node: Node) -> Order:
+    """The run of a symbol on a node like this one: once for each of ``befores``, as what it was tuned."""
     from autotuner.engines.registry import engine_for
     from autotuner.fleet.nodes import called
     from autotuner.fleet.orders import Order
 
-    (here, *_) = node.environments.values()
-    results, engine = [], ""
+    results = []
     for request in (each for before in befores for each in requests_of(symbol, run_options, before)):
-        engine = engine_for(request.workload.model, request.workload.revision).name
-        there = node.environments.get(engine) or dataclasses.replace(here, engine=engine_text(engine))
+        there = node.facts_for(engine_for(request.workload.model, request.workload.revision).name)
         results.append((request.workload.signature, request.profile.name, there.fingerprint))
     return Order(symbol=symbol, environment=node.environment, place=called(node), results=tuple(results))
 
 
-def _proven(orders: Collection[Order], store: Store) -> set[Group]:
+def proven(orders: Collection[Order], store: Store) -> set[Group]:
     """Groups in which a duel's proof stands, so that nobody need search first."""
     from autotuner.tuning.takeover import names_a_duel
 
-    proven = {
+    standing = {
         (record.workload_signature, record.profile, record.environment_fingerprint)
         for record in store.records.active_promotions()
         if names_a_duel(record)
     }
-    return {order.group for order in orders if proven.issuperset(order.results)}
+    return {order.group for order in orders if standing.issuperset(order.results)}
 
 
 def _tasks(asked: Asked, fleet: Fleet, store: Store, arguments: Sequence[str]) -> Callable[[Order], Task]:
-    from autotuner.fleet.station import Task
-
-    engine = next(iter(next(iter(fleet.nodes.values())).environments))
-    place = store.location
-    if is_file(place):
-        place = str(store_path(place).absolute())
-
     def task_of(order: Order) -> Task:
-        return Task(
-            arguments=("run", "--symbol", order.symbol, "--json", *arguments),
-            variables={DATABASE_VARIABLE: place},
+        return task(
+            ("run", "--symbol", order.symbol, "--json", *arguments),
+            environment=order.environment,
+            fleet=fleet,
+            store=store.location,
             device=asked.options.device,
-            engine=engine,
-            fingerprint=order.environment,
         )
 
     return task_of
@@ -252,16 +213,14 @@ def _failures(ended: Sequence[Ended]) -> list[dict[str, str]]:
 
 
 def _environments(fleet: Fleet) -> list[dict[str, Any]]:
-    nodes = sorted(fleet.nodes.values(), key=lambda node: node.host)
-    by_fingerprint = {node.environment: node for node in nodes}
     return [
         {
             "fingerprint": fingerprint,
-            "label": node.label,
-            "hardware": next(iter(node.environments.values())).hardware,
-            "nodes": [each.host for each in nodes if each.environment == fingerprint],
+            "label": nodes[0].label,
+            "hardware": nodes[0].facts.hardware,
+            "nodes": [each.host for each in nodes],
         }
-        for fingerprint, node in by_fingerprint.items()
+        for fingerprint, nodes in fleet.environments.items()
     ]
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.cli import options
-from autotuner.cli.due import due_now, tuned_as
-from autotuner.cli.fleet import Asked, refuse_contradictions, tune_on
+from autotuner.cli.due import due_now, each_as_before
+from autotuner.cli.fleet import Asked, tune_on
+from autotuner.cli.fleet_nodes import on_options, refuse_contradictions
 from autotuner.cli.price_options import price_options
 from autotuner.cli.run_options import RunOptions, TunedAs, requests_of
 from autotuner.errors import AutotuneError, UsageError
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from autotuner.cli.progress import PlainProgress
     from autotuner.store import Store
     from autotuner.tuning.request import TuneRequest
+
+
+on_cluster, of_environments = on_options("Tune")
 
 
 @click.command()
@@ -131,19 +135,8 @@ if TYPE_CHECKING:
     type=options.EXISTING_FILE,
     help="Answer trials from a table of recorded measurements; needs --db.",
 )
-@click.option(
-    "--on",
-    metavar="ray[://HOST[:PORT]]",
-    help="Tune on the nodes of a Ray cluster, in each of its environments: ray is the cluster of this machine "
-    "(RAY_ADDRESS), ray://HOST another one.",
-)
-@click.option(
-    "--environment",
-    "environments",
-    multiple=True,
-    metavar="NAME",
-    help="With --on: only nodes of this environment, by label or fingerprint; may be given again.",
-)
+@on_cluster
+@of_environments
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when nothing new was promoted.")
 @options.measuring_options(
     None, "Seconds for each symbol, proof included; auto: at most 300 or, where builds take long, 900."
@@ -212,9 +205,9 @@ def _subjects(
     """Each symbol to tune here, and as what it was tuned before where that counts."""
     if due:
         return due_now(symbols, run_options, store)
-    if not as_before:
-        return [(symbol, None) for symbol in symbols]
-    return [(symbol, tuned_as(store, store.active(symbol, run_options.profile))) for symbol in symbols]
+    if as_before:
+        return list(each_as_before(symbols, run_options, store))
+    return [(symbol, None) for symbol in symbols]
 
 
 def _end(documents: list[dict[str, Any]], failures: list[dict[str, str]], *, exit_code: bool) -> None:

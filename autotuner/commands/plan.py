@@ -9,7 +9,8 @@ from datetime import datetime
 
 from autotuner.commands.plan_prices import Told
 from autotuner.commands.plan_reading import Here, Reading, place_of
-from autotuner.engine_versions import engine_name
+from autotuner.engine_versions import TOTO1, engine_name
+from autotuner.engines.registry import engine_for
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.record_mapping import owner_runs_still, stands, to_take_up
@@ -64,17 +65,38 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
-    """One environment's part.
+class Nodes:
+    """Nodes of a cluster that are of one environment, by ``hosts``.
 
-    Of another machine: ``differences`` to this one, and when something of it was promoted last.
+    ``devices`` is how many runs they take at a time, ``here`` that they are this very machine. ``facts_for`` tells
+    the environment of an engine's processes there.
+    """
+
+    label: str | None
+    hosts: tuple[str, ...]
+    devices: int
+    here: bool
+    facts_for: Callable[[str], Environment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One environment's part; ``nodes`` are those of a cluster on which its runs would be made.
+
+    Of another machine, where none would: ``differences`` to this one, and when something of it was promoted last.
     """
 
     environment: Environment
     rows: tuple[Row, ...]
     here: bool = True
+    nodes: Nodes | None = None
     differences: tuple[str, ...] = ()
     newest: datetime | None = None
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether its runs are those that were asked for."""
+        return self.here or self.nodes is not None
 
 
 def plan(
@@ -107,6 +129,35 @@ def plan(
     return (*planned, *([] if replays else planner.elsewhere(asked, list(rows))))
 
 
+def plan_on(
+    asked: Sequence[tuple[Nodes, Sequence[Asked]]], store: Store, *, read_prices: bool = False
+) -> tuple[Planned, ...]:
+    """What each run would do on the nodes of a cluster, environment by environment; as ``plan`` otherwise."""
+    planned, symbols = [], {each.symbol for _, of_it in asked for each in of_it}
+    planner = _Planner(Reading(store, symbols, read_prices=read_prices), None)
+    for nodes, of_it in asked:
+        rows: dict[Environment, list[Row]] = {}
+        for each in of_it:
+            if not each.requests:
+                rows.setdefault(nodes.facts_for(TOTO1), []).append(Row(symbol=each.symbol, due=each.due))
+            for request in each.requests:
+                there = nodes.facts_for(_engine_of(request))
+                row = planner.row(each, request, there, None if nodes.here else there)
+                rows.setdefault(there, []).append(row)
+        planned += [
+            Planned(environment=there, rows=tuple(found), here=nodes.here, nodes=nodes)
+            for there, found in rows.items()
+        ]
+    return tuple(planned)
+
+
+def _engine_of(request: TuneRequest) -> str:
+    try:
+        return engine_for(request.workload.model, request.workload.revision).name
+    except (AutotuneError, CheckpointError):  # a fault of its row
+        return TOTO1
+
+
 class _Planner:
     """A plan being made; remembers what is the same for many symbols, and what their runs leave to those after."""
 
@@ -137,7 +188,7 @@ class _Planner:
         if self._replays is not None:
             request, replayed = self._replays(request)
         reading, symbol = self.reading, request.symbol
-        model = reading.measurable(request.workload, request.device).model
+        model = reading.measurable(request.workload, request.device, there).model
         subject = Subject(
             symbol=symbol,
             workload=request.workload,

@@ -169,10 +169,8 @@ class Reading:
         there: Environment | None,
     ) -> Here:
         """A workload in the environment of this machine, or in one that is ``there``."""
-        found = self.measurable(workload, device)
+        found = self.measurable(workload, device, there)
         fp16_units = there is None and has_fp16_units()
-        if there is not None:
-            found = replace(found, environment=there)
         space = found.space(threads=threads, fp16_units=fp16_units, most_together=together)
         signature, fingerprint = self.signature(workload), found.environment.fingerprint
         caches = trials_folder(fingerprint, signature, found.model.digest)
@@ -214,8 +212,8 @@ def _signature(workload: Workload) -> str:
     return workload.signature
 
 
-def _measurable(workload: Workload, device: str) -> Measurable:
-    return measurable(workload, device=device)
+def _measurable(workload: Workload, device: str, there: Environment | None = None) -> Measurable:
+    return measurable(workload, device=device, there=there)
 
 
 def place_of(reading: Reading, request: TuneRequest, subject: Subject, there: Environment | None) -> Here:

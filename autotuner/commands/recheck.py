@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from autotuner.device_lock import Say
+from autotuner.environment import current_environment
 from autotuner.errors import AutotuneError
 from autotuner.measurement.outcome import Failed, Outcome
 from autotuner.record_mapping import telemetry_record
@@ -35,7 +36,8 @@ def recheck(
     ``SeriesError``, ``CheckpointError`` and ``StorageError``, each with one line.
     """
     end = time.monotonic() + seconds
-    promotion = store.active(symbol, profile_name)
+    like = store.fingerprints_like(current_environment(device))  # other machines may have promoted since
+    promotion = store.active_in(symbol, profile_name, like)
     if promotion is None:
         raise AutotuneError(f"{symbol}: nothing is promoted yet: run `autotune run --symbol {symbol}` first")
     wanted = profile(promotion.profile)

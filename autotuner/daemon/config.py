@@ -14,6 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from autotuner.daemon.cluster_address import refuse_address
 from autotuner.errors import UsageError
 from autotuner.sharing.keys import KEY_VARIABLE
 from toto_core.prices.options import PriceOptions, PriceSource
@@ -35,6 +36,8 @@ class DaemonConfig(_Section):
     jitter_seconds: Seconds = 60.0
     watchlist: Path | None = None
     device: str = "cpu"
+    on: str | None = None
+    environments: tuple[str, ...] = ()
     quiet: tuple[str, ...] = ()
     calendar: str | None = None
     load_ceiling: Share = 0.8
@@ -49,6 +52,17 @@ class DaemonConfig(_Section):
     cache_days: Annotated[float, Field(ge=0, le=36_500)] = 30.0
     cache_gb: Annotated[float, Field(ge=0, le=1_000_000)] = 20.0
     http: str | None = "127.0.0.1:9478"
+
+    @model_validator(mode="after")
+    def _name_a_cluster(self) -> Self:
+        try:
+            if self.on is not None:
+                refuse_address(self.on, "on")
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        if self.environments and self.on is None:
+            raise ValueError("environments chooses between the nodes of a cluster: name one with on")
+        return self
 
 
 class SymbolConfig(_Section):
@@ -164,6 +178,13 @@ class Config(BaseSettings):
     def pythons(self) -> dict[str, str]:
         """Interpreters of engines that have one of their own."""
         return {name: str(engine.python) for name, engine in self.engines.items()}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that is named."""
+        named = [section.model for section in (self.defaults, *self.symbols.values())]
+        several = [(each,) if isinstance(each, str) else each for each in named if each is not None]
+        return tuple(dict.fromkeys(model for models in several for model in models))
 
     def of(self, symbol: str) -> SymbolConfig:
         """What holds for ``symbol``: its own section over ``[defaults]``."""

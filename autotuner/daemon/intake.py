@@ -18,7 +18,10 @@ from autotuner.serving.spool import Note, NoteError, Quarantine, Recheck, kind_o
 from storage.errors import InvalidRecord
 from storage.records import TelemetryRecord
 from storage.repository import Repository
+from storage.upkeep import checked_window
 
+TOGETHER = 100
+"""Notes of one transaction: a commit takes longer than to read a note."""
 MOST_FILES = 10_000
 """Notes taken in at once: a spool that grew for months must not hold up a tick."""
 FUTURE, PAST = timedelta(hours=1), timedelta(days=366)
@@ -48,9 +51,9 @@ def take_in(
     """Store every note in ``spool`` and remove it; what is no note is set aside, counted and logged once.
 
     A note must belong to one of ``owners``, user ids, and be about the time of ``now``; unless given they are this
-    process's and the clock's. A note is removed only once the store has it: a kill in between costs a note that is
-    counted twice. One that cannot be removed is stored once by a process. Raises ``StorageError`` when the store
-    fails; what was not stored stays.
+    process's and the clock's. A note is removed only once the store has it; one that the store has already, because
+    whoever stored it was killed before it was removed, is removed alone. One that cannot be removed is stored once by
+    a process. Raises ``StorageError`` when the store fails; what was not stored stays.
     """
     owners, now = owners_of() if owners is None else owners, now or datetime.now(UTC)
     fault = spool_fault(spool, owners)
@@ -58,18 +61,20 @@ def take_in(
         say_once(log, "spool", (str(spool), fault), folder=str(spool), reason=f"{fault}: no note is taken in")
         return Intake()
     counts: Counter[str] = Counter()
-    for path in sorted(spool.glob("*.json"))[:MOST_FILES]:  # none where nothing was ever left
-        if _is_stored(path):
-            continue
-        try:
-            note = _read(path, owners, now)
-            records.add_telemetry_once(telemetry_record(note))
-        except FileNotFoundError:  # another daemon was quicker
-            continue
-        except (NoteError, InvalidRecord) as error:
-            _refuse(path, str(error), counts, log)
-        else:
-            counts[kind_of(note)] += 1
+    waiting = sorted(spool.glob("*.json"))[:MOST_FILES]  # none where nothing was ever left
+    for begin in range(0, len(waiting), TOGETHER):
+        found: dict[Path, Note] = {}
+        for path in waiting[begin : begin + TOGETHER]:
+            try:
+                if not _is_stored(path):
+                    found[path] = _read(path, owners, now)
+            except FileNotFoundError:  # another daemon was quicker
+                continue
+            except (NoteError, InvalidRecord) as error:
+                _refuse(path, str(error), counts, log)
+        records.add_new_telemetry([telemetry_record(note) for note in found.values()])
+        counts.update(kind_of(note) for note in found.values())
+        for path in found:
             _remove(path, log)
     if counts["refused"] > _MOST_SAID_AT_ONCE:
         more, kept = counts["refused"] - _MOST_SAID_AT_ONCE, spool / FOLDER
@@ -130,7 +135,9 @@ def _read(path: Path, owners: Collection[int], now: datetime) -> Note:
         if isinstance(note, Recheck):
             raise NoteError("kind: a recheck is nothing that production leaves")
         _check_times(note, now)
-        if read_note(telemetry_record(note)) != note:  # what is stored must be read at every later tick
+        if (
+            read_note(checked_window(telemetry_record(note))) != note
+        ):  # what is stored must be read at every later tick
             raise NoteError("note: does not read back as it is stored")
     except NoteError:
         raise

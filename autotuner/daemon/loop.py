@@ -2,58 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
 import signal
-import socket
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from autotuner.commands.prune import MOST_DAYS, prune
+from autotuner.daemon.cluster import OnCluster, Owned
 from autotuner.daemon.config import Config, DaemonConfig, read_config
 from autotuner.daemon.intake import Log
-from autotuner.daemon.measuring_child import Tuned, run_tuner
+from autotuner.daemon.places import Machine
+from autotuner.daemon.prices_seen import SeenPrices
 from autotuner.daemon.quiet import Quiet, exchange_hours, parse_quiet, why_quiet
 from autotuner.daemon.schedule import jitter, next_tick, parse_zone
+from autotuner.daemon.service_manager import notify, watchdog_seconds
 from autotuner.daemon.sharing import Sharer
 from autotuner.daemon.situation import symbols_to_keep
-from autotuner.daemon.tick import Ticked, Ticker
-from autotuner.engines.interpreters import forget_environments, variable_of
-from autotuner.environment import Environment, current_environment
-from autotuner.errors import AutotuneError, cause, one_line
+from autotuner.daemon.this_machine import ThisMachine
+from autotuner.daemon.tick import Ticker
+from autotuner.daemon.ticked import Ticked
+from autotuner.engines.interpreters import forget_environments
+from autotuner.errors import AutotuneError, cause
 from autotuner.files import read_symbols
-from autotuner.paths import DATABASE_VARIABLE
 from autotuner.store import Store
 from storage.errors import StorageError
 from toto_core.series import available_symbols
 
 _EVENTS = 50
-
-
-def notify(**states: str) -> None:
-    """Send ``READY="1"``, ``STATUS="..."`` and the like to the socket systemd named; without one do nothing."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return
-    name = "\0" + address[1:] if address.startswith("@") else address
-    message = "\n".join(f"{state}={one_line(value)}" for state, value in states.items())
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.connect(name)
-        sender.sendall(message.encode())
-
-
-def watchdog_seconds() -> float | None:
-    """How often systemd wants to hear that the daemon is alive, None when it does not."""
-    try:
-        return int(os.environ["WATCHDOG_USEC"]) / 2e6  # half of the limit, as sd_watchdog_enabled(3) asks
-    except (KeyError, ValueError, OverflowError):
-        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +90,7 @@ class Daemon:
     next_at: datetime | None = None
     healthy: bool = True
     events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_EVENTS))
+    _prices: SeenPrices = field(default_factory=SeenPrices, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.log, _Remembered):
@@ -181,27 +162,21 @@ class Daemon:
             return ""
         daemon = settled.config.daemon
         forget_environments()  # a driver or a package may be another since the last tick
-        machine = ThisMachine(
-            stop=self.stop,
-            nice=daemon.nice,
-            device=daemon.device,
-            location=self.location,
-            quiet=settled.quiet,
-            pythons=settled.config.pythons,
-        )
         try:
             with Store(self.location) as store:
                 if store.published_again:
                     self.log("snapshot_published", reason="it was not of the store's newest state")
                 symbols = settled.symbols or symbols_to_keep(store, None)
-                self.last = Ticker(
-                    store=store,
-                    config=settled.config,
-                    symbols=symbols,
-                    quiet=settled.quiet,
-                    machine=machine,
-                    log=self.log,
-                ).tick()
+                with self._machine(settled, store) as machine:
+                    self.last = Ticker(
+                        store=store,
+                        config=_without_interpreters(settled.config) if daemon.on else settled.config,
+                        symbols=symbols,
+                        quiet=settled.quiet,
+                        machine=machine,
+                        log=self.log,
+                        prices=self._prices,
+                    ).tick()
                 self._prune(store, daemon)  # and clears up
         except (StorageError, AutotuneError) as error:
             return self._tick_failed(str(error))
@@ -211,6 +186,35 @@ class Daemon:
         self.log("tick", summary=str(self.last))
         notify(WATCHDOG="1", STATUS=str(self.last))
         return ""
+
+    def _machine(self, settled: Settled, store: Store) -> AbstractContextManager[Machine]:
+        """This machine, or the cluster that the daemon owns."""
+        daemon = settled.config.daemon
+        if daemon.on is None:
+            return nullcontext(
+                ThisMachine(
+                    stop=self.stop,
+                    nice=daemon.nice,
+                    device=daemon.device,
+                    location=self.location,
+                    quiet=settled.quiet,
+                    pythons=settled.config.pythons,
+                )
+            )
+        owned = Owned(
+            on=daemon.on,
+            environments=daemon.environments,
+            device=daemon.device,
+            models=settled.config.models,
+        )
+        return OnCluster(
+            owned=owned,
+            store=store,
+            stop=self.stop,
+            quiet=lambda: why_quiet(datetime.now(UTC), settled.quiet),
+            beat=lambda: notify(WATCHDOG="1"),
+            log=self.log,
+        )
 
     def _tick_failed(self, reason: str) -> str:
         self.healthy = False
@@ -233,50 +237,6 @@ class Daemon:
         self.wake.set()
 
 
-@dataclass(kw_only=True)
-class ThisMachine:
-    """The real world of a tick."""
-
-    stop: threading.Event
-    nice: int
-    device: str
-    location: str
-    quiet: Sequence[Quiet] = ()
-    pythons: Mapping[str, str] = field(default_factory=dict)
-
-    def now(self) -> datetime:
-        """The time, UTC."""
-        return datetime.now(UTC)
-
-    def load(self) -> float:
-        """The load average of the last minute."""
-        return os.getloadavg()[0]
-
-    def environment(self) -> Environment:
-        """The environment as it was when this tick began."""
-        return current_environment(self.device)
-
-    def stopping(self) -> bool:
-        """Whether the daemon was asked to end."""
-        return self.stop.is_set()
-
-    def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
-        """Run ``autotune run`` in a process of its own; a quiet window that begins meanwhile ends it."""
-        return self._measure(["run", "--json", *arguments], seconds)
-
-    def recheck(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
-        """Run ``autotune recheck`` likewise."""
-        return self._measure(["recheck", "--json", *arguments], seconds)
-
-    def _measure(self, arguments: Sequence[str], seconds: float) -> Tuned:
-        return run_tuner(
-            arguments,
-            nice=self.nice,
-            seconds=seconds,
-            stop=lambda: self.stop.is_set() or why_quiet(self.now(), self.quiet) is not None,
-            beat=lambda: notify(WATCHDOG="1"),
-            variables={
-                DATABASE_VARIABLE: self.location,
-                **{variable_of(engine): python for engine, python in self.pythons.items()},
-            },
-        )
+def _without_interpreters(config: Config) -> Config:
+    """For a cluster: those of this machine say nothing of its nodes."""
+    return config.model_copy(update={"engines": {}})

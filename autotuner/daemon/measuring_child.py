@@ -124,8 +124,17 @@ def _read(code: int, out: str, err: str, *, stopped: bool) -> Tuned:
             return Tuned(document=json.loads(out))
     except ValueError:
         return Tuned(document=None, cause="its output was not JSON")
-    lines = err.strip().splitlines() or [f"exit code {code}"]
-    return Tuned(document=None, cause=lines[-1][:_LONGEST_CAUSE], killed=code < 0)
+    return Tuned(document=None, cause=_last_line(err, code), killed=code < 0)
+
+
+def last_line(file: Any, code: int) -> str:
+    """The last line that a process which ended so wrote to a file: why it ended."""
+    return _last_line(_text(file), code)
+
+
+def _last_line(text: str, code: int) -> str:
+    lines = text.strip().splitlines() or [f"exit code {code}"]
+    return lines[-1][:_LONGEST_CAUSE]
 
 
 def _text(file: Any) -> str:

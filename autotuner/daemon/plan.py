@@ -18,7 +18,7 @@ _MOST_DOUBLINGS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """A symbol with reasons to tune.
+    """A symbol with reasons to tune in a ``place``, empty for this machine.
 
     ``calls_per_day`` is what production makes of it, ``excess_ms`` what a call takes beyond its promise;
     ``last_ended`` is when its last run ended, ``fruitless`` how many runs since its promotion changed nothing,
@@ -32,6 +32,7 @@ class Due:
     last_ended: datetime | None = None
     fruitless: int = 0
     seconds: float = 300.0
+    place: str = ""
 
     @property
     def expected_loss_ms(self) -> float:
@@ -76,7 +77,7 @@ def plan(due: Sequence[Due], *, now: datetime, left_seconds: float, cool_down: t
             left_seconds -= each.seconds
             chosen.append(each)
             continue
-        skipped.append(Skipped(symbol=each.symbol, why=why))
+        skipped.append(Skipped(symbol=each.symbol, why=f"in {each.place}: {why}" if each.place else why))
     return Plan(chosen=tuple(chosen), skipped=tuple(skipped))
 
 

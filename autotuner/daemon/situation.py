@@ -1,45 +1,32 @@
-"""What is known of a symbol that speaks for or against tuning it: store, telemetry, prices and model, read once."""
+"""What is known of a symbol that speaks for or against tuning it: store, telemetry, prices and model."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
-from autotuner.daemon.config import Config
-from autotuner.daemon.due import confirmed
-from autotuner.daemon.intake import Log, stored_notes
 from autotuner.daemon.plan import Due
+from autotuner.daemon.prices_seen import Prices
 from autotuner.daemon.triggers import LiveWindow, Reason, Situation
-from autotuner.engines.interpreters import environment_like
 from autotuner.environment import Environment
-from autotuner.errors import AutotuneError
 from autotuner.serving.failures import failures
 from autotuner.serving.note_values import Shape
 from autotuner.serving.resolution import SAFE
 from autotuner.serving.spool import FELL_BACK, Note, Recheck, Window
-from autotuner.store import Promotion, Store, Subject
+from autotuner.store import Promotion, Store
 from autotuner.workload import Workload
-from storage.errors import NotFound
-from storage.records import MEASURED, RunRecord
-from toto_core.model_files import CheckpointError, digest, locate
-from toto_core.series import PriceSource, SeriesError, available_symbols, find_series
+from toto_core.series import available_symbols
 from toto_core.settings import RuntimeSettings
 
 DAY = timedelta(days=1)
 FOREIGN_SHARE = 0.2
 """Share of calls with another shape than the workload's from which on the mix has shifted."""
 _FEWEST_CALLS = 100
-
-
-class _Prices(NamedTuple):
-    digest: str
-    points: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +48,8 @@ class Observed:
     before: Sequence[Note] = ()
     fell_back: Sequence[Note] = ()
     confirmed: Sequence[datetime] = ()
-    measured: _Prices | None = None
-    present: _Prices | None = None
+    measured: Prices | None = None
+    present: Prices | None = None
     tried_on_present: bool = False
     model_changed: str | None = None
 
@@ -119,43 +106,15 @@ class Observed:
         return [each for each in self._rechecks if each.series_digest == digest and not each.failed]
 
 
-def observe(
-    store: Store, symbol: str, config: Config, *, environment: Environment, now: datetime, log: Log
-) -> Observed:
-    """Read everything the triggers ask for. Raises ``StorageError`` and ``AutotuneError`` of the store."""
-    promotion = store.active(symbol, config.of(symbol).profile)
-    runs = store.records.runs(symbol)
-    ended = max((run.finished_at for run in runs if run.finished_at), default=None)
-    known = Observed(symbol=symbol, promotion=promotion, environment=environment, now=now, last_ended=ended)
-    if promotion is None:
-        return known
-    here = environment_like(promotion.environment, environment, config.pythons)
-    known = replace(known, environment=here)
-    canary, subject = promotion.figures.canary, store.measured_subject(symbol)
-    keys = {each.key for each in (promotion.settings, canary and canary.previous, SAFE) if each}
-    stored = store.records.telemetry(symbol, since=promotion.promoted_at)
-    notes = stored_notes([record for record in stored if record.settings_key in keys], log)
-    source = config.prices_of(symbol).or_else(store.price_source(promotion))
-    measured, present = _prices(store, subject, source)
-    return replace(
-        known,
-        ours=notes_of(notes, promotion, promotion.settings),
-        before=() if canary is None else notes_of(notes, promotion, canary.previous),
-        fell_back=[
-            each for each in notes_of(notes, promotion, SAFE) if (each.source or "").startswith(FELL_BACK)
-        ],
-        confirmed=confirmations(store, promotion, runs),
-        measured=measured,
-        present=present,
-        tried_on_present=_measured_on(store, promotion, present),
-        model_changed=_model_changed(subject, promotion),
-    )
-
-
 def notes_of(notes: Sequence[Note], promotion: Promotion, settings: RuntimeSettings) -> list[Note]:
     """The notes about ``settings`` on the environment of ``promotion``, in the order given."""
     wanted = settings.key, promotion.environment.fingerprint
     return [note for note in notes if (note.settings_key, note.environment_fingerprint) == wanted]
+
+
+def fell_back_of(notes: Sequence[Note], promotion: Promotion) -> list[Note]:
+    """The windows of calls that were made in eager mode because the promoted settings had failed."""
+    return [each for each in notes_of(notes, promotion, SAFE) if (each.source or "").startswith(FELL_BACK)]
 
 
 def live_windows(notes: Sequence[Note]) -> list[LiveWindow]:
@@ -186,40 +145,7 @@ def _other_shapes(notes: Sequence[Note], workload: Workload) -> str | None:
     return f"{foreign.total() / total:.0%} of calls are of other shapes, most of them {name}"
 
 
-def _model_changed(subject: Subject | None, promotion: Promotion) -> str | None:
-    if subject is None or subject.workload.signature != promotion.workload.signature:
-        return None
-    try:
-        now = digest(locate(promotion.workload.model, revision=promotion.workload.revision))
-    except CheckpointError:  # the run itself will say so
-        return None
-    return None if now == subject.model_digest else f"weights {subject.model_digest[:8]}, now {now[:8]}"
-
-
-def _prices(
-    store: Store, subject: Subject | None, source: PriceSource
-) -> tuple[_Prices | None, _Prices | None]:
-    """The prices that the symbol was measured on, and those that are there now; None for what is not known."""
-    if subject is None:
-        return None, None
-    try:
-        measured = store.records.series(subject.series_digest)
-        present = find_series(subject.symbol, source.path, options=source.options)
-    except (SeriesError, AutotuneError, NotFound):
-        return None, None
-    return _Prices(measured.digest, measured.points), _Prices(present.digest, len(present))
-
-
-def _measured_on(store: Store, promotion: Promotion, prices: _Prices | None) -> bool:
-    """Whether a trial measured the promoted configuration on these prices; true of prices that cannot be read."""
-    return prices is None or any(
-        (record.series_digest, record.settings_key, record.outcome)
-        == (prices.digest, promotion.settings.key, MEASURED)
-        for record in store.records.measurements(stage="search", **promotion.keys)
-    )
-
-
-def _power(prices: _Prices | None) -> int | None:
+def _power(prices: Prices | None) -> int | None:
     """The power of two that a series has reached."""
     return 1 << math.floor(math.log2(prices.points)) if prices and prices.points > 0 else None
 
@@ -232,10 +158,3 @@ def symbols_to_keep(store: Store, data: Path | None) -> tuple[str, ...]:
     known = {record.symbol for record in store.records.active_promotions()}
     given = () if data is None and known else available_symbols(data)
     return tuple(sorted({*known, *given}))
-
-
-def confirmations(store: Store, promotion: Promotion, runs: Sequence[RunRecord]) -> tuple[datetime, ...]:
-    """When the symbol's ``runs`` left ``promotion`` in place, since it or a roll-back to it made it active."""
-    ledger = store.records.promotions(promotion.symbol)
-    rolled_back = [record.rolled_back_at for record in ledger if record.rolled_back_at is not None]
-    return confirmed(promotion, rolled_back, runs)

@@ -14,10 +14,10 @@ def spent_seconds(store: Store, now: datetime, log: Log) -> float:
     """Seconds of the day before ``now`` that ended runs and rechecks took. Raises ``StorageError``."""
     runs = sum(
         _of_the_day(run.started_at, run.finished_at, now)
-        for run in store.records.run_rows()
+        for run in store.records.run_rows(ended_since=now - DAY)
         if run.finished_at is not None
     )
-    notes = stored_notes(store.records.telemetry_with('"recheck"', since=now - DAY), log)
+    notes = stored_notes(store.records.promoted_telemetry_with('"recheck"', since=now - DAY), log)
     rechecks = (note for note in notes if isinstance(note, Recheck))
     return runs + sum(_of_the_day(note.window_start, note.window_end, now) for note in rechecks)
 
@@ -25,3 +25,20 @@ def spent_seconds(store: Store, now: datetime, log: Log) -> float:
 def _of_the_day(begun: datetime, ended: datetime, now: datetime) -> float:
     # At most what there was: a time of a clock that was wrong must not use up the budget of years.
     return max(0.0, (min(ended, now) - max(begun, now - DAY)) / timedelta(seconds=1))
+
+
+class Budget:
+    """What is left of a day's ``seconds`` at ``now``."""
+
+    def __init__(self, store: Store, seconds: float, now: datetime, log: Log) -> None:
+        self._store, self._seconds, self._now, self._log = store, seconds, now, log
+        self._left: float | None = None
+
+    def at_most(self) -> float:
+        """What was left when that was last read: others may have spent more since. Raises ``StorageError``."""
+        return self.left() if self._left is None else self._left
+
+    def left(self) -> float:
+        """What is left, read now. Raises ``StorageError``."""
+        self._left = self._seconds - spent_seconds(self._store, self._now, self._log)
+        return self._left

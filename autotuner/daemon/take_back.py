@@ -55,6 +55,9 @@ PROBATION = timedelta(days=1)
 UNSAFE: tuple[Kind, ...] = ("quarantine", "drift")
 """Triggers that say that the configuration itself is unsafe, whenever it was promoted."""
 
+ASKING: tuple[Kind, ...] = (*UNSAFE, "latency", "recompiles")
+"""Triggers for which a promotion may be taken out of use: the last two while it is on probation."""
+
 
 def why_roll_back(
     promotion: Promotion, reasons: Sequence[Reason], *, now: datetime, has_previous: bool
@@ -67,7 +70,7 @@ def why_roll_back(
     no better known.
     """
     on_probation = has_previous and now - promotion.promoted_at < PROBATION
-    asking: tuple[Kind, ...] = (*UNSAFE, "latency", "recompiles") if on_probation else UNSAFE
+    asking = ASKING if on_probation else UNSAFE
     return next((reason.text for reason in reasons if reason.kind in asking and reason.proven), None)
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, NamedTuple
 
 from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config, price_arguments
-from autotuner.daemon.intake import Intake, Log, say_once, take_in
+from autotuner.daemon.intake import Log, say_once, take_in
 from autotuner.daemon.measuring_child import Tuned
-from autotuner.daemon.plan import Due, Plan, Skipped, plan
+from autotuner.daemon.observing import Observer
+from autotuner.daemon.places import Job, Machine, Place
+from autotuner.daemon.plan import Due, Plan, plan
+from autotuner.daemon.prices_seen import SeenPrices
 from autotuner.daemon.quiet import Quiet, why_busy, why_quiet
-from autotuner.daemon.situation import Observed, observe
-from autotuner.daemon.spent import spent_seconds
-from autotuner.daemon.take_back import UNSAFE, settle_canary, take_back
+from autotuner.daemon.situation import Observed
+from autotuner.daemon.spent import Budget
+from autotuner.daemon.stored import Stored
+from autotuner.daemon.take_back import ASKING, UNSAFE, settle_canary, take_back
+from autotuner.daemon.ticked import Ticked
 from autotuner.daemon.triggers import Reason, reasons
-from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.paths import spool_folder
 from autotuner.record_mapping import stored_of
@@ -31,58 +35,28 @@ SPARE_SECONDS = 60.0
 """A run may take this much longer than it was given before it is stopped: it stores and cleans up."""
 
 
-Visit = tuple[Due | None, Sequence[Reason], bool]
+class Round(NamedTuple):
+    """What one tick looks at symbols with, and what it may spend."""
+
+    looks: Observer
+    budget: Budget
 
 
-class Machine(Protocol):
-    """What a tick asks of the world; a simulation answers for tests."""
+@dataclass(kw_only=True)
+class _Visit:
+    """What came of a symbol in a place.
 
-    def now(self) -> datetime:
-        """The time, aware."""
+    ``due`` is what is due of it, ``unsafe`` why its promotion was taken out of use; ``to_recheck`` is how it was seen
+    where its promotion may have to be rechecked.
+    """
 
-    def load(self) -> float:
-        """The load average of the last minute."""
-
-    def environment(self) -> Environment:
-        """The environment as it is now."""
-
-    def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
-        """Run ``autotune run`` with ``arguments``."""
-
-    def recheck(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
-        """Run ``autotune recheck`` with ``arguments``."""
-
-    def stopping(self) -> bool:
-        """Whether the daemon was asked to end."""
+    due: Due | None
+    unsafe: Sequence[Reason] = ()
+    to_recheck: Observed | None = None
+    rechecked: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ticked:
-    """What a tick did."""
-
-    intake: Intake
-    rechecked: tuple[str, ...] = ()
-    rolled_back: tuple[str, ...] = ()
-    tuned: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
-    unreadable: tuple[str, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
-    held: str | None = None
-
-    def __str__(self) -> str:
-        lists = {
-            "rechecked": self.rechecked,
-            "rolled back": self.rolled_back,
-            "failed": self.failed,
-            "unreadable": self.unreadable,
-            "waiting": [each.symbol for each in self.skipped],
-        }
-        parts = [f"tuned {', '.join(self.tuned) or 'nothing'}"]
-        parts += [f"{what} {', '.join(symbols)}" for what, symbols in lists.items() if symbols]
-        parts += [f"held: {self.held}"] if self.held else []
-        parts.append(f"{self.intake.telemetry} windows and {self.intake.quarantines} quarantines taken in")
-        parts += [f"{self.intake.refused} notes refused"] if self.intake.refused else []
-        return "; ".join(parts)
+Visits = dict[tuple[str, Place], _Visit]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,95 +69,163 @@ class Ticker:
     quiet: Sequence[Quiet]
     machine: Machine
     log: Log
+    prices: SeenPrices = field(default_factory=SeenPrices)
 
     def tick(self) -> Ticked:
         """One round over all symbols. Raises ``StorageError`` when the store fails."""
-        now, place = self.machine.now(), self.store.location
-        spool, owners = spool_folder(place), owners_of(place)
+        now, location = self.machine.now(), self.store.location
+        spool, owners = spool_folder(location), owners_of(location)
         intake = take_in(self.store.records, spool, self.log, now=now, owners=owners)
-        visits = {symbol: visit for symbol in self.symbols if (visit := self._visit_alone(symbol, now))}
-        due = [each for each, _, _ in visits.values() if each is not None]
+        budget = Budget(self.store, self.config.daemon.budget_seconds_per_day, now, self.log)
+        rounds = {place: Round(self._looks(place, now), budget) for place in self.machine.places()}
+        visits: Visits = {
+            (symbol, place): visit
+            for place, this in rounds.items()
+            for symbol, stored in this.looks.together(self.symbols)
+            if (visit := self._visit_alone(symbol, place, stored, this))
+        }
+        self._recheck(visits, rounds, budget)
+        due = [each.due for each in visits.values() if each.due is not None]
         cool_down = timedelta(hours=self.config.daemon.cool_down_hours)
-        chosen = plan(due, now=now, left_seconds=self._left(now), cool_down=cool_down)
-        tuned, failed, held = self._tune(chosen)
+        chosen = plan(due, now=now, left_seconds=budget.left(), cool_down=cool_down)
+        tuned, failed, held = self._tune(chosen, {place.name: place for place in rounds})
         for left_out in self.store.records.damage:
             say_once(self.log, "damaged", (str(left_out),), symbol=left_out.symbol, reason=str(left_out))
         return Ticked(
             intake=intake,
-            rechecked=tuple(symbol for symbol, (_, _, rechecked) in visits.items() if rechecked),
-            rolled_back=tuple(symbol for symbol, (_, unsafe, _) in visits.items() if unsafe),
+            rechecked=tuple(place.of(symbol) for (symbol, place), each in visits.items() if each.rechecked),
+            rolled_back=tuple(place.of(symbol) for (symbol, place), each in visits.items() if each.unsafe),
             tuned=tuple(tuned),
             failed=tuple(failed),
-            unreadable=tuple(symbol for symbol in self.symbols if symbol not in visits),
+            unreadable=tuple(
+                place.of(symbol)
+                for place in rounds
+                for symbol in self.symbols
+                if (symbol, place) not in visits
+            ),
             skipped=chosen.skipped,
             held=held,
         )
 
-    def _visit_alone(self, symbol: str, now: datetime) -> Visit | None:
+    def _looks(self, place: Place, now: datetime) -> Observer:
+        return Observer(
+            store=self.store,
+            config=self.config,
+            environment=lambda: place.environment,
+            now=now,
+            log=self.log,
+            prices=self.prices,
+        )
+
+    def _visit_alone(self, symbol: str, place: Place, stored: Stored | None, this: Round) -> _Visit | None:
         """Visit a symbol, so that whatever is wrong with it holds up no other; None where something is."""
         try:
             with stored_of(symbol):
-                return self._visit(symbol, now)
+                return self._visit(symbol, place, stored, this)
         except AutotuneError as error:
-            self.log("unreadable", symbol=symbol, reason=str(error))
+            self._log("unreadable", symbol, place, reason=str(error))
             return None
 
-    def _visit(self, symbol: str, now: datetime) -> Visit:
-        """Settle, take back and recheck what is to be.
+    def _visit(self, symbol: str, place: Place, stored: Stored | None, this: Round) -> _Visit:
+        """Settle and take back what is to be.
 
-        What is due of it, why its promotion was taken out of use, and whether it was rechecked.
+        What is done to a symbol is decided by a look at it alone, then and there: what was read of many together may
+        be minutes old.
         """
-        observed = self._observe(symbol, now)
-        if settle_canary(self.store, observed, now, self.log):
-            observed = self._observe(symbol, now)
-        observed, unsafe = self._take_back(observed, now)
-        rechecked = self._recheck(observed, now)
-        if rechecked:
-            observed, found = self._take_back(self._observe(symbol, now), now)
-            unsafe = found or unsafe
-        return self._due(observed, unsafe), unsafe, rechecked
+        looks = this.looks
+        if stored is not None:
+            observed = looks.look(symbol, stored)
+            if not self._is_at_stake(observed, this):
+                return _Visit(due=self._due(observed, place, ()))
+        observed = looks.alone(symbol)
+        if settle_canary(self.store, observed, looks.now, self.log):
+            observed = looks.alone(symbol)
+        observed, unsafe = self._take_back(observed, looks)
+        return _Visit(due=self._due(observed, place, unsafe), unsafe=unsafe, to_recheck=observed)
 
-    def _due(self, observed: Observed, unsafe: Sequence[Reason]) -> Due | None:
+    def _is_at_stake(self, observed: Observed, this: Round) -> bool:
+        """Whether there may be a canary to settle, a promotion to take back, or one to recheck."""
+        promotion = observed.promotion
+        if promotion is None:
+            return False
+        return (
+            promotion.figures.canary is not None
+            or any(reason.kind in ASKING for reason in self._reasons(observed))
+            or self._may_recheck(observed, promotion, this.looks.now, this.budget.at_most, 0)
+        )
+
+    def _due(self, observed: Observed, place: Place, unsafe: Sequence[Reason]) -> Due | None:
         # What was unsafe stays the reason to tune: without it the ledger would say "never tuned".
         carried = tuple(reason for reason in unsafe if reason.kind in UNSAFE)
         found = carried or self._reasons(observed)
-        return observed.due(found, seconds=self.config.daemon.run_seconds) if found else None
+        if not found:
+            return None
+        return replace(observed.due(found, seconds=self.config.daemon.run_seconds), place=place.name)
 
     def _reasons(self, observed: Observed) -> tuple[Reason, ...]:
         return reasons(observed.situation, timedelta(days=self.config.daemon.max_age_days))
 
-    def _observe(self, symbol: str, now: datetime) -> Observed:
-        environment = self.machine.environment()
-        return observe(self.store, symbol, self.config, environment=environment, now=now, log=self.log)
-
-    def _take_back(self, observed: Observed, now: datetime) -> tuple[Observed, tuple[Reason, ...]]:
+    def _take_back(self, observed: Observed, looks: Observer) -> tuple[Observed, tuple[Reason, ...]]:
         """What holds afterwards, and the reasons for which the promotion was taken out of use, none when it stays."""
         found = self._reasons(observed)
-        if not take_back(self.store, observed, found, now, self.log):
+        if not take_back(self.store, observed, found, looks.now, self.log):
             return observed, ()
         try:
             with stored_of(observed.symbol):
-                return self._observe(observed.symbol, now), found
+                return looks.alone(observed.symbol), found
         except AutotuneError:  # what is active now cannot be read, which the next tick says
             return observed, found
 
-    def _recheck(self, observed: Observed, now: datetime) -> bool:
-        """Whether the promoted configuration was measured on prices that it had not seen."""
-        promotion = observed.promotion
-        if promotion is None or not self._may_recheck(observed, promotion, now):
-            return False
-        begun = self.machine.now()
-        arguments = self._recheck_arguments(promotion)
-        result = self.machine.recheck(arguments, seconds=RECHECK_SECONDS + SPARE_SECONDS)
+    def _recheck(self, visits: Visits, rounds: Mapping[Place, Round], budget: Budget) -> None:
+        """Measure what is promoted on prices that it had not seen, and take back what no longer holds."""
+        begun: dict[Job, datetime] = {}
+
+        def wanted() -> Iterator[Job]:
+            for (_, place), visit in tuple(visits.items()):
+                observed, visit.to_recheck = visit.to_recheck, None
+                if observed is None or observed.promotion is None:
+                    continue
+                promotion, now = observed.promotion, rounds[place].looks.now
+                if self._may_recheck(observed, promotion, now, budget.left, len(begun)):
+                    job = self._recheck_job(promotion, place)
+                    begun[job] = self.machine.now()
+                    promotions[job] = promotion
+                    yield job
+
+        promotions: dict[Job, Promotion] = {}
+        for job, result in self.machine.measure(wanted()):
+            since = max(begun.pop(job), self.machine.now() - timedelta(seconds=job.seconds))
+            about = job.symbol, job.place
+            try:
+                with stored_of(job.symbol):
+                    if self._is_rechecked(job, result, promotions.pop(job), since):
+                        visits[about] = self._after_recheck(visits[about], *about, rounds[job.place].looks)
+            except AutotuneError as error:
+                self._log("unreadable", *about, reason=str(error))
+                del visits[about]
+
+    def _is_rechecked(self, job: Job, result: Tuned, promotion: Promotion, begun: datetime) -> bool:
         if result.document is not None:
-            self.log("rechecked", **result.document)
+            self._log("rechecked", job.symbol, job.place, **result.document)
             return True
-        self.log("failed", symbol=observed.symbol, reason=result.cause)
+        self._log("failed", job.symbol, job.place, reason=result.cause)
         if self._held() is None:  # else a signal or a quiet window ended it, and it is tried again soon
             keep(self.store, nothing_measured(promotion, result.cause, begun, self.machine.now()))
         return False
 
-    def _may_recheck(self, observed: Observed, promotion: Promotion, now: datetime) -> bool:
+    def _after_recheck(self, visit: _Visit, symbol: str, place: Place, looks: Observer) -> _Visit:
+        observed, found = self._take_back(looks.alone(symbol), looks)
+        unsafe = found or visit.unsafe
+        return _Visit(due=self._due(observed, place, unsafe), unsafe=unsafe, rechecked=True)
+
+    def _may_recheck(
+        self,
+        observed: Observed,
+        promotion: Promotion,
+        now: datetime,
+        left: Callable[[], float],
+        under_way: int,
+    ) -> bool:
         daemon = self.config.daemon
         if not daemon.recheck_hours or observed.unseen_since is None:
             return False
@@ -191,55 +233,78 @@ class Ticker:
             return False
         if observed.environment.differences(promotion.environment):
             return False
-        # A recheck must leave the day's budget one run: what it finds unsafe is to be tuned.
-        return RECHECK_SECONDS + daemon.run_seconds <= self._left(now)
+        # Rechecks must leave the day's budget one run: what they find unsafe is to be tuned.
+        return RECHECK_SECONDS * (1 + under_way) + daemon.run_seconds <= left()
 
-    def _recheck_arguments(self, promotion: Promotion) -> list[str]:
+    def _recheck_job(self, promotion: Promotion, place: Place) -> Job:
         prices = price_arguments(self.config.prices_of(promotion.symbol))
         options = ["--timeout", str(RECHECK_SECONDS), "--profile", promotion.profile]
-        return [promotion.symbol, *self._common(), *options, *prices]
+        return Job(
+            symbol=promotion.symbol,
+            place=place,
+            arguments=("recheck", promotion.symbol, *self._common(), *options, *prices),
+            seconds=RECHECK_SECONDS + SPARE_SECONDS,
+        )
 
-    def _left(self, now: datetime) -> float:
-        """Seconds of the budget that runs and rechecks of the last day have left."""
-        return self.config.daemon.budget_seconds_per_day - spent_seconds(self.store, now, self.log)
-
-    def _tune(self, chosen: Plan) -> tuple[list[str], list[str], str | None]:
+    def _tune(self, chosen: Plan, places: Mapping[str, Place]) -> tuple[list[str], list[str], str | None]:
         tuned: list[str] = []
         failed: list[str] = []
-        for due in chosen.chosen:
-            held = self._held()
-            if held is not None:
-                self.log("held", symbol=due.symbol, reason=held)
-                return tuned, failed, held
-            (tuned if self._tune_alone(due) else failed).append(due.symbol)
-        return tuned, failed, None
+        held: str | None = None
+        left = [places[due.place].of(due.symbol) for due in chosen.chosen]
+
+        def wanted() -> Iterator[Job]:
+            for due in chosen.chosen:
+                if self._held() is not None:
+                    return
+                job = self._job_alone(due, places[due.place])
+                if job is not None:
+                    yield job
+                    continue
+                name = places[due.place].of(due.symbol)
+                failed.append(name)
+                left.remove(name)
+
+        for job, result in self.machine.measure(wanted()):
+            name = job.place.of(job.symbol)
+            (tuned if self._is_tuned(job, result) else failed).append(name)
+            left.remove(name)
+        if left:
+            held = self._held() or "nothing is measured any more"
+            self.log("held", symbol=left[0], reason=held)
+        return tuned, failed, held
 
     def _held(self) -> str | None:
-        if self.machine.stopping():
-            return "the daemon is stopping"
+        stopping = self.machine.stopping()
+        if stopping is not None:
+            return stopping
         quiet = why_quiet(self.machine.now(), self.quiet)
         return quiet or why_busy(self.machine.load(), os.cpu_count() or 1, self.config.daemon.load_ceiling)
 
-    def _tune_alone(self, due: Due) -> bool:
+    def _job_alone(self, due: Due, place: Place) -> Job | None:
+        why = "; ".join(reason.text for reason in due.reasons)
         try:
             with stored_of(due.symbol):
-                return self._tune_one(due)
+                arguments = self.arguments(due, why)
         except AutotuneError as error:
-            self.log("failed", symbol=due.symbol, reason=str(error))
-            return False
+            self._log("failed", due.symbol, place, reason=str(error))
+            return None
+        self._log("tuning", due.symbol, place, reason=why)
+        seconds = due.seconds + SPARE_SECONDS
+        return Job(symbol=due.symbol, place=place, arguments=("run", *arguments), seconds=seconds)
 
-    def _tune_one(self, due: Due) -> bool:
-        why = "; ".join(reason.text for reason in due.reasons)
-        self.log("tuning", symbol=due.symbol, reason=why)
-        result = self.machine.tune(self.arguments(due, why), seconds=due.seconds + SPARE_SECONDS)
+    def _is_tuned(self, job: Job, result: Tuned) -> bool:
         if result.document is None:
-            self.log("failed", symbol=due.symbol, reason=result.cause)
+            self._log("failed", job.symbol, job.place, reason=result.cause)
             return False
         promoted, decision = result.document["promoted"], result.document["decision"]
         repairs = result.document.get("series", {}).get("repairs")
         told = {"repairs": repairs} if repairs else {}
-        self.log("tuned", symbol=due.symbol, promoted=promoted, **decision, **told)
+        self._log("tuned", job.symbol, job.place, promoted=promoted, **decision, **told)
         return True
+
+    def _log(self, event: str, about: str, place: Place, **fields: Any) -> None:
+        where = {"environment": place.name} if place.name else {}
+        self.log(event, **{"symbol": about, **where, **fields})
 
     def arguments(self, due: Due, why: str) -> list[str]:
         """Options of ``autotune run`` for a symbol that is due."""

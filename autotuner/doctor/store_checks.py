@@ -24,7 +24,7 @@ from storage.origin import Origin
 from storage.patience import at_once
 from storage.read_only import read_only
 from storage.repository import Repository
-from storage.snapshot import Snapshot, SnapshotEntry, SnapshotPin, read_snapshot
+from storage.snapshot import Snapshot, SnapshotEntry, SnapshotPin, parts_damaged, read_snapshot
 from toto_core import model_files
 from toto_core.model_files import CONFIG_FILE, EMBEDDED, WEIGHTS_FILE, CheckpointError
 
@@ -32,6 +32,7 @@ _READ_WHOLE_BYTES = 512 * 2**20  # SQLite checks some hundred MB a second
 _LOW_SPACE_BYTES = 2**30  # the artifacts of one large compiled model take about a tenth of it
 _ELSEWHERE = "set {} to a place of your own"
 _PUBLISH = "autotune db upgrade (it publishes the snapshot again)"
+_PARTS = "parts of it are damaged; look-ups of their symbols read all of it"
 
 
 def store_checks(store: str, cache: Path, model: str) -> tuple[Check, ...]:
@@ -94,8 +95,10 @@ def check_snapshot(store: str) -> Check:
         return warning(name, f"{path}: {error.reason}; production runs eager fp32", _PUBLISH)
     if snapshot.origin is not None:
         return _fetched(path, snapshot, snapshot.origin)
-    if contents is not None and contents != (snapshot.entries, snapshot.pins):
-        return warning(name, f"{path}: says something else than the store", _PUBLISH)
+    differs = contents is not None and contents != (snapshot.entries, snapshot.pins)
+    if differs or parts_damaged(path):
+        fault = "says something else than the store" if differs else _PARTS
+        return warning(name, f"{path}: {fault}", _PUBLISH)
     found = f"{path}: {_symbols(snapshot)} symbols, written {snapshot.written_at:%Y-%m-%d %H:%M} UTC"
     return Check(name=name, found=found)
 
@@ -104,6 +107,8 @@ def _fetched(path: Path, snapshot: Snapshot, origin: Origin) -> Check:
     """A snapshot that ``autotune sync`` fetched says what another store says, and may be too old."""
     now = time.time()
     found = f"{path}: {_symbols(snapshot)} symbols, {origin_text(origin, now)}"
+    if parts_damaged(path):
+        return warning("snapshot", f"{path}: {_PARTS}", f"remove {path}, then autotune sync --from URL")
     if origin.is_old(now):
         return warning("snapshot", found, "autotune sync --from URL, then see why nobody called it")
     return Check(name="snapshot", found=found)

@@ -14,12 +14,12 @@ from importlib.util import find_spec
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from autotuner.errors import AutotuneError, UsageError, one_line
+from autotuner.daemon.cluster_address import CLIENT_PORT, ON_THIS_MACHINE, refuse_address
+from autotuner.errors import AutotuneError, one_line
 from autotuner.fleet.station import News, Station, Task, look
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
-_ON_THIS_MACHINE = "ray"
-_CLIENT_PORT, _SECONDS_TO_CONNECT = 10001, 10.0
+_SECONDS_TO_CONNECT = 10.0
 
 
 class LostError(Exception):
@@ -45,25 +45,10 @@ class Handle:
     heard: int = 0
 
 
-def refuse_address(address: str) -> None:
-    """Raise ``UsageError`` for what is no address of a cluster, ``AutotuneError`` where Ray is not installed."""
-    if address != _ON_THIS_MACHINE and not _is_of_a_client(address):
-        raise UsageError(
-            f"--on {address!a}: give ray, the cluster that this machine belongs to, or ray://HOST[:PORT], "
-            f"by its client port, {_CLIENT_PORT} unless told otherwise"
-        )
+def refuse_without_ray() -> None:
+    """Raise ``AutotuneError`` where Ray is not installed."""
     if find_spec("ray") is None:
         raise AutotuneError("ray missing: pip install 'toto-autotune[cluster]'")
-
-
-def _is_of_a_client(address: str) -> bool:
-    try:
-        parts = urlsplit(address)
-        return (
-            parts.scheme == "ray" and bool(parts.hostname) and parts.port != 0 and not parts.path.strip("/")
-        )
-    except ValueError:
-        return False
 
 
 class Cluster:
@@ -75,6 +60,7 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         refuse_address(address)
+        refuse_without_ray()
         self._ray = _ray()
         self._quiet = contextlib.redirect_stdout(_Nowhere())
         self._quiet.__enter__()
@@ -97,12 +83,12 @@ class Cluster:
 
     def _connect(self, address: str) -> None:
         target = "auto"
-        if address != _ON_THIS_MACHINE:
+        if address != ON_THIS_MACHINE:
             parts = urlsplit(address)
-            _refuse_unreachable(str(parts.hostname), parts.port or _CLIENT_PORT, address)
+            _refuse_unreachable(str(parts.hostname), parts.port or CLIENT_PORT, address)
             if find_spec("grpc") is None:
                 raise AutotuneError(f"{address}: grpcio missing: pip install 'toto-autotune[cluster]'")
-            target = f"ray://{parts.netloc}" if parts.port else f"ray://{parts.netloc}:{_CLIENT_PORT}"
+            target = f"ray://{parts.netloc}" if parts.port else f"ray://{parts.netloc}:{CLIENT_PORT}"
         elif given := os.environ.get(ADDRESS_VARIABLE, ""):
             host, _, port = given.removeprefix("ray://").rpartition(":")
             if port.isdigit():

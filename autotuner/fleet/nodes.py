@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from autotuner import __version__
+from autotuner.engine_versions import engine_text
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.fleet.cluster import Cluster, RayNode
@@ -34,9 +35,18 @@ class Node:
     environments: Mapping[str, Environment]
 
     @property
+    def facts(self) -> Environment:
+        """The environment that it is known by."""
+        return next(iter(self.environments.values()))
+
+    @property
     def environment(self) -> str:
-        """The fingerprint that it is known by."""
-        return next(iter(self.environments.values())).fingerprint
+        """The fingerprint of that."""
+        return self.facts.fingerprint
+
+    def facts_for(self, engine: str) -> Environment:
+        """The environment of an engine's processes there; of an engine not looked at, as its package here has it."""
+        return self.environments.get(engine) or replace(self.facts, engine=engine_text(engine))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +77,19 @@ class Fleet:
         self.refused: dict[str, str] = {}
         self._looks: dict[str, tuple[RayNode, Any, float]] = {}
         self._looked_at = -_SECONDS_OF_NODES
+
+    @property
+    def engine(self) -> str:
+        """The engine whose environment stands for a node."""
+        return self._wanted.engines[0]
+
+    @property
+    def environments(self) -> dict[str, list[Node]]:
+        """Nodes by the fingerprint of their environment, each list by host."""
+        found: dict[str, list[Node]] = {}
+        for node in sorted(self.nodes.values(), key=lambda node: node.host):
+            found.setdefault(node.environment, []).append(node)
+        return found
 
     def settle(self) -> None:
         """Look at every node that is there. Raises ``AutotuneError`` when none can be used."""
@@ -145,6 +168,11 @@ class Fleet:
         self.refused[node.id] = f"{node.host}: {reason}"
         if not quietly:
             self._audience.tell(f"{node.host}: passed over: {reason}")
+
+
+def devices_of(nodes: Iterable[Node]) -> int:
+    """How many runs these nodes take at a time: two on the CPUs of one machine take turns."""
+    return sum({node.device: node.slots for node in nodes}.values())
 
 
 def names(node: Node) -> set[str]:

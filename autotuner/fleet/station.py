@@ -26,13 +26,17 @@ _RAYS_OWN = "OMP_NUM_THREADS"
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One run: ``autotune`` with ``arguments``, in the environment of that fingerprint or not at all."""
+    """One run: ``autotune`` with ``arguments``, in the environment of that fingerprint or not at all.
+
+    It is stopped when it takes longer than ``seconds``, which is more than it is told to take.
+    """
 
     arguments: tuple[str, ...]
     variables: Mapping[str, str] = field(repr=False)  # the store's address may hold a password
     device: str
     engine: str
     fingerprint: str
+    seconds: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +109,7 @@ class Station:
         return run_tuner(
             task.arguments,
             nice=0,
-            seconds=math.inf,
+            seconds=task.seconds,
             stop=self._stop.is_set,
             beat=lambda: None,
             variables=task.variables,

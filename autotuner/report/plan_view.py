@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from autotuner.commands.plan import Planned, Row
+from autotuner.commands.plan import Nodes, Planned, Row
 from autotuner.engine_versions import engine_name
 from autotuner.report.tables import bare_table, plain
 from autotuner.tuning.models import CHOOSING_SECONDS
+from autotuner.tuning.planned import Work
 
 _NOT_DUE = "nothing"
 _PRICES = {"changed": "prices changed since", "not read": "prices not read"}
@@ -29,6 +31,7 @@ def plan_document(planned: Sequence[Planned]) -> dict[str, Any]:
                 "fingerprint": each.environment.fingerprint,
                 "here": each.here,
                 **asdict(each.environment),
+                **({} if each.nodes is None else _on_nodes(each.nodes, each.rows)),
                 "differences": list(each.differences),
                 "last_promoted": None if each.newest is None else each.newest.isoformat(),
                 "totals": totals(each.rows),
@@ -37,6 +40,34 @@ def plan_document(planned: Sequence[Planned]) -> dict[str, Any]:
             for each in planned
         ]
     }
+
+
+def _on_nodes(nodes: Nodes, rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "label": nodes.label,
+        "nodes": list(nodes.hosts),
+        "devices": nodes.devices,
+        "seconds_on_devices": round(span(rows, nodes.devices), 1),
+    }
+
+
+def span(rows: Iterable[Row], devices: int) -> float:
+    """Seconds expected until all rows are done on so many devices at a time.
+
+    What waits for a proof that has yet to be made begins once the run that makes it has ended; a symbol's models are
+    tuned one after the other.
+    """
+    runs: dict[str, list[Work]] = defaultdict(list)
+    for row in rows:
+        if row.work is not None:
+            runs[row.symbol].append(row.work)
+    free, ended = [0.0] * max(1, devices), defaultdict[str, float](float)
+    for symbol, works in runs.items():
+        ready = max((ended[work.proof_of or ""] for work in works if work.assumed), default=0.0)
+        begins = max(heapq.heappop(free), ready)
+        ended[symbol] = begins + sum(work.seconds for work in works)
+        heapq.heappush(free, ended[symbol])
+    return max(ended.values(), default=0.0)
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -101,13 +132,13 @@ def totals(rows: Iterable[Row]) -> dict[str, Any]:
 
 
 def plan_lines(planned: Sequence[Planned]) -> Iterator[RenderableType]:
-    """This machine in full, rows that read alike as one; of other machines a line each."""
+    """What is asked for in full, rows that read alike as one; of other machines a line each."""
     for each in planned:
-        if each.here:
+        if each.is_asked:
             yield Text(plain(_headline(each)), style="bold")
             yield _table(each.rows)
-            yield Text(f"{_sum(each.rows)}\n")
-    others = [each for each in planned if not each.here]
+            yield Text(plain(f"{_sum(each.rows)}{_at_once(each)}\n"))
+    others = [each for each in planned if not each.is_asked]
     for each in others:
         yield Text(plain(f"not this machine: {_headline(each)}"), style="bold")
         yield Text(plain(f"  {'; '.join(each.differences)}"))
@@ -117,10 +148,24 @@ def plan_lines(planned: Sequence[Planned]) -> Iterator[RenderableType]:
 def _headline(planned: Planned) -> str:
     there = planned.environment
     last = "" if planned.newest is None else f", last promoted {planned.newest:%Y-%m-%d}"
+    nodes = planned.nodes
+    on = "" if nodes is None else f"{nodes.label or there.fingerprint} on {', '.join(_some(nodes.hosts))}: "
     return (
-        f"{there.device}, {there.threads} threads, torch {there.torch}, engine {engine_name(there.engine)} "
+        f"{on}{there.device}, {there.threads} threads, torch {there.torch}, engine {engine_name(there.engine)} "
         f"({there.fingerprint}){last}"
     )
+
+
+def _some(hosts: Sequence[str]) -> list[str]:
+    counted = [f"{host} ({count} nodes)" if count > 1 else host for host, count in Counter(hosts).items()]
+    return counted if len(counted) <= _NAMED else [*counted[:_NAMED], f"{len(counted) - _NAMED:,} more"]
+
+
+def _at_once(planned: Planned) -> str:
+    nodes = planned.nodes
+    if nodes is None or nodes.devices < 2:
+        return ""
+    return f"; about {duration(span(planned.rows, nodes.devices))} on {nodes.devices} devices"
 
 
 def _table(rows: Sequence[Row]) -> RenderableType:

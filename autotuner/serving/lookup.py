@@ -24,7 +24,7 @@ from autotuner.serving.resolution import (
 from autotuner.workload import DEFAULT_MODEL, Workload
 from storage.errors import SnapshotError, StorageError
 from storage.masking import masked_address
-from storage.snapshot import Snapshot, read_snapshot
+from storage.snapshot import Snapshot, read_snapshot, read_snapshot_part
 from toto_core import compile_config
 from toto_core.settings import RuntimeSettings
 from toto_core.symbols import MAX_QUOTED_LENGTH, SymbolError, parse_symbol, quoted
@@ -103,9 +103,13 @@ def _resolve_afresh(key: tuple[Any, ...]) -> Resolution:
         mode=variables[1],
     )
     snapshot, why_no_snapshot = (None, fault) if fault else _snapshot(path, identity, symbol or "SYMBOL")
-    fetched = _fetched(snapshot)
-    notes = tuple(note for note in (why_no_symbol, why_no_device, why_no_snapshot or fetched) if note)
-    found = resolve(request, snapshot, notes)
+    why = [each for each in (why_no_symbol, why_no_device) if each]
+    told = why_no_snapshot or _fetched(snapshot)
+    try:
+        found = resolve(request, snapshot, (*why, told) if told else tuple(why))
+    except SnapshotError as error:  # it was damaged or removed since its part was read
+        snapshot = None
+        found = resolve(request, None, (*why, _why_unused(path, error.reason, symbol or "SYMBOL")))
     if snapshot is not None or identity == ():  # a read that failed may succeed the next time
         if len(_resolutions) >= _MOST_RESOLUTIONS:
             _resolutions.clear()
@@ -186,12 +190,12 @@ def _fetched(snapshot: Snapshot | None) -> str:
 
 
 def _snapshot(path: str, identity: _Identity, symbol: str) -> tuple[Snapshot | None, str]:
-    """The snapshot, read again only when the file is another one; else None and the reason."""
+    """What the snapshot says of a symbol, read again only when the file is another one; else None and the reason."""
     known = _snapshots.get(path)
-    if known is not None and known[0] == identity:
+    if known is not None and known[0] == identity and known[1].covers(symbol):
         return known[1], ""
     try:
-        snapshot = _read(Path(path), identity)
+        snapshot = _read(Path(path), identity, symbol)
     except SnapshotError as error:
         reason: str = error.reason
     except Exception:  # the right digest over a document of another shape can fail in any way
@@ -201,16 +205,20 @@ def _snapshot(path: str, identity: _Identity, symbol: str) -> tuple[Snapshot | N
             _snapshots.clear()
         _snapshots[path] = (identity, snapshot)
         return snapshot, ""
+    return None, _why_unused(path, reason, symbol)
+
+
+def _why_unused(path: str, reason: str, symbol: str) -> str:
     state = "is missing" if reason == "missing" else f"cannot be used ({reason})"
-    return None, one_line(f"snapshot: {path} {state}; run `autotune run --symbol {symbol}`")
+    return one_line(f"snapshot: {path} {state}; run `autotune run --symbol {symbol}`")
 
 
-def _read(path: Path, identity: _Identity) -> Snapshot:
+def _read(path: Path, identity: _Identity, symbol: str) -> Snapshot:
     if identity == ():
         raise SnapshotError(f"{path} is missing", "missing")
     if identity is None:
         raise SnapshotError(f"{path} is not a file", "unreadable")
-    return read_snapshot(path)
+    return read_snapshot_part(path, "symbols", symbol) or read_snapshot(path)
 
 
 def _symbol(text: str | None, given: str) -> tuple[str | None, str]:

@@ -57,7 +57,10 @@ class Resolution:
 
 
 def resolve(request: LookupRequest, snapshot: Snapshot | None, notes: tuple[str, ...]) -> Resolution:
-    """The answer to ``request``; ``notes`` say why there is no symbol or no snapshot, where there is none."""
+    """The answer to ``request``; ``notes`` say why there is no symbol or no snapshot, where there is none.
+
+    Raises ``SnapshotError`` where more of the snapshot has to be read and cannot.
+    """
     promotion = _promotion(request, snapshot)
     safe = _safe(request, promotion, notes)
     if compile_config.disabled({KILL_SWITCH: request.kill_switch or ""}):
@@ -88,8 +91,7 @@ class _Promotion:
 def _promotion(request: LookupRequest, snapshot: Snapshot | None) -> _Promotion:
     if snapshot is None or request.symbol is None:
         return _Promotion()
-    own = [entry for entry in snapshot.entries if entry.symbol == request.symbol]
-    known, skipped = readable(own, "promotion")
+    known, skipped = readable(snapshot.of_symbol(request.symbol), "promotion")
     known = _of_one_model(known, request)
     found, misfits = fitting(known, request, "promotion")
     subject = found or last([item for item in known if request.model in {None, item.entry.model}])
@@ -146,7 +148,7 @@ def _stored(
 
 
 def _with_pin(snapshot: Snapshot, symbol: str, safe: Resolution) -> Resolution:
-    pin = next((pin for pin in snapshot.pins if pin.symbol == symbol), None)
+    pin = snapshot.pin_of(symbol)
     if pin is None:
         return _missed(safe, f"pin: {symbol} has none")
     try:
@@ -161,8 +163,9 @@ def _winner(request: LookupRequest, snapshot: Snapshot, safe: Resolution) -> Res
     if workload is None:
         return _missed(safe, f"{step}: no workload was asked for and none is known of {request.symbol}")
     signature = workload.signature
-    same = [entry for entry in snapshot.entries if entry.workload_signature == signature]
-    known, skipped = readable(same, step)
+    known, skipped = readable(snapshot.leaders(signature), step)
+    if skipped:  # then the best of those that can be read may be another one
+        known, skipped = readable(snapshot.of_workload(signature), step)
     profile = safe.profile or DEFAULT_PROFILE
     wanted = Criteria(model=None, workload=None, profile=profile, environment=request.environment)
     found, misfits = fitting(known, wanted, step)

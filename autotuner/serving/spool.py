@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -153,8 +154,14 @@ def parse_note(given: str | Mapping[str, Any]) -> Note:
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         raise NoteError(f"kind: must be one of {', '.join(KINDS)}")
-    known = [each for each in dataclasses.fields(kind) if _given(each, fields)]
-    note = kind(**{each.name: _value(each, fields[each.name]) for each in known})
+    any_kind: Any = kind
+    note = kind(
+        **{
+            name: _value(name, declared, fields[name])
+            for name, declared, has_default in _declared(any_kind)
+            if _given(name, has_default, fields)
+        }
+    )
     _check_whole(note, fields)
     return note
 
@@ -203,21 +210,31 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _given(wanted: dataclasses.Field[Any], fields: Mapping[str, Any]) -> bool:
-    if wanted.name in fields:
+@functools.cache
+def _declared(kind: Any) -> tuple[tuple[str, str, bool], ...]:
+    """Of each field: its name, its type, and whether it may be missing."""
+    missing = dataclasses.MISSING
+    return tuple(
+        (each.name, str(each.type), each.default is not missing or each.default_factory is not missing)
+        for each in dataclasses.fields(kind)
+    )
+
+
+def _given(name: str, has_default: bool, fields: Mapping[str, Any]) -> bool:
+    if name in fields:
         return True
-    if wanted.default is dataclasses.MISSING and wanted.default_factory is dataclasses.MISSING:
-        raise NoteError(f"{wanted.name}: is missing")
+    if not has_default:
+        raise NoteError(f"{name}: is missing")
     return False
 
 
-def _value(wanted: dataclasses.Field[Any], value: object) -> Any:
+def _value(name: str, declared: str, value: object) -> Any:
     try:
-        return read_value(wanted.name, str(wanted.type), value)
+        return read_value(name, declared, value)
     except WrongValue as error:
         raise NoteError(str(error)) from None
     except Exception as error:  # what a stranger wrote can fail in any way
-        raise NoteError(f"{wanted.name}: {one_line(str(error))}") from None
+        raise NoteError(f"{name}: {one_line(str(error))}") from None
 
 
 def _check_whole(note: Note, fields: Mapping[str, Any]) -> None:

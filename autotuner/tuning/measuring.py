@@ -55,8 +55,11 @@ class Measurable:
         return search_space(self.workload, facts)
 
 
-def measurable(workload: Workload, *, device: str) -> Measurable:
-    """Read the model. Raises ``CheckpointError`` or ``AutotuneError``, each with one line."""
+def measurable(workload: Workload, *, device: str, there: Environment | None = None) -> Measurable:
+    """Read the model, to measure here or ``there``.
+
+    Raises ``CheckpointError`` or ``AutotuneError``, each with one line.
+    """
     engine = engine_for(workload.model, workload.revision)
     model = engine.identity(workload.model, workload.revision)
     shortest = min(shape.context_length for shape in workload.shapes)
@@ -64,7 +67,7 @@ def measurable(workload: Workload, *, device: str) -> Measurable:
         raise AutotuneError(
             f"context length {shortest} is shorter than one patch of {workload.model}, {model.patch_size} time steps"
         )
-    environment = environment_of(device, engine.name)
+    environment = there or environment_of(device, engine.name)
     return Measurable(workload=workload, environment=environment, model=model, traits=engine.traits(workload))
 
 

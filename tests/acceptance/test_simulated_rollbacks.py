@@ -18,6 +18,7 @@ from tests.support.simulated_world import (
     pass_time,
     rechecked,
     ticker,
+    tuned,
     write_prices,
 )
 
@@ -80,7 +81,6 @@ def test_a_new_promotion_that_is_slow_in_production_is_rolled_back_to_the_one_be
     first = world.store.active("AMD")
     world.surroundings = replace(world.surroundings, driver="new")
     pass_time(world, 0.3)
-    world.surroundings = current_environment()
     second = world.store.active("AMD")
     assert first is not None
     assert second is not None
@@ -89,6 +89,24 @@ def test_a_new_promotion_that_is_slow_in_production_is_rolled_back_to_the_one_be
     pass_time(world, 0.3, every=2 * HOUR, latency={"AMD": 5.0})
 
     assert "AMD" in [fields["symbol"] for _, event, fields in world.log if event == "rolled_back"]
+
+
+def test_daemons_of_two_machines_on_one_store_leave_each_other_alone(world: World) -> None:
+    pass_time(world, 1)
+    ours = world.store.active("AMD")
+    world.surroundings = replace(world.surroundings, hardware="another machine")
+    pass_time(world, 1)
+    theirs = world.store.active("AMD")
+    assert theirs is not None
+    assert theirs.environment.hardware == "another machine"
+    world.surroundings = current_environment()
+    world.log.clear()
+    pass_time(world, 1)
+
+    assert tuned(world) == []
+    kept = {record.id for record in world.store.records.active_promotions() if record.symbol == "AMD"}
+    assert ours is not None
+    assert kept == {ours.id, theirs.id}
 
 
 def test_what_is_unsafe_does_not_come_back_by_the_line_of_its_trial(world: World) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,9 @@ import pytest
 from autotuner.store import Store
 from storage.records import MeasurementRecord, RunRecord
 from tests.support.command import Cli
-from tests.support.ray_cluster import RayCluster, ray_cluster
+from tests.support.ray_cluster import NEEDS_RAY, Driver, RayCluster, ray_cluster
 
-pytestmark = [
-    pytest.mark.exhaustive,
-    pytest.mark.skipif(
-        not all(importlib.util.find_spec(name) for name in ("ray", "grpc")),
-        reason="ray[client] is not installed",
-    ),
-    pytest.mark.timeout(3600),
-]
+pytestmark = [pytest.mark.exhaustive, NEEDS_RAY, pytest.mark.timeout(3600)]
 
 SAMPLES = Path(__file__).parents[2] / "toto_core" / "assets"
 HOW = ("--trials", "3", "--timeout", "600", "--context-length", "128", "--json")
@@ -42,42 +33,6 @@ def cli(tmp_path: Path) -> Cli:
 def cluster(cli: Cli) -> Iterator[RayCluster]:
     with ray_cluster(cli.environment()) as found:
         yield found
-
-
-class Driver:
-    """``autotune run --on ray`` under way, with what it says in a file."""
-
-    def __init__(self, cli: Cli, cluster: RayCluster, *arguments: str, log: Path) -> None:
-        self.log = log
-        interpreter, code = cli.interpreter
-        with log.open("wb") as err, log.with_suffix(".json").open("wb") as out:
-            self.process = subprocess.Popen(
-                [interpreter, "-c", code, "run", *arguments],
-                env=cli.environment({"RAY_ADDRESS": cluster.address}),
-                cwd=cli.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-            )
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8")
-
-    @property
-    def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.log.with_suffix(".json").read_text(encoding="utf-8"))
-        return found
-
-    def ends(self, within: float) -> int:
-        return self.process.wait(timeout=within)
-
-    def until(self, reached: Callable[[], bool], within: float) -> None:
-        end = time.monotonic() + within
-        while not reached():
-            assert self.process.poll() is None, self.said
-            assert time.monotonic() < end, self.said
-            time.sleep(0.3)
 
 
 def ten_symbols(folder: Path) -> tuple[Path, list[str]]:
@@ -177,13 +132,38 @@ def test_a_killed_node_and_a_killed_driver_lose_nothing_that_was_acknowledged(
         assert bool(checked) == bool(proven)
         assert all(each["settings"] in proven for each in checked)
 
-    alone = cli.run("run", "--symbol", symbols[0], *HOW, timeout=700)
-    assert alone.returncode == 0, alone.stderr
-    local = json.loads(alone.stdout)
-    (cli.folder / "local.json").write_text(alone.stdout, encoding="utf-8")
-    ours = [each for each in document["symbols"] if each["symbol"] == local["symbol"]]
+    agrees_with_a_local_run(cli, symbols[0], document)
+
+
+def agrees_with_a_local_run(cli: Cli, symbol: str, document: dict[str, Any]) -> None:
+    """What a local run with as many trials finds lies within the duel's interval; one that tried more is no worse.
+
+    What was measured beside others on the machine says nothing of that: it is measured again.
+    """
+    ours = [each for each in document["symbols"] if each["symbol"] == symbol]
     assert len(ours) == 2
-    assert all(overlap(each["ratio"], local["ratio"]) for each in ours)
+    for _ in range(4):
+        alone = cli.run("run", "--symbol", symbol, "--fresh", *HOW, timeout=700)
+        assert alone.returncode == 0, alone.stderr
+        local = json.loads(alone.stdout)
+        if undisturbed(local):
+            break
+    (cli.folder / "local.json").write_text(alone.stdout, encoding="utf-8")
+    if not undisturbed(local):
+        pytest.skip(f"all held, but this machine is never quiet enough to compare: {local['conditions']}")
+    compared = 0
+    for each in filter(undisturbed, ours):
+        if each["trials"]["total"] == local["trials"]["total"]:
+            assert overlap(each["ratio"], local["ratio"]), (each, local)
+            compared += 1
+        else:
+            assert each["ratio"]["high"] >= local["ratio"]["low"], (each, local)
+    assert compared > 0
+
+
+def undisturbed(document: dict[str, Any]) -> bool:
+    conditions = document["conditions"]
+    return bool(conditions["disturbed_blocks"] <= 0.2 * conditions["blocks"])
 
 
 def test_a_run_whose_process_is_killed_is_begun_again(cli: Cli, cluster: RayCluster) -> None:
@@ -258,3 +238,33 @@ def test_what_cannot_be_driven_is_refused_with_one_line(cli: Cli, cluster: RayCl
         assert done.returncode == 1
         (last,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
         assert expected in last
+
+
+def test_what_is_due_is_planned_and_run_in_the_environments_where_it_is(
+    cli: Cli, cluster: RayCluster
+) -> None:
+    extra = {"RAY_ADDRESS": cluster.address}
+    for label in ("a", "b"):
+        cluster.start_node(label)
+
+    def asked(*arguments: str) -> dict[str, Any]:
+        done = cli.run(*arguments, "--on", "ray", "--json", extra=extra, timeout=300.0)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def planned() -> dict[str, list[str]]:
+        found = asked("plan", "--all", "--due")["environments"]
+        return {each["label"]: [row["does"] for row in each["symbols"]] for each in found}
+
+    quick = ("--trials", "1", "--timeout", "60")
+    first = asked("run", "--symbol", "AMD", "--environment", "a", "--context-length", "128", *quick)
+    assert planned() == {"a": ["nothing"], "b": ["search"]}
+    due = asked("run", "--all", "--due", *quick)
+    assert [(each["symbol"], each["workload"]) for each in due["symbols"]] == [
+        ("AMD", first["symbols"][0]["workload"])
+    ]
+    assert due["symbols"][0]["environment"] != first["symbols"][0]["environment"]
+    assert planned() == {"a": ["nothing"], "b": ["nothing"]}
+    assert asked("run", "--all", "--due", *quick)["symbols"] == []
+    assert len(runs(cli)) == 2

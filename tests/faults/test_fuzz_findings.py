@@ -19,7 +19,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from autotuner import paths
 from autotuner.daemon.config import read_config
-from autotuner.daemon.loop import watchdog_seconds
+from autotuner.daemon.service_manager import watchdog_seconds
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.serving.manifest import MANIFEST, Damaged, link_verified

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,10 @@ import psutil
 import pytest
 
 from autotuner.daemon.measuring_child import run_tuner
+from autotuner.paths import DATABASE_VARIABLE
+from autotuner.store import Store
 from tests.support.families import Family
+from tests.support.postgres import Server
 
 _DAEMON = """
 import sys
@@ -87,3 +91,28 @@ def test_a_run_dies_with_the_daemon(tmp_path: Path) -> None:
     assert len(family) >= 4
     _, alive = psutil.wait_procs(family, timeout=10.0)
     assert alive == []
+
+
+def test_a_child_that_begins_while_the_stores_server_is_away_waits_for_it(postgres: Server) -> None:
+    place = postgres.new_database()
+    Store(place).__exit__(None, None, None)
+    postgres.stop("fast")
+    back = threading.Timer(3.0, postgres.start)
+    back.start()
+    try:
+        heard: list[str] = []
+        found = run_tuner(
+            ["list", "--json"],
+            nice=0,
+            seconds=60.0,
+            stop=lambda: False,
+            beat=lambda: None,
+            variables={DATABASE_VARIABLE: place},
+            heard=heard.append,
+        )
+    finally:
+        back.join()
+
+    assert found.document is not None, found.cause
+    assert any(line.startswith("waiting: ") for line in heard)
+    assert any(line.startswith("the store is back after ") for line in heard)

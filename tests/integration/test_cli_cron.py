@@ -120,6 +120,15 @@ def test_the_label_of_the_environment_is_in_the_line(table: Path, monkeypatch: p
     )
 
 
+def test_a_line_for_a_cluster_names_it_and_its_environments(table: Path) -> None:
+    lines = run("show", "--on", "ray://head.example", "--environment", "rack-2")
+    assert lines.exit_code == 0, lines.output
+    assert " run --all --due --on ray://head.example --environment rack-2 " in lines.stdout
+    for wrong in (("--on", "head.example"), ("--environment", "rack-2")):
+        refused = run("show", *wrong)
+        assert (refused.exit_code, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1)
+
+
 def test_json_stands_alone_on_standard_output(table: Path) -> None:
     before = json.loads(run("show", "--json").stdout)
     installed = json.loads(run("install", "--json").stdout)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.daemon.loop import notify, watchdog_seconds
+from autotuner.daemon.service_manager import notify, watchdog_seconds
 from tests.support.command import Cli
 
 CONFIG = """

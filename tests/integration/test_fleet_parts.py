@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from autotuner import __version__
 from autotuner.cli.fleet import _chosen, _passed_on
+from autotuner.cli.fleet_child import Job, _order
 from autotuner.cli.run import run_command
 from autotuner.daemon.due import Overdue
 from autotuner.engine_versions import TOTO1
@@ -20,8 +22,8 @@ from autotuner.errors import AutotuneError
 from autotuner.fleet import cluster as cluster_module
 from autotuner.fleet.campaign import GOES_ON, Campaign
 from autotuner.fleet.cluster import RayNode
-from autotuner.fleet.nodes import Fleet, Wanted
-from autotuner.fleet.station import file_here, look
+from autotuner.fleet.nodes import Fleet, Node, Wanted
+from autotuner.fleet.station import Station, Task, file_here, look
 from autotuner.store import Store
 from tests.support.invoking import refused, run
 from tests.support.promoted_store import NOW, WORKLOAD, promotion
@@ -198,3 +200,58 @@ def test_what_one_environment_promoted_last_is_not_due_in_the_other(tmp_path: Pa
         (newest,) = overdue.tuned_for("AMD", None, elsewhere)
         assert newest.environment == there
         assert overdue.why(newest, environment=elsewhere, now=NOW + timedelta(hours=1))
+
+
+def a_node() -> Node:
+    return Node(
+        ray=RayNode(id="1", host="h", cpus=2, gpus=0),
+        host="h",
+        label="a",
+        device="cpu",
+        slots=1,
+        environments={TOTO1: current_environment()},
+    )
+
+
+def test_a_daemons_job_waits_for_the_same_proof_as_a_run_of_that_symbol(tmp_path: Path) -> None:
+    node = a_node()
+    asked = ["run", "--symbol", "AMD", "--timeout", "60.0", "--because", "-odd; %s", "--trigger", "age"]
+    asked += ["--device", "cpu", "--fresh", "--as-before"]
+    with Store(str(tmp_path / "s.db")) as store:
+        before = promotion()
+        store.remember_setting(before.workload, before.environment)
+        store.promote(before)
+        as_before, plain, recheck = (
+            _order(Job(environment=node.environment, seconds=1.0, arguments=each), node, store)
+            for each in (asked, [*asked, "--context-length", "128"], ["recheck", "AMD", "--device", "cpu"])
+        )
+        other = Job(environment=node.environment, seconds=1.0, arguments=["run", "--symbol", "AMD", "--odd"])
+        with pytest.raises(AutotuneError, match="--odd"):
+            _order(other, node, store)
+    assert as_before.results == ((WORKLOAD.signature, "production", node.environment),)
+    assert plain.group != as_before.group
+    assert recheck.group not in {as_before.group, plain.group}
+    assert {each.symbol for each in (as_before, plain, recheck)} == {"AMD"}
+
+
+def test_a_run_that_takes_longer_than_its_node_was_told_is_stopped(tmp_path: Path) -> None:
+    here = current_environment()
+    station = Station(
+        Task(
+            arguments=("run", "--symbol", "AMD", "--json", "--timeout", "60"),
+            variables={
+                "AUTOTUNE_DB": str(tmp_path / "s.db"),
+                "AUTOTUNE_CACHE": str(tmp_path / "cache"),
+                "XDG_DATA_HOME": str(tmp_path / "data"),
+            },
+            device="cpu",
+            engine=TOTO1,
+            fingerprint=here.fingerprint,
+            seconds=1.0,
+        )
+    )
+    until = time.monotonic() + 30.0
+    while (ended := station.news(0).ended) is None:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert (ended.document, ended.stopped) == (None, True)

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from autotuner.daemon import intake
 from autotuner.daemon.intake import stored_notes, take_in
@@ -182,3 +184,29 @@ def test_a_note_that_cannot_be_removed_is_stored_once_and_said_once(
     (spool / "1.json").write_text(WINDOW.replace("2.75", "99.0"))
     assert take_in(records, spool, now=NOW).telemetry == 1
     assert list(spool.iterdir()) == []
+
+
+def test_a_note_whose_taker_was_killed_before_it_was_removed_counts_once(
+    tmp_path: Path, records: Repository
+) -> None:
+    (tmp_path / "1.json").write_text(WINDOW)
+    take_in(records, tmp_path, now=NOW)
+    (tmp_path / "1.json").write_text(WINDOW)
+    (tmp_path / "2.json").write_text(WINDOW.replace("2.75", "99.0"))
+    take_in(records, tmp_path, now=NOW)
+    assert len(records.telemetry("AMD")) == 2
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_many_notes_take_few_transactions(tmp_path: Path, records: Repository) -> None:
+    for number in range(201):
+        (tmp_path / f"{number}.json").write_text(WINDOW.replace("2.75", f"{number + 3}.0"))
+    commits: list[object] = []
+    heard = commits.append
+    event.listen(Engine, "commit", heard)
+    try:
+        found = take_in(records, tmp_path, now=NOW)
+    finally:
+        event.remove(Engine, "commit", heard)
+    assert (found.telemetry, len(commits)) == (201, 3)
+    assert len(records.telemetry("AMD")) == found.telemetry

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from autotuner.commands.plan import Asked, Row, plan
+from autotuner.commands.plan import Asked, Nodes, Row, plan, plan_on
 from autotuner.commands.plan_prices import FEW
-from autotuner.environment import current_environment
+from autotuner.engine_versions import TOTO1
+from autotuner.environment import Environment, current_environment
 from autotuner.measurement.recorded import ReplayTable
 from autotuner.measurement.replay import ReplayRunner, TimingNoise
-from autotuner.report.plan_view import plan_document
+from autotuner.report.plan_view import plan_document, plan_lines, span
 from autotuner.search.profiles import profile
 from autotuner.store import Store
 from autotuner.tuning.measuring import MeasuringPlan
@@ -209,7 +210,7 @@ def test_every_option_of_a_run_is_one_of_a_plan(tmp_path: Path) -> None:
     from autotuner.cli.run import run_command
 
     ours, theirs = ({param.name for param in command.params} for command in (plan_command, run_command))
-    assert theirs - ours == {"exit_code", "on", "environments"}
+    assert theirs - ours == {"exit_code"}
     assert ours - theirs == {"read_prices"}
 
 
@@ -220,3 +221,57 @@ def test_a_symbol_that_is_not_due_is_said_to_need_nothing(store: Store) -> None:
     rows = {row["symbol"]: row for row in found["environments"][0]["symbols"]}
 
     assert (rows["AMD"]["does"], rows["AAPL"]["due"]) == ("nothing", "never tuned")
+
+
+def nodes_of(environment: Environment, *, devices: int = 2, here: bool = False) -> Nodes:
+    return Nodes(
+        label="rack-2",
+        hosts=("h",) * devices,
+        devices=devices,
+        here=here,
+        facts_for=lambda engine: environment if engine == TOTO1 else replace(environment, engine=engine),
+    )
+
+
+def test_each_environment_of_a_cluster_is_planned_by_what_is_known_there(store: Store) -> None:
+    here = current_environment()
+    there = replace(here, hardware="another card")
+    tune(SHORT, store, Quiet(), recorded())
+    asked = [Asked(symbol=symbol, requests=(replace(SHORT, symbol=symbol),)) for symbol in ("AAPL", "AMD")]
+    not_due = [Asked(symbol="AAPL", requests=())]
+    planned = plan_on([(nodes_of(here, here=True), asked), (nodes_of(there), asked + not_due)], store)
+    found = plan_document(planned)["environments"]
+
+    assert [each["fingerprint"] for each in found] == [here.fingerprint, there.fingerprint]
+    assert [row["champion"] is None for row in found[0]["symbols"]] == [True, False]
+    assert [(row["does"], row.get("assumed")) for row in found[1]["symbols"]] == [
+        ("search", False),
+        ("check", True),
+        ("nothing", None),
+    ]
+    assert (found[1]["label"], found[1]["nodes"], found[1]["devices"]) == ("rack-2", ["h", "h"], 2)
+    lines = [str(line) for line in plan_lines(planned)]
+    assert any(line.startswith("rack-2 on h (2 nodes): cpu, ") for line in lines)
+    assert any(line.strip().endswith(" on 2 devices") for line in lines)
+
+
+def test_a_driver_without_the_nodes_cards_plans_for_them(store: Store) -> None:
+    cards = replace(current_environment(), device="cuda", hardware="a card", driver="1")
+    asked = [Asked(symbol="AMD", requests=(replace(SHORT, device="cuda"),))]
+    ((row,),) = [each.rows for each in plan_on([(nodes_of(cards), asked)], store)]
+
+    assert row.fault is None
+    assert {settings.num_threads for settings in work(row).builds} <= {None, 1}
+
+
+def test_what_waits_for_a_proof_begins_once_that_is_made_and_the_rest_side_by_side(store: Store) -> None:
+    environment = replace(current_environment(), hardware="another card")
+    symbols = ("AMD", "AAPL", "GOOGL", "ETHUSD")
+    asked = [Asked(symbol=symbol, requests=(replace(SHORT, symbol=symbol),)) for symbol in symbols]
+    (planned,) = plan_on([(nodes_of(environment), asked)], store)
+    first, check, *_ = (work(row).seconds for row in planned.rows)
+
+    assert span(planned.rows, 1) == pytest.approx(first + 3 * check)
+    assert span(planned.rows, 2) == pytest.approx(first + 2 * check)
+    assert span(planned.rows, 3) == span(planned.rows, 9) == pytest.approx(first + check)
+    assert span([], 2) == 0.0

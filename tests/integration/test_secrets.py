@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 
 from autotuner.cli import cli
-from autotuner.daemon.loop import ThisMachine
+from autotuner.daemon.this_machine import ThisMachine
 from autotuner.doctor.store_checks import check_password, store_checks
 from autotuner.serving.lookup import lookup
 from tests.support import postgres

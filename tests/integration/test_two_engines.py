@@ -11,7 +11,7 @@ import pytest
 from autotuner import engine_versions
 from autotuner.daemon.config import Config
 from autotuner.daemon.due import Overdue
-from autotuner.daemon.situation import observe
+from autotuner.daemon.observing import Observer
 from autotuner.engine_versions import CHRONOS2, TOTO1, engine_name, engine_text
 from autotuner.environment import current_environment
 from autotuner.record_mapping import telemetry_record
@@ -106,9 +106,10 @@ def test_calls_of_one_engine_are_not_the_other_s(store: Path) -> None:
     with Store(str(store)) as opened:
         for note in (ours, theirs):
             opened.records.add_telemetry(telemetry_record(note))
-        seen = observe(
-            opened, "AMD", Config(), environment=current_environment(), now=at, log=lambda *_, **__: None
+        looks = Observer(
+            store=opened, config=Config(), environment=current_environment, now=at, log=lambda *_, **__: None
         )
+        seen = looks.alone("AMD")
         (row,) = (
             row for row in overview(opened, environment=current_environment(), now=at) if row.symbol == "AMD"
         )

@@ -11,7 +11,7 @@ import pytest
 
 from autotuner.daemon.config import Config, SymbolConfig
 from autotuner.daemon.intake import take_in
-from autotuner.daemon.situation import observe
+from autotuner.daemon.observing import Observer
 from autotuner.environment import Environment
 from autotuner.paths import snapshot_path
 from autotuner.serving import lookup as serving_lookup
@@ -116,14 +116,13 @@ def test_the_daemon_reads_what_production_left_and_goes_on(place: Path, tmp_path
     with Store(str(place)) as store:
         now = datetime(2026, 11, 25, 19, tzinfo=UTC)
         assert take_in(store.records, spool, now=now).telemetry == 1
-        seen = observe(
-            store,
-            "AMD",
-            Config(defaults=SymbolConfig(profile="accuracy")),
-            environment=THERE,
+        seen = Observer(
+            store=store,
+            config=Config(defaults=SymbolConfig(profile="accuracy")),
+            environment=lambda: THERE,
             now=now,
             log=silent,
-        )
+        ).alone("AMD")
     situation = seen.situation
 
     assert situation.promotion is not None

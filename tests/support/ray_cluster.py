@@ -1,20 +1,31 @@
-"""A Ray cluster of several nodes on this machine: each node is started, killed and found by its own processes."""
+"""A Ray cluster of several nodes on this machine, each found by its own processes, and commands that drive it."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
+
+from tests.support.command import Cli
+
+NEEDS_RAY = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("ray", "grpc")), reason="ray[client] is not installed"
+)
 
 _MARK = "AUTOTUNE_TEST_NODE"
 _RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats")
@@ -96,6 +107,49 @@ class RayCluster:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Driver:
+    """``autotune run --on ray`` under way, with what it says in a file."""
+
+    def __init__(
+        self,
+        cli: Cli,
+        cluster: RayCluster,
+        *arguments: str,
+        log: Path,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
+        self.log = log
+        interpreter, code = cli.interpreter
+        with log.open("wb") as err, log.with_suffix(".json").open("wb") as out:
+            self.process = subprocess.Popen(
+                [interpreter, "-c", code, "run", *arguments],
+                env=cli.environment({"RAY_ADDRESS": cluster.address, **(extra or {})}),
+                cwd=cli.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.log.with_suffix(".json").read_text(encoding="utf-8"))
+        return found
+
+    def ends(self, within: float) -> int:
+        return self.process.wait(timeout=within)
+
+    def until(self, reached: Callable[[], bool], within: float) -> None:
+        end = time.monotonic() + within
+        while not reached():
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < end, self.said
+            time.sleep(0.3)
 
 
 @contextlib.contextmanager

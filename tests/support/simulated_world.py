@@ -13,6 +13,7 @@ from typing import Any
 from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config, DaemonConfig, SymbolConfig
 from autotuner.daemon.measuring_child import Tuned
+from autotuner.daemon.places import OneByOne
 from autotuner.daemon.quiet import parse_quiet
 from autotuner.daemon.schedule import parse_zone
 from autotuner.daemon.tick import Ticker
@@ -40,7 +41,7 @@ SETTINGS = tuple(RuntimeSettings(compile_mode="default", num_threads=n) for n in
 
 
 @dataclass(kw_only=True)
-class World:
+class World(OneByOne):
     """The simulated machine: a clock, an environment, and runs that promote another settings each time."""
 
     store: Store
@@ -67,8 +68,8 @@ class World:
     def environment(self) -> Environment:
         return self.surroundings
 
-    def stopping(self) -> bool:
-        return False
+    def stopping(self) -> str | None:
+        return None
 
     def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
         symbol, because = (arguments[list(arguments).index(name) + 1] for name in ("--symbol", "--because"))

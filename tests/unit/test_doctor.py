@@ -415,6 +415,15 @@ def test_a_snapshot_that_is_gone_or_damaged_or_old_says_how_to_publish_it(store:
         assert check.fix.startswith("autotune db upgrade")
 
 
+def test_a_snapshot_with_a_damaged_part_says_how_to_publish_it(store: Path) -> None:
+    with closing(sqlite3.connect(snapshot_path(str(store)))) as connection, connection:
+        assert connection.execute("UPDATE parts SET document = x'00' WHERE id = 0").rowcount == 1
+    check = check_snapshot(str(store))
+    assert bad(check) == WARNING
+    assert "parts of it are damaged" in check.found
+    assert check.fix.startswith("autotune db upgrade")
+
+
 def test_a_cache_that_others_could_write_to_is_essential(tmp_path: Path) -> None:
     cache = tmp_path / "a cache"
     cache.mkdir(mode=0o700)

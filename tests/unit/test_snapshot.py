@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.errors import InvalidRecord, SnapshotError, StoreUnavailable
-from storage.snapshot import SnapshotEntry, SnapshotPin, is_of, publish, read_snapshot
+from storage.snapshot import SnapshotEntry, SnapshotPin, is_of, publish, read_document, read_snapshot
 from tests.support.storage_samples import NOW, shared_folder, unprivileged
 
 ENTRY = SnapshotEntry(
@@ -228,9 +228,19 @@ def test_a_snapshot_is_of_the_state_it_was_published_for_while_it_is_whole(tmp_p
     assert is_of(path, "7")
     assert not is_of(path, "8")
     with path.open("r+b") as file:
-        file.seek(path.read_bytes().index(b"default/bf16"))
+        file.seek(path.read_bytes().rindex(b"default/bf16"))
         file.write(b"D")
     assert not is_of(path, "7")
+
+
+@pytest.mark.parametrize("statement", ["DROP TABLE parts", "DELETE FROM parts WHERE id = 1"])
+def test_a_snapshot_without_all_its_parts_is_to_be_published_again(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "s.db"
+    publish(path, [ENTRY], [PIN], generation_time=NOW, state="7")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+    assert not is_of(path, "7")
+    assert read_snapshot(path).entries == (ENTRY,)
 
 
 def test_a_snapshot_of_a_version_to_come_is_not_called_old(tmp_path: Path) -> None:
@@ -253,8 +263,8 @@ def test_no_flipped_byte_gives_a_different_snapshot(tmp_path: Path) -> None:
     _publish(tmp_path / "whole.db")
     original = read_snapshot(tmp_path / "whole.db")
     whole = (tmp_path / "whole.db").read_bytes()
-    used = [place for place, byte in enumerate(whole) if byte]
-    chance = random.Random(5)
+    begin, chance = whole.index(read_document(tmp_path / "whole.db")[0]), random.Random(5)
+    used = [place for place, byte in enumerate(whole) if byte and place >= begin]
     unused = chance.sample(range(len(whole)), 100)
     refused = 0
     with (tmp_path / "whole.db").open("r+b", buffering=0) as file:

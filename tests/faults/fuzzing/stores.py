@@ -17,7 +17,9 @@ from typing import Any
 
 from autotuner.daemon.config import Config, DaemonConfig
 from autotuner.daemon.measuring_child import Tuned
-from autotuner.daemon.tick import Ticked, Ticker
+from autotuner.daemon.places import OneByOne
+from autotuner.daemon.tick import Ticker
+from autotuner.daemon.ticked import Ticked
 from autotuner.environment import Environment, current_environment
 from autotuner.paths import snapshot_path
 from autotuner.record_mapping import telemetry_record
@@ -69,7 +71,7 @@ def _template() -> Path:
 
 
 @dataclass
-class Still:
+class Still(OneByOne):
     """A machine on which nothing is measured; ``events`` is what the tick said."""
 
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -92,8 +94,8 @@ class Still:
     def recheck(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
         return Tuned(document=None, cause="nothing is measured here")
 
-    def stopping(self) -> bool:
-        return False
+    def stopping(self) -> str | None:
+        return None
 
     def note(self, event: str, **fields: Any) -> None:
         self.events.append((event, fields))

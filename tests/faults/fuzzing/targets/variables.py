@@ -9,7 +9,8 @@ from unittest import mock
 
 from autotuner import paths
 from autotuner.daemon.config import read_config
-from autotuner.daemon.loop import settle, watchdog_seconds
+from autotuner.daemon.loop import settle
+from autotuner.daemon.service_manager import watchdog_seconds
 from autotuner.errors import AutotuneError, UsageError
 from autotuner.serving.lookup import lookup
 from storage.errors import StorageError
