@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from sqlalchemy import Connection, Update, select, update
 
@@ -67,14 +68,15 @@ class Upkeep(Queries):
             return
         for each in several:
             checked_window(each)
-        same = select(TELEMETRY.c.symbol, TELEMETRY.c.payload_json).where(
+        names = ("symbol", "window_start", "payload_json")
+        same = select(*(TELEMETRY.c[name] for name in names)).where(
             TELEMETRY.c.symbol.in_({each.symbol for each in several}),
             TELEMETRY.c.window_start.in_({each.window_start for each in several}),
         )
+        own = attrgetter(*names)
         with self._database.write() as connection:
-            known = {tuple(row) for row in connection.execute(same)}
-            new = [each for each in several if (each.symbol, each.payload_json) not in known]
-            append_all(connection, TELEMETRY, new)
+            known = {own(row) for row in connection.execute(same)}
+            append_all(connection, TELEMETRY, [each for each in several if own(each) not in known])
 
     def telemetry(
         self, symbol: str | None = None, since: datetime | None = None
