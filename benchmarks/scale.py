@@ -25,9 +25,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import scale_store
 from scale_store import DAYS, Fleet, build, read_recorded, record, window
 
+from autotuner.commands.prune import prune
 from autotuner.daemon.config import Config, DaemonConfig, SymbolConfig
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.prices_seen import SeenPrices
+from autotuner.daemon.situation import symbols_to_keep
 from autotuner.daemon.tick import Ticker
 from autotuner.environment import Environment
 from autotuner.paths import snapshot_path, spool_folder
@@ -171,14 +173,16 @@ def sizes(fleet: Fleet) -> dict[str, str]:
 
 def ticks_apart(fleet: Fleet) -> dict[str, str]:
     """Ticks in a process of their own, for its memory."""
-    run = [sys.executable, __file__, "--ticks", str(Path(fleet.location).parent)]
-    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    folder = Path(fleet.location).parent
+    run = [sys.executable, __file__, "--ticks", str(folder)]
+    around = os.environ | {"AUTOTUNE_CACHE": str(folder / "cache")}  # a tick clears up
+    done = subprocess.run(run, capture_output=True, text=True, check=True, env=around)
     found: dict[str, str] = json.loads(done.stdout)
     return found
 
 
 def ticks(fleet: Fleet) -> dict[str, str]:
-    """Of one process: its first tick, one after nothing changed, one with notes, one after all prices changed."""
+    """Of one process, from opening the store to clearing up: its first tick, and later ones."""
     prices, machine, told = SeenPrices(), Machine(fleet=fleet), {}
     daemon = DaemonConfig(recheck_hours=0.0)
     config = Config(daemon=daemon, defaults=SymbolConfig(data=fleet.prices, profile="production"))
@@ -189,12 +193,13 @@ def ticks(fleet: Fleet) -> dict[str, str]:
             ticked = Ticker(
                 store=store,
                 config=config,
-                symbols=fleet.symbols,
+                symbols=symbols_to_keep(store, None),
                 quiet=(),
                 machine=machine,
                 log=lambda *_, **__: None,
                 prices=prices,
             ).tick()
+            prune(store, now=fleet.now)
         assert (ticked.skipped, ticked.tuned, ticked.unreadable) == ((), (), ()), str(ticked)[:200]
         taken = time.perf_counter() - began
         told[what] = f"{taken:.1f} s ({time.process_time() - cpu:.1f} s of CPU)"
