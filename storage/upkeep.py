@@ -59,13 +59,13 @@ class Upkeep(Queries):
         """Store one window; the id. Raises `InvalidRecord` when its payload is no JSON."""
         return self._append(TELEMETRY, checked_window(telemetry))
 
-    def add_new_telemetry(self, several: Collection[TelemetryRecord]) -> None:
+    def add_new_telemetry(self, several: Collection[TelemetryRecord]) -> list[bool]:
         """Store windows, some hundred at most, all or none, but those that are stored already, to the last letter.
 
-        Raises `InvalidRecord` as `add_telemetry` does.
+        Of each whether it was new. Raises `InvalidRecord` as `add_telemetry` does.
         """
         if not several:
-            return
+            return []
         for each in several:
             checked_window(each)
         names = ("symbol", "window_start", "payload_json")
@@ -77,6 +77,7 @@ class Upkeep(Queries):
         with self._database.write() as connection:
             known = {own(row) for row in connection.execute(same)}
             append_all(connection, TELEMETRY, [each for each in several if own(each) not in known])
+        return [own(each) not in known for each in several]
 
     def telemetry(
         self, symbol: str | None = None, since: datetime | None = None
