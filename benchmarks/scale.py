@@ -33,6 +33,7 @@ from autotuner.daemon.situation import symbols_to_keep
 from autotuner.daemon.tick import Ticker
 from autotuner.environment import Environment
 from autotuner.paths import snapshot_path, spool_folder
+from autotuner.serving.lookup import lookup
 from autotuner.store import Store
 from autotuner.web.site import FRESH_SECONDS, Site
 from tests.support.serving import served
@@ -275,6 +276,12 @@ def changes(fleet: Fleet) -> dict[str, str]:
         assert active is not None
         again = replace(active, id=None, run_id=None, promoted_at=fleet.now)
         promoted = several(lambda: store.promote(again))
+        looked_up = []
+        for _ in range(5):
+            store.promote(again)
+            began = time.perf_counter()
+            assert lookup(symbol, db=fleet.location).source == "promotion"
+            looked_up.append((time.perf_counter() - began) * 1e3)
         taken_back = several(lambda: store.records.roll_back(symbol, "a benchmark", fleet.now))
         pinned = several(lambda: store.pin(symbol, RuntimeSettings(), "a benchmark"), 3)
         store.records.unpin(symbol, "a benchmark", fleet.now)
@@ -282,6 +289,7 @@ def changes(fleet: Fleet) -> dict[str, str]:
         store.records.publish_if_behind()
         behind = time.perf_counter() - began
     return {
+        "look-up: uncached, right after a change": ms(looked_up),
         "a promotion, published": f"{promoted * 1e3:,.0f} ms",
         "a roll-back, published": f"{taken_back * 1e3:,.0f} ms",
         "a pin, published": f"{pinned * 1e3:,.0f} ms",
