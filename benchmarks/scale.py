@@ -25,10 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import scale_store
 from scale_store import DAYS, Fleet, build, read_recorded, record, window
 
+from autotuner.commands.prune import prune
 from autotuner.daemon.config import Config, DaemonConfig, SymbolConfig
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.places import OneByOne
 from autotuner.daemon.prices_seen import SeenPrices
+from autotuner.daemon.situation import symbols_to_keep
 from autotuner.daemon.tick import Ticker
 from autotuner.environment import Environment
 from autotuner.paths import snapshot_path, spool_folder
@@ -66,6 +68,16 @@ for _ in range(20_000):
     autotuner.lookup(symbols[0])
 found["cached"] = (time.perf_counter() - began) * 50
 print(json.dumps(found))
+"""
+_AFTER = """
+import sys, time
+from autotuner.serving.lookup import lookup
+
+for _ in sys.stdin:
+    began = time.perf_counter()
+    found = lookup(sys.argv[1])
+    print((time.perf_counter() - began) * 1000, flush=True)
+    assert found.source == "promotion", found
 """
 
 
@@ -171,14 +183,16 @@ def sizes(fleet: Fleet) -> dict[str, str]:
 
 def ticks_apart(fleet: Fleet) -> dict[str, str]:
     """Ticks in a process of their own, for its memory."""
-    run = [sys.executable, __file__, "--ticks", str(Path(fleet.location).parent)]
-    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    folder = Path(fleet.location).parent
+    run = [sys.executable, __file__, "--ticks", str(folder)]
+    around = os.environ | {"AUTOTUNE_CACHE": str(folder / "cache")}  # a tick clears up
+    done = subprocess.run(run, capture_output=True, text=True, check=True, env=around)
     found: dict[str, str] = json.loads(done.stdout)
     return found
 
 
 def ticks(fleet: Fleet) -> dict[str, str]:
-    """Of one process: its first tick, one after nothing changed, one with notes, one after all prices changed."""
+    """Of one process, from opening the store to clearing up: its first tick, and later ones."""
     prices, machine, told = SeenPrices(), Machine(fleet=fleet), {}
     daemon = DaemonConfig(recheck_hours=0.0)
     config = Config(daemon=daemon, defaults=SymbolConfig(data=fleet.prices, profile="production"))
@@ -189,12 +203,13 @@ def ticks(fleet: Fleet) -> dict[str, str]:
             ticked = Ticker(
                 store=store,
                 config=config,
-                symbols=fleet.symbols,
+                symbols=symbols_to_keep(store, None),
                 quiet=(),
                 machine=machine,
                 log=lambda *_, **__: None,
                 prices=prices,
             ).tick()
+            prune(store, now=fleet.now)
         assert (ticked.skipped, ticked.tuned, ticked.unreadable) == ((), (), ()), str(ticked)[:200]
         taken = time.perf_counter() - began
         told[what] = f"{taken:.1f} s ({time.process_time() - cpu:.1f} s of CPU)"
@@ -270,6 +285,7 @@ def changes(fleet: Fleet) -> dict[str, str]:
         assert active is not None
         again = replace(active, id=None, run_id=None, promoted_at=fleet.now)
         promoted = several(lambda: store.promote(again))
+        looked_up = after_changes(fleet, symbol, lambda: store.promote(again))
         taken_back = several(lambda: store.records.roll_back(symbol, "a benchmark", fleet.now))
         pinned = several(lambda: store.pin(symbol, RuntimeSettings(), "a benchmark"), 3)
         store.records.unpin(symbol, "a benchmark", fleet.now)
@@ -277,11 +293,31 @@ def changes(fleet: Fleet) -> dict[str, str]:
         store.records.publish_if_behind()
         behind = time.perf_counter() - began
     return {
+        "look-up: uncached, right after a change": ms(looked_up),
         "a promotion, published": f"{promoted * 1e3:,.0f} ms",
         "a roll-back, published": f"{taken_back * 1e3:,.0f} ms",
         "a pin, published": f"{pinned * 1e3:,.0f} ms",
         "to see that the snapshot is not behind": f"{behind * 1e3:,.0f} ms",
     }
+
+
+def after_changes(fleet: Fleet, symbol: str, change: Callable[[], object]) -> list[float]:
+    """Milliseconds of a running process's first look-up after each of ten changes."""
+    run = [sys.executable, "-c", _AFTER, symbol]
+    around = os.environ | {"AUTOTUNE_DB": fleet.location}
+    with subprocess.Popen(
+        run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=around
+    ) as looking:
+        assert looking.stdin is not None
+        assert looking.stdout is not None
+        found = []
+        for _ in range(11):
+            change()
+            looking.stdin.write("again\n")
+            looking.stdin.flush()
+            found.append(float(looking.stdout.readline()))
+        looking.stdin.close()
+    return found[1:]
 
 
 def several(act: Callable[[], object], times: int = 5) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from storage.errors import InvalidRecord
@@ -133,11 +135,21 @@ def _check_alone(what: str, symbols: list[str]) -> None:
 
 
 def _packed(item: SnapshotEntry | SnapshotPin, places: dict[str, int]) -> list[object]:
-    values = vars(item) | {"since": _time_text(item.since)}
-    return [
-        places.setdefault(value, len(places)) if name.endswith("_json") else value
-        for name, value in values.items()
-    ]
+    kind: Any = type(item)
+    values_of, shared, since = _form(kind)
+    values = list(values_of(item))
+    values[since] = _time_text(item.since)
+    for place in shared:
+        values[place] = places.setdefault(values[place], len(places))
+    return values
+
+
+@functools.cache
+def _form(kind: Any) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[int, ...], int]:
+    """What gives the values of an item, at which places they are texts that recur, and at which their time."""
+    names = [field.name for field in fields(kind)]
+    shared = tuple(place for place, name in enumerate(names) if name.endswith("_json"))
+    return attrgetter(*names), shared, names.index("since")
 
 
 def _snapshot(parsed: dict[str, Any], origin: Origin | None) -> Snapshot:
@@ -151,9 +163,9 @@ def _snapshot(parsed: dict[str, Any], origin: Origin | None) -> Snapshot:
 
 
 def _unpacked(kind: type[ItemT], rows: list[list[Any]], texts: list[str]) -> tuple[ItemT, ...]:
+    any_kind: Any = kind
     names = [field.name for field in fields(kind)]
-    shared = [place for place, name in enumerate(names) if name.endswith("_json")]
-    since = names.index("since")
+    _, shared, since = _form(any_kind)
     items = []
     for row in rows:
         for place in shared:

@@ -1,4 +1,4 @@
-"""The parts of a snapshot: the same settings once more, in small documents of a few symbols or workloads each.
+"""The parts of a snapshot: the same settings once more, in small documents of a symbol or a workload each, or a few.
 
 A symbol's place is a number made of its name, and every place has a row, be it of nothing: a row that is missing is
 damage. A part's digest covers its place and the digest of the whole document, so that none is taken for another's.
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["symbols", "workloads"]
 KINDS: tuple[Kind, ...] = ("symbols", "workloads")
-_A_PLACE = {"symbols": 4, "workloads": 1}
-"""How many share a place: fewer make the texts that they share recur, more make a part take longer to read."""
 _TABLE = (
     "CREATE TABLE parts (id INTEGER PRIMARY KEY, places INTEGER NOT NULL, sha256 TEXT NOT NULL, "
     "document BLOB NOT NULL)"
@@ -76,7 +74,7 @@ def _spread(
     kind: Kind, entries: Sequence[tuple[str, SnapshotEntry]], pins: Sequence[tuple[str, SnapshotPin]]
 ) -> list[Part]:
     names = {name for name, _ in (*entries, *pins)}
-    places = 1 + len(names) // _A_PLACE[kind]
+    places = max(1, len(names))
     found = [Part(kind, place, places, [], []) for place in range(places)]
     where = {name: place_of(name, places) for name in names}
     filled: Mapping[int, tuple[list[Any], list[Any]]] = {place: ([], []) for place in range(places)}

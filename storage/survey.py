@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import func, select
 
-from storage.checks import time_fault
+from storage.checks import text_fault, time_fault
 from storage.models import (
     ENVIRONMENTS,
     MEASUREMENTS,
@@ -19,6 +19,7 @@ from storage.models import (
     TELEMETRY,
     WORKLOADS,
 )
+from storage.publication import NOT_ROLLED_BACK
 from storage.records import EnvironmentRecord, RunRecord, TelemetryRecord, WorkloadRecord
 from storage.rows import Queries, conditions
 
@@ -49,6 +50,16 @@ class RunRow(NamedTuple):
     owner_host: str | None
     resumed_at: datetime | None
     finished_at: datetime | None
+
+
+class PromotedKeys(NamedTuple):
+    """What a promotion is for, and by what key its settings go."""
+
+    symbol: str
+    profile: str
+    workload_signature: str
+    environment_fingerprint: str
+    settings_key: str
 
 
 Mark = tuple[object, ...]
@@ -169,6 +180,17 @@ class Survey(Queries):
                 if _are_times(at):
                     found.setdefault(run_id, []).append((settings, at))
         return found
+
+    def promoted_keys(self) -> tuple[PromotedKeys, ...]:
+        """Of every promotion that is not rolled back, oldest first; one whose keys are damaged is left out."""
+        statement = select(*(PROMOTIONS.c[name] for name in PromotedKeys._fields)).where(NOT_ROLLED_BACK)
+        with self._database.read() as connection:
+            found = connection.execute(statement.order_by(PROMOTIONS.c.id)).all()
+        return tuple(
+            PromotedKeys._make(row)
+            for row in found
+            if not any(text_fault(name, value) for name, value in row._mapping.items())
+        )
 
     def telemetry_symbols(self, holding: str, *, but: str) -> frozenset[str]:
         """The symbols with a row of telemetry that holds this text and not ``but``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from sqlalchemy import Connection, Update, select, update
 
@@ -58,23 +59,25 @@ class Upkeep(Queries):
         """Store one window; the id. Raises `InvalidRecord` when its payload is no JSON."""
         return self._append(TELEMETRY, checked_window(telemetry))
 
-    def add_new_telemetry(self, several: Collection[TelemetryRecord]) -> None:
+    def add_new_telemetry(self, several: Collection[TelemetryRecord]) -> list[bool]:
         """Store windows, some hundred at most, all or none, but those that are stored already, to the last letter.
 
-        Raises `InvalidRecord` as `add_telemetry` does.
+        Of each whether it was new. Raises `InvalidRecord` as `add_telemetry` does.
         """
         if not several:
-            return
+            return []
         for each in several:
             checked_window(each)
-        same = select(TELEMETRY.c.symbol, TELEMETRY.c.payload_json).where(
+        names = ("symbol", "window_start", "payload_json")
+        same = select(*(TELEMETRY.c[name] for name in names)).where(
             TELEMETRY.c.symbol.in_({each.symbol for each in several}),
             TELEMETRY.c.window_start.in_({each.window_start for each in several}),
         )
+        own = attrgetter(*names)
         with self._database.write() as connection:
-            known = {tuple(row) for row in connection.execute(same)}
-            new = [each for each in several if (each.symbol, each.payload_json) not in known]
-            append_all(connection, TELEMETRY, new)
+            known = {own(row) for row in connection.execute(same)}
+            append_all(connection, TELEMETRY, [each for each in several if own(each) not in known])
+        return [own(each) not in known for each in several]
 
     def telemetry(
         self, symbol: str | None = None, since: datetime | None = None

@@ -101,15 +101,9 @@ def _needed(
 ) -> Iterator[Path]:
     """Folders of artifacts that production starts from, or would after a rollback."""
     newest: dict[tuple[str, ...], list[str]] = {}
-    for record in store.records.promotions():
-        if record.rolled_back_at is None and record.environment_fingerprint in seen:
-            made_for = (
-                record.symbol,
-                record.profile,
-                record.workload_signature,
-                record.environment_fingerprint,
-            )
-            newest.setdefault(made_for, []).append(record.settings_key)
+    for *made_for, settings_key in store.records.promoted_keys():
+        if made_for[-1] in seen:  # the environment
+            newest.setdefault(tuple(made_for), []).append(settings_key)
     for (*_, environment), keys in newest.items():
         distinct = list(dict.fromkeys(reversed(keys)))  # a canary that was confirmed stands there twice
         yield from (settings_folder(root, environment, key) for key in distinct[:2])

@@ -72,8 +72,8 @@ def take_in(
                 continue
             except (NoteError, InvalidRecord) as error:
                 _refuse(path, str(error), counts, log)
-        records.add_new_telemetry([telemetry_record(note) for note in found.values()])
-        counts.update(kind_of(note) for note in found.values())
+        new = records.add_new_telemetry([telemetry_record(note) for note in found.values()])
+        counts.update(kind_of(note) for note, is_new in zip(found.values(), new, strict=True) if is_new)
         for path in found:
             _remove(path, log)
     if counts["refused"] > _MOST_SAID_AT_ONCE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -97,8 +98,8 @@ def _read(entry: SnapshotEntry) -> ReadEntry:
     canary_of(entry.promised_json)  # one that cannot be read would go to every process
     return ReadEntry(
         entry=entry,
-        settings=RuntimeSettings.from_json(entry.settings_json),
-        workload=Workload.from_dict(_object(entry.workload_json)),
+        settings=_settings(entry.settings_json),
+        workload=_workload(entry.workload_json),
     )
 
 
@@ -112,6 +113,25 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"not an object of fields: {text[:60]}")
     return value
+
+
+# Thousands of entries share a few of these texts.
+_KEPT = 256
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _settings(text: str) -> RuntimeSettings:
+    return RuntimeSettings.from_json(text)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _workload(text: str) -> Workload:
+    return Workload.from_dict(_object(text))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _environment(text: str) -> Environment:
+    return Environment.from_dict(_object(text))
 
 
 def _likeness(item: ReadEntry, other: ReadEntry | None) -> int:
@@ -156,7 +176,7 @@ def _elsewhere(entry: SnapshotEntry, here: Environment) -> str:
         return ""
     differences: tuple[str, ...] = ()
     with contextlib.suppress(Exception):  # what cannot be read is another environment for certain
-        there = Environment.from_dict(_object(entry.environment_json))
+        there = _environment(entry.environment_json)
         here = here.here_for(there)
         if there.fingerprint == entry.environment_fingerprint == here.fingerprint:
             return ""

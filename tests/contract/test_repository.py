@@ -478,6 +478,46 @@ def test_telemetry_is_found_by_symbol_and_time(repository: Repository) -> None:
     assert len(repository.telemetry()) == 4
 
 
+def test_telemetry_is_stored_all_or_none_and_none_twice(repository: Repository) -> None:
+    window = TelemetryRecord(
+        symbol="AMD", settings_key="k", window_start=NOW, window_end=NOW + HOUR, payload_json='{"calls":12}'
+    )
+    others = [replace(window, payload_json='{"calls":13}'), replace(window, window_start=NOW + HOUR / 2)]
+    repository.add_new_telemetry([window])
+    repository.add_new_telemetry([window, *others])
+    repository.add_new_telemetry([])
+    with pytest.raises(InvalidRecord):
+        repository.add_new_telemetry([replace(window, symbol="NVDA"), replace(window, payload_json="{")])
+    assert len(repository.telemetry()) == 3
+
+
+def test_what_the_last_day_took_is_found_without_what_came_before(repository: Repository) -> None:
+    repository.add_promotion(replace(PROMOTION, run_id=None))
+    window = TelemetryRecord(
+        symbol="AMD",
+        settings_key="k",
+        window_start=NOW,
+        window_end=NOW + HOUR,
+        payload_json='{"a":"recheck"}',
+    )
+    for each in (
+        window,
+        replace(window, payload_json='{"a":"window"}'),
+        replace(window, window_start=NOW - 40 * HOUR, window_end=NOW - 30 * HOUR),
+        replace(window, symbol="NVDA"),  # never promoted
+    ):
+        repository.add_telemetry(each)
+    (found,) = repository.promoted_telemetry_with('"recheck"', since=NOW)
+    assert (found.symbol, found.window_end) == ("AMD", NOW + HOUR)
+    for number, hours in enumerate((1, 30)):
+        run_id = f"run {number}"
+        repository.start_run(replace(RUN, run_id=run_id, started_at=NOW - 31 * HOUR))
+        repository.finish_run(run_id, "finished", NOW - hours * HOUR)
+    repository.start_run(replace(RUN, run_id="it runs"))
+    assert [row.run_id for row in repository.run_rows(ended_since=NOW - 24 * HOUR)] == ["run 0"]
+    assert len(repository.run_rows()) == 4  # one more is of every store here
+
+
 # Export and import
 
 

@@ -94,7 +94,7 @@ def test_a_file_that_is_no_snapshot_is_said(db: str, content: bytes, wanted: str
 def test_every_truncation_gives_the_safe_default_or_the_whole_answer(db: str) -> None:
     path = published(db, entry())
     right, whole = lookup("AMD", db=db), path.read_bytes()
-    for length in (1, 16, 99, 100, 101, 4096, 65_536, 131_072):
+    for length in (1, 16, 99, 100, 101, 4096, len(whole) // 3, len(whole) * 2 // 3):
         path.write_bytes(whole[:length])
         assert state(db) == "cannot be used (truncated/corrupt)", length
     path.write_bytes(whole[:-1])

@@ -193,7 +193,7 @@ def test_a_note_whose_taker_was_killed_before_it_was_removed_counts_once(
     take_in(records, tmp_path, now=NOW)
     (tmp_path / "1.json").write_text(WINDOW)
     (tmp_path / "2.json").write_text(WINDOW.replace("2.75", "99.0"))
-    take_in(records, tmp_path, now=NOW)
+    assert take_in(records, tmp_path, now=NOW).telemetry == 1
     assert len(records.telemetry("AMD")) == 2
     assert not list(tmp_path.glob("*.json"))
 
