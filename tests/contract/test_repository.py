@@ -473,9 +473,6 @@ def test_telemetry_is_found_by_symbol_and_time(repository: Repository) -> None:
     repository.add_telemetry(replace(later, symbol="NVDA", id=None))
     assert repository.telemetry("AMD", since=NOW + HOUR) == (later,)
     assert len(repository.telemetry()) == 3
-    assert not repository.add_telemetry_once(replace(later, id=None))
-    assert repository.add_telemetry_once(replace(later, window_end=NOW + 3 * HOUR, id=None))
-    assert len(repository.telemetry()) == 4
 
 
 def test_telemetry_is_stored_all_or_none_and_none_twice(repository: Repository) -> None:

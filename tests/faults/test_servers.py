@@ -49,7 +49,7 @@ WRITES: dict[str, Callable[[Repository], object]] = {
     "roll-back": lambda records: records.roll_back("AMD", "hot", NOW),
     "pin": lambda records: records.pin(PIN),
     "telemetry": lambda records: records.add_telemetry(TELEMETRY_RECORD),
-    "a note": lambda records: records.add_telemetry_once(replace(TELEMETRY_RECORD, symbol="BTCUSD")),
+    "a note": lambda records: records.add_new_telemetry([replace(TELEMETRY_RECORD, symbol="BTCUSD")]),
     "run": lambda records: records.start_run(replace(RUN, run_id="another")),
     "end of a run": lambda records: records.finish_run(RUN.run_id, "finished", NOW),
     "series": lambda records: records.put(replace(A_SERIES, digest="another")),
