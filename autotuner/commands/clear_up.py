@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,11 +52,20 @@ def left_behind(location: str) -> list[Path]:
 
 
 def _places() -> Iterator[tuple[Path, str]]:
-    yield Path(tempfile.gettempdir()), "autotune-"
+    yield _temporary_folder(), "autotune-"
     root = cache_folder()
     for pattern, prefix in _FOLDERS:
         for above in root.glob(pattern):
             yield above, prefix
+
+
+def _temporary_folder() -> Path:
+    """The machine's. Python tries it out with a file, which an interrupt between making and removing would leave."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        return Path(tempfile.gettempdir())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _store_folders(location: str) -> Iterator[Path]:

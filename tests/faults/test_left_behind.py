@@ -138,3 +138,22 @@ def test_what_a_killed_writer_of_the_studies_began_is_undone_by_the_next_command
     assert not Path(f"{studies}-journal").exists()
     with closing(sqlite3.connect(studies)) as read:
         assert read.execute("SELECT count(*) FROM t WHERE x LIKE 'b%'").fetchone() == (0,)
+
+
+@pytest.mark.usefixtures("own_temporary_folder")
+def test_an_interrupt_while_python_tries_out_the_temporary_folder_leaves_nothing_there(
+    place: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = os.unlink
+    interrupted: list[str] = []
+
+    def interrupted_first(path: str) -> None:
+        interrupted.append(path)
+        signal.raise_signal(signal.SIGINT)
+        remove(path)
+
+    monkeypatch.setattr(os, "unlink", interrupted_first)
+    with pytest.raises(KeyboardInterrupt):
+        clear_up(str(place.db))
+    assert len(interrupted) == 1
+    assert held(place) == []

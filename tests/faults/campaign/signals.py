@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -169,16 +170,22 @@ def _reason(line: str) -> str:
 
 
 def _runs_that_measure(place: Place) -> list[int]:
-    """Process ids of the runs whose arms are alive."""
-    runs = set()
+    """Process ids of the runs whose arms are alive, all of them at the same moment."""
+    arms = []
     for each in place.processes():
-        try:
+        with contextlib.suppress(psutil.Error):
             parent = each.parent()
             if _ARM in each.cmdline() and parent is not None and _ARM not in parent.cmdline():
-                runs.add(parent.pid)
-        except psutil.Error:
-            continue
-    return sorted(runs)
+                arms.append((each, parent.pid))
+    # To look at all processes takes a while, in which one run may have ended and the next begun.
+    return sorted({run for arm, run in arms if _is_alive(arm)})
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _begun_while_another_ran(place: Place) -> int:
