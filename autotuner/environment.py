@@ -61,6 +61,8 @@ class Environment:
 
     def differences(self, other: Environment) -> tuple[str, ...]:
         """Each field that differs, as ``"torch: 2.12.0 there, 2.13.0 here"`` (``other`` is there)."""
+        if self == other:  # as nearly always
+            return ()
         mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         return tuple(
             f"{name}: {theirs[name]} there, {mine[name]} here" for name in mine if mine[name] != theirs[name]
