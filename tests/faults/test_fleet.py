@@ -132,33 +132,30 @@ def test_a_killed_node_and_a_killed_driver_lose_nothing_that_was_acknowledged(
         assert bool(checked) == bool(proven)
         assert all(each["settings"] in proven for each in checked)
 
-    agrees_with_a_local_run(cli, symbols[0], document)
 
+def test_a_nodes_result_lies_within_the_interval_of_a_local_duel(cli: Cli, cluster: RayCluster) -> None:
+    """Made right after each other, each in a store of its own: what else the machine does changes what is fast on it.
 
-def agrees_with_a_local_run(cli: Cli, symbol: str, document: dict[str, Any]) -> None:
-    """What a local run with as many trials finds lies within the duel's interval; one that tried more is no worse.
-
-    What was measured beside others on the machine says nothing of that: it is measured again.
+    What was measured beside others says nothing, and the pair is measured again.
     """
-    ours = [each for each in document["symbols"] if each["symbol"] == symbol]
-    assert len(ours) == 2
-    for _ in range(4):
-        alone = cli.run("run", "--symbol", symbol, "--fresh", *HOW, timeout=700)
-        assert alone.returncode == 0, alone.stderr
-        local = json.loads(alone.stdout)
-        if undisturbed(local):
-            break
-    (cli.folder / "local.json").write_text(alone.stdout, encoding="utf-8")
-    if not undisturbed(local):
-        pytest.skip(f"all held, but this machine is never quiet enough to compare: {local['conditions']}")
-    compared = 0
-    for each in filter(undisturbed, ours):
-        if each["trials"]["total"] == local["trials"]["total"]:
-            assert overlap(each["ratio"], local["ratio"]), (each, local)
-            compared += 1
-        else:
-            assert each["ratio"]["high"] >= local["ratio"]["low"], (each, local)
-    assert compared > 0
+    cluster.start_node("a")
+    alike: list[bool] = []
+    for attempt in range(3):
+        found = []
+        for place, where in (("node", ("--on", "ray")), ("here", ())):
+            command = ("run", "--symbol", "AAPL", "--db", str(cli.folder / f"{place}{attempt}.db"), *where)
+            done = cli.run(*command, *HOW, extra={"RAY_ADDRESS": cluster.address}, timeout=700)
+            assert done.returncode == 0, done.stderr
+            document = json.loads(done.stdout)
+            found.append(document["symbols"][0] if where else document)
+        assert [each["promoted"] for each in found] == [True, True]
+        if all(undisturbed(each) for each in found):
+            alike.append(overlap(found[0]["ratio"], found[1]["ratio"]))
+            if alike[-1]:
+                return
+    if not alike:
+        pytest.skip(f"this machine is never quiet enough to compare: {found[1]['conditions']}")
+    assert any(alike), found
 
 
 def undisturbed(document: dict[str, Any]) -> bool:
