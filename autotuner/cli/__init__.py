@@ -11,6 +11,7 @@ import click
 
 from autotuner import __version__
 from autotuner.cli.failures import one_line_failures, printing_what_can_be_printed, tell_safely
+from autotuner.cli.interrupts import heed_every_interrupt
 
 _MODULES = {
     "run": ("run",),
@@ -78,5 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry point."""
     gc.set_threshold(100_000)  # imports make many objects and no garbage: collecting took a tenth of `list`
     tell_safely()
+    heed_every_interrupt()
     with printing_what_can_be_printed():
         cli(args=None if arguments is None else list(arguments), prog_name="autotune")

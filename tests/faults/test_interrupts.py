@@ -1,0 +1,51 @@
+"""Ctrl-C ends a command wherever it comes, also where Python would print it as ignored and go on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+LOST = """
+import signal, time, weakref
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this was started with
+{heed}
+
+class Thing:
+    pass
+
+thing = Thing()
+gone = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+del thing
+time.sleep(1)
+print("went on")
+"""
+HEED = "from autotuner.cli.interrupts import heed_every_interrupt; heed_every_interrupt()"
+
+
+def ended(heed: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", LOST.format(heed=heed)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def test_an_interrupt_inside_a_callback_of_pythons_own_still_ends_the_command() -> None:
+    heeded, not_heeded = ended(HEED), ended("")
+
+    assert not_heeded.stdout == "went on\n"
+    assert "Exception ignored in" in not_heeded.stderr
+    assert heeded.stdout == ""
+    assert "Exception ignored in" not in heeded.stderr
+    assert "KeyboardInterrupt" in heeded.stderr
+
+
+def test_any_other_exception_there_is_told_as_python_does() -> None:
+    raised = ended(HEED + "; signal.signal(signal.SIGINT, lambda *_: 1 / 0)")
+
+    assert raised.stdout == "went on\n"
+    assert "Exception ignored in" in raised.stderr
+    assert "ZeroDivisionError" in raised.stderr
