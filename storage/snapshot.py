@@ -48,6 +48,7 @@ __all__ = [
     "SnapshotPin",
     "fill",
     "fill_document",
+    "has_whole_parts",
     "is_of",
     "packed_document",
     "parts_damaged",
@@ -67,24 +68,33 @@ _MAGIC = b"SQLite format 3\0"
 
 @dataclass(frozen=True, kw_only=True)
 class SnapshotPart(Snapshot):
-    """Of the snapshot at `path` what was read for a symbol: all that there is of the symbols of its place."""
+    """Of the snapshot at `path` what was read for a symbol: all that there is of the symbols of its place.
+
+    `whole` is the digest of the document that it is a part of.
+    """
 
     path: Path
     place: int
     places: int
+    whole: str
 
     def covers(self, symbol: str) -> bool:
         """Whether it says everything there is of a symbol."""
         return place_of(symbol, self.places) == self.place
 
     def of_workload(self, signature: str) -> list[SnapshotEntry]:
-        """The entries of a workload, of the whole snapshot. Raises `SnapshotError`."""
-        return read_snapshot(self.path).of_workload(signature)
+        """Raises `SnapshotError`: only the whole snapshot says that."""
+        raise _told(self.path, "truncated/corrupt")
 
     def leaders(self, signature: str) -> list[SnapshotEntry]:
-        """Those entries of a workload among which its best one is. Raises `SnapshotError`."""
+        """Those entries of a workload among which its best one is.
+
+        Raises `SnapshotError` where they cannot be read, or another snapshot has taken the place of this one.
+        """
         part = read_snapshot_part(self.path, "workloads", signature)
-        return self.of_workload(signature) if part is None else Snapshot.of_workload(part, signature)
+        if part is None or part.whole != self.whole:
+            raise _told(self.path, "truncated/corrupt")
+        return Snapshot.of_workload(part, signature)
 
 
 def publish(
@@ -207,13 +217,23 @@ def read_snapshot_part(path: str | Path, kind: Kind, name: str) -> SnapshotPart 
             (schema,) = connection.execute("PRAGMA user_version").fetchone()
             if schema != SNAPSHOT_SCHEMA:
                 return None
-            place, places, document = read_part(connection, kind, name)
+            found = read_part(connection, kind, name)
             origin = read_origin(connection)
+        said = unpacked_document(found.document, origin)
         return SnapshotPart(
-            **vars(unpacked_document(document, origin)), path=target, place=place, places=places
+            **vars(said), path=target, place=found.place, places=found.places, whole=found.whole
         )
     except (sqlite3.Error, OSError, ValueError, MemoryError):  # an InvalidRecord is a ValueError
         return None
+
+
+def has_whole_parts(path: str | Path) -> bool:
+    """Whether the snapshot at `path` has parts, all of them as they were written."""
+    try:
+        with closing(_connect(Path(path), "mode=ro&immutable=1")) as connection:
+            return has_parts(connection) and damaged_parts(connection) == 0
+    except (sqlite3.Error, OSError, ValueError, TypeError, MemoryError):
+        return False
 
 
 def parts_damaged(path: str | Path) -> bool:

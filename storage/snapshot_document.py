@@ -179,4 +179,6 @@ def _unpacked(kind: type[ItemT], rows: list[list[Any]], texts: list[str]) -> tup
 
 
 def _time_text(moment: datetime) -> str:
+    if moment.utcoffset() is None:
+        raise InvalidRecord("the snapshot has a time without a zone: give every time in UTC")
     return moment.astimezone(UTC).isoformat()

@@ -33,6 +33,15 @@ class Part(NamedTuple):
     pins: Sequence[SnapshotPin]
 
 
+class ReadPart(NamedTuple):
+    """A part as it was read: ``document`` of one of ``places``, and the digest of the ``whole`` document."""
+
+    place: int
+    places: int
+    whole: str
+    document: bytes
+
+
 def place_of(name: str, places: int) -> int:
     """Where a symbol or a workload's signature is to be found."""
     return zlib.crc32(name.encode("utf-8", "surrogatepass")) % places
@@ -95,8 +104,8 @@ def write_parts(connection: sqlite3.Connection, whole: str, parts: Iterable[tupl
     connection.execute("COMMIT")
 
 
-def read_part(connection: sqlite3.Connection, kind: Kind, name: str) -> tuple[int, int, bytes]:
-    """The place of ``name``, how many there are, and the document there.
+def read_part(connection: sqlite3.Connection, kind: Kind, name: str) -> ReadPart:
+    """What lies at the place of ``name``.
 
     Raises ``ValueError`` where it is not what was written, ``sqlite3.Error`` also where there are no parts.
     """
@@ -112,7 +121,7 @@ def read_part(connection: sqlite3.Connection, kind: Kind, name: str) -> tuple[in
         raise ValueError("a part is missing")
     if _digest(kind, place, places, whole, row[1]) != row[0]:
         raise ValueError("another part than was written")
-    return place, places, row[1]
+    return ReadPart(place, places, whole, row[1])
 
 
 def has_parts(connection: sqlite3.Connection) -> bool:

@@ -129,7 +129,7 @@ def sync_stored(path: Path) -> None:
     Raises `StoreUnavailable`, which says that the change is stored all the same.
     """
     try:
-        sync(path.parent)
+        sync(path.resolve().parent)  # where the journal lay, also of a store that is a link
     except OSError as error:
         raise StoreUnavailable(
             f"the change is stored in {path}, but a power cut could undo it: its folder cannot be synced "

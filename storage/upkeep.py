@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
 
@@ -59,7 +60,7 @@ class Upkeep(Queries):
         """Store one window; the id. Raises `InvalidRecord` when its payload is no JSON."""
         return self._append(TELEMETRY, checked_window(telemetry))
 
-    def add_new_telemetry(self, several: Collection[TelemetryRecord]) -> list[bool]:
+    def add_new_telemetry(self, several: Sequence[TelemetryRecord]) -> list[bool]:
         """Store windows, some hundred at most, all or none, but those that are stored already, to the last letter.
 
         Of each whether it was new. Raises `InvalidRecord` as `add_telemetry` does.
@@ -76,8 +77,12 @@ class Upkeep(Queries):
         own = attrgetter(*names)
         with self._database.write() as connection:
             known = {own(row) for row in connection.execute(same)}
-            append_all(connection, TELEMETRY, [each for each in several if own(each) not in known])
-        return [own(each) not in known for each in several]
+            is_new = []
+            for each in several:
+                is_new.append(own(each) not in known)
+                known.add(own(each))
+            append_all(connection, TELEMETRY, itertools.compress(several, is_new))
+        return is_new
 
     def telemetry(
         self, symbol: str | None = None, since: datetime | None = None

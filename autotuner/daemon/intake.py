@@ -28,6 +28,7 @@ FUTURE, PAST = timedelta(hours=1), timedelta(days=366)
 """How far from now the times of a note may lie: clocks differ a little, and a daemon may have been off for long."""
 _MOST_SAID, _MOST_SAID_AT_ONCE = 10_000, 20
 Log = Callable[..., None]
+_Identity = tuple[str, str, str]
 _said: set[tuple[str, ...]] = set()
 
 
@@ -64,9 +65,11 @@ def take_in(
     waiting = sorted(spool.glob("*.json"))[:MOST_FILES]  # none where nothing was ever left
     for begin in range(0, len(waiting), TOGETHER):
         found: dict[Path, Note] = {}
+        read: dict[Path, _Identity] = {}
         for path in waiting[begin : begin + TOGETHER]:
             try:
                 if not _is_stored(path):
+                    read[path] = _identity(path)
                     found[path] = _read(path, owners, now)
             except FileNotFoundError:  # another daemon was quicker
                 continue
@@ -75,7 +78,7 @@ def take_in(
         new = records.add_new_telemetry([telemetry_record(note) for note in found.values()])
         counts.update(kind_of(note) for note, is_new in zip(found.values(), new, strict=True) if is_new)
         for path in found:
-            _remove(path, log)
+            _remove(path, read[path], log)
     if counts["refused"] > _MOST_SAID_AT_ONCE:
         more, kept = counts["refused"] - _MOST_SAID_AT_ONCE, spool / FOLDER
         log("refused", file=f"{more} more", reason=f"the newest lie in {kept} with their reasons")
@@ -83,10 +86,16 @@ def take_in(
     return Intake(telemetry=counts["telemetry"], quarantines=counts["quarantine"], refused=counts["refused"])
 
 
-def _remove(path: Path, log: Log) -> None:
-    """Remove a note that the store has; where that fails it must not be stored again at every tick."""
+def _remove(path: Path, stored: _Identity, log: Log) -> None:
+    """Remove a note that the store has, unless its writer has put another one in its place since.
+
+    Where that fails it must not be stored again at every tick.
+    """
     try:
-        path.unlink(missing_ok=True)
+        if _identity(path) == stored:
+            path.unlink()
+    except FileNotFoundError:
+        pass
     except OSError as error:
         with contextlib.suppress(OSError):
             say_once(log, "kept", ("kept", *_identity(path)), file=one_line(path.name), reason=str(error))
@@ -100,7 +109,7 @@ def _is_stored(path: Path) -> bool:
         return False
 
 
-def _identity(path: Path) -> tuple[str, str, str]:
+def _identity(path: Path) -> _Identity:
     found = path.lstat()
     return str(path), str(found.st_ino), str(found.st_mtime_ns)
 

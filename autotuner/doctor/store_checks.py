@@ -108,7 +108,7 @@ def _fetched(path: Path, snapshot: Snapshot, origin: Origin) -> Check:
     now = time.time()
     found = f"{path}: {_symbols(snapshot)} symbols, {origin_text(origin, now)}"
     if parts_damaged(path):
-        return warning("snapshot", f"{path}: {_PARTS}", f"remove {path}, then autotune sync --from URL")
+        return warning("snapshot", f"{path}: {_PARTS}", "autotune sync --from URL")
     if origin.is_old(now):
         return warning("snapshot", found, "autotune sync --from URL, then see why nobody called it")
     return Check(name="snapshot", found=found)

@@ -107,9 +107,9 @@ def _resolve_afresh(key: tuple[Any, ...]) -> Resolution:
     told = why_no_snapshot or _fetched(snapshot)
     try:
         found = resolve(request, snapshot, (*why, told) if told else tuple(why))
-    except SnapshotError as error:  # it was damaged or removed since its part was read
-        snapshot = None
-        found = resolve(request, None, (*why, _why_unused(path, error.reason, symbol or "SYMBOL")))
+    except SnapshotError:  # its part does not say enough, or is of a file that was replaced meanwhile
+        snapshot, told = _whole(Path(path), symbol or "SYMBOL")
+        found = resolve(request, snapshot, (*why, told) if told else tuple(why))
     if snapshot is not None or identity == ():  # a read that failed may succeed the next time
         if len(_resolutions) >= _MOST_RESOLUTIONS:
             _resolutions.clear()
@@ -206,6 +206,15 @@ def _snapshot(path: str, identity: _Identity, symbol: str) -> tuple[Snapshot | N
         _snapshots[path] = (identity, snapshot)
         return snapshot, ""
     return None, _why_unused(path, reason, symbol)
+
+
+def _whole(path: Path, symbol: str) -> tuple[Snapshot | None, str]:
+    """All that the snapshot says now, in one reading; else None and the reason."""
+    try:
+        snapshot = read_snapshot(path)
+    except SnapshotError as error:
+        return None, _why_unused(str(path), error.reason, symbol)
+    return snapshot, _fetched(snapshot)
 
 
 def _why_unused(path: str, reason: str, symbol: str) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from autotuner.errors import one_line
-from autotuner.serving.canary import previous_of
+from autotuner.serving.canary import canary_of, previous_of
 from autotuner.serving.matching import Criteria, ReadEntry, fitting, last, pinned, readable
 from autotuner.workload import DEFAULT_MODEL, Workload
-from storage.snapshot import Snapshot
+from storage.snapshot import Snapshot, SnapshotEntry
 from toto_core import compile_config
 from toto_core.settings import COMPILE_MODES, RuntimeSettings
 
@@ -163,13 +164,13 @@ def _winner(request: LookupRequest, snapshot: Snapshot, safe: Resolution) -> Res
     if workload is None:
         return _missed(safe, f"{step}: no workload was asked for and none is known of {request.symbol}")
     signature = workload.signature
-    known, skipped = readable(snapshot.leaders(signature), step)
-    if skipped:  # then the best of those that can be read may be another one
-        known, skipped = readable(snapshot.of_workload(signature), step)
+    known, skipped = _proven(snapshot.leaders(signature), step)
+    if skipped:  # then the best of those that are left may be another one
+        known, skipped = _proven(snapshot.of_workload(signature), step)
     profile = safe.profile or DEFAULT_PROFILE
     wanted = Criteria(model=None, workload=None, profile=profile, environment=request.environment)
     found, misfits = fitting(known, wanted, step)
-    nothing = () if known else (f"{step}: none for {workload.summary}",)
+    nothing = () if known or skipped else (f"{step}: none for {workload.summary}",)
     safe = _missed(safe, *skipped, *misfits, *nothing)
     if found is None:
         return safe
@@ -177,6 +178,15 @@ def _winner(request: LookupRequest, snapshot: Snapshot, safe: Resolution) -> Res
     return dataclasses.replace(
         safe, settings=found.settings, source="workload winner", profile=profile, since=since
     )
+
+
+def _proven(entries: Iterable[SnapshotEntry], step: str) -> tuple[list[ReadEntry], tuple[str, ...]]:
+    """The entries that another symbol may run: no canaries, none that cannot be read; and why not the others."""
+    known, skipped = readable(entries, step)
+    proven = [item for item in known if canary_of(item.entry.promised_json) is None]
+    canaries = len(known) - len(proven)
+    told = (f"{step}: passed over while it is a canary: {canaries} of {len(known)}",) if canaries else ()
+    return proven, (*skipped, *told)
 
 
 def _missed(resolution: Resolution, *reasons: str) -> Resolution:

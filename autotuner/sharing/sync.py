@@ -19,7 +19,14 @@ from autotuner.sharing.places import Place
 from autotuner.sharing.release import MOST_POINTER_BYTES, POINTER, BadRelease, Release, unpack_release
 from storage.errors import InvalidRecord, SnapshotError, StorageError
 from storage.origin import Origin
-from storage.snapshot import fill_document, packed_document, read_document, unpacked_document, written_aside
+from storage.snapshot import (
+    fill_document,
+    has_whole_parts,
+    packed_document,
+    read_document,
+    unpacked_document,
+    written_aside,
+)
 
 _FUTURE = timedelta(hours=1)
 """A release may be of so much later than this machine's clock says."""
@@ -203,7 +210,8 @@ def _write(local: Local, document: bytes, origin: Origin) -> bool:
     if same and local.origin is not None:
         known = local.origin
         unmoved = (known.as_of, known.sequence, known.source, known.key, known.max_age_s)
-        if unmoved == (origin.as_of, origin.sequence, origin.source, origin.key, origin.max_age_s):
+        now = origin.as_of, origin.sequence, origin.source, origin.key, origin.max_age_s
+        if unmoved == now and has_whole_parts(local.path):
             return False
     with written_aside(local.path) as aside:
         fill_document(aside, document, origin=origin)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from autotuner.daemon.intake import stored_notes, take_in
 from autotuner.serving.spool import Labels, parse_note
 from autotuner.serving.telemetry import Telemetry
 from storage.database import open_database
+from storage.records import TelemetryRecord
 from storage.repository import Repository
 from tests.support.clocks import at
 from tests.support.notes import QUARANTINE, RECHECK, WINDOW, insert, unreadable
@@ -65,6 +66,37 @@ def test_a_note_that_a_killed_intake_had_stored_but_not_removed_is_stored_once(
     assert len(records.telemetry()) == 1
     note.write_text(WINDOW.replace('"longest_ms":2.75', '"longest_ms":2.76'))
     assert take_in(records, spool, now=NOW).telemetry == 1
+
+
+def test_two_notes_that_say_the_same_are_stored_once(tmp_path: Path, records: Repository) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    for name in "ab":
+        (spool / f"telemetry-{name}.json").write_text(WINDOW)
+    assert take_in(records, spool, now=NOW).telemetry == 1
+    assert list(spool.iterdir()) == []
+
+
+def test_a_note_that_took_the_place_of_one_that_was_read_is_left_for_the_next_intake(
+    tmp_path: Path, records: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    note, later = spool / "telemetry-1.json", WINDOW.replace('"longest_ms":2.75', '"longest_ms":2.76')
+    note.write_text(WINDOW)
+    store = records.add_new_telemetry
+
+    def replaced_meanwhile(several: Sequence[TelemetryRecord]) -> list[bool]:
+        note.unlink()
+        note.write_text(later)
+        return store(several)
+
+    monkeypatch.setattr(records, "add_new_telemetry", replaced_meanwhile)
+    assert take_in(records, spool, now=NOW).telemetry == 1
+    assert note.read_text() == later
+    monkeypatch.setattr(records, "add_new_telemetry", store)
+    assert take_in(records, spool, now=NOW).telemetry == 1
+    assert not note.exists()
 
 
 def test_a_quarantine_is_stored_at_its_time(tmp_path: Path, records: Repository) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +19,7 @@ from autotuner.sharing.release import BadRelease, Blob, Release, pack_release
 from autotuner.sharing.share import share
 from autotuner.sharing.sync import OlderRelease, sync_release
 from storage.errors import SnapshotError
-from storage.snapshot import read_snapshot
+from storage.snapshot import has_whole_parts, read_snapshot
 from tests.support.releases import HOURS, Desk, signing_key
 from tests.support.snapshots import BF16, COMPILED, entry, published
 
@@ -86,6 +88,19 @@ def test_a_new_promotion_arrives_and_nothing_new_leaves_the_file_alone(desk: Des
     assert shared.put_blobs == 1
     assert desk.sync().changed
     assert lookup("AMD", db=desk.host).settings == COMPILED
+
+
+def test_parts_that_are_damaged_or_missing_come_back_with_the_next_fetch(desk: Desk) -> None:
+    desk.publish()
+    desk.share()
+    desk.sync()
+    path = snapshot_path(desk.host)
+    for damage in ("UPDATE parts SET sha256 = 'x'", "DROP TABLE parts"):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(damage)
+        assert not has_whole_parts(path)
+        assert not desk.sync().changed
+        assert has_whole_parts(path)
 
 
 def test_a_release_without_news_says_that_there_is_none_and_puts_nothing_but_itself(desk: Desk) -> None:

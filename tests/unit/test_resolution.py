@@ -16,6 +16,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from autotuner.environment import current_environment
+from autotuner.serving.canary import Canary
 from autotuner.serving.lookup import Resolution, lookup
 from autotuner.workload import RequestShape, Workload
 from tests.support.snapshots import BF16, COMPILED, SMALL, elsewhere, entry, pin, published
@@ -48,6 +49,20 @@ def reason(found: Resolution, step: str) -> str:
     (line,) = (line for line in found.reasons if line.startswith(f"{step}:"))
     assert "\n" not in line
     return line.removeprefix(f"{step}: ")
+
+
+def test_an_unproven_canary_of_one_symbol_is_no_winner_for_others(db: str) -> None:
+    canary = Canary(share=1.0, previous=SAFE).to_dict()
+    proven = entry("AAPL", settings=OTHER, number=1)
+    unproven = entry("BTC", settings=BF16, number=2, promised_json=json.dumps({"canary": canary}))
+    published(db, unproven)
+    found = lookup("AMD", db=db, workload=SMALL)
+    assert found.source == "default"
+    assert reason(found, "workload winner") == "passed over while it is a canary: 1 of 1"
+
+    published(db, proven, unproven)
+    assert lookup("AMD", db=db, workload=SMALL).settings == OTHER
+    assert lookup("BTC", db=db, workload=SMALL).settings == BF16
 
 
 def test_each_step_gives_way_to_the_one_before_it_and_says_why_those_missed(

@@ -19,7 +19,15 @@ from autotuner.serving.lookup import lookup
 from autotuner.serving.resolution import LookupRequest, resolve
 from autotuner.workload import RequestShape, Workload
 from storage.errors import SnapshotError
-from storage.snapshot import SnapshotEntry, SnapshotPart, publish, read_snapshot, read_snapshot_part
+from storage.snapshot import (
+    SnapshotEntry,
+    SnapshotPart,
+    fill_document,
+    packed_document,
+    publish,
+    read_snapshot,
+    read_snapshot_part,
+)
 from storage.snapshot_parts import leaders
 from tests.support.snapshots import BF16, COMPILED, SMALL, START, elsewhere, entry, pin, published
 from toto_core.settings import RuntimeSettings
@@ -105,10 +113,55 @@ def test_an_answer_from_a_part_is_the_answer_from_the_whole(
     whole, sources = read_snapshot(path), set()
     for symbol in (f"S{number:04d}" for number in range(50)):
         asked = request_for(symbol, chance)
-        found = resolve(asked, part_of(path, symbol), ())
+        try:
+            found = resolve(asked, part_of(path, symbol), ())
+        except SnapshotError:  # a look-up reads the whole then
+            assert unreadable
+            continue
         assert found == resolve(asked, whole, ())
         sources.add(found.source)
-    assert {"promotion", "workload winner", "pin"} <= sources
+    assert {"promotion", "pin"} <= sources
+    assert unreadable or "workload winner" in sources
+
+
+def test_what_a_part_leaves_open_is_not_read_of_a_snapshot_that_took_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    publish(path, [entry("AAPL", settings=BF16)], [], generation_time=START)
+    part = part_of(path, "AMD")
+    assert [each.symbol for each in part.leaders(SMALL.signature)] == ["AAPL"]
+    publish(path, [entry("AAPL", settings=COMPILED)], [pin("AMD")], generation_time=START)
+
+    with pytest.raises(SnapshotError):
+        part.leaders(SMALL.signature)
+
+
+def test_a_look_up_during_which_the_snapshot_is_replaced_answers_by_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = str(tmp_path / "autotune.db")
+    published(db, entry("AAPL", settings=BF16))
+
+    def replaced_first(*given: Any) -> Any:
+        monkeypatch.setattr(serving_lookup, "resolve", resolve)
+        published(db, entry("AAPL", settings=COMPILED), pins=(pin("AMD"),))
+        return resolve(*given)
+
+    monkeypatch.setattr(serving_lookup, "resolve", replaced_first)
+    found = lookup("AMD", db=db, workload=SMALL)
+
+    assert found.source == "pin"
+    assert found == lookup("AMD", db=db, workload=SMALL)
+
+
+def test_what_a_document_says_at_a_time_without_a_zone_has_no_parts(tmp_path: Path) -> None:
+    listed = entry("AMD", settings=BF16)
+    document = packed_document([listed], [], generation_time=START)
+    naive = document.replace(b"+00:00", b"")
+    for text, parts in ((document, True), (naive, False)):
+        path = tmp_path / f"{parts}.db"
+        path.touch()
+        fill_document(path, text)
+        assert (read_snapshot_part(path, "symbols", "AMD") is not None) == parts
 
 
 def test_leaders_are_few(tmp_path: Path) -> None:
