@@ -79,7 +79,7 @@ class Observed:
             promoted_bucket=_power(self.measured),
             windows=live_windows(self.ours),
             failures=failures([*self.ours, *self.fell_back]),
-            broken=self._rechecks_on_present[-1].broken if self._rechecks_on_present else (),
+            broken=self._broken,
         )
 
     def due(self, reasons: tuple[Reason, ...], *, seconds: float) -> Due:
@@ -95,6 +95,15 @@ class Observed:
             fruitless=len(self.confirmed),
             seconds=seconds,
         )
+
+    @property
+    def _broken(self) -> Sequence[str]:
+        """What the newest recheck broke, also where prices have come since; nothing once a run has looked again."""
+        told = [each for each in self._rechecks if not each.failed]
+        if not told or (self.present is not None and self.tried_on_present):
+            return ()
+        looked_again = max(self.confirmed, default=None)
+        return () if looked_again is not None and looked_again > told[-1].window_end else told[-1].broken
 
     @property
     def _rechecks(self) -> list[Recheck]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
+from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.quiet import parse_quiet
 from autotuner.daemon.schedule import parse_zone
 from tests.support.simulated_world import BEGIN, DAY, QUIET, World, pass_time, rechecked, ticker, write_prices
@@ -51,3 +55,23 @@ def test_a_daily_tick_rechecks_daily(world: World) -> None:
         ticker(world).tick()
 
     assert rechecked(world) == ["AMD"] * 4
+
+
+def test_what_a_recheck_broke_is_taken_back_also_where_prices_came_while_it_ran(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pass_time(world, 1)
+    recheck, points = world.recheck, itertools.count(1520, 10)
+
+    def as_prices_come(arguments: Sequence[str], *, seconds: float) -> Tuned:
+        done = recheck(arguments, seconds=seconds)
+        write_prices(world.data, "AMD", next(points))
+        return done
+
+    monkeypatch.setattr(world, "recheck", as_prices_come)
+    write_prices(world.data, "AMD", 1510)
+    world.drifting.add("AMD")
+
+    pass_time(world, 2)
+    assert "AMD" in rechecked(world)
+    assert ("rolled_back", "AMD") in {(event, fields.get("symbol")) for _, event, fields in world.log}
