@@ -88,7 +88,7 @@ def _judged(
         states = [first[symbol], *((source, counter) for _, source, counter in changes)]
         seen = [_places(states, each["seen"][symbol]) for each in read]
         problems += [f"{symbol}: {broken}" for _, broken in seen if broken]
-        late, missed = _staleness([at for at, _, _ in changes], [places for places, _ in seen])
+        late, missed = _staleness([at for at, _, _ in changes], states, [places for places, _ in seen])
         staleness += late
         # Who has the last state has seen all, though one that comes back unnoticed looks like the one before.
         unseen += missed if all(tuple(each["seen"][symbol][-1][1:]) != states[-1] for each in read) else 0
@@ -137,9 +137,12 @@ def _places(states: Sequence[State], seen: Sequence[Sequence[Any]]) -> tuple[lis
 
 
 def _staleness(
-    returned: Sequence[float], readers: Sequence[Sequence[tuple[float, int]]]
+    returned: Sequence[float], states: Sequence[State], readers: Sequence[Sequence[tuple[float, int]]]
 ) -> tuple[list[float], int]:
-    """Seconds until the first reader had each change or a later one, and how many nobody ever had."""
+    """Seconds until the first reader had each change or a later one, and how many nobody ever had.
+
+    A promotion of a symbol that is pinned changes nothing that is served, and so cannot be seen to arrive.
+    """
     late, missed = [], 0
     arrivals = sorted((at, place) for places in readers for at, place in places)
     arrival = 0
@@ -150,7 +153,7 @@ def _staleness(
             arrival += 1
         if highest < number:
             missed += 1
-        else:
+        elif states[number] != states[number - 1]:
             late.append(max(0.0, arrivals[arrival - 1][0] - at))
     return late, missed
 
