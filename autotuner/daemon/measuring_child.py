@@ -25,13 +25,15 @@ _LONGEST_CAUSE = 300
 class Tuned:
     """How a run ended: its document, or None and why there is none.
 
-    ``stopped`` is that it was asked to, ``killed`` that somebody else ended it.
+    ``stopped`` is that it was asked to, ``killed`` that somebody else ended it; ``began`` is False where it was never
+    put to work.
     """
 
     document: dict[str, Any] | None
     cause: str = ""
     stopped: bool = False
     killed: bool = False
+    began: bool = True
 
 
 def run_tuner(
@@ -133,8 +135,17 @@ def last_line(file: Any, code: int) -> str:
 
 
 def _last_line(text: str, code: int) -> str:
+    if code < 0:  # what it said last was not why
+        return f"ended by {_signal_name(-code)}"
     lines = text.strip().splitlines() or [f"exit code {code}"]
     return lines[-1][:_LONGEST_CAUSE]
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _text(file: Any) -> str:

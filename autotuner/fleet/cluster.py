@@ -143,7 +143,7 @@ class Cluster:
     def begin(self, node: RayNode, task: Task) -> Handle:
         """Begin a run; for as long as it goes on no other task of Ray has its CPUs, or its card.
 
-        Where others have them now, it begins once they are free.
+        Where others have them now, it begins once they are free, if ever.
         """
         on_gpu = task.device == "cuda"
         with self._one_line():

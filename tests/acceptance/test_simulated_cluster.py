@@ -22,10 +22,14 @@ RACKS = tuple(
 
 @dataclass(kw_only=True)
 class Racks(World):
-    """A cluster of two environments whose nodes run all jobs at once; ``begun`` are batches of jobs."""
+    """A cluster of two environments whose nodes run all jobs at once; ``begun`` are batches of jobs.
+
+    The environment ``without_node`` has just lost its last one.
+    """
 
     racks: tuple[Place, ...] = RACKS
     begun: list[list[Job]] = field(default_factory=list)
+    without_node: str = ""
 
     def places(self) -> Sequence[Place]:
         return self.racks
@@ -33,6 +37,9 @@ class Racks(World):
     def measure(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Tuned]]:
         self.begun.append(list(jobs))
         for job in reversed(self.begun[-1]):  # they end in any order
+            if job.place.name == self.without_node:
+                yield job, Tuned(document=None, cause="its environment has no node any more", began=False)
+                continue
             self.surroundings = job.place.environment
             (result,) = (found for _, found in super().measure([job]))
             yield job, result
@@ -83,6 +90,17 @@ def test_what_drifts_is_rechecked_and_taken_back_where_it_does(racks: Racks) -> 
     assert sorted(ticked.rechecked) == ["AMD (a)", "AMD (b)"]
     assert rechecked(racks) == ["AMD", "AMD"]
     assert {fields["environment"] for _, event, fields in racks.log if event == "rechecked"} == {"a", "b"}
+
+
+def test_a_recheck_that_no_node_took_is_tried_again_at_the_next_tick(racks: Racks) -> None:
+    pass_time(racks, 0.25)
+    write_prices(racks.data, "AMD", 1520)
+    racks.clock += 24 * HOUR
+    racks.without_node = "b"
+    assert ticker(racks, budget=3600.0).tick().rechecked == ("AMD (a)",)
+    racks.without_node = ""
+    racks.clock += HOUR
+    assert ticker(racks, budget=3600.0).tick().rechecked == ("AMD (b)",)
 
 
 def test_rechecks_that_are_put_there_at_once_leave_the_days_budget_a_run(racks: Racks) -> None:
