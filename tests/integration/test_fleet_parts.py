@@ -15,12 +15,12 @@ from autotuner import __version__
 from autotuner.cli.fleet import _chosen, _passed_on
 from autotuner.cli.fleet_child import Job, _order
 from autotuner.cli.run import run_command
+from autotuner.daemon import cluster_address
 from autotuner.daemon.due import Overdue
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.engine_versions import TOTO1
 from autotuner.environment import current_environment
 from autotuner.errors import AutotuneError
-from autotuner.fleet import cluster as cluster_module
 from autotuner.fleet import driver
 from autotuner.fleet.campaign import GOES_ON, Campaign
 from autotuner.fleet.cluster import Handle, RayNode
@@ -45,16 +45,21 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("--on", "http://h"), 2, "give ray, the cluster that this machine belongs to"),
         (("--on", "ray://"), 2, "give ray, the cluster that this machine belongs to"),
         (("--on", "ray://h:x"), 2, "give ray, the cluster that this machine belongs to"),
+        (("--on", "ray://h?x=1"), 2, "give ray, the cluster that this machine belongs to"),
+        (("--on", "ray://me:secret@h:1"), 2, "--on with a user name or a password: Ray takes none"),
+        (("--on", "ray", "--environment", " "), 2, "--environment without a name: give the label"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
     tmp_path: Path, arguments: tuple[str, ...], code: int, reason: str
 ) -> None:
-    assert reason in refused(run(tmp_path / "s.db", "run", "--symbol", "AMD", *arguments), code)
+    line = refused(run(tmp_path / "s.db", "run", "--symbol", "AMD", *arguments), code)
+    assert reason in line
+    assert "secret" not in line
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "find_spec", lambda _: None)
+    monkeypatch.setattr(cluster_address, "find_spec", lambda _: None)
     line = refused(run(tmp_path / "s.db", "run", "--symbol", "AMD", "--on", "ray"), 1)
     assert line == "Error: ray missing: pip install 'toto-autotune[cluster]'"
 
