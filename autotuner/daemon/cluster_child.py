@@ -197,7 +197,9 @@ class ClusterChild:
         if not self._why:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            code = self._process.wait()
+            code = -signal.SIGKILL
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a disk that does not answer holds it
+                code = self._process.wait(_SECONDS_TO_SAY_WHY)
             said = last_line(self._said, code).removeprefix("Error: ")
             self._why = why or one_line(f"{_IT} was {said}" if code < 0 else said)
             for stream in (self._process.stdin, self._process.stdout, self._said):

@@ -19,6 +19,7 @@ INTERRUPT_SECONDS = 6.0
 """Between the request to stop and the kill: a run stores that it was interrupted and ends its own children."""
 _POLL_SECONDS = 0.1
 _LONGEST_CAUSE = 300
+_TAIL = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,8 @@ def _read(code: int, out: str, err: str, *, stopped: bool) -> Tuned:
 
 def last_line(file: Any, code: int) -> str:
     """The last line that a process which ended so wrote to a file: why it ended."""
-    return _last_line(_text(file), code)
+    end = file.seek(0, os.SEEK_END)
+    return _last_line(_text(file, max(0, end - _TAIL)), code)
 
 
 def _last_line(text: str, code: int) -> str:
@@ -148,7 +150,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _text(file: Any) -> str:
-    file.seek(0)
+def _text(file: Any, start: int = 0) -> str:
+    file.seek(start)
     text: str = file.read().decode(errors="replace")
     return text
