@@ -87,7 +87,7 @@ class OnCluster:
 
     def measure(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Tuned]]:
         """Side by side, on as many nodes as there are; a stop or a quiet window ends those under way."""
-        every = [] if self._child is None else list(jobs)  # what goes nowhere is not said to be tuned
+        every = list(jobs)
         if not every or self._child is None:
             return
         began: set[int] = set()
