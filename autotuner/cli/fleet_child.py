@@ -25,27 +25,31 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> None:
     """Serve until standard input ends.
 
-    ``arguments`` are the lifeline's descriptor, the niceness, and ``daemon.cluster.Owned`` as JSON; the store's
-    address is a variable.
+    ``arguments`` are the lifeline's descriptor and ``daemon.cluster.Owned`` as JSON; the store's address is a
+    variable.
     """
     from autotuner.measurement.child.guard import die_with_parent
     from storage.errors import StorageError
     from storage.patience import RUN_SECONDS, patience
 
     die_with_parent(int(arguments[0]))
-    os.nice(int(arguments[1]))
-    answers = os.fdopen(
-        os.dup(sys.stdout.fileno()), "w", encoding="utf-8"
-    )  # Ray has things to say on the other
+    answers = _own_output()
     try:
         with patience(RUN_SECONDS, _say, opening=True):
-            _serve(json.loads(arguments[2]), answers)
+            _serve(json.loads(arguments[1]), answers)
     except KeyboardInterrupt:
         _say("Error: stopped")
         sys.exit(1)
     except (AutotuneError, StorageError) as error:
         _say(f"Error: {error}")
         sys.exit(1)
+
+
+def _own_output() -> TextIO:
+    """Standard output for answers alone: what libraries print there, native code too, goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
 
 
 def _serve(owned: dict[str, Any], answers: TextIO) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autotuner.cli.options import Command
-from autotuner.daemon.cluster_address import refuse_address
+from autotuner.daemon.cluster_address import refuse_address, refuse_environments, refuse_without_ray
 from autotuner.errors import UsageError
 from autotuner.paths import DATABASE_VARIABLE, is_file, store_path
 
@@ -45,6 +45,7 @@ def refuse_without_cluster(on: str | None, environments: Sequence[str]) -> None:
     """Raise ``UsageError`` for what is no address of a cluster, and for environments of none."""
     if on is not None:
         refuse_address(on)
+        refuse_environments(environments)
     elif environments:
         raise UsageError("--environment chooses between the nodes of a cluster: name one with --on")
 
@@ -57,8 +58,6 @@ def refuse_contradictions(on: str | None, environments: Sequence[str], run_optio
     refuse_without_cluster(on, environments)
     if on is None:
         return
-    from autotuner.fleet.cluster import refuse_without_ray
-
     refuse_without_ray()
     if run_options.replay:
         raise UsageError("--replay measures nothing: leave out --on")

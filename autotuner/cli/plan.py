@@ -23,7 +23,8 @@ from autotuner.paths import is_file, store_location, store_path
 from toto_core.held_folders import held_folder
 
 if TYPE_CHECKING:
-    from autotuner.commands.plan import Asked, Planned, Replays
+    from autotuner.commands.plan import Planned
+    from autotuner.commands.plan_rows import Asked, Replays
     from autotuner.environment import Environment
     from autotuner.store import Store
 
@@ -124,7 +125,8 @@ def _here(wishes: _Wishes, store: Store) -> tuple[Planned, ...]:
 def _on_cluster(on: str, environments: Sequence[str], wishes: _Wishes, store: Store) -> tuple[Planned, ...]:
     """As ``run --on`` would place it; the nodes are only looked at."""
     from autotuner.cli.fleet_progress import PlainFleetProgress
-    from autotuner.commands.plan import Nodes, plan_on
+    from autotuner.commands.plan import Nodes
+    from autotuner.commands.plan_cluster import plan_on
     from autotuner.fleet.nodes import devices_of
     from autotuner.machine.process import this_host
 
@@ -163,7 +165,7 @@ def _facts_here(run_options: RunOptions) -> Environment | None:
 
 def _asked(wishes: _Wishes, store: Store, environment: Environment | None = None) -> Iterator[Asked]:
     """What is to be done in an environment, this machine's unless given."""
-    from autotuner.commands.plan import Asked
+    from autotuner.commands.plan_rows import Asked
 
     symbols, run_options = wishes.symbols, wishes.options
     if wishes.due:

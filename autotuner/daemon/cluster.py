@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import queue
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from autotuner.daemon.cluster_child import ClusterChild
 from autotuner.daemon.intake import Log
-from autotuner.daemon.measuring_child import INTERRUPT_SECONDS, Tuned, last_line
+from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.places import Job, Place
 from autotuner.environment import Environment
-from autotuner.errors import AutotuneError
-from autotuner.paths import DATABASE_VARIABLE
+from autotuner.errors import AutotuneError, cause, one_line
 from autotuner.store import Store
-
-_POLL_SECONDS = 0.1
-_SECONDS_TO_LEAVE = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +38,8 @@ class OnCluster:
     """The world of a tick whose runs are made on the nodes of a cluster; a context manager.
 
     Ray ends the process that it is gone from, so that a child process speaks to it. Where it cannot be reached, what
-    is known is still settled and taken back: only nothing is measured. ``quiet`` says why nothing may be measured
-    now, None where it may.
+    is known is still settled and taken back: only nothing is measured, and ``fault`` says why. ``quiet`` says why
+    nothing may be measured now, None where it may.
     """
 
     owned: Owned
@@ -58,15 +48,19 @@ class OnCluster:
     quiet: Callable[[], str | None]
     beat: Callable[[], None]
     log: Log
-    nice: int = 0
     fault: str | None = None
-    _child: _Child | None = field(default=None, init=False)
+    _child: ClusterChild | None = field(default=None, init=False)
+    _places: tuple[Place, ...] = field(default=(), init=False)
+    _was_quiet: str | None = field(default=None, init=False)
 
     def __enter__(self) -> Self:
         if not self._pulse():  # in a quiet window nothing is asked of the cluster
             return self
         try:
-            self._child = _Child(self.owned, self.store.location, self._pulse, nice=self.nice)
+            self._child = ClusterChild(
+                self.owned.to_json(), self.store.location, self._pulse, self._pass_over
+            )
+            self._places = _places_of(self._child.found)
         except AutotuneError as error:
             self._gone(str(error))
         return self
@@ -85,42 +79,61 @@ class OnCluster:
 
     def stopping(self) -> str | None:
         """Why nothing is begun any more."""
-        return "the daemon is stopping" if self.stop.is_set() else self.fault
+        return "the daemon is stopping" if self.stop.is_set() else self.fault or self._was_quiet
 
     def places(self) -> Sequence[Place]:
         """The cluster's environments; while it is away those that something is active for."""
-        return known_places(self.store) if self._child is None else self._child.places
+        return self._places or known_places(self.store)
 
     def measure(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Tuned]]:
         """Side by side, on as many nodes as there are; a stop or a quiet window ends those under way."""
         every = list(jobs)
         if not every or self._child is None:
             return
-        by_number = dict(enumerate(every))
-        begun: set[int] = set()
+        began: set[int] = set()
+        left = dict(enumerate(every))
         try:
             for event in self._child.work(every):
-                job = by_number[event["job"]]
+                number: int = event["job"]
+                job = left[number]
                 if "host" in event:
-                    begun.add(event["job"])
+                    began.add(number)
                     self.log("begun", symbol=job.symbol, environment=job.place.name, host=event["host"])
                     continue
-                begun.discard(event["job"])
-                yield job, Tuned(document=event["document"], cause=event["cause"])
+                del left[number]
+                yield job, Tuned(document=event["document"], cause=event["cause"], began=number in began)
         except AutotuneError as error:
             self._gone(str(error))
         why = "stopped" if self.fault is None else self.fault
-        for number in sorted(begun):  # they store that they were interrupted, and are gone on with
-            yield by_number[number], Tuned(document=None, cause=why, stopped=True)
+        for number in sorted(
+            began & left.keys()
+        ):  # they store that they were interrupted, and are gone on with
+            yield left[number], Tuned(document=None, cause=why, stopped=True)
 
     def _pulse(self) -> bool:
-        """Whether to go on."""
+        """Whether to go on; a tick that had to be quiet once is so to its end."""
         self.beat()
-        return not self.stop.is_set() and self.quiet() is None
+        self._was_quiet = self._was_quiet or self.quiet()
+        return not self.stop.is_set() and self._was_quiet is None
 
     def _gone(self, reason: str) -> None:
-        self.fault = reason
-        self.log("cluster", reason=reason, kept="nothing is measured until the next tick")
+        if self.stopping() is not None:  # it was ended
+            return
+        self.fault = one_line(reason)
+        self.log("cluster", reason=self.fault, kept="nothing is measured until the next tick")
+
+    def _pass_over(self, what: str) -> None:
+        self.log("cluster", reason=one_line(what), kept="the tick goes on")
+
+
+def _places_of(found: Mapping[str, Any]) -> tuple[Place, ...]:
+    try:
+        return tuple(
+            Place(environment=Environment.from_dict(each["facts"]), name=each["name"])
+            for each in found["places"]
+        )
+    except (KeyError, TypeError, ValueError, AutotuneError) as error:
+        raise AutotuneError(f"what was said of the cluster's nodes cannot be read: {cause(error)}") from None
 
 
 def known_places(store: Store) -> tuple[Place, ...]:
@@ -133,127 +146,3 @@ def known_places(store: Store) -> tuple[Place, ...]:
                 environment = Environment.from_dict(json.loads(record.facts_json))
                 found.append(Place(environment=environment, name=environment.fingerprint))
     return tuple(found)
-
-
-class _Child:
-    """The process that speaks to the cluster, in JSON lines; ``goes_on`` is asked all the while.
-
-    Raises ``AutotuneError`` when it ends before it is told to.
-    """
-
-    def __init__(self, owned: Owned, store: str, goes_on: Callable[[], bool], *, nice: int) -> None:
-        self._goes_on = goes_on
-        self._why = ""  # it ended, once it has
-        self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the process lives
-        lifeline, self._ours = os.pipe()
-        try:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "autotuner.cli.fleet_child",
-                    str(lifeline),
-                    str(nice),
-                    owned.to_json(),
-                ],
-                env={**os.environ, DATABASE_VARIABLE: store},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._said,
-                pass_fds=(lifeline,),
-                start_new_session=True,
-                text=True,
-            )
-        finally:
-            os.close(lifeline)
-        self._listener = threading.Thread(target=self._listen, name="autotune-cluster", daemon=True)
-        self._listener.start()
-        try:
-            found = self._next()
-            if found is None:
-                raise AutotuneError("stopped before the cluster answered")
-            self.places = tuple(
-                Place(environment=Environment.from_dict(each["facts"]), name=each["name"])
-                for each in found["places"]
-            )
-        except BaseException:
-            self._kill()
-            raise
-
-    def work(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
-        """What becomes of the jobs, until all have ended or it does not go on."""
-        assert self._process.stdin is not None
-        if self._why:
-            raise self._ended()
-        asked = [
-            {
-                "environment": job.place.environment.fingerprint,
-                "seconds": job.seconds,
-                "arguments": job.arguments,
-            }
-            for job in jobs
-        ]
-        try:
-            self._process.stdin.write(f"{json.dumps(asked)}\n")
-            self._process.stdin.flush()
-        except OSError:
-            raise self._ended() from None
-        while (event := self._next()) is not None and "done" not in event:
-            yield event
-
-    def leave(self) -> None:
-        """End it, which takes a moment where it is idle."""
-        if self._why:
-            return
-        with contextlib.suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_SECONDS_TO_LEAVE)
-        self._kill()
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            try:
-                self._lines.put(dict(json.loads(line)))
-            except ValueError:  # the cut end of a line of a process that was killed
-                break
-        self._lines.put(None)
-
-    def _next(self) -> dict[str, Any] | None:
-        """What it says next; None once it was stopped."""
-        while self._goes_on():
-            with contextlib.suppress(queue.Empty):
-                line = self._lines.get(timeout=_POLL_SECONDS)
-                if line is None:
-                    raise self._ended()
-                return line
-        self._process.terminate()
-        until = time.monotonic() + INTERRUPT_SECONDS
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(max(0.0, until - time.monotonic()))
-        self._kill()
-        return None
-
-    def _ended(self) -> AutotuneError:
-        if not self._why:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_SECONDS_TO_LEAVE)  # it has closed its output, and may say why yet
-            self._kill()
-        return AutotuneError(self._why.removeprefix("Error: "))
-
-    def _kill(self) -> None:
-        """End its whole group, and let go of everything; once."""
-        if self._why:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._why = last_line(self._said, self._process.wait())
-        self._listener.join()
-        for stream in (self._process.stdin, self._process.stdout, self._said):
-            with contextlib.suppress(OSError):
-                if stream is not None:
-                    stream.close()
-        os.close(self._ours)

@@ -6,7 +6,15 @@ import os
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -14,7 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from autotuner.daemon.cluster_address import refuse_address
+from autotuner.daemon.cluster_address import UNNAMED, fault_of, has_unnamed
 from autotuner.errors import UsageError
 from autotuner.sharing.keys import KEY_VARIABLE
 from toto_core.prices.options import PriceOptions, PriceSource
@@ -53,16 +61,22 @@ class DaemonConfig(_Section):
     cache_gb: Annotated[float, Field(ge=0, le=1_000_000)] = 20.0
     http: str | None = "127.0.0.1:9478"
 
-    @model_validator(mode="after")
-    def _name_a_cluster(self) -> Self:
-        try:
-            if self.on is not None:
-                refuse_address(self.on, "on")
-        except UsageError as error:
-            raise ValueError(str(error)) from None
-        if self.environments and self.on is None:
-            raise ValueError("environments chooses between the nodes of a cluster: name one with on")
-        return self
+    @field_validator("on")
+    @classmethod
+    def _name_a_cluster(cls, on: str | None) -> str | None:
+        fault = None if on is None else fault_of(on)
+        if fault is not None:
+            raise ValueError(fault)
+        return on
+
+    @field_validator("environments")
+    @classmethod
+    def _name_its_environments(cls, environments: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if has_unnamed(environments):
+            raise ValueError(UNNAMED)
+        if environments and info.data.get("on") is None:
+            raise ValueError("they are nodes of a cluster: name one with on")
+        return environments
 
 
 class SymbolConfig(_Section):
@@ -215,7 +229,8 @@ def read_config(path: Path | None) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "file"
-        raise UsageError(f"{where}: {field}: {first['msg']}") from None
+        why = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{where}: {field}: {why}") from None
     except RecursionError:
         raise UsageError(f"{where}: nested too deeply") from None
     except (OSError, ValueError) as error:

@@ -7,13 +7,14 @@ import signal
 import threading
 from collections import deque
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from autotuner.commands.prune import MOST_DAYS, prune
 from autotuner.daemon.cluster import OnCluster, Owned
+from autotuner.daemon.cluster_address import refuse_without_ray
 from autotuner.daemon.config import Config, DaemonConfig, read_config
 from autotuner.daemon.intake import Log
 from autotuner.daemon.places import Machine
@@ -109,6 +110,8 @@ class Daemon:
         is logged and what it said before holds on; a store that fails is logged and tried again at the next tick.
         """
         settled = settle(read_config(self.config_file))
+        if settled.config.daemon.on is not None:
+            refuse_without_ray()
         sharer = Sharer(location=self.location, config=lambda: settled.config.share, log=self.log)
         if once:
             failed = self._tick(settled)
@@ -157,7 +160,7 @@ class Daemon:
             return before
 
     def _tick(self, settled: Settled) -> str:
-        """Why it failed, empty when it did not."""
+        """Why it failed, empty when it did not; without its cluster it has failed, whatever it took back."""
         if self.stop.is_set():
             return ""
         daemon = settled.config.daemon
@@ -168,7 +171,7 @@ class Daemon:
                     self.log("snapshot_published", reason="it was not of the store's newest state")
                 symbols = settled.symbols or symbols_to_keep(store, None)
                 with self._machine(settled, store) as machine:
-                    self.last = Ticker(
+                    ticked = Ticker(
                         store=store,
                         config=_without_interpreters(settled.config) if daemon.on else settled.config,
                         symbols=symbols,
@@ -182,10 +185,12 @@ class Daemon:
             return self._tick_failed(str(error))
         except Exception as error:  # the next tick must come, whatever went wrong in this one
             return self._tick_failed(cause(error))
-        self.healthy, self.last_at = True, datetime.now(UTC)
+        fault = machine.fault if isinstance(machine, OnCluster) else None
+        self.last = ticked if fault is None else replace(ticked, held=fault)
+        self.healthy, self.last_at = fault is None, datetime.now(UTC)
         self.log("tick", summary=str(self.last))
         notify(WATCHDOG="1", STATUS=str(self.last))
-        return ""
+        return fault or ""
 
     def _machine(self, settled: Settled, store: Store) -> AbstractContextManager[Machine]:
         """This machine, or the cluster that the daemon owns."""

@@ -19,19 +19,22 @@ INTERRUPT_SECONDS = 6.0
 """Between the request to stop and the kill: a run stores that it was interrupted and ends its own children."""
 _POLL_SECONDS = 0.1
 _LONGEST_CAUSE = 300
+_TAIL = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
     """How a run ended: its document, or None and why there is none.
 
-    ``stopped`` is that it was asked to, ``killed`` that somebody else ended it.
+    ``stopped`` is that it was asked to, ``killed`` that somebody else ended it; ``began`` is False where it was never
+    put to work.
     """
 
     document: dict[str, Any] | None
     cause: str = ""
     stopped: bool = False
     killed: bool = False
+    began: bool = True
 
 
 def run_tuner(
@@ -129,15 +132,25 @@ def _read(code: int, out: str, err: str, *, stopped: bool) -> Tuned:
 
 def last_line(file: Any, code: int) -> str:
     """The last line that a process which ended so wrote to a file: why it ended."""
-    return _last_line(_text(file), code)
+    end = file.seek(0, os.SEEK_END)
+    return _last_line(_text(file, max(0, end - _TAIL)), code)
 
 
 def _last_line(text: str, code: int) -> str:
+    if code < 0:  # what it said last was not why
+        return f"ended by {_signal_name(-code)}"
     lines = text.strip().splitlines() or [f"exit code {code}"]
     return lines[-1][:_LONGEST_CAUSE]
 
 
-def _text(file: Any) -> str:
-    file.seek(0)
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _text(file: Any, start: int = 0) -> str:
+    file.seek(start)
     text: str = file.read().decode(errors="replace")
     return text

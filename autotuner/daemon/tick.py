@@ -209,7 +209,8 @@ class Ticker:
             self._log("rechecked", job.symbol, job.place, **result.document)
             return True
         self._log("failed", job.symbol, job.place, reason=result.cause)
-        if self._held() is None:  # else a signal or a quiet window ended it, and it is tried again soon
+        # What never began, or a signal or a quiet window ended, is tried again soon.
+        if result.began and self._held() is None:
             keep(self.store, nothing_measured(promotion, result.cause, begun, self.machine.now()))
         return False
 

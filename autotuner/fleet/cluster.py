@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from autotuner.daemon.cluster_address import CLIENT_PORT, ON_THIS_MACHINE, refuse_address
+from autotuner.daemon.cluster_address import CLIENT_PORT, ON_THIS_MACHINE, refuse_address, refuse_without_ray
 from autotuner.errors import AutotuneError, one_line
 from autotuner.fleet.station import News, Station, Task, look
 
@@ -43,12 +43,6 @@ class Handle:
     actor: Any
     asked: Any
     heard: int = 0
-
-
-def refuse_without_ray() -> None:
-    """Raise ``AutotuneError`` where Ray is not installed."""
-    if find_spec("ray") is None:
-        raise AutotuneError("ray missing: pip install 'toto-autotune[cluster]'")
 
 
 class Cluster:
@@ -143,7 +137,7 @@ class Cluster:
     def begin(self, node: RayNode, task: Task) -> Handle:
         """Begin a run; for as long as it goes on no other task of Ray has its CPUs, or its card.
 
-        Where others have them now, it begins once they are free.
+        Where others have them now, it begins once they are free, if ever.
         """
         on_gpu = task.device == "cuda"
         with self._one_line():

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from autotuner.daemon.measuring_child import Tuned
@@ -18,6 +18,9 @@ from autotuner.fleet.station import Task
 
 SECONDS_GONE = 120.0
 """How long the runs of an environment wait for a node once its last one is lost."""
+SECONDS_TO_BEGIN = 300.0
+"""How long a run may wait on its node for what another task of the cluster has, before it is taken back."""
+_IN_USE = "other tasks of the cluster use what it needs"
 _SECONDS_BETWEEN, _SECONDS_TO_END = 0.5, 15.0
 
 
@@ -35,7 +38,7 @@ class Audience(Teller, Protocol):
     """Hears how a fleet goes on."""
 
     def begun(self, order: Order, host: str) -> None:
-        """A run is put on a node."""
+        """A run has begun on a node."""
         ...
 
     def said(self, order: Order, host: str, line: str) -> None:
@@ -52,6 +55,8 @@ class _Run:
     order: Order
     node: Node
     handle: Handle
+    since: float = field(default_factory=time.monotonic)
+    has_begun: bool = False
 
 
 def drive(
@@ -64,8 +69,9 @@ def drive(
 ) -> Iterator[Ended]:
     """Run every order, and tell of each as it ends, in whatever order.
 
-    Of orders whose environment has lost its nodes for ``SECONDS_GONE`` as failed. Raises ``AutotuneError`` when the
-    cluster is gone. On an interrupt every run stores that it was interrupted, within seconds.
+    Of orders whose environment has no node for ``SECONDS_GONE``, lost or in use by others, as failed. Raises
+    ``AutotuneError`` when the cluster is gone. On an interrupt every run stores that it was interrupted, within
+    seconds.
     """
     driver = _Driver(fleet, cluster, schedule, task_of, audience)
     try:
@@ -96,6 +102,7 @@ class _Driver:
         self._runs: list[_Run] = []
         self._known = {node.environment for node in fleet.nodes.values()}
         self._gone_since: dict[str, float] = {}
+        self._in_use: set[str] = set()
         self._turn, self._turns = itertools.count(1), defaultdict[str, int](int)
 
     def place(self) -> None:
@@ -110,7 +117,6 @@ class _Driver:
                 handle = self._cluster.begin(node.ray, self._task_of(order))
                 self._runs.append(_Run(order=order, node=node, handle=handle))
                 self._turns[node.ray.id] = next(self._turn)
-                self._audience.begun(order, node.host)
                 on_device += 1
 
     def hear(self) -> Iterator[Ended]:
@@ -124,7 +130,11 @@ class _Driver:
                 yield from self._again(run, str(error))
                 continue
             if news is None:
+                yield from self._not_begun(run)
                 continue
+            if not run.has_begun:
+                run.has_begun = True
+                self._audience.begun(run.order, run.node.host)
             for line in news.lines:
                 self._audience.said(run.order, run.node.host, line)
             if news.ended is not None:
@@ -140,9 +150,8 @@ class _Driver:
                 continue
             since = self._gone_since.setdefault(environment, time.monotonic())
             if time.monotonic() - since >= SECONDS_GONE:
-                reason = (
-                    f"its environment has had no node for {SECONDS_GONE:.0f} s; run again when it has one"
-                )
+                why = f": {_IN_USE}" if environment in self._in_use else ""
+                reason = f"its environment has had no node for {SECONDS_GONE:.0f} s{why}; run again when it has one"
                 for order in self._schedule.given_up(environment):
                     yield self._told(Ended(order=order, document=None, reason=reason))
 
@@ -170,10 +179,19 @@ class _Driver:
 
     def _closed(self, run: _Run, found: Tuned) -> Sequence[Ended]:
         if found.killed:
-            return self._again(run, f"its process was killed: {found.cause}")
+            return self._again(run, f"its process was {found.cause}")
         self._schedule.ended(run.order, finished=found.document is not None)
         ended = Ended(order=run.order, document=found.document, reason=found.cause, host=run.node.host)
         return [self._told(ended)]
+
+    def _not_begun(self, run: _Run) -> Sequence[Ended]:
+        """Take it back where its node has not begun it for too long."""
+        if run.has_begun or time.monotonic() - run.since < SECONDS_TO_BEGIN:
+            return []
+        self._end(run)
+        self._fleet.set_aside(run.node)
+        self._in_use.add(run.node.environment)
+        return self._again(run, f"not begun for {SECONDS_TO_BEGIN:.0f} s: {_IN_USE}")
 
     def _again(self, run: _Run, why: str) -> Sequence[Ended]:
         if self._schedule.lost(run.order):
@@ -181,13 +199,9 @@ class _Driver:
                 f"{run.order.symbol} on {run.node.host} ({run.order.place}): lost ({why}): it is begun again"
             )
             return []
-        return [
-            self._told(
-                Ended(
-                    order=run.order, document=None, reason=f"lost again and again: {why}", host=run.node.host
-                )
-            )
-        ]
+        host = run.node.host if run.has_begun else None
+        reason = f"lost again and again: {why}"
+        return [self._told(Ended(order=run.order, document=None, reason=reason, host=host))]
 
     def _told(self, ended: Ended) -> Ended:
         self._audience.ended(ended)

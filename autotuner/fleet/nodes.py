@@ -16,6 +16,8 @@ from autotuner.fleet.station import file_here
 
 SECONDS_TO_LOOK = 60.0
 """How long a node has to say what it is; a new process takes one to ten, more while others measure."""
+SECONDS_ASIDE = 600.0
+"""How long nothing is put on a node that others use."""
 _SECONDS_OF_NODES = 5.0
 
 
@@ -76,6 +78,7 @@ class Fleet:
         self.nodes: dict[str, Node] = {}
         self.refused: dict[str, str] = {}
         self._looks: dict[str, tuple[RayNode, Any, float]] = {}
+        self._aside: dict[str, float] = {}
         self._looked_at = -_SECONDS_OF_NODES
 
     @property
@@ -107,7 +110,8 @@ class Fleet:
             alive = {node.id: node for node in self._cluster.nodes()}
             for gone in self.nodes.keys() - alive.keys():
                 self._audience.tell(f"{self.nodes.pop(gone).host}: the node is gone")
-            for node_id in alive.keys() - self.nodes.keys() - self.refused.keys() - self._looks.keys():
+            known = self.nodes.keys() | self.refused.keys() | self._looks.keys() | self._set_aside()
+            for node_id in alive.keys() - known:
                 self._begin_look(alive[node_id])
         for node_id, (node, asked, since) in list(self._looks.items()):
             found = self._cluster.looked(asked)
@@ -122,6 +126,16 @@ class Fleet:
         if self.nodes.pop(node.ray.id, None) is not None:
             self._looked_at = -_SECONDS_OF_NODES
             self._audience.tell(f"{node.host}: looking at the node again")
+
+    def set_aside(self, node: Node) -> None:
+        """Others use it: nothing is put there for ``SECONDS_ASIDE``, then it is looked at again."""
+        if self.nodes.pop(node.ray.id, None) is not None:
+            self._aside[node.ray.id] = time.monotonic() + SECONDS_ASIDE
+            self._audience.tell(f"{node.host}: others use the node: set aside for {SECONDS_ASIDE:.0f} s")
+
+    def _set_aside(self) -> set[str]:
+        now = time.monotonic()
+        return {node_id for node_id, until in self._aside.items() if now < until}
 
     def _begin_look(self, node: RayNode) -> None:
         wanted = self._wanted

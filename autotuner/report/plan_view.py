@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from autotuner.commands.plan import Nodes, Planned, Row
+from autotuner.commands.plan import Nodes, Planned
+from autotuner.commands.plan_rows import Row
 from autotuner.engine_versions import engine_name
 from autotuner.report.tables import bare_table, plain
 from autotuner.tuning.models import CHOOSING_SECONDS

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from autotuner.daemon import cluster_address
 from autotuner.daemon.cluster import OnCluster, Owned
+from autotuner.daemon.loop import Daemon
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.places import Job, Place
 from autotuner.environment import current_environment
+from autotuner.errors import AutotuneError
+from autotuner.web.metrics import health
 from tests.support.simulated_world import HOUR, World, pass_time, rechecked, ticker, tuned, write_prices
 
 RACKS = tuple(
@@ -22,10 +26,14 @@ RACKS = tuple(
 
 @dataclass(kw_only=True)
 class Racks(World):
-    """A cluster of two environments whose nodes run all jobs at once; ``begun`` are batches of jobs."""
+    """A cluster of two environments whose nodes run all jobs at once; ``begun`` are batches of jobs.
+
+    The environment ``without_node`` has just lost its last one.
+    """
 
     racks: tuple[Place, ...] = RACKS
     begun: list[list[Job]] = field(default_factory=list)
+    without_node: str = ""
 
     def places(self) -> Sequence[Place]:
         return self.racks
@@ -33,6 +41,9 @@ class Racks(World):
     def measure(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Tuned]]:
         self.begun.append(list(jobs))
         for job in reversed(self.begun[-1]):  # they end in any order
+            if job.place.name == self.without_node:
+                yield job, Tuned(document=None, cause="its environment has no node any more", began=False)
+                continue
             self.surroundings = job.place.environment
             (result,) = (found for _, found in super().measure([job]))
             yield job, result
@@ -85,6 +96,17 @@ def test_what_drifts_is_rechecked_and_taken_back_where_it_does(racks: Racks) -> 
     assert {fields["environment"] for _, event, fields in racks.log if event == "rechecked"} == {"a", "b"}
 
 
+def test_a_recheck_that_no_node_took_is_tried_again_at_the_next_tick(racks: Racks) -> None:
+    pass_time(racks, 0.25)
+    write_prices(racks.data, "AMD", 1520)
+    racks.clock += 24 * HOUR
+    racks.without_node = "b"
+    assert ticker(racks, budget=3600.0).tick().rechecked == ("AMD (a)",)
+    racks.without_node = ""
+    racks.clock += HOUR
+    assert ticker(racks, budget=3600.0).tick().rechecked == ("AMD (b)",)
+
+
 def test_rechecks_that_are_put_there_at_once_leave_the_days_budget_a_run(racks: Racks) -> None:
     pass_time(racks, 0.25)
     write_prices(racks.data, "AMD", 1520)
@@ -120,3 +142,39 @@ def test_while_the_cluster_is_away_what_is_unsafe_is_taken_back_and_nothing_is_m
     assert beats
     (said,) = [fields for _, event, fields in world.log if event == "cluster"]
     assert said["reason"] == ticked.held
+
+
+def test_a_tick_without_its_cluster_is_a_failed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cluster_address, "find_spec", lambda _: True)
+    config = tmp_path / "autotune.toml"
+    config.write_text('[daemon]\non = "ray://127.0.0.1:1"\n[symbols.AMD]\n')
+    daemon = Daemon(location=str(tmp_path / "s.db"), config_file=config, log=lambda *_, **__: None)
+    with pytest.raises(AutotuneError, match=r"^the tick failed: .*ray"):
+        daemon.run(once=True)
+    found = health(daemon)
+    assert (found["healthy"], "held: " in found["summary"]) == (False, True)
+    assert [each["event"] for each in daemon.events] == ["cluster", "tick"]
+
+    monkeypatch.setattr(cluster_address, "find_spec", lambda _: None)
+    with pytest.raises(AutotuneError, match=r"^ray missing: pip install 'toto-autotune\[cluster\]'$"):
+        daemon.run()
+
+
+def test_a_tick_that_begins_in_a_quiet_window_measures_nothing_to_its_end(world: World) -> None:
+    pass_time(world, 0.25)
+    world.clock += 24 * 9 * HOUR
+    world.log.clear()
+    quiet = iter(["quiet: of the exchange", *([None] * 1000)])
+    cluster = OnCluster(
+        owned=Owned(on="ray://127.0.0.1:1"),
+        store=world.store,
+        stop=threading.Event(),
+        quiet=lambda: next(quiet),
+        beat=lambda: None,
+        log=world.note,
+    )
+    with cluster:
+        ticked = replace(ticker(world), machine=cluster, quiet=()).tick()
+    assert ticked.held == "quiet: of the exchange"
+    assert [event for _, event, _ in world.log if event in {"tuning", "cluster"}] == []

@@ -161,7 +161,7 @@ def test_a_cluster_that_is_lost_in_mid_tick_ends_the_tick_and_not_the_daemon(
         until(lambda: statuses(cli) == ["running"], left, within=120)
         cluster.stop()
         _, log = left.communicate(timeout=180)
-    assert left.returncode == 0, log
+    assert left.returncode == 1, log
     assert [each["event"] for each in events(log)].count("cluster") == 1
     assert events(log)[-1]["event"] == "tick"
     assert measuring(cluster) == []

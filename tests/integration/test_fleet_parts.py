@@ -15,15 +15,19 @@ from autotuner import __version__
 from autotuner.cli.fleet import _chosen, _passed_on
 from autotuner.cli.fleet_child import Job, _order
 from autotuner.cli.run import run_command
+from autotuner.daemon import cluster_address
 from autotuner.daemon.due import Overdue
+from autotuner.daemon.measuring_child import Tuned
 from autotuner.engine_versions import TOTO1
 from autotuner.environment import current_environment
 from autotuner.errors import AutotuneError
-from autotuner.fleet import cluster as cluster_module
+from autotuner.fleet import driver
 from autotuner.fleet.campaign import GOES_ON, Campaign
-from autotuner.fleet.cluster import RayNode
+from autotuner.fleet.cluster import Handle, RayNode
+from autotuner.fleet.driver import Ended
 from autotuner.fleet.nodes import Fleet, Node, Wanted
-from autotuner.fleet.station import Station, Task, file_here, look
+from autotuner.fleet.orders import Order, Schedule
+from autotuner.fleet.station import News, Station, Task, file_here, look
 from autotuner.store import Store
 from tests.support.invoking import refused, run
 from tests.support.promoted_store import NOW, WORKLOAD, promotion
@@ -41,16 +45,21 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("--on", "http://h"), 2, "give ray, the cluster that this machine belongs to"),
         (("--on", "ray://"), 2, "give ray, the cluster that this machine belongs to"),
         (("--on", "ray://h:x"), 2, "give ray, the cluster that this machine belongs to"),
+        (("--on", "ray://h?x=1"), 2, "give ray, the cluster that this machine belongs to"),
+        (("--on", "ray://me:secret@h:1"), 2, "--on with a user name or a password: Ray takes none"),
+        (("--on", "ray", "--environment", " "), 2, "--environment without a name: give the label"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
     tmp_path: Path, arguments: tuple[str, ...], code: int, reason: str
 ) -> None:
-    assert reason in refused(run(tmp_path / "s.db", "run", "--symbol", "AMD", *arguments), code)
+    line = refused(run(tmp_path / "s.db", "run", "--symbol", "AMD", *arguments), code)
+    assert reason in line
+    assert "secret" not in line
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "find_spec", lambda _: None)
+    monkeypatch.setattr(cluster_address, "find_spec", lambda _: None)
     line = refused(run(tmp_path / "s.db", "run", "--symbol", "AMD", "--on", "ray"), 1)
     assert line == "Error: ray missing: pip install 'toto-autotune[cluster]'"
 
@@ -139,9 +148,10 @@ class OneNode:
     def nodes(self) -> tuple[RayNode, ...]:
         return (RayNode(id="1", host="h", cpus=2, gpus=0),)
 
-    def begin_look(self, *_: object) -> None: ...
+    def begin_look(self, node: RayNode, *_: object) -> Any:
+        return node.id
 
-    def looked(self, _: object) -> dict[str, Any]:
+    def looked(self, asked: Any) -> dict[str, Any]:
         return self.found
 
 
@@ -255,3 +265,81 @@ def test_a_run_that_takes_longer_than_its_node_was_told_is_stopped(tmp_path: Pat
         assert time.monotonic() < until
         time.sleep(0.1)
     assert (ended.document, ended.stopped) == (None, True)
+
+
+class BusyNodes(OneNode):
+    """A cluster of nodes of which each of ``busy`` begins nothing: others have its CPUs."""
+
+    def __init__(self, found: dict[str, Any], busy: dict[str, bool]) -> None:
+        super().__init__(found)
+        self.busy = busy
+        self.taken_back: list[str] = []
+
+    def nodes(self) -> tuple[RayNode, ...]:
+        return tuple(RayNode(id=name, host=name, cpus=2, gpus=0) for name in self.busy)
+
+    def looked(self, asked: Any) -> dict[str, Any]:
+        return self.found | {"host": asked, "device": asked}
+
+    def begin(self, node: RayNode, _: Task) -> Handle:
+        return Handle(actor=node.id, asked=None)
+
+    def news(self, handle: Handle) -> News | None:
+        return None if self.busy[handle.actor] else News(lines=(), ended=Tuned(document={}))
+
+    def end(self, handle: Handle) -> None:
+        self.taken_back += [handle.actor] if self.busy[handle.actor] else []
+
+
+@dataclasses.dataclass
+class Heard:
+    """What an audience heard."""
+
+    begun_on: list[str] = dataclasses.field(default_factory=list)
+    told: list[str] = dataclasses.field(default_factory=list)
+
+    def tell(self, line: str) -> None:
+        self.told.append(line)
+
+    def begun(self, order: Order, host: str) -> None:
+        self.begun_on.append(host)
+
+    def said(self, order: Order, host: str, line: str) -> None: ...
+
+    def ended(self, ended: Ended) -> None: ...
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("busy", "begun", "reason"),
+    [
+        (
+            {"1": True},
+            [],
+            "its environment has had no node for 0 s: other tasks of the cluster use what it needs",
+        ),
+        ({"1": True, "2": False}, ["2", "2"], ""),
+    ],
+)
+def test_a_run_whose_node_others_use_is_taken_back_and_did_not_begin(
+    monkeypatch: pytest.MonkeyPatch, busy: dict[str, bool], begun: list[str], reason: str
+) -> None:
+    monkeypatch.setattr(driver, "SECONDS_TO_BEGIN", 0.2)
+    monkeypatch.setattr(driver, "SECONDS_GONE", 0.4)
+    cluster, heard = BusyNodes(look("cpu", (TOTO1,), None), busy), Heard()
+    fleet = Fleet(cluster, Wanted(device="cpu", engines=(TOTO1,), store=None), heard)  # type: ignore[arg-type]
+    fleet.settle()
+    (environment,) = fleet.environments
+    orders = [
+        Order(symbol=symbol, environment=environment, place="a", results=((symbol, "p", environment),))
+        for symbol in ("AMD", "AAPL")
+    ]
+    task = Task(arguments=(), variables={}, device="cpu", engine=TOTO1, fingerprint=environment)
+    ended = list(
+        driver.drive(fleet, cluster, Schedule(orders), task_of=lambda _: task, audience=heard)  # type: ignore[arg-type]
+    )
+    assert cluster.taken_back == ["1"]
+    assert heard.begun_on == begun
+    assert any(" on 1 (a): lost (not begun for 0 s: other tasks" in line for line in heard.told)
+    assert [bool(each.host) for each in ended] == [not reason] * 2
+    assert all(each.reason.startswith(reason) for each in ended)

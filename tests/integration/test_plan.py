@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from autotuner.commands.plan import Asked, Nodes, Row, plan, plan_on
+from autotuner.commands.plan import Nodes, plan
+from autotuner.commands.plan_cluster import plan_on
 from autotuner.commands.plan_prices import FEW
+from autotuner.commands.plan_rows import Asked, Row
 from autotuner.engine_versions import TOTO1
 from autotuner.environment import Environment, current_environment
 from autotuner.measurement.recorded import ReplayTable

@@ -160,6 +160,19 @@ def test_a_configuration_is_read_and_variables_override_it(
         ("[daemon]\nshedule = '1'\n", "daemon.shedule"),
         ("[symbols.'../x']\nprofile = 'a'\n", "symbols"),
         ("[daemon\n", "line 1"),
+        (
+            "[daemon]\non = 'ray://me:secret@h'\n",
+            r"toml: daemon\.on: with a user name or a password: Ray takes none",
+        ),
+        ("[daemon]\non = 'ray://h?x=1'\n", r"toml: daemon\.on: 'ray://h\?x=1': give ray, the cluster"),
+        (
+            "[daemon]\non = 'ray'\nenvironments = ['']\n",
+            r"toml: daemon\.environments: without a name: give the",
+        ),
+        (
+            "[daemon]\nenvironments = ['a']\n",
+            r"toml: daemon\.environments: they are nodes of a cluster: name one",
+        ),
     ],
 )
 def test_a_configuration_that_is_wrong_is_refused_with_file_and_field(
@@ -171,6 +184,7 @@ def test_a_configuration_that_is_wrong_is_refused_with_file_and_field(
     with pytest.raises(UsageError, match=reason) as refused:
         read_config(file)
     assert str(file) in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 def test_without_a_file_the_defaults_hold() -> None:
