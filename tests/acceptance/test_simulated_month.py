@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -84,10 +84,11 @@ def test_a_month_in_which_every_trigger_fires_for_its_reason_and_no_other(world:
     world.log.clear()
     world.drifting.clear()
     pass_time(world, 2)
-    for _ in range(40):
+    for number in range(40):
         active = world.store.active("AAPL")
         assert active is not None
-        world.leave(strange_counts(world.clock).window(labels_of(active), world.clock))
+        end = world.clock - timedelta(seconds=number)
+        world.leave(strange_counts(end).window(labels_of(active), end))
     pass_time(world, 0.25)
     assert [symbol for _, symbol, _ in tuned(world)] == ["AAPL"]
     assert "most of them 256/64/16" in tuned(world)[0][2]
