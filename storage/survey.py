@@ -160,14 +160,15 @@ class Survey(Queries):
         rows = (RunRow(*row) for row in found)
         return tuple(row for row in rows if _are_times(row.started_at, row.resumed_at, row.finished_at))
 
-    def roll_backs(self) -> dict[str, list[datetime]]:
-        """When promotions of each symbol were taken back."""
-        taken_back = select(PROMOTIONS.c.symbol, ROLLBACKS.c.rolled_back_at)
-        found: dict[str, list[datetime]] = {}
+    def roll_backs(self) -> dict[tuple[str, str], list[datetime]]:
+        """When promotions of each symbol were taken back in each environment, by its fingerprint."""
+        columns = PROMOTIONS.c.symbol, PROMOTIONS.c.environment_fingerprint, ROLLBACKS.c.rolled_back_at
+        taken_back = select(*columns).select_from(PROMOTIONS.join(ROLLBACKS))
+        found: dict[tuple[str, str], list[datetime]] = {}
         with self._database.read() as connection:
-            for symbol, at in connection.execute(taken_back.select_from(PROMOTIONS.join(ROLLBACKS))):
+            for symbol, environment, at in connection.execute(taken_back):
                 if _are_times(at):
-                    found.setdefault(symbol, []).append(at)
+                    found.setdefault((symbol, environment), []).append(at)
         return found
 
     def trial_times(self, run_ids: Collection[str]) -> dict[str, list[tuple[str, datetime]]]:

@@ -46,15 +46,22 @@ class Stored:
         return _told(self._promotions.get(symbol))
 
     def rolled_back(self, symbol: str) -> list[datetime]:
-        """When promotions of the symbol were taken back."""
-        return [row.rolled_back_at for row in self._ledger.get(symbol, ()) if row.rolled_back_at is not None]
+        """When promotions of the symbol were taken back in the environment of the one that is active."""
+        promotion = self.active(symbol)
+        return [
+            row.rolled_back_at
+            for row in self._ledger.get(symbol, ())
+            if row.rolled_back_at is not None
+            and promotion is not None
+            and row.environment_fingerprint == promotion.environment.fingerprint
+        ]
 
     def runs(self, symbol: str) -> Sequence[RunRecord]:
         """The symbol's runs, oldest first, without their summaries."""
         return self._runs.get(symbol, ())
 
     def measured_subject(self, symbol: str) -> Subject | None:
-        """As ``Store.measured_subject``: what the symbol's newest run with search trials was about."""
+        """As ``Store.measured_subject`` among runs in the promotion's environment or here."""
         return _told(self._subjects.get(symbol))
 
     def series(self, digest: str) -> SeriesRecord:
@@ -155,19 +162,33 @@ class Stored:
 
     def _subject_of(self, symbol: str, trial: MeasurementRecord | DamagedRow | None) -> Subject | None:
         if trial is None or isinstance(trial, DamagedRow):  # then what was measured before it counts
-            return self._store.measured_subject(symbol)
+            environments = {run.environment_fingerprint for run in self._own_runs[symbol]}
+            return self._store.measured_subject(symbol, environments)
         return self._store.subject_of(trial)
+
+    @cached_property
+    def _own_runs(self) -> Mapping[str, Sequence[RunRecord]]:
+        """The runs of each symbol in its promotion's environment or here, where there are any."""
+        own = {
+            symbol: [run for run in self._runs.get(symbol, ()) if self._is_own(run, promotion)]
+            for symbol, promotion in self._readable.items()
+        }
+        return {symbol: runs for symbol, runs in own.items() if runs}
+
+    def _is_own(self, run: RunRecord, promotion: Promotion) -> bool:
+        fingerprint = run.environment_fingerprint
+        return fingerprint == promotion.environment.fingerprint or self._is_here(fingerprint)
 
     def _last_trials(self) -> dict[str, int]:
         """The id of the trial that says what each symbol was last measured on."""
-        newest = {symbol: self._runs[symbol][-1:] for symbol in self._readable if symbol in self._runs}
+        newest = {symbol: runs[-1:] for symbol, runs in self._own_runs.items()}
         ids = [run.run_id for runs in newest.values() for run in runs]
         own = _by_symbol(self._store.records.last_trials(run_id=ids)) if ids else {}
         found = {symbol: _last_of(runs, own.get(symbol, ())) for symbol, runs in newest.items()}
         others = [symbol for symbol, id_ in found.items() if id_ is None]
         if others:  # their newest run took up what others had measured, or has measured nothing yet
             every = _by_symbol(self._store.records.last_trials(symbol=others))
-            found |= {symbol: _last_of(self._runs[symbol], every.get(symbol, ())) for symbol in others}
+            found |= {symbol: _last_of(self._own_runs[symbol], every.get(symbol, ())) for symbol in others}
         return {symbol: id_ for symbol, id_ in found.items() if id_ is not None}
 
     @cached_property

@@ -13,6 +13,7 @@ from autotuner.daemon.cluster import OnCluster, Owned
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.places import Job, Place
 from autotuner.environment import current_environment
+from autotuner.store import Promotion
 from tests.support.simulated_world import HOUR, World, pass_time, rechecked, ticker, tuned, write_prices
 
 RACKS = tuple(
@@ -49,6 +50,13 @@ def runs(racks: Racks) -> list[tuple[str, str]]:
     ]
 
 
+def promoted(racks: Racks, place: Place, symbol: str = "AMD") -> Promotion:
+    found = racks.store.active_in(symbol, None, [place.environment.fingerprint])
+    assert found is not None
+    assert found.environment == place.environment
+    return found
+
+
 EVERY = [("AMD", "a"), ("AAPL", "a"), ("AMD", "b"), ("AAPL", "b")]
 
 
@@ -83,6 +91,38 @@ def test_what_drifts_is_rechecked_and_taken_back_where_it_does(racks: Racks) -> 
     assert sorted(ticked.rechecked) == ["AMD (a)", "AMD (b)"]
     assert rechecked(racks) == ["AMD", "AMD"]
     assert {fields["environment"] for _, event, fields in racks.log if event == "rechecked"} == {"a", "b"}
+
+
+def test_new_weights_are_tuned_for_in_every_environment_however_late_the_budget_allows_it(
+    racks: Racks,
+) -> None:
+    ticker(racks, budget=2000.0).tick()
+    racks.clock += 30 * HOUR
+    (racks.model / "config.json").write_text((racks.model / "config.json").read_text() + "\n")
+    racks.begun.clear()
+    ticker(racks, budget=350.0).tick()
+    assert len(runs(racks)) == 1
+    racks.clock += 26 * HOUR
+    ticker(racks, budget=2000.0).tick()
+    assert sorted(runs(racks)) == sorted(EVERY)
+    racks.begun.clear()
+    racks.clock += 26 * HOUR
+    ticker(racks, budget=2000.0).tick()
+    assert runs(racks) == []
+
+
+def test_a_roll_back_in_one_environment_leaves_what_runs_confirmed_in_another(racks: Racks) -> None:
+    ticker(racks, budget=2000.0).tick()
+    racks.stubborn = {"AMD", "AAPL"}
+    racks.clock += 7 * 24 * HOUR + HOUR
+    ticker(racks, budget=2000.0).tick()  # nothing better: what is there is confirmed
+    racks.clock += 24 * HOUR
+    racks.fail(promoted(racks, RACKS[1]))
+    assert ticker(racks, budget=2000.0).tick().rolled_back == ("AMD (b)",)
+    racks.clock += 9 * HOUR
+    racks.begun.clear()
+    ticker(racks, budget=2000.0).tick()
+    assert ("AMD", "a") not in runs(racks)
 
 
 def test_rechecks_that_are_put_there_at_once_leave_the_days_budget_a_run(racks: Racks) -> None:

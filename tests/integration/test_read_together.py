@@ -216,12 +216,18 @@ def _seen(store: Store, stored: Stored, symbol: str, profile: str | None) -> boo
     if not here:
         assert active == store.active(symbol, profile)
     assert list(stored.runs(symbol)) == [replace(run, summary_json=None) for run in records.runs(symbol)]
-    backs = [each.rolled_back_at for each in records.promotions(symbol) if each.rolled_back_at is not None]
-    assert stored.rolled_back(symbol) == backs
     if active is None:
         return False
-    assert stored.measured_subject(symbol) == store.measured_subject(symbol)
-    assert stored.price_source(symbol) == store.price_source(active)
+    backs = [
+        each.rolled_back_at
+        for each in records.promotions(symbol)
+        if each.rolled_back_at and each.environment_fingerprint == active.environment.fingerprint
+    ]
+    assert stored.rolled_back(symbol) == backs
+    own = {HERE.fingerprint, active.environment.fingerprint}
+    assert stored.measured_subject(symbol) == store.measured_subject(symbol, own)
+    if here:
+        assert stored.price_source(symbol) == store.price_source(active)
     notes = stored_notes(records.telemetry(symbol, since=active.promoted_at), quiet)
     canary = active.figures.canary
     keys = {active.settings.key, SAFE.key, *(() if canary is None else (canary.previous.key,))}
