@@ -76,7 +76,7 @@ class Ticker:
         now, location = self.machine.now(), self.store.location
         spool, owners = spool_folder(location), owners_of(location)
         intake = take_in(self.store.records, spool, self.log, now=now, owners=owners)
-        budget = Budget(self.store, self.config.daemon.budget_seconds_per_day, now, self.log)
+        budget = Budget(self.store, self.config.daemon.budget_seconds_per_day, self.machine.now, self.log)
         rounds = {place: Round(self._looks(place, now), budget) for place in self.machine.places()}
         visits: Visits = {
             (symbol, place): visit
@@ -266,7 +266,7 @@ class Ticker:
 
         for job, result in self.machine.measure(wanted()):
             name = job.place.of(job.symbol)
-            (tuned if self._is_tuned(job, result) else failed).append(name)
+            (tuned if self._is_tuned_alone(job, result) else failed).append(name)
             left.remove(name)
         if left:
             held = self._held() or "nothing is measured any more"
@@ -291,6 +291,15 @@ class Ticker:
         self._log("tuning", due.symbol, place, reason=why)
         seconds = due.seconds + SPARE_SECONDS
         return Job(symbol=due.symbol, place=place, arguments=("run", *arguments), seconds=seconds)
+
+    def _is_tuned_alone(self, job: Job, result: Tuned) -> bool:
+        """Take in what a run came to, so that one whose document is none holds up no other."""
+        try:
+            with stored_of(job.symbol):
+                return self._is_tuned(job, result)
+        except AutotuneError as error:
+            self._log("failed", job.symbol, job.place, reason=str(error))
+            return False
 
     def _is_tuned(self, job: Job, result: Tuned) -> bool:
         if result.document is None:
