@@ -200,6 +200,14 @@ class Survey(Queries):
         with self._database.read() as connection:
             return frozenset(connection.execute(select(TELEMETRY.c.symbol).where(holds).distinct()).scalars())
 
+    def last_runs(self) -> dict[str, datetime]:
+        """When a run last ended in each environment, by its fingerprint."""
+        statement = select(RUNS.c.environment_fingerprint, func.max(RUNS.c.finished_at))
+        ended = statement.where(RUNS.c.finished_at.is_not(None)).group_by(RUNS.c.environment_fingerprint)
+        with self._database.read() as connection:
+            found = connection.execute(ended).all()
+        return {fingerprint: at for fingerprint, at in found if _are_times(at)}
+
     def newest_runs(self, most: int) -> tuple[RunRecord, ...]:
         """The last ``most`` runs that began, newest first."""
         newest_first = select(RUNS).order_by(RUNS.c.started_at.desc(), RUNS.c.run_id)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from autotuner.daemon.away import away_places
 from autotuner.daemon.intake import Log
 from autotuner.daemon.measuring_child import INTERRUPT_SECONDS, Tuned, last_line
 from autotuner.daemon.places import Job, Place
@@ -88,8 +89,9 @@ class OnCluster:
         return "the daemon is stopping" if self.stop.is_set() else self.fault
 
     def places(self) -> Sequence[Place]:
-        """The cluster's environments; while it is away those that something is active for."""
-        return known_places(self.store) if self._child is None else self._child.places
+        """The cluster's environments, and those of it that have no node now."""
+        present = () if self._child is None else self._child.places
+        return (*present, *away_places(self.store, self.owned.device, self.owned.environments, present))
 
     def measure(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Tuned]]:
         """Side by side, on as many nodes as there are; a stop or a quiet window ends those under way."""
@@ -121,18 +123,6 @@ class OnCluster:
     def _gone(self, reason: str) -> None:
         self.fault = reason
         self.log("cluster", reason=reason, kept="nothing is measured until the next tick")
-
-
-def known_places(store: Store) -> tuple[Place, ...]:
-    """The environments that something is active for."""
-    active = {record.environment_fingerprint for record in store.records.active_promotions()}
-    found = []
-    for record in store.records.environments():
-        if record.fingerprint in active:
-            with contextlib.suppress(TypeError, ValueError):  # of another version
-                environment = Environment.from_dict(json.loads(record.facts_json))
-                found.append(Place(environment=environment, name=environment.fingerprint))
-    return tuple(found)
 
 
 class _Child:
@@ -174,7 +164,11 @@ class _Child:
             if found is None:
                 raise AutotuneError("stopped before the cluster answered")
             self.places = tuple(
-                Place(environment=Environment.from_dict(each["facts"]), name=each["name"])
+                Place(
+                    environment=Environment.from_dict(each["facts"]),
+                    name=each["name"],
+                    engines=tuple(map(Environment.from_dict, each.get("engines", ()))),
+                )
                 for each in found["places"]
             )
         except BaseException:

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from autotuner.daemon.places import Whose
 from autotuner.serving.resolution import SAFE
 from autotuner.store import Promotion, Store, Subject
 from storage.errors import DamagedRow, NotFound
@@ -25,24 +26,24 @@ FoundT = TypeVar("FoundT")
 class Stored:
     """What the store says of the symbols in ``profiles``, each for its profile, None for any.
 
-    ``is_here`` tells by its fingerprint whether an environment is this machine's: several may share a store, and
-    what the others promote is not this one's to keep.
+    ``whose`` tells by its fingerprint whose an environment is: several machines may share a store, and what the
+    others promote is not this one's to keep.
 
     Everything is read once, when it is first asked for. What cannot be read of one symbol raises when that one is
     asked for: ``StorageError`` and ``AutotuneError``, as the methods of ``Store`` do.
     """
 
     def __init__(
-        self, store: Store, profiles: Mapping[str, str | None], *, is_here: Callable[[str], bool]
+        self, store: Store, profiles: Mapping[str, str | None], *, whose: Callable[[str], Whose]
     ) -> None:
-        self._store, self._profiles, self._is_here = store, profiles, is_here
+        self._store, self._profiles, self._whose = store, profiles, whose
 
     def read(self) -> None:
         """Read all there is to know. Raises ``StorageError`` when the store fails, and anything for absurd rows."""
         _ = self._ledger, self._promotions, self._runs, self._telemetry, self._measured_on, self._series
 
     def active(self, symbol: str) -> Promotion | None:
-        """What the symbol was last promoted for here, else, as after an upgrade, anywhere."""
+        """What the symbol was last promoted for here, else before an upgrade, else anywhere."""
         return _told(self._promotions.get(symbol))
 
     def rolled_back(self, symbol: str) -> list[datetime]:
@@ -120,8 +121,9 @@ class Stored:
             for row in self._ledger[symbol]
             if not row.is_rolled_back and self._profiles[symbol] in {None, row.profile}
         }
-        here = [id_ for fingerprint, id_ in last.items() if len(last) > 1 and self._is_here(fingerprint)]
-        return max(here or last.values(), default=None)
+        if len(last) < 2:
+            return next(iter(last.values()), None)
+        return max((self._whose(fingerprint), id_) for fingerprint, id_ in last.items())[1]
 
     def _read(self, record: PromotionRecord | DamagedRow) -> Promotion:
         return self._store.read(_told(record))
@@ -177,7 +179,7 @@ class Stored:
 
     def _is_own(self, run: RunRecord, promotion: Promotion) -> bool:
         fingerprint = run.environment_fingerprint
-        return fingerprint == promotion.environment.fingerprint or self._is_here(fingerprint)
+        return fingerprint == promotion.environment.fingerprint or self._whose(fingerprint) is Whose.HERE
 
     def _last_trials(self) -> dict[str, int]:
         """The id of the trial that says what each symbol was last measured on."""

@@ -9,12 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from autotuner.daemon.away import SIDE_BY_SIDE, away_places
 from autotuner.daemon.cluster import OnCluster, Owned
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.places import Job, Place
-from autotuner.environment import current_environment
+from autotuner.environment import Environment, current_environment
 from autotuner.store import Promotion
-from tests.support.simulated_world import HOUR, World, pass_time, rechecked, ticker, tuned, write_prices
+from tests.support.simulated_world import (
+    HOUR,
+    RUN_SECONDS,
+    World,
+    pass_time,
+    rechecked,
+    ticker,
+    tuned,
+    write_prices,
+)
 
 RACKS = tuple(
     Place(environment=replace(current_environment(), hardware=f"rack {name}"), name=name) for name in "ab"
@@ -23,18 +33,22 @@ RACKS = tuple(
 
 @dataclass(kw_only=True)
 class Racks(World):
-    """A cluster of two environments whose nodes run all jobs at once; ``begun`` are batches of jobs."""
+    """A cluster of two environments whose nodes run all jobs at once; ``begun`` are batches of jobs.
+
+    ``runs_in`` is the environment of an engine that all runs have, None for that of their place.
+    """
 
     racks: tuple[Place, ...] = RACKS
+    runs_in: Environment | None = None
     begun: list[list[Job]] = field(default_factory=list)
 
     def places(self) -> Sequence[Place]:
-        return self.racks
+        return (*self.racks, *away_places(self.store, "cpu", (), self.racks))
 
     def measure(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Tuned]]:
         self.begun.append(list(jobs))
         for job in reversed(self.begun[-1]):  # they end in any order
-            self.surroundings = job.place.environment
+            self.surroundings = self.runs_in or job.place.environment
             (result,) = (found for _, found in super().measure([job]))
             yield job, result
 
@@ -131,6 +145,110 @@ def test_rechecks_that_are_put_there_at_once_leave_the_days_budget_a_run(racks: 
     racks.clock += 48 * HOUR
     ticked = ticker(racks, budget=430.0).tick()
     assert ticked.rechecked == ("AMD (a)",)
+
+
+def test_while_one_environment_is_away_what_is_unsafe_there_is_taken_back_and_nothing_is_measured_there(
+    racks: Racks,
+) -> None:
+    ticker(racks).tick()
+    racks.racks, racks.begun = RACKS[:1], []
+    racks.clock += HOUR
+    gone = RACKS[1].environment.fingerprint
+    racks.fail(promoted(racks, RACKS[1]))
+    racks.fail(promoted(racks, RACKS[1], "AAPL"), processes=1)
+    write_prices(racks.data, "AMD", 1520)
+    for _ in range(2):
+        racks.clock += 24 * HOUR
+        ticked = ticker(racks).tick()
+        assert not [job for batch in racks.begun for job in batch if job.place.name != "a"]
+        assert not [each for each in ticked.skipped if gone in each.why]
+    (rolled_back,) = [fields for _, event, fields in racks.log if event == "rolled_back"]
+    assert rolled_back["symbol"] == "AMD"
+    assert promoted(racks, RACKS[0])
+    assert promoted(racks, RACKS[1], "AAPL")
+    assert racks.store.records.active_promotion("AMD", environment_fingerprint=gone) is None
+
+
+def test_what_another_environment_has_is_a_reason_to_tune_and_is_taken_back_there(racks: Racks) -> None:
+    racks.racks = RACKS[1:]
+    ticker(racks).tick()
+    racks.clock += 7 * HOUR
+    racks.fail(promoted(racks, RACKS[1]))
+    racks.racks = RACKS
+    racks.log.clear()
+    assert ticker(racks).tick().rolled_back == ("AMD (b)",)
+    why = {
+        (fields["symbol"], fields["environment"]): fields["reason"]
+        for _, event, fields in racks.log
+        if event == "tuning"
+    }
+    assert "failed in production" in why["AMD", "b"]
+    assert why["AMD", "a"] == "the environment changed (hardware: rack b there, rack a here)"
+
+
+def test_an_engine_that_the_nodes_have_in_another_version_than_the_daemons_host_is_no_reason_to_tune(
+    racks: Racks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOTUNE_ENGINES__CHRONOS2__PYTHON", "/nowhere/python")
+    there = replace(RACKS[0].environment, engine="chronos2 1+0.0.1", torch="2.0.0")
+    racks.racks = (replace(RACKS[0], engines=(there,)),)
+    racks.runs_in = there
+    ticker(racks).tick()
+    racks.clock += 7 * HOUR
+    racks.begun.clear()
+    ticker(racks).tick()
+    assert runs(racks) == []
+    racks.racks = (replace(RACKS[0], engines=(replace(there, engine="chronos2 1+0.0.2"),)),)
+    ticker(racks).tick()
+    assert runs(racks) == [("AAPL", "a"), ("AMD", "a")]
+    assert {why for *_, why in tuned(racks)[-2:]} == {
+        "the environment changed (engine: chronos2 1+0.0.1 there, chronos2 1+0.0.2 here)"
+    }
+
+
+def test_whatever_engine_a_run_was_of_its_environment_rests_after_it(racks: Racks) -> None:
+    racks.racks = (replace(RACKS[0], engines=(replace(RACKS[0].environment, engine="chronos2 1+0.0.2"),)),)
+    racks.runs_in = replace(RACKS[0].environment, engine="chronos2 1+0.0.1")
+    ticker(racks).tick()
+    racks.begun.clear()
+    racks.clock += HOUR
+    ticked = ticker(racks).tick()
+    assert runs(racks) == []
+    assert {each.why.split(" until")[0] for each in ticked.skipped} == {"in a: cools down"}
+
+
+def test_away_is_what_is_owned_and_active_once_a_machine_and_what_ran_there_side_by_side(
+    racks: Racks,
+) -> None:
+    old = replace(RACKS[0].environment, hardware="cpu, labelled r1", torch="2.0.0")
+    other = replace(old, torch="2.1.0")
+    of_engine = replace(other, engine="chronos2 1+0.0.1")
+    cuda = replace(other, device="cuda", hardware="gpu beside cpu, labelled r1")
+    for environment in (old, other, of_engine, cuda):
+        racks.runs_in = environment
+        racks.racks = RACKS[:1]
+        list(racks.measure([job_in(environment)]))
+    away = away_places(racks.store, "cpu", ("r1",), ())
+    assert [(place.environment.torch, place.name) for place in away] == [
+        ("2.1.0", "r1"),
+        ("2.0.0", f"r1 {old.fingerprint}"),
+    ]
+    assert away_places(racks.store, "cpu", (old.fingerprint,), ()) == away
+    assert away_places(racks.store, "cpu", ("r2",), ()) == ()
+    present = Place(environment=other, name="r1")
+    assert [place.name for place in away_places(racks.store, "cpu", (), (present,))] == [
+        f"r1 {old.fingerprint}"
+    ]
+    racks.clock += SIDE_BY_SIDE + HOUR
+    racks.runs_in = other
+    list(racks.measure([job_in(other)]))
+    assert [place.name for place in away_places(racks.store, "cpu", (), ())] == ["r1"]
+
+
+def job_in(environment: Environment) -> Job:
+    """A run of AMD that is put into an environment."""
+    arguments = ("run", "--symbol", "AMD", "--because", "never tuned")
+    return Job(symbol="AMD", place=Place(environment=environment), arguments=arguments, seconds=RUN_SECONDS)
 
 
 def test_while_the_cluster_is_away_what_is_unsafe_is_taken_back_and_nothing_is_measured(

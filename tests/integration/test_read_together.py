@@ -19,6 +19,7 @@ from sqlalchemy.engine import Engine
 from autotuner.daemon.config import Config, DaemonConfig, SymbolConfig
 from autotuner.daemon.intake import stored_notes
 from autotuner.daemon.observing import Observer
+from autotuner.daemon.places import Place
 from autotuner.daemon.prices_seen import SeenPrices
 from autotuner.daemon.stored import Stored
 from autotuner.daemon.tick import Ticker
@@ -159,7 +160,7 @@ def _series(symbol: str, digest: str) -> SeriesRecord:
 
 def looks_at(store: Store, config: Config | None = None) -> Observer:
     return Observer(
-        store=store, config=config or Config(), environment=lambda: HERE, now=NOW + HOUR, log=quiet
+        store=store, config=config or Config(), place=Place(environment=HERE), now=NOW + HOUR, log=quiet
     )
 
 
@@ -196,7 +197,7 @@ def test_many_symbols_together_are_what_is_stored_of_each(location: str, profile
     symbols = named(60)
     with Store(filled(location, symbols)) as store:
         looks = looks_at(store)
-        stored = Stored(store, dict.fromkeys(symbols, profile), is_here=looks.is_here)
+        stored = Stored(store, dict.fromkeys(symbols, profile), whose=looks.whose)
         seen = {symbol: _seen(store, stored, symbol, profile) for symbol in symbols}
     assert sum(seen.values()) > 20  # else chance made no promotions
 
