@@ -82,7 +82,7 @@ class Observer:
             return known
         here = self.place.like(promotion.environment, self.config.pythons)
         if self.whose(promotion.environment.fingerprint) is Whose.OTHERS:
-            return replace(known, environment=here, is_others=True)
+            return replace(known, environment=here)  # a reason to tune: it is theirs to keep and take back
         canary, subject = promotion.figures.canary, stored.measured_subject(symbol)
         notes = stored_notes(stored.notes_since(symbol), self.log)
         source = self.config.prices_of(symbol).or_else(stored.price_source(symbol))

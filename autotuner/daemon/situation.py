@@ -36,8 +36,7 @@ class Observed:
     ``last_ended`` is when its last run ended. All else is of its active promotion: ``ours`` are the notes of the
     promoted configuration, ``before`` those of the one before while it is a canary, ``fell_back`` windows of
     calls in eager mode because it failed; ``confirmed`` is when runs left it in place.
-    ``measured`` and ``present`` are the prices it was measured on and those there are now. A promotion that
-    ``is_others``, of another machine, is a reason to tune and nothing more: it is theirs to keep and take back.
+    ``measured`` and ``present`` are the prices it was measured on and those there are now.
     """
 
     symbol: str
@@ -53,7 +52,6 @@ class Observed:
     present: Prices | None = None
     tried_on_present: bool = False
     model_changed: str | None = None
-    is_others: bool = False
 
     @property
     def unseen_since(self) -> datetime | None:
@@ -67,10 +65,6 @@ class Observed:
         """The same, as the triggers read it."""
         if self.promotion is None:
             return Situation(promotion=None, environment=self.environment, now=self.now)
-        if self.is_others:
-            return Situation(
-                promotion=self.promotion, environment=self.environment, now=self.now, tuned_at=self.now
-            )
         promised_p50_ms, promised_p99_ms = self.promotion.figures.promised_ms
         return Situation(
             promotion=self.promotion,

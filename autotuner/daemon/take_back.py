@@ -79,7 +79,7 @@ def why_roll_back(
 def settle_canary(store: Store, observed: Observed, now: datetime, log: Log) -> bool:
     """Confirm or take back a promotion that only a share of the processes has; whether that was done."""
     promotion = observed.promotion
-    if promotion is None or promotion.figures.canary is None or observed.is_others:
+    if promotion is None or promotion.figures.canary is None:
         return False
     found = judge(observed.situation.windows, live_windows(observed.before))
     if found.verdict == "wait":
@@ -107,7 +107,7 @@ def settle_canary(store: Store, observed: Observed, now: datetime, log: Log) -> 
 def take_back(store: Store, observed: Observed, reasons: Sequence[Reason], now: datetime, log: Log) -> bool:
     """Take an unsafe or regressed promotion out of use, if ``reasons`` ask for it; whether that was done."""
     promotion = observed.promotion
-    if promotion is None or promotion.id is None or observed.is_others:
+    if promotion is None or promotion.id is None:
         return False
     why = why_roll_back(promotion, reasons, now=now, has_previous=_has_previous(store, promotion))
     if why is None:

@@ -156,7 +156,7 @@ def test_while_one_environment_is_away_what_is_unsafe_there_is_taken_back_and_no
     gone = RACKS[1].environment.fingerprint
     racks.fail(promoted(racks, RACKS[1]))
     racks.fail(promoted(racks, RACKS[1], "AAPL"), processes=1)
-    write_prices(racks.data, "AMD", 1520)
+    write_prices(racks.data, "AAPL", 1520)
     for _ in range(2):
         racks.clock += 24 * HOUR
         ticked = ticker(racks).tick()
