@@ -23,6 +23,7 @@ from toto_core.container import container_limits
 LABEL_VARIABLE = "AUTOTUNE_ENVIRONMENT_LABEL"
 """Tells apart machines that look alike to ``Environment`` and are not, such as two coolings of one server."""
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_BESIDE, _LABELLED = " beside ", ", labelled "
 _LONGEST_FACT, _MOST_THREADS = 1_000, 1_000_000
 _CPUINFO = Path("/proc/cpuinfo")
 _MEMORY_SHARE, _MEMORY_MOST = 0.6, 8 << 30
@@ -51,6 +52,20 @@ class Environment:
         """16 hexadecimal digits over every field."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def machine(self) -> str:
+        """What stays when drivers and packages are upgraded, whichever of its devices is used: its CPU and label."""
+        return self.hardware.rpartition(_BESIDE)[2]
+
+    @property
+    def label(self) -> str | None:
+        """What its machine is called, None where it has no label."""
+        return self.hardware.rpartition(_LABELLED)[2] if _LABELLED in self.hardware else None
+
+    def is_but_for_its_engine(self, other: Environment) -> bool:
+        """Whether every other field is the same."""
+        return dataclasses.replace(self, engine=other.engine) == other
 
     def here_for(self, there: Environment) -> Environment:
         """This machine's environment for the engine of ``there``, whose measurements it may be compared with."""
@@ -99,11 +114,11 @@ def current_environment(device: str = "cpu", engine: str = TOTO1) -> Environment
     hardware, driver, torch = _cpu_identity(cpu), "", installed_version("torch") or "not installed"
     if device == "cuda":  # what launches the kernels counts too
         gpu = visible_gpu()
-        hardware, driver = f"{gpu.model} beside {hardware}", gpu.driver
+        hardware, driver = f"{gpu.model}{_BESIDE}{hardware}", gpu.driver
         torch = f"{torch} for CUDA {_cuda_build()}"
     label = environment_label()
     if label is not None:  # within a fact that there is, so that earlier versions read what is stored
-        hardware = f"{hardware}, labelled {label}"
+        hardware = f"{hardware}{_LABELLED}{label}"
     return Environment(
         device=device,
         hardware=hardware,

@@ -255,11 +255,11 @@ class Store:
     def price_source(self, promotion: Promotion) -> PriceSource:
         """Where the prices lay on which a promotion rests, and how they were read.
 
-        Of a promotion of a version that did not keep this: what its symbol was last measured on.
+        Of a promotion of a version that did not keep this: what its symbol was last measured on in its environment.
         """
         if promotion.figures.prices is not None:
             return promotion.figures.prices
-        subject = self.measured_subject(promotion.symbol)
+        subject = self.measured_subject(promotion.symbol, {promotion.environment.fingerprint})
         if subject is None:
             return PriceSource()
         source = self.records.series(subject.series_digest).source
@@ -306,9 +306,14 @@ class Store:
         """A line of the ledger in the tuner's own types. Raises ``AutotuneError`` when it cannot be read."""
         return read_promotion(record, self._subjects, self.location)
 
-    def measured_subject(self, symbol: str) -> Subject | None:
-        """What the symbol's newest run with search trials was about, whether measured by it or taken up."""
+    def measured_subject(self, symbol: str, environments: Collection[str] | None = None) -> Subject | None:
+        """What the symbol's newest run with search trials was about, whether measured by it or taken up.
+
+        ``environments`` are the fingerprints of those whose runs count, None for all.
+        """
         for run in reversed(self.records.runs(symbol)):
+            if environments is not None and run.environment_fingerprint not in environments:
+                continue
             found = self.records.measurements(
                 symbol,
                 workload_signature=run.workload_signature,

@@ -96,18 +96,22 @@ class Ledger(Queries):
         now: datetime,
         *,
         every_line: bool = False,
+        only: int | None = None,
         **wanted: Unpack[PromotedFor],
     ) -> tuple[PromotionRecord, PromotionRecord | None]:
         """Take back `active_promotion`; it and what is active instead, for the same, from now on.
 
-        With `every_line`, what would be active instead goes too while its settings are the same. A promotion that is
-        damaged can be taken back as well: what cannot be read of it is given as unknown. Raises `NotFound` when there
-        is nothing to roll back, `InvalidRecord` for a time without a zone.
+        With `every_line`, what would be active instead goes too while its settings are the same; with `only`, an id,
+        no other promotion than that one is taken back. A promotion that is damaged can be taken back as well: what
+        cannot be read of it is given as unknown. Raises `NotFound` when there is nothing to roll back,
+        `InvalidRecord` for a time without a zone.
         """
         with self._changing() as connection:
             row = _active_row(connection, symbol, wanted)
             if row is None:
                 raise NotFound(f"nothing to roll back for {symbol}: no promotion of it is active")
+            if only not in {None, row.id}:
+                raise NotFound(f"nothing to roll back for {symbol}: promotion {only} is not active any more")
             marked = replace(mended(PromotionRecord, row), rolled_back_at=now, rolled_back_reason=reason)
             _take_back(connection, row, reason, now)
             below = _active_row(connection, symbol, wanted)

@@ -160,14 +160,15 @@ class Survey(Queries):
         rows = (RunRow(*row) for row in found)
         return tuple(row for row in rows if _are_times(row.started_at, row.resumed_at, row.finished_at))
 
-    def roll_backs(self) -> dict[str, list[datetime]]:
-        """When promotions of each symbol were taken back."""
-        taken_back = select(PROMOTIONS.c.symbol, ROLLBACKS.c.rolled_back_at)
-        found: dict[str, list[datetime]] = {}
+    def roll_backs(self) -> dict[tuple[str, str], list[datetime]]:
+        """When promotions of each symbol were taken back in each environment, by its fingerprint."""
+        columns = PROMOTIONS.c.symbol, PROMOTIONS.c.environment_fingerprint, ROLLBACKS.c.rolled_back_at
+        taken_back = select(*columns).select_from(PROMOTIONS.join(ROLLBACKS))
+        found: dict[tuple[str, str], list[datetime]] = {}
         with self._database.read() as connection:
-            for symbol, at in connection.execute(taken_back.select_from(PROMOTIONS.join(ROLLBACKS))):
+            for symbol, environment, at in connection.execute(taken_back):
                 if _are_times(at):
-                    found.setdefault(symbol, []).append(at)
+                    found.setdefault((symbol, environment), []).append(at)
         return found
 
     def trial_times(self, run_ids: Collection[str]) -> dict[str, list[tuple[str, datetime]]]:
@@ -198,6 +199,14 @@ class Survey(Queries):
         holds = payload.contains(holding, autoescape=True) & ~payload.contains(but, autoescape=True)
         with self._database.read() as connection:
             return frozenset(connection.execute(select(TELEMETRY.c.symbol).where(holds).distinct()).scalars())
+
+    def last_runs(self) -> dict[str, datetime]:
+        """When a run last ended in each environment, by its fingerprint."""
+        statement = select(RUNS.c.environment_fingerprint, func.max(RUNS.c.finished_at))
+        ended = statement.where(RUNS.c.finished_at.is_not(None)).group_by(RUNS.c.environment_fingerprint)
+        with self._database.read() as connection:
+            found = connection.execute(ended).all()
+        return {fingerprint: at for fingerprint, at in found if _are_times(at)}
 
     def newest_runs(self, most: int) -> tuple[RunRecord, ...]:
         """The last ``most`` runs that began, newest first."""

@@ -225,18 +225,23 @@ def _task(job: Job, fleet: Fleet, store: Store, device: str) -> Task:
 
 
 def _places(fleet: Fleet) -> list[dict[str, Any]]:
-    """The environments, each with a name of its own: labels may be given twice."""
+    """The environments, each with a name of its own, as labels may be given twice, and with those of its engines."""
     from autotuner.fleet.nodes import called
 
-    nodes = [of_it[0] for of_it in fleet.environments.values()]
-    counts = Counter(called(node) for node in nodes)
-    return [
-        {
-            "name": called(node) if counts[called(node)] == 1 else f"{called(node)} {node.environment}",
-            "facts": dataclasses.asdict(node.facts),
-        }
-        for node in nodes
-    ]
+    groups = list(fleet.environments.values())
+    counts = Counter(called(nodes[0]) for nodes in groups)
+    found = []
+    for nodes in groups:
+        node, name = nodes[0], called(nodes[0])
+        engines = dict.fromkeys(each for node in nodes for each in node.environments.values())
+        found.append(
+            {
+                "name": name if counts[name] == 1 else f"{name} {node.environment}",
+                "facts": dataclasses.asdict(node.facts),
+                "engines": [dataclasses.asdict(each) for each in engines],
+            }
+        )
+    return found
 
 
 def _say(line: str) -> None:

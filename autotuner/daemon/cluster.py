@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from autotuner.daemon.away import away_places
 from autotuner.daemon.cluster_child import ClusterChild
 from autotuner.daemon.intake import Log
 from autotuner.daemon.measuring_child import Tuned
@@ -82,8 +82,9 @@ class OnCluster:
         return "the daemon is stopping" if self.stop.is_set() else self.fault or self._was_quiet
 
     def places(self) -> Sequence[Place]:
-        """The cluster's environments; while it is away those that something is active for."""
-        return self._places or known_places(self.store)
+        """The cluster's environments, and those of it that have no node now."""
+        away = away_places(self.store, self.owned.device, self.owned.environments, self._places)
+        return (*self._places, *away)
 
     def measure(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Tuned]]:
         """Side by side, on as many nodes as there are; a stop or a quiet window ends those under way."""
@@ -129,20 +130,12 @@ class OnCluster:
 def _places_of(found: Mapping[str, Any]) -> tuple[Place, ...]:
     try:
         return tuple(
-            Place(environment=Environment.from_dict(each["facts"]), name=each["name"])
+            Place(
+                environment=Environment.from_dict(each["facts"]),
+                name=each["name"],
+                engines=tuple(map(Environment.from_dict, each.get("engines", ()))),
+            )
             for each in found["places"]
         )
     except (KeyError, TypeError, ValueError, AutotuneError) as error:
         raise AutotuneError(f"what was said of the cluster's nodes cannot be read: {cause(error)}") from None
-
-
-def known_places(store: Store) -> tuple[Place, ...]:
-    """The environments that something is active for."""
-    active = {record.environment_fingerprint for record in store.records.active_promotions()}
-    found = []
-    for record in store.records.environments():
-        if record.fingerprint in active:
-            with contextlib.suppress(TypeError, ValueError):  # of another version
-                environment = Environment.from_dict(json.loads(record.facts_json))
-                found.append(Place(environment=environment, name=environment.fingerprint))
-    return tuple(found)

@@ -52,7 +52,7 @@ class Overdue:
         return found
 
     @functools.cached_property
-    def _rolled_back(self) -> Mapping[str, Sequence[datetime]]:
+    def _rolled_back(self) -> Mapping[tuple[str, str], Sequence[datetime]]:
         return self._store.records.roll_backs()
 
     def tuned_for(self, symbol: str, profile: str | None, here: Environment) -> tuple[Promotion, ...]:
@@ -77,7 +77,8 @@ class Overdue:
         tuned_at = None
         if promotion is not None:
             symbol = promotion.symbol
-            ended = confirmed(promotion, self._rolled_back.get(symbol, ()), self._runs.get(symbol, ()))
+            taken_back = self._rolled_back.get((symbol, promotion.environment.fingerprint), ())
+            ended = confirmed(promotion, taken_back, self._runs.get(symbol, ()))
             tuned_at = max(ended, default=None)
             environment = environment_like(promotion.environment, environment)
         situation = Situation(promotion=promotion, environment=environment, now=now, tuned_at=tuned_at)

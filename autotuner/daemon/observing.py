@@ -12,10 +12,10 @@ from itertools import islice
 from autotuner.daemon.config import Config
 from autotuner.daemon.due import confirmed
 from autotuner.daemon.intake import Log, stored_notes
+from autotuner.daemon.places import Place, Whose
 from autotuner.daemon.prices_seen import Prices, SeenPrices
 from autotuner.daemon.situation import Observed, fell_back_of, notes_of
 from autotuner.daemon.stored import Stored
-from autotuner.engines.interpreters import environment_like
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.store import Promotion, Store, Subject
@@ -29,11 +29,14 @@ from toto_core.series import SeriesError
 
 @dataclass(frozen=True, kw_only=True)
 class Observer:
-    """What looks at symbols at ``now``: made anew for every tick, but for ``prices``, which live longer."""
+    """What looks at symbols at ``now`` in a place: made anew for every tick, but for ``prices``, which live longer.
+
+    ``others`` are all places of the tick, whose promotions are theirs.
+    """
 
     store: Store
     config: Config
-    environment: Callable[[], Environment]
+    place: Place
     now: datetime
     log: Log
     prices: SeenPrices = field(default_factory=SeenPrices)
@@ -41,11 +44,14 @@ class Observer:
         default_factory=lambda: functools.cache(_digest)
     )
 
-    is_here: Callable[[str], bool] = field(init=False)
+    others: Sequence[Place] = ()
+    whose: Callable[[str], Whose] = field(init=False)
+    has_run: Callable[[str], bool] = field(init=False)
 
     def __post_init__(self) -> None:
         self.prices.look_again()
-        object.__setattr__(self, "is_here", functools.cache(self._is_here))
+        object.__setattr__(self, "whose", functools.cache(self._whose))
+        object.__setattr__(self, "has_run", functools.cache(self._has_run))
 
     def together(self, symbols: Sequence[str]) -> Iterator[tuple[str, Stored | None]]:
         """Each symbol with what the store says of it and hundreds of others; None where it is to be asked alone.
@@ -65,11 +71,18 @@ class Observer:
         """The symbol with everything that the triggers ask for, as far as the store goes by ``stored``."""
         promotion, runs = stored.active(symbol), stored.runs(symbol)
         ended = max((run.finished_at for run in runs if run.finished_at and self._is_of(run)), default=None)
-        here = self.environment()
-        known = Observed(symbol=symbol, promotion=promotion, environment=here, now=self.now, last_ended=ended)
+        known = Observed(
+            symbol=symbol,
+            promotion=promotion,
+            environment=self.place.environment,
+            now=self.now,
+            last_ended=ended,
+        )
         if promotion is None:
             return known
-        here = environment_like(promotion.environment, here, self.config.pythons)
+        here = self.place.like(promotion.environment, self.config.pythons)
+        if self.whose(promotion.environment.fingerprint) is Whose.OTHERS:
+            return replace(known, environment=here)  # a reason to tune: it is theirs to keep and take back
         canary, subject = promotion.figures.canary, stored.measured_subject(symbol)
         notes = stored_notes(stored.notes_since(symbol), self.log)
         source = self.config.prices_of(symbol).or_else(stored.price_source(symbol))
@@ -90,22 +103,31 @@ class Observer:
 
     def _is_of(self, run: RunRecord) -> bool:
         """Whether a run was made here: what rests after one is left to rest in its environment alone."""
-        return self.is_here(run.environment_fingerprint)
+        return self.has_run(run.environment_fingerprint)
 
-    def _is_here(self, fingerprint: str) -> bool:
+    def _has_run(self, fingerprint: str) -> bool:
+        there = self._facts(fingerprint)
+        return there is not None and self.place.may_have_run(there, self.config.pythons)
+
+    def _whose(self, fingerprint: str) -> Whose:
+        there = self._facts(fingerprint)
+        if there is None:
+            return Whose.OTHERS
+        return self.place.whose(there, self.config.pythons, self.others)
+
+    def _facts(self, fingerprint: str) -> Environment | None:
         try:
-            there = Environment.from_dict(json.loads(self.store.records.environment(fingerprint).facts_json))
-            return environment_like(there, self.environment(), self.config.pythons) == there
+            return Environment.from_dict(json.loads(self.store.records.environment(fingerprint).facts_json))
         except OF_ONE_ROW:
-            return False
+            return None
         except StorageError:
             raise
         except Exception:  # what strangers wrote can fail in any way
-            return False
+            return None
 
     def _stored(self, symbols: Sequence[str]) -> Stored:
         profiles = {symbol: self.config.of(symbol).profile for symbol in symbols}
-        return Stored(self.store, profiles, is_here=self.is_here)
+        return Stored(self.store, profiles, whose=self.whose)
 
     def _read(self, symbols: Sequence[str]) -> Stored | None:
         """What the store says of these symbols; None where one of them spoils it for the others."""

@@ -2,25 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import IntEnum
 from typing import Protocol
 
 from autotuner.daemon.measuring_child import Tuned
+from autotuner.engine_versions import engine_name
+from autotuner.engines.interpreters import NO_OTHERS, environment_like
 from autotuner.environment import Environment
+
+
+class Whose(IntEnum):
+    """Whose an environment is, as a place sees it: nearer ones are greater."""
+
+    OTHERS = 0
+    BEFORE = 1
+    """This machine's before an upgrade, or on another of its devices."""
+    HERE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """An environment that symbols are kept right in; ``name`` is what people call it, empty for this machine."""
+    """An environment that symbols are kept right in; ``name`` is what people call it, empty for this machine.
+
+    ``engines`` are the environments that engines have on its nodes; this machine is asked for those it has. A place
+    that ``is_away`` has no node now: what is unsafe there is taken back, and nothing is measured.
+    """
 
     environment: Environment
     name: str = ""
+    engines: tuple[Environment, ...] = ()
+    is_away: bool = False
 
     def of(self, symbol: str) -> str:
         """A symbol there, for people."""
         return f"{symbol} ({self.name})" if self.name else symbol
+
+    def like(self, there: Environment, pythons: Mapping[str, str] = NO_OTHERS) -> Environment:
+        """What an environment is compared with: this one with the engine of ``there``.
+
+        ``pythons`` are this machine's interpreters of engines. Of an engine that nobody asked the nodes for it is
+        not known whether it is another one.
+        """
+        if not self.name:
+            return environment_like(there, self.environment, pythons)
+        known = (self.environment, *self.engines)
+        if there in known:
+            return there
+        engine = engine_name(there.engine)
+        same = (each for each in known if engine_name(each.engine) == engine)
+        return next(same, replace(self.environment, engine=there.engine))
+
+    def whose(
+        self, there: Environment, pythons: Mapping[str, str] = NO_OTHERS, others: Iterable[Place] = ()
+    ) -> Whose:
+        """Whose ``there`` is, where ``others`` are places, too."""
+        if self.like(there, pythons) == there:
+            return Whose.HERE
+        if there.machine != self.environment.machine or any(
+            each.like(there) == there for each in others if each != self
+        ):
+            return Whose.OTHERS
+        return Whose.BEFORE
+
+    def may_have_run(self, there: Environment, pythons: Mapping[str, str] = NO_OTHERS) -> bool:
+        """Whether a run in ``there`` was made here, on nodes even one by another version of its engine."""
+        return self.like(there, pythons) == there or (
+            bool(self.name) and self.environment.is_but_for_its_engine(there)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +94,7 @@ class Machine(Protocol):
         """The load average of the last minute."""
 
     def places(self) -> Sequence[Place]:
-        """Where symbols are kept right, as it is now."""
+        """Where symbols are kept right, as it is now, and where what is unsafe is taken back."""
 
     def measure(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Tuned]]:
         """Run the jobs, and tell of each that was begun as it ends.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from autotuner.daemon.intake import Log, stored_notes
@@ -28,9 +29,9 @@ def _of_the_day(begun: datetime, ended: datetime, now: datetime) -> float:
 
 
 class Budget:
-    """What is left of a day's ``seconds`` at ``now``."""
+    """What is left of a day's ``seconds`` at the time that ``now`` tells: a tick's own rechecks count, too."""
 
-    def __init__(self, store: Store, seconds: float, now: datetime, log: Log) -> None:
+    def __init__(self, store: Store, seconds: float, now: Callable[[], datetime], log: Log) -> None:
         self._store, self._seconds, self._now, self._log = store, seconds, now, log
         self._left: float | None = None
 
@@ -40,5 +41,5 @@ class Budget:
 
     def left(self) -> float:
         """What is left, read now. Raises ``StorageError``."""
-        self._left = self._seconds - spent_seconds(self._store, self._now, self._log)
+        self._left = self._seconds - spent_seconds(self._store, self._now(), self._log)
         return self._left

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from autotuner.daemon.places import Whose
 from autotuner.serving.resolution import SAFE
 from autotuner.store import Promotion, Store, Subject
 from storage.errors import DamagedRow, NotFound
@@ -25,36 +26,43 @@ FoundT = TypeVar("FoundT")
 class Stored:
     """What the store says of the symbols in ``profiles``, each for its profile, None for any.
 
-    ``is_here`` tells by its fingerprint whether an environment is this machine's: several may share a store, and
-    what the others promote is not this one's to keep.
+    ``whose`` tells by its fingerprint whose an environment is: several machines may share a store, and what the
+    others promote is not this one's to keep.
 
     Everything is read once, when it is first asked for. What cannot be read of one symbol raises when that one is
     asked for: ``StorageError`` and ``AutotuneError``, as the methods of ``Store`` do.
     """
 
     def __init__(
-        self, store: Store, profiles: Mapping[str, str | None], *, is_here: Callable[[str], bool]
+        self, store: Store, profiles: Mapping[str, str | None], *, whose: Callable[[str], Whose]
     ) -> None:
-        self._store, self._profiles, self._is_here = store, profiles, is_here
+        self._store, self._profiles, self._whose = store, profiles, whose
 
     def read(self) -> None:
         """Read all there is to know. Raises ``StorageError`` when the store fails, and anything for absurd rows."""
         _ = self._ledger, self._promotions, self._runs, self._telemetry, self._measured_on, self._series
 
     def active(self, symbol: str) -> Promotion | None:
-        """What the symbol was last promoted for here, else, as after an upgrade, anywhere."""
+        """What the symbol was last promoted for here, else before an upgrade, else anywhere."""
         return _told(self._promotions.get(symbol))
 
     def rolled_back(self, symbol: str) -> list[datetime]:
-        """When promotions of the symbol were taken back."""
-        return [row.rolled_back_at for row in self._ledger.get(symbol, ()) if row.rolled_back_at is not None]
+        """When promotions of the symbol were taken back in the environment of the one that is active."""
+        promotion = self.active(symbol)
+        return [
+            row.rolled_back_at
+            for row in self._ledger.get(symbol, ())
+            if row.rolled_back_at is not None
+            and promotion is not None
+            and row.environment_fingerprint == promotion.environment.fingerprint
+        ]
 
     def runs(self, symbol: str) -> Sequence[RunRecord]:
         """The symbol's runs, oldest first, without their summaries."""
         return self._runs.get(symbol, ())
 
     def measured_subject(self, symbol: str) -> Subject | None:
-        """As ``Store.measured_subject``: what the symbol's newest run with search trials was about."""
+        """As ``Store.measured_subject`` among runs in the promotion's environment or here."""
         return _told(self._subjects.get(symbol))
 
     def series(self, digest: str) -> SeriesRecord:
@@ -113,8 +121,9 @@ class Stored:
             for row in self._ledger[symbol]
             if not row.is_rolled_back and self._profiles[symbol] in {None, row.profile}
         }
-        here = [id_ for fingerprint, id_ in last.items() if len(last) > 1 and self._is_here(fingerprint)]
-        return max(here or last.values(), default=None)
+        if len(last) < 2:
+            return next(iter(last.values()), None)
+        return max((self._whose(fingerprint), id_) for fingerprint, id_ in last.items())[1]
 
     def _read(self, record: PromotionRecord | DamagedRow) -> Promotion:
         return self._store.read(_told(record))
@@ -155,19 +164,33 @@ class Stored:
 
     def _subject_of(self, symbol: str, trial: MeasurementRecord | DamagedRow | None) -> Subject | None:
         if trial is None or isinstance(trial, DamagedRow):  # then what was measured before it counts
-            return self._store.measured_subject(symbol)
+            environments = {run.environment_fingerprint for run in self._own_runs[symbol]}
+            return self._store.measured_subject(symbol, environments)
         return self._store.subject_of(trial)
+
+    @cached_property
+    def _own_runs(self) -> Mapping[str, Sequence[RunRecord]]:
+        """The runs of each symbol in its promotion's environment or here, where there are any."""
+        own = {
+            symbol: [run for run in self._runs.get(symbol, ()) if self._is_own(run, promotion)]
+            for symbol, promotion in self._readable.items()
+        }
+        return {symbol: runs for symbol, runs in own.items() if runs}
+
+    def _is_own(self, run: RunRecord, promotion: Promotion) -> bool:
+        fingerprint = run.environment_fingerprint
+        return fingerprint == promotion.environment.fingerprint or self._whose(fingerprint) is Whose.HERE
 
     def _last_trials(self) -> dict[str, int]:
         """The id of the trial that says what each symbol was last measured on."""
-        newest = {symbol: self._runs[symbol][-1:] for symbol in self._readable if symbol in self._runs}
+        newest = {symbol: runs[-1:] for symbol, runs in self._own_runs.items()}
         ids = [run.run_id for runs in newest.values() for run in runs]
         own = _by_symbol(self._store.records.last_trials(run_id=ids)) if ids else {}
         found = {symbol: _last_of(runs, own.get(symbol, ())) for symbol, runs in newest.items()}
         others = [symbol for symbol, id_ in found.items() if id_ is None]
         if others:  # their newest run took up what others had measured, or has measured nothing yet
             every = _by_symbol(self._store.records.last_trials(symbol=others))
-            found |= {symbol: _last_of(self._runs[symbol], every.get(symbol, ())) for symbol in others}
+            found |= {symbol: _last_of(self._own_runs[symbol], every.get(symbol, ())) for symbol in others}
         return {symbol: id_ for symbol, id_ in found.items() if id_ is not None}
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from autotuner.daemon.intake import Log, say_once
 from autotuner.daemon.situation import Observed, live_windows
 from autotuner.daemon.triggers import FEWEST_CALLS, Kind, LiveWindow, Reason
 from autotuner.store import Promotion, Store
+from storage.errors import NotFound
 
 Verdict = Literal["wait", "confirm", "roll back"]
 CANARY_WINDOWS = 5
@@ -82,10 +84,12 @@ def settle_canary(store: Store, observed: Observed, now: datetime, log: Log) -> 
     found = judge(observed.situation.windows, live_windows(observed.before))
     if found.verdict == "wait":
         return False
-    log("canary", symbol=observed.symbol, verdict=found.verdict, reason=found.text)
     if found.verdict == "roll back":
-        _roll_back(store, promotion, found.text, now)
+        if not _roll_back(store, promotion, found.text, now):
+            return False
+        log("canary", symbol=observed.symbol, verdict=found.verdict, reason=found.text)
         return True
+    log("canary", symbol=observed.symbol, verdict=found.verdict, reason=found.text)
     confirmed = replace(
         promotion,
         figures=replace(promotion.figures, canary=None),
@@ -117,19 +121,36 @@ def take_back(store: Store, observed: Observed, reasons: Sequence[Reason], now: 
                     reason=reason.text,
                 )
         return False
-    _roll_back(store, promotion, why, now)
+    if not _roll_back(store, promotion, why, now):
+        return False
     log("rolled_back", symbol=observed.symbol, settings=promotion.settings.label, reason=why)
     return True
 
 
-def _roll_back(store: Store, promotion: Promotion, why: str, now: datetime) -> None:
-    # A confirmed canary has two lines in the ledger: what is unsafe must not come back by the other one.
-    store.records.roll_back(reason=why, now=now, every_line=True, profile=promotion.profile, **promotion.keys)
+def _roll_back(store: Store, promotion: Promotion, why: str, now: datetime) -> bool:
+    """Whether it was taken back: not what another daemon or a person has made active since it was judged."""
+    with contextlib.suppress(NotFound):
+        # A confirmed canary has two lines in the ledger: what is unsafe must not come back by the other one.
+        store.records.roll_back(
+            reason=why,
+            now=now,
+            every_line=True,
+            only=promotion.id,
+            profile=promotion.profile,
+            **promotion.keys,
+        )
+        return True
+    return False
 
 
 def _has_previous(store: Store, promotion: Promotion) -> bool:
     """Whether there is something to go back to that was not left because production was slow under it."""
     if "latency" in promotion.figures.triggers:
         return False
-    earlier = store.records.promotions(promotion.symbol)
-    return any(record.rolled_back_at is None and record.id != promotion.id for record in earlier)
+    wanted = promotion.profile, promotion.workload.signature, promotion.environment.fingerprint
+    return any(
+        record.rolled_back_at is None
+        and record.settings_key != promotion.settings.key  # else it would go, too
+        and (record.profile, record.workload_signature, record.environment_fingerprint) == wanted
+        for record in store.records.promotions(promotion.symbol)
+    )

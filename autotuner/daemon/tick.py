@@ -76,8 +76,9 @@ class Ticker:
         now, location = self.machine.now(), self.store.location
         spool, owners = spool_folder(location), owners_of(location)
         intake = take_in(self.store.records, spool, self.log, now=now, owners=owners)
-        budget = Budget(self.store, self.config.daemon.budget_seconds_per_day, now, self.log)
-        rounds = {place: Round(self._looks(place, now), budget) for place in self.machine.places()}
+        budget = Budget(self.store, self.config.daemon.budget_seconds_per_day, self.machine.now, self.log)
+        places = self.machine.places()
+        rounds = {place: Round(self._looks(place, places, now), budget) for place in places}
         visits: Visits = {
             (symbol, place): visit
             for place, this in rounds.items()
@@ -88,7 +89,7 @@ class Ticker:
         due = [each.due for each in visits.values() if each.due is not None]
         cool_down = timedelta(hours=self.config.daemon.cool_down_hours)
         chosen = plan(due, now=now, left_seconds=budget.left(), cool_down=cool_down)
-        tuned, failed, held = self._tune(chosen, {place.name: place for place in rounds})
+        tuned, failed, held = self._tune(chosen, {place.name: place for place in places if not place.is_away})
         for left_out in self.store.records.damage:
             say_once(self.log, "damaged", (str(left_out),), symbol=left_out.symbol, reason=str(left_out))
         return Ticked(
@@ -107,11 +108,12 @@ class Ticker:
             held=held,
         )
 
-    def _looks(self, place: Place, now: datetime) -> Observer:
+    def _looks(self, place: Place, others: Sequence[Place], now: datetime) -> Observer:
         return Observer(
             store=self.store,
             config=self.config,
-            environment=lambda: place.environment,
+            place=place,
+            others=others,
             now=now,
             log=self.log,
             prices=self.prices,
@@ -141,7 +143,8 @@ class Ticker:
         if settle_canary(self.store, observed, looks.now, self.log):
             observed = looks.alone(symbol)
         observed, unsafe = self._take_back(observed, looks)
-        return _Visit(due=self._due(observed, place, unsafe), unsafe=unsafe, to_recheck=observed)
+        to_recheck = None if place.is_away else observed
+        return _Visit(due=self._due(observed, place, unsafe), unsafe=unsafe, to_recheck=to_recheck)
 
     def _is_at_stake(self, observed: Observed, this: Round) -> bool:
         """Whether there may be a canary to settle, a promotion to take back, or one to recheck."""
@@ -158,7 +161,7 @@ class Ticker:
         # What was unsafe stays the reason to tune: without it the ledger would say "never tuned".
         carried = tuple(reason for reason in unsafe if reason.kind in UNSAFE)
         found = carried or self._reasons(observed)
-        if not found:
+        if not found or place.is_away:
             return None
         return replace(observed.due(found, seconds=self.config.daemon.run_seconds), place=place.name)
 
@@ -267,11 +270,13 @@ class Ticker:
 
         for job, result in self.machine.measure(wanted()):
             name = job.place.of(job.symbol)
-            (tuned if self._is_tuned(job, result) else failed).append(name)
+            (tuned if self._is_tuned_alone(job, result) else failed).append(name)
             left.remove(name)
         if left:
             held = self._held() or "nothing is measured any more"
             self.log("held", symbol=left[0], reason=held)
+        elif not places:
+            held = self._held()
         return tuned, failed, held
 
     def _held(self) -> str | None:
@@ -292,6 +297,15 @@ class Ticker:
         self._log("tuning", due.symbol, place, reason=why)
         seconds = due.seconds + SPARE_SECONDS
         return Job(symbol=due.symbol, place=place, arguments=("run", *arguments), seconds=seconds)
+
+    def _is_tuned_alone(self, job: Job, result: Tuned) -> bool:
+        """Take in what a run came to, so that one whose document is none holds up no other."""
+        try:
+            with stored_of(job.symbol):
+                return self._is_tuned(job, result)
+        except AutotuneError as error:
+            self._log("failed", job.symbol, job.place, reason=str(error))
+            return False
 
     def _is_tuned(self, job: Job, result: Tuned) -> bool:
         if result.document is None:

@@ -10,14 +10,25 @@ from pathlib import Path
 import pytest
 
 from autotuner.daemon import cluster_address
+from autotuner.daemon.away import SIDE_BY_SIDE, away_places
 from autotuner.daemon.cluster import OnCluster, Owned
 from autotuner.daemon.loop import Daemon
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.places import Job, Place
-from autotuner.environment import current_environment
+from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError
+from autotuner.store import Promotion
 from autotuner.web.metrics import health
-from tests.support.simulated_world import HOUR, World, pass_time, rechecked, ticker, tuned, write_prices
+from tests.support.simulated_world import (
+    HOUR,
+    RUN_SECONDS,
+    World,
+    pass_time,
+    rechecked,
+    ticker,
+    tuned,
+    write_prices,
+)
 
 RACKS = tuple(
     Place(environment=replace(current_environment(), hardware=f"rack {name}"), name=name) for name in "ab"
@@ -28,23 +39,25 @@ RACKS = tuple(
 class Racks(World):
     """A cluster of two environments whose nodes run all jobs at once; ``begun`` are batches of jobs.
 
-    The environment ``without_node`` has just lost its last one.
+    The environment ``without_node`` has just lost its last one;
+    ``runs_in`` is the environment of an engine that all runs have, None for that of their place.
     """
 
     racks: tuple[Place, ...] = RACKS
+    runs_in: Environment | None = None
     begun: list[list[Job]] = field(default_factory=list)
     without_node: str = ""
 
     def places(self) -> Sequence[Place]:
-        return self.racks
+        return (*self.racks, *away_places(self.store, "cpu", (), self.racks))
 
     def measure(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Tuned]]:
         self.begun.append(list(jobs))
         for job in reversed(self.begun[-1]):  # they end in any order
-            if job.place.name == self.without_node:
+            if self.without_node and job.place.name == self.without_node:
                 yield job, Tuned(document=None, cause="its environment has no node any more", began=False)
                 continue
-            self.surroundings = job.place.environment
+            self.surroundings = self.runs_in or job.place.environment
             (result,) = (found for _, found in super().measure([job]))
             yield job, result
 
@@ -58,6 +71,13 @@ def runs(racks: Racks) -> list[tuple[str, str]]:
     return [
         (job.symbol, job.place.name) for batch in racks.begun for job in batch if job.arguments[0] == "run"
     ]
+
+
+def promoted(racks: Racks, place: Place, symbol: str = "AMD") -> Promotion:
+    found = racks.store.active_in(symbol, None, [place.environment.fingerprint])
+    assert found is not None
+    assert found.environment == place.environment
+    return found
 
 
 EVERY = [("AMD", "a"), ("AAPL", "a"), ("AMD", "b"), ("AAPL", "b")]
@@ -107,12 +127,148 @@ def test_a_recheck_that_no_node_took_is_tried_again_at_the_next_tick(racks: Rack
     assert ticker(racks, budget=3600.0).tick().rechecked == ("AMD (b)",)
 
 
+def test_new_weights_are_tuned_for_in_every_environment_however_late_the_budget_allows_it(
+    racks: Racks,
+) -> None:
+    ticker(racks, budget=2000.0).tick()
+    racks.clock += 30 * HOUR
+    (racks.model / "config.json").write_text((racks.model / "config.json").read_text() + "\n")
+    racks.begun.clear()
+    ticker(racks, budget=350.0).tick()
+    assert len(runs(racks)) == 1
+    racks.clock += 26 * HOUR
+    ticker(racks, budget=2000.0).tick()
+    assert sorted(runs(racks)) == sorted(EVERY)
+    racks.begun.clear()
+    racks.clock += 26 * HOUR
+    ticker(racks, budget=2000.0).tick()
+    assert runs(racks) == []
+
+
+def test_a_roll_back_in_one_environment_leaves_what_runs_confirmed_in_another(racks: Racks) -> None:
+    ticker(racks, budget=2000.0).tick()
+    racks.stubborn = {"AMD", "AAPL"}
+    racks.clock += 7 * 24 * HOUR + HOUR
+    ticker(racks, budget=2000.0).tick()  # nothing better: what is there is confirmed
+    racks.clock += 24 * HOUR
+    racks.fail(promoted(racks, RACKS[1]))
+    assert ticker(racks, budget=2000.0).tick().rolled_back == ("AMD (b)",)
+    racks.clock += 9 * HOUR
+    racks.begun.clear()
+    ticker(racks, budget=2000.0).tick()
+    assert ("AMD", "a") not in runs(racks)
+
+
 def test_rechecks_that_are_put_there_at_once_leave_the_days_budget_a_run(racks: Racks) -> None:
     pass_time(racks, 0.25)
     write_prices(racks.data, "AMD", 1520)
     racks.clock += 48 * HOUR
     ticked = ticker(racks, budget=430.0).tick()
     assert ticked.rechecked == ("AMD (a)",)
+
+
+def test_while_one_environment_is_away_what_is_unsafe_there_is_taken_back_and_nothing_is_measured_there(
+    racks: Racks,
+) -> None:
+    ticker(racks).tick()
+    racks.racks, racks.begun = RACKS[:1], []
+    racks.clock += HOUR
+    gone = RACKS[1].environment.fingerprint
+    racks.fail(promoted(racks, RACKS[1]))
+    racks.fail(promoted(racks, RACKS[1], "AAPL"), processes=1)
+    write_prices(racks.data, "AAPL", 1520)
+    for _ in range(2):
+        racks.clock += 24 * HOUR
+        ticked = ticker(racks).tick()
+        assert not [job for batch in racks.begun for job in batch if job.place.name != "a"]
+        assert not [each for each in ticked.skipped if gone in each.why]
+    (rolled_back,) = [fields for _, event, fields in racks.log if event == "rolled_back"]
+    assert rolled_back["symbol"] == "AMD"
+    assert promoted(racks, RACKS[0])
+    assert promoted(racks, RACKS[1], "AAPL")
+    assert racks.store.records.active_promotion("AMD", environment_fingerprint=gone) is None
+
+
+def test_what_another_environment_has_is_a_reason_to_tune_and_is_taken_back_there(racks: Racks) -> None:
+    racks.racks = RACKS[1:]
+    ticker(racks).tick()
+    racks.clock += 7 * HOUR
+    racks.fail(promoted(racks, RACKS[1]))
+    racks.racks = RACKS
+    racks.log.clear()
+    assert ticker(racks).tick().rolled_back == ("AMD (b)",)
+    why = {
+        (fields["symbol"], fields["environment"]): fields["reason"]
+        for _, event, fields in racks.log
+        if event == "tuning"
+    }
+    assert "failed in production" in why["AMD", "b"]
+    assert why["AMD", "a"] == "the environment changed (hardware: rack b there, rack a here)"
+
+
+def test_an_engine_that_the_nodes_have_in_another_version_than_the_daemons_host_is_no_reason_to_tune(
+    racks: Racks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOTUNE_ENGINES__CHRONOS2__PYTHON", "/nowhere/python")
+    there = replace(RACKS[0].environment, engine="chronos2 1+0.0.1", torch="2.0.0")
+    racks.racks = (replace(RACKS[0], engines=(there,)),)
+    racks.runs_in = there
+    ticker(racks).tick()
+    racks.clock += 7 * HOUR
+    racks.begun.clear()
+    ticker(racks).tick()
+    assert runs(racks) == []
+    racks.racks = (replace(RACKS[0], engines=(replace(there, engine="chronos2 1+0.0.2"),)),)
+    ticker(racks).tick()
+    assert runs(racks) == [("AAPL", "a"), ("AMD", "a")]
+    assert {why for *_, why in tuned(racks)[-2:]} == {
+        "the environment changed (engine: chronos2 1+0.0.1 there, chronos2 1+0.0.2 here)"
+    }
+
+
+def test_whatever_engine_a_run_was_of_its_environment_rests_after_it(racks: Racks) -> None:
+    racks.racks = (replace(RACKS[0], engines=(replace(RACKS[0].environment, engine="chronos2 1+0.0.2"),)),)
+    racks.runs_in = replace(RACKS[0].environment, engine="chronos2 1+0.0.1")
+    ticker(racks).tick()
+    racks.begun.clear()
+    racks.clock += HOUR
+    ticked = ticker(racks).tick()
+    assert runs(racks) == []
+    assert {each.why.split(" until")[0] for each in ticked.skipped} == {"in a: cools down"}
+
+
+def test_away_is_what_is_owned_and_active_once_a_machine_and_what_ran_there_side_by_side(
+    racks: Racks,
+) -> None:
+    old = replace(RACKS[0].environment, hardware="cpu, labelled r1", torch="2.0.0")
+    other = replace(old, torch="2.1.0")
+    of_engine = replace(other, engine="chronos2 1+0.0.1")
+    cuda = replace(other, device="cuda", hardware="gpu beside cpu, labelled r1")
+    for environment in (old, other, of_engine, cuda):
+        racks.runs_in = environment
+        racks.racks = RACKS[:1]
+        list(racks.measure([job_in(environment)]))
+    away = away_places(racks.store, "cpu", ("r1",), ())
+    assert [(place.environment.torch, place.name) for place in away] == [
+        ("2.1.0", "r1"),
+        ("2.0.0", f"r1 {old.fingerprint}"),
+    ]
+    assert away_places(racks.store, "cpu", (old.fingerprint,), ()) == away
+    assert away_places(racks.store, "cpu", ("r2",), ()) == ()
+    present = Place(environment=other, name="r1")
+    assert [place.name for place in away_places(racks.store, "cpu", (), (present,))] == [
+        f"r1 {old.fingerprint}"
+    ]
+    racks.clock += SIDE_BY_SIDE + HOUR
+    racks.runs_in = other
+    list(racks.measure([job_in(other)]))
+    assert [place.name for place in away_places(racks.store, "cpu", (), ())] == ["r1"]
+
+
+def job_in(environment: Environment) -> Job:
+    """A run of AMD that is put into an environment."""
+    arguments = ("run", "--symbol", "AMD", "--because", "never tuned")
+    return Job(symbol="AMD", place=Place(environment=environment), arguments=arguments, seconds=RUN_SECONDS)
 
 
 def test_while_the_cluster_is_away_what_is_unsafe_is_taken_back_and_nothing_is_measured(

@@ -12,7 +12,17 @@ import pytest
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.quiet import parse_quiet
 from autotuner.daemon.schedule import parse_zone
-from tests.support.simulated_world import BEGIN, DAY, QUIET, World, pass_time, rechecked, ticker, write_prices
+from tests.support.simulated_world import (
+    BEGIN,
+    DAY,
+    QUIET,
+    SYMBOLS,
+    World,
+    pass_time,
+    rechecked,
+    ticker,
+    write_prices,
+)
 
 
 def test_rechecks_keep_to_quiet_windows_and_their_interval_and_can_be_switched_off(world: World) -> None:
@@ -75,3 +85,11 @@ def test_what_a_recheck_broke_is_taken_back_also_where_prices_came_while_it_ran(
     pass_time(world, 2)
     assert "AMD" in rechecked(world)
     assert ("rolled_back", "AMD") in {(event, fields.get("symbol")) for _, event, fields in world.log}
+
+
+def test_a_ticks_own_rechecks_count_for_the_days_budget(world: World) -> None:
+    pass_time(world, 0.25)
+    for symbol in SYMBOLS:
+        write_prices(world.data, symbol, 1520)
+    world.clock += 2 * DAY
+    assert len(ticker(world, budget=430.0).tick().rechecked) == 1

@@ -7,9 +7,14 @@ from dataclasses import replace
 import pytest
 
 from autotuner.daemon import intake
+from autotuner.daemon.situation import Observed
+from autotuner.daemon.take_back import take_back
+from autotuner.daemon.triggers import Reason
 from autotuner.environment import current_environment
 from autotuner.paths import spool_folder
+from autotuner.serving.canary import Canary
 from autotuner.serving.spool import Quarantine
+from autotuner.serving.telemetry import Counts
 from tests.support.notes import insert, unreadable
 from tests.support.simulated_world import (
     HOUR,
@@ -21,6 +26,7 @@ from tests.support.simulated_world import (
     tuned,
     write_prices,
 )
+from toto_core.settings import RuntimeSettings
 
 
 def test_settings_that_fail_in_production_are_taken_back_at_once(world: World) -> None:
@@ -79,7 +85,7 @@ def test_failures_of_anything_else_take_nothing_back(world: World) -> None:
 def test_a_new_promotion_that_is_slow_in_production_is_rolled_back_to_the_one_before(world: World) -> None:
     pass_time(world, 2)
     first = world.store.active("AMD")
-    world.surroundings = replace(world.surroundings, driver="new")
+    write_prices(world.data, "AMD", 2100)
     pass_time(world, 0.3)
     second = world.store.active("AMD")
     assert first is not None
@@ -89,6 +95,42 @@ def test_a_new_promotion_that_is_slow_in_production_is_rolled_back_to_the_one_be
     pass_time(world, 0.3, every=2 * HOUR, latency={"AMD": 5.0})
 
     assert "AMD" in [fields["symbol"] for _, event, fields in world.log if event == "rolled_back"]
+
+
+def test_what_is_slow_and_has_nothing_before_it_in_its_environment_stays_until_it_is_tuned(
+    world: World,
+) -> None:
+    pass_time(world, 0.25)
+    world.surroundings = replace(world.surroundings, driver="new")
+    pass_time(world, 0.3)
+    slow = world.store.active("AMD")
+    world.log.clear()
+    world.stubborn.add("AMD")
+    pass_time(world, 0.5, every=2 * HOUR, latency={"AMD": 5.0})
+
+    assert "rolled_back" not in [event for _, event, _ in world.log]
+    assert world.store.active("AMD") == slow
+
+
+def test_of_two_daemons_that_find_the_same_the_second_does_not_take_back_what_is_active_instead(
+    world: World,
+) -> None:
+    pass_time(world, 2)
+    good = world.store.active("AMD")
+    assert good is not None
+    other = RuntimeSettings(compile_mode="default", num_threads=77)
+    world.store.promote(
+        replace(good, settings=other, promoted_at=world.clock, id=None, run_id=None, kind="select")
+    )
+    bad = world.store.active("AMD")
+    assert bad is not None
+    found = (Reason(kind="quarantine", text="it failed"),)
+    seen = Observed(
+        symbol="AMD", promotion=bad, environment=bad.environment, now=world.clock, last_ended=None
+    )
+    assert [take_back(world.store, seen, found, world.clock, world.note) for _ in range(2)] == [True, False]
+    assert world.store.active("AMD") == good
+    assert [event for _, event, _ in world.log].count("rolled_back") == 1
 
 
 def test_daemons_of_two_machines_on_one_store_leave_each_other_alone(world: World) -> None:
@@ -107,6 +149,54 @@ def test_daemons_of_two_machines_on_one_store_leave_each_other_alone(world: Worl
     kept = {record.id for record in world.store.records.active_promotions() if record.symbol == "AMD"}
     assert ours is not None
     assert kept == {ours.id, theirs.id}
+
+
+def test_what_another_machine_tries_out_and_what_fails_there_is_left_to_it(world: World) -> None:
+    here, world.surroundings = world.surroundings, replace(world.surroundings, hardware="another machine")
+    pass_time(world, 1)
+    ran = world.store.active("AMD")
+    assert ran is not None
+    slow = RuntimeSettings(compile_mode="default", num_threads=77)
+    figures = replace(ran.figures, canary=Canary(share=0.5, previous=ran.settings))
+    tried = replace(ran, settings=slow, figures=figures, promoted_at=world.clock, id=None, kind="select")
+    world.store.promote(replace(tried, run_id=None))
+    for _ in range(6):
+        world.clock += HOUR
+        world.spool("AMD", milliseconds=9.0)
+        before = Counts(begun=world.clock - HOUR / 2)
+        for _ in range(50):
+            before.count(1.0, (512, 8, 256))
+        world.leave(before.window(replace(labels_of(tried), settings_key=ran.settings.key), world.clock))
+    failed = world.store.active("AAPL")
+    assert failed is not None
+    world.fail(failed)
+    world.surroundings = here
+    world.log.clear()
+    pass_time(world, 0.3, budget=0.0)
+
+    assert not {"canary", "rolled_back"} & {event for event, *_ in [each[1:] for each in world.log]}
+    assert world.store.active("AAPL") == failed
+    now = world.store.active("AMD")
+    assert now is not None
+    assert now.settings == slow
+
+
+def test_after_an_upgrade_what_failed_before_it_is_taken_back(world: World) -> None:
+    pass_time(world, 1)
+    before = world.store.active("AMD")
+    assert before is not None
+    other = replace(before, environment=replace(before.environment, hardware="another machine"), id=None)
+    world.store.promote(replace(other, run_id=None, kind="select"))
+    world.surroundings = replace(world.surroundings, driver="new")
+    world.fail(before)
+    pass_time(world, 0.125, budget=0.0)
+
+    active = world.store.active("AMD")
+    assert [record.id for record in world.store.records.promotions("AMD") if record.rolled_back_at] == [
+        before.id
+    ]
+    assert active is not None
+    assert active.environment == other.environment
 
 
 def test_what_is_unsafe_does_not_come_back_by_the_line_of_its_trial(world: World) -> None:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.quiet import parse_quiet
 from autotuner.daemon.schedule import parse_zone
-from tests.support.simulated_world import DAY, HOUR, QUIET, RUN_SECONDS, SYMBOLS, World, pass_time, tuned
+from tests.support.simulated_world import (
+    DAY,
+    HOUR,
+    QUIET,
+    RUN_SECONDS,
+    SYMBOLS,
+    World,
+    pass_time,
+    ticker,
+    tuned,
+)
 
 
 def test_quiet_windows_budgets_and_rests_hold_over_a_week_of_trouble(world: World) -> None:
@@ -60,3 +72,21 @@ def test_nothing_is_measured_while_others_keep_the_machine_busy(world: World) ->
     world.busy = 0.1
     pass_time(world, 0.5)
     assert {symbol for _, symbol, _ in tuned(world)} == set(SYMBOLS)
+
+
+@dataclass(kw_only=True)
+class Odd(World):
+    """A machine whose runs of AAPL print a document of another kind."""
+
+    def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
+        if "AAPL" in arguments:
+            return Tuned(document={"symbols": []})
+        return super().tune(arguments, seconds=seconds)
+
+
+def test_a_run_whose_document_is_none_fails_by_itself(world: World) -> None:
+    odd = Odd(store=world.store, data=world.data, model=world.model)
+    ticked = ticker(odd).tick()
+    assert (ticked.tuned, ticked.failed) == (("AMD",), ("AAPL",))
+    (reason,) = [fields["reason"] for _, event, fields in odd.log if event == "failed"]
+    assert "promoted" in reason

@@ -314,6 +314,19 @@ def test_rolling_back_can_be_kept_to_one_environment(repository: Repository) -> 
     assert active.id == there
 
 
+def test_of_two_who_take_back_the_same_promotion_the_second_takes_back_nothing(
+    repository: Repository,
+) -> None:
+    below = repository.add_promotion(PROMOTION)
+    judged = repository.add_promotion(replace(PROMOTION, settings_key="k2"))
+    repository.roll_back("AMD", "slower at noon", NOW, only=judged)
+    with pytest.raises(NotFound, match=f"promotion {judged} is not active any more"):
+        repository.roll_back("AMD", "slower at noon", NOW, only=judged)
+    active = repository.active_promotion("AMD")
+    assert active is not None
+    assert active.id == below
+
+
 def test_a_roll_back_at_no_time_is_refused_and_nothing_is_rolled_back(repository: Repository) -> None:
     repository.add_promotion(PROMOTION)
     with pytest.raises(InvalidRecord, match="rolled_back_at"):

@@ -13,12 +13,12 @@ import pytest
 
 from autotuner import __version__
 from autotuner.cli.fleet import _chosen, _passed_on
-from autotuner.cli.fleet_child import Job, _order
+from autotuner.cli.fleet_child import Job, _order, _places
 from autotuner.cli.run import run_command
 from autotuner.daemon import cluster_address
 from autotuner.daemon.due import Overdue
 from autotuner.daemon.measuring_child import Tuned
-from autotuner.engine_versions import TOTO1
+from autotuner.engine_versions import CHRONOS2, TOTO1
 from autotuner.environment import current_environment
 from autotuner.errors import AutotuneError
 from autotuner.fleet import driver
@@ -192,6 +192,17 @@ def test_a_node_that_is_no_use_says_why(answer: dict[str, Any], reason: str) -> 
     with pytest.raises(AutotuneError) as failed:
         Fleet(OneNode(answer), wanted, Deaf()).settle()  # type: ignore[arg-type]
     assert str(failed.value) == f"the cluster has no node for --device cpu: {reason}"
+
+
+def test_the_daemon_hears_of_the_environment_that_each_engine_has_on_a_node() -> None:
+    found, wanted = look("cpu", (TOTO1,), None), Wanted(device="cpu", engines=(TOTO1,), store=None)
+    ours = found["environments"][TOTO1]
+    theirs = ours | {"engine": "chronos2 1+0.0.1", "torch": "2.0.0"}
+    answer = found | {"environments": {TOTO1: ours, CHRONOS2: theirs}}
+    fleet = Fleet(OneNode(answer), wanted, Deaf())  # type: ignore[arg-type]
+    fleet.settle()
+    (place,) = _places(fleet)
+    assert (place["facts"], place["engines"]) == (ours, [ours, theirs])
 
 
 def test_what_one_environment_promoted_last_is_not_due_in_the_other(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Engine
 from autotuner.daemon.config import Config, DaemonConfig, SymbolConfig
 from autotuner.daemon.intake import stored_notes
 from autotuner.daemon.observing import Observer
+from autotuner.daemon.places import Place
 from autotuner.daemon.prices_seen import SeenPrices
 from autotuner.daemon.stored import Stored
 from autotuner.daemon.tick import Ticker
@@ -159,7 +160,7 @@ def _series(symbol: str, digest: str) -> SeriesRecord:
 
 def looks_at(store: Store, config: Config | None = None) -> Observer:
     return Observer(
-        store=store, config=config or Config(), environment=lambda: HERE, now=NOW + HOUR, log=quiet
+        store=store, config=config or Config(), place=Place(environment=HERE), now=NOW + HOUR, log=quiet
     )
 
 
@@ -196,7 +197,7 @@ def test_many_symbols_together_are_what_is_stored_of_each(location: str, profile
     symbols = named(60)
     with Store(filled(location, symbols)) as store:
         looks = looks_at(store)
-        stored = Stored(store, dict.fromkeys(symbols, profile), is_here=looks.is_here)
+        stored = Stored(store, dict.fromkeys(symbols, profile), whose=looks.whose)
         seen = {symbol: _seen(store, stored, symbol, profile) for symbol in symbols}
     assert sum(seen.values()) > 20  # else chance made no promotions
 
@@ -216,12 +217,18 @@ def _seen(store: Store, stored: Stored, symbol: str, profile: str | None) -> boo
     if not here:
         assert active == store.active(symbol, profile)
     assert list(stored.runs(symbol)) == [replace(run, summary_json=None) for run in records.runs(symbol)]
-    backs = [each.rolled_back_at for each in records.promotions(symbol) if each.rolled_back_at is not None]
-    assert stored.rolled_back(symbol) == backs
     if active is None:
         return False
-    assert stored.measured_subject(symbol) == store.measured_subject(symbol)
-    assert stored.price_source(symbol) == store.price_source(active)
+    backs = [
+        each.rolled_back_at
+        for each in records.promotions(symbol)
+        if each.rolled_back_at and each.environment_fingerprint == active.environment.fingerprint
+    ]
+    assert stored.rolled_back(symbol) == backs
+    own = {HERE.fingerprint, active.environment.fingerprint}
+    assert stored.measured_subject(symbol) == store.measured_subject(symbol, own)
+    if here:
+        assert stored.price_source(symbol) == store.price_source(active)
     notes = stored_notes(records.telemetry(symbol, since=active.promoted_at), quiet)
     canary = active.figures.canary
     keys = {active.settings.key, SAFE.key, *(() if canary is None else (canary.previous.key,))}

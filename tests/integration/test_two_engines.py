@@ -12,6 +12,7 @@ from autotuner import engine_versions
 from autotuner.daemon.config import Config
 from autotuner.daemon.due import Overdue
 from autotuner.daemon.observing import Observer
+from autotuner.daemon.places import Place
 from autotuner.engine_versions import CHRONOS2, TOTO1, engine_name, engine_text
 from autotuner.environment import current_environment
 from autotuner.record_mapping import telemetry_record
@@ -107,7 +108,11 @@ def test_calls_of_one_engine_are_not_the_other_s(store: Path) -> None:
         for note in (ours, theirs):
             opened.records.add_telemetry(telemetry_record(note))
         looks = Observer(
-            store=opened, config=Config(), environment=current_environment, now=at, log=lambda *_, **__: None
+            store=opened,
+            config=Config(),
+            place=Place(environment=current_environment()),
+            now=at,
+            log=lambda *_, **__: None,
         )
         seen = looks.alone("AMD")
         (row,) = (

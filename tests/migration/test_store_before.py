@@ -12,6 +12,7 @@ import pytest
 from autotuner.daemon.config import Config, SymbolConfig
 from autotuner.daemon.intake import take_in
 from autotuner.daemon.observing import Observer
+from autotuner.daemon.places import Place
 from autotuner.environment import Environment
 from autotuner.paths import snapshot_path
 from autotuner.serving import lookup as serving_lookup
@@ -119,7 +120,7 @@ def test_the_daemon_reads_what_production_left_and_goes_on(place: Path, tmp_path
         seen = Observer(
             store=store,
             config=Config(defaults=SymbolConfig(profile="accuracy")),
-            environment=lambda: THERE,
+            place=Place(environment=THERE),
             now=now,
             log=silent,
         ).alone("AMD")
