@@ -12,7 +12,7 @@ from autotuner.commands.recheck import keep, nothing_measured
 from autotuner.daemon.config import Config, price_arguments
 from autotuner.daemon.intake import Log, say_once, take_in
 from autotuner.daemon.measuring_child import Tuned
-from autotuner.daemon.observing import Observer
+from autotuner.daemon.observing import DigestOf, Observer, digests
 from autotuner.daemon.places import Job, Machine, Place
 from autotuner.daemon.plan import Due, Plan, plan
 from autotuner.daemon.prices_seen import SeenPrices
@@ -78,7 +78,8 @@ class Ticker:
         intake = take_in(self.store.records, spool, self.log, now=now, owners=owners)
         budget = Budget(self.store, self.config.daemon.budget_seconds_per_day, self.machine.now, self.log)
         places = self.machine.places()
-        rounds = {place: Round(self._looks(place, places, now), budget) for place in places}
+        digest_of = digests()
+        rounds = {place: Round(self._looks(place, places, now, digest_of), budget) for place in places}
         visits: Visits = {
             (symbol, place): visit
             for place, this in rounds.items()
@@ -108,12 +109,13 @@ class Ticker:
             held=held,
         )
 
-    def _looks(self, place: Place, others: Sequence[Place], now: datetime) -> Observer:
+    def _looks(self, place: Place, others: Sequence[Place], now: datetime, digest_of: DigestOf) -> Observer:
         return Observer(
             store=self.store,
             config=self.config,
             place=place,
             others=others,
+            digest_of=digest_of,
             now=now,
             log=self.log,
             prices=self.prices,
@@ -140,7 +142,7 @@ class Ticker:
             if not self._is_at_stake(observed, this):
                 return _Visit(due=self._due(observed, place, ()))
         observed = looks.alone(symbol)
-        if settle_canary(self.store, observed, looks.now, self.log):
+        if settle_canary(self.store, observed, looks.now, self._log_of(place)):
             observed = looks.alone(symbol)
         observed, unsafe = self._take_back(observed, looks)
         to_recheck = None if place.is_away else observed
@@ -171,7 +173,7 @@ class Ticker:
     def _take_back(self, observed: Observed, looks: Observer) -> tuple[Observed, tuple[Reason, ...]]:
         """What holds afterwards, and the reasons for which the promotion was taken out of use, none when it stays."""
         found = self._reasons(observed)
-        if not take_back(self.store, observed, found, looks.now, self.log):
+        if not take_back(self.store, observed, found, looks.now, self._log_of(looks.place)):
             return observed, ()
         try:
             with stored_of(observed.symbol):
@@ -315,6 +317,9 @@ class Ticker:
         told = {"repairs": repairs} if repairs else {}
         self._log("tuned", job.symbol, job.place, promoted=promoted, **decision, **told)
         return True
+
+    def _log_of(self, place: Place) -> Log:
+        return lambda event, *, symbol, **fields: self._log(event, symbol, place, **fields)
 
     def _log(self, event: str, about: str, place: Place, **fields: Any) -> None:
         where = {"environment": place.name} if place.name else {}
