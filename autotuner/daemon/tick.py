@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from autotuner.commands.recheck import keep, nothing_measured
-from autotuner.daemon.config import Config, price_arguments
+from autotuner.daemon.config import Config
 from autotuner.daemon.intake import Log, say_once, take_in
+from autotuner.daemon.jobs import RECHECK_SECONDS, recheck_job, run_job
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.observing import DigestOf, Observer, digests
 from autotuner.daemon.places import Job, Machine, Place
@@ -28,11 +29,6 @@ from autotuner.paths import spool_folder
 from autotuner.record_mapping import stored_of
 from autotuner.serving.note_files import owners_of
 from autotuner.store import Promotion, Store
-
-RECHECK_SECONDS = 120.0
-"""What a recheck may take: two processes start, and forecast some fifty windows each."""
-SPARE_SECONDS = 60.0
-"""A run may take this much longer than it was given before it is stopped: it stores and cleans up."""
 
 
 class Round(NamedTuple):
@@ -192,7 +188,7 @@ class Ticker:
                     continue
                 promotion, now = observed.promotion, rounds[place].looks.now
                 if self._may_recheck(observed, promotion, now, budget.left, len(begun)):
-                    job = self._recheck_job(promotion, place)
+                    job = recheck_job(self.config, promotion, place)
                     begun[job] = self.machine.now()
                     promotions[job] = promotion
                     yield job
@@ -241,16 +237,6 @@ class Ticker:
         # Rechecks must leave the day's budget one run: what they find unsafe is to be tuned.
         return RECHECK_SECONDS * (1 + under_way) + daemon.run_seconds <= left()
 
-    def _recheck_job(self, promotion: Promotion, place: Place) -> Job:
-        prices = price_arguments(self.config.prices_of(promotion.symbol))
-        options = ["--timeout", str(RECHECK_SECONDS), "--profile", promotion.profile]
-        return Job(
-            symbol=promotion.symbol,
-            place=place,
-            arguments=("recheck", promotion.symbol, *self._common(), *options, *prices),
-            seconds=RECHECK_SECONDS + SPARE_SECONDS,
-        )
-
     def _tune(self, chosen: Plan, places: Mapping[str, Place]) -> tuple[list[str], list[str], str | None]:
         tuned: list[str] = []
         failed: list[str] = []
@@ -291,13 +277,12 @@ class Ticker:
         why = "; ".join(reason.text for reason in due.reasons)
         try:
             with stored_of(due.symbol):
-                arguments = self.arguments(due, why)
+                job = run_job(self.config, due, place, why)
         except AutotuneError as error:
             self._log("failed", due.symbol, place, reason=str(error))
             return None
         self._log("tuning", due.symbol, place, reason=why)
-        seconds = due.seconds + SPARE_SECONDS
-        return Job(symbol=due.symbol, place=place, arguments=("run", *arguments), seconds=seconds)
+        return job
 
     def _is_tuned_alone(self, job: Job, result: Tuned) -> bool:
         """Take in what a run came to, so that one whose document is none holds up no other."""
@@ -324,23 +309,3 @@ class Ticker:
     def _log(self, event: str, about: str, place: Place, **fields: Any) -> None:
         where = {"environment": place.name} if place.name else {}
         self.log(event, **{"symbol": about, **where, **fields})
-
-    def arguments(self, due: Due, why: str) -> list[str]:
-        """Options of ``autotune run`` for a symbol that is due."""
-        daemon = self.config.daemon
-        canary = ["--canary", str(daemon.canary_share)] if daemon.canary_share else []
-        fresh = ["--fresh"] if any(reason.kind != "never tuned" for reason in due.reasons) else []
-        return [
-            *("--symbol", due.symbol, "--timeout", str(due.seconds), "--because", why),
-            *(part for reason in due.reasons for part in ("--trigger", reason.kind)),
-            *self._common(),
-            *canary,
-            *fresh,
-            *("--as-before", *price_arguments(self.config.prices_of(due.symbol))),
-            *self.config.of(due.symbol).arguments(),
-        ]
-
-    def _common(self) -> list[str]:
-        daemon = self.config.daemon
-        threads = ["--threads", str(daemon.threads)] if daemon.threads else []
-        return ["--device", daemon.device, *threads]  # the store is in its environment: ps shows arguments
