@@ -10,7 +10,7 @@ from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from autotuner.engines.interpreters import NO_OTHERS, environment_like
+from autotuner.engines.interpreters import environment_like
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.machine.process import Owner
@@ -240,15 +240,13 @@ class Store:
             else self.active(symbol, profile)
         )
 
-    def fingerprints_like(
-        self, environment: Environment, pythons: Mapping[str, str] = NO_OTHERS
-    ) -> frozenset[str]:
+    def fingerprints_like(self, environment: Environment) -> frozenset[str]:
         """What is stored of this environment, by whichever engine: each engine's has a fingerprint of its own."""
         like = {environment.fingerprint}
         for record in self.records.environments():
             with contextlib.suppress(TypeError, ValueError, AutotuneError):  # of another version
                 known = Environment.from_dict(loads(record.facts_json))
-                if environment_like(known, environment, pythons) == known:
+                if environment_like(known, environment) == known:
                     like.add(record.fingerprint)
         return frozenset(like)
 

@@ -26,6 +26,22 @@ from toto_core.model_files import CheckpointError, digest, locate
 from toto_core.prices.options import PriceSource
 from toto_core.series import SeriesError
 
+DigestOf = Callable[[str, str | None], str | None]
+"""The digest of a model's files, by its name and revision."""
+
+
+def digests() -> DigestOf:
+    """Takes that of each model once: for one tick."""
+    return functools.cache(_digest)
+
+
+def _digest(model: str, revision: str | None) -> str | None:
+    """Of a model's files as they are; None where there are none, which a run will say."""
+    try:
+        return digest(locate(model, revision=revision))
+    except CheckpointError:
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observer:
@@ -40,10 +56,7 @@ class Observer:
     now: datetime
     log: Log
     prices: SeenPrices = field(default_factory=SeenPrices)
-    digest_of: Callable[[str, str | None], str | None] = field(
-        default_factory=lambda: functools.cache(_digest)
-    )
-
+    digest_of: DigestOf = field(default_factory=digests)
     others: Sequence[Place] = ()
     whose: Callable[[str], Whose] = field(init=False)
     has_run: Callable[[str], bool] = field(init=False)
@@ -163,11 +176,3 @@ class Observer:
             self.digest_of(promotion.workload.model, promotion.workload.revision),
         )
         return None if now is None or now == then else f"weights {then[:8]}, now {now[:8]}"
-
-
-def _digest(model: str, revision: str | None) -> str | None:
-    """Of a model's files as they are; None where there are none, which a run will say."""
-    try:
-        return digest(locate(model, revision=revision))
-    except CheckpointError:
-        return None

@@ -38,7 +38,7 @@ class Place:
 
     def of(self, symbol: str) -> str:
         """A symbol there, for people."""
-        return f"{symbol} ({self.name})" if self.name else symbol
+        return in_place(symbol, self.name)
 
     def like(self, there: Environment, pythons: Mapping[str, str] = NO_OTHERS) -> Environment:
         """What an environment is compared with: this one with the engine of ``there``.
@@ -72,6 +72,11 @@ class Place:
         return self.like(there, pythons) == there or (
             bool(self.name) and self.environment.is_but_for_its_engine(there)
         )
+
+
+def in_place(symbol: str, place: str) -> str:
+    """A symbol in a place of that name, for people."""
+    return f"{symbol} ({place})" if place else symbol
 
 
 @dataclass(frozen=True, kw_only=True)

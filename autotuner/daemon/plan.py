@@ -42,10 +42,11 @@ class Due:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A symbol that is due and not tuned now, and why not."""
+    """A symbol that is due and not tuned now in a ``place``, and why not, which names the place."""
 
     symbol: str
     why: str
+    place: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,8 @@ def plan(due: Sequence[Due], *, now: datetime, left_seconds: float, cool_down: t
             left_seconds -= each.seconds
             chosen.append(each)
             continue
-        skipped.append(Skipped(symbol=each.symbol, why=f"in {each.place}: {why}" if each.place else why))
+        why = f"in {each.place}: {why}" if each.place else why
+        skipped.append(Skipped(symbol=each.symbol, why=why, place=each.place))
     return Plan(chosen=tuple(chosen), skipped=tuple(skipped))
 
 

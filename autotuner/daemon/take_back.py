@@ -116,7 +116,7 @@ def take_back(store: Store, observed: Observed, reasons: Sequence[Reason], now: 
                 say_once(
                     log,
                     "unproven",
-                    (observed.symbol, reason.text),
+                    (observed.symbol, promotion.environment.fingerprint, reason.text),
                     symbol=observed.symbol,
                     reason=reason.text,
                 )

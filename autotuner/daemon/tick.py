@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from autotuner.commands.recheck import keep, nothing_measured
-from autotuner.daemon.config import Config, price_arguments
+from autotuner.daemon.config import Config
 from autotuner.daemon.intake import Log, say_once, take_in
+from autotuner.daemon.jobs import RECHECK_SECONDS, recheck_job, run_job
 from autotuner.daemon.measuring_child import Tuned
-from autotuner.daemon.observing import Observer
+from autotuner.daemon.observing import DigestOf, Observer, digests
 from autotuner.daemon.places import Job, Machine, Place
 from autotuner.daemon.plan import Due, Plan, plan
 from autotuner.daemon.prices_seen import SeenPrices
@@ -28,11 +29,6 @@ from autotuner.paths import spool_folder
 from autotuner.record_mapping import stored_of
 from autotuner.serving.note_files import owners_of
 from autotuner.store import Promotion, Store
-
-RECHECK_SECONDS = 120.0
-"""What a recheck may take: two processes start, and forecast some fifty windows each."""
-SPARE_SECONDS = 60.0
-"""A run may take this much longer than it was given before it is stopped: it stores and cleans up."""
 
 
 class Round(NamedTuple):
@@ -78,7 +74,8 @@ class Ticker:
         intake = take_in(self.store.records, spool, self.log, now=now, owners=owners)
         budget = Budget(self.store, self.config.daemon.budget_seconds_per_day, self.machine.now, self.log)
         places = self.machine.places()
-        rounds = {place: Round(self._looks(place, places, now), budget) for place in places}
+        digest_of = digests()
+        rounds = {place: Round(self._looks(place, places, now, digest_of), budget) for place in places}
         visits: Visits = {
             (symbol, place): visit
             for place, this in rounds.items()
@@ -108,12 +105,13 @@ class Ticker:
             held=held,
         )
 
-    def _looks(self, place: Place, others: Sequence[Place], now: datetime) -> Observer:
+    def _looks(self, place: Place, others: Sequence[Place], now: datetime, digest_of: DigestOf) -> Observer:
         return Observer(
             store=self.store,
             config=self.config,
             place=place,
             others=others,
+            digest_of=digest_of,
             now=now,
             log=self.log,
             prices=self.prices,
@@ -140,7 +138,7 @@ class Ticker:
             if not self._is_at_stake(observed, this):
                 return _Visit(due=self._due(observed, place, ()))
         observed = looks.alone(symbol)
-        if settle_canary(self.store, observed, looks.now, self.log):
+        if settle_canary(self.store, observed, looks.now, self._log_of(place)):
             observed = looks.alone(symbol)
         observed, unsafe = self._take_back(observed, looks)
         to_recheck = None if place.is_away else observed
@@ -171,7 +169,7 @@ class Ticker:
     def _take_back(self, observed: Observed, looks: Observer) -> tuple[Observed, tuple[Reason, ...]]:
         """What holds afterwards, and the reasons for which the promotion was taken out of use, none when it stays."""
         found = self._reasons(observed)
-        if not take_back(self.store, observed, found, looks.now, self.log):
+        if not take_back(self.store, observed, found, looks.now, self._log_of(looks.place)):
             return observed, ()
         try:
             with stored_of(observed.symbol):
@@ -190,7 +188,7 @@ class Ticker:
                     continue
                 promotion, now = observed.promotion, rounds[place].looks.now
                 if self._may_recheck(observed, promotion, now, budget.left, len(begun)):
-                    job = self._recheck_job(promotion, place)
+                    job = recheck_job(self.config, promotion, place)
                     begun[job] = self.machine.now()
                     promotions[job] = promotion
                     yield job
@@ -240,16 +238,6 @@ class Ticker:
         # Rechecks must leave the day's budget one run: what they find unsafe is to be tuned.
         return RECHECK_SECONDS * (1 + under_way) + daemon.run_seconds <= left()
 
-    def _recheck_job(self, promotion: Promotion, place: Place) -> Job:
-        prices = price_arguments(self.config.prices_of(promotion.symbol))
-        options = ["--timeout", str(RECHECK_SECONDS), "--profile", promotion.profile]
-        return Job(
-            symbol=promotion.symbol,
-            place=place,
-            arguments=("recheck", promotion.symbol, *self._common(), *options, *prices),
-            seconds=RECHECK_SECONDS + SPARE_SECONDS,
-        )
-
     def _tune(self, chosen: Plan, places: Mapping[str, Place]) -> tuple[list[str], list[str], str | None]:
         tuned: list[str] = []
         failed: list[str] = []
@@ -290,13 +278,12 @@ class Ticker:
         why = "; ".join(reason.text for reason in due.reasons)
         try:
             with stored_of(due.symbol):
-                arguments = self.arguments(due, why)
+                job = run_job(self.config, due, place, why)
         except AutotuneError as error:
             self._log("failed", due.symbol, place, reason=str(error))
             return None
         self._log("tuning", due.symbol, place, reason=why)
-        seconds = due.seconds + SPARE_SECONDS
-        return Job(symbol=due.symbol, place=place, arguments=("run", *arguments), seconds=seconds)
+        return job
 
     def _is_tuned_alone(self, job: Job, result: Tuned) -> bool:
         """Take in what a run came to, so that one whose document is none holds up no other."""
@@ -317,26 +304,9 @@ class Ticker:
         self._log("tuned", job.symbol, job.place, promoted=promoted, **decision, **told)
         return True
 
+    def _log_of(self, place: Place) -> Log:
+        return lambda event, *, symbol, **fields: self._log(event, symbol, place, **fields)
+
     def _log(self, event: str, about: str, place: Place, **fields: Any) -> None:
         where = {"environment": place.name} if place.name else {}
         self.log(event, **{"symbol": about, **where, **fields})
-
-    def arguments(self, due: Due, why: str) -> list[str]:
-        """Options of ``autotune run`` for a symbol that is due."""
-        daemon = self.config.daemon
-        canary = ["--canary", str(daemon.canary_share)] if daemon.canary_share else []
-        fresh = ["--fresh"] if any(reason.kind != "never tuned" for reason in due.reasons) else []
-        return [
-            *("--symbol", due.symbol, "--timeout", str(due.seconds), "--because", why),
-            *(part for reason in due.reasons for part in ("--trigger", reason.kind)),
-            *self._common(),
-            *canary,
-            *fresh,
-            *("--as-before", *price_arguments(self.config.prices_of(due.symbol))),
-            *self.config.of(due.symbol).arguments(),
-        ]
-
-    def _common(self) -> list[str]:
-        daemon = self.config.daemon
-        threads = ["--threads", str(daemon.threads)] if daemon.threads else []
-        return ["--device", daemon.device, *threads]  # the store is in its environment: ps shows arguments

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autotuner.daemon.intake import Intake
+from autotuner.daemon.places import in_place
 from autotuner.daemon.plan import Skipped
 
 
@@ -27,7 +28,7 @@ class Ticked:
             "rolled back": self.rolled_back,
             "failed": self.failed,
             "unreadable": self.unreadable,
-            "waiting": [each.symbol for each in self.skipped],
+            "waiting": [in_place(each.symbol, each.place) for each in self.skipped],
         }
         parts = [f"tuned {', '.join(self.tuned) or 'nothing'}"]
         parts += [f"{what} {', '.join(symbols)}" for what, symbols in lists.items() if symbols]

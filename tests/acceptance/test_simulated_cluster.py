@@ -29,6 +29,7 @@ from tests.support.simulated_world import (
     tuned,
     write_prices,
 )
+from toto_core.model_files import digest
 
 RACKS = tuple(
     Place(environment=replace(current_environment(), hardware=f"rack {name}"), name=name) for name in "ab"
@@ -45,6 +46,7 @@ class Racks(World):
 
     racks: tuple[Place, ...] = RACKS
     runs_in: Environment | None = None
+    drifting_at: set[tuple[str, str]] = field(default_factory=set)
     begun: list[list[Job]] = field(default_factory=list)
     without_node: str = ""
 
@@ -58,6 +60,7 @@ class Racks(World):
                 yield job, Tuned(document=None, cause="its environment has no node any more", began=False)
                 continue
             self.surroundings = self.runs_in or job.place.environment
+            self.drifting = {symbol for symbol, where in self.drifting_at if where == job.place.name}
             (result,) = (found for _, found in super().measure([job]))
             yield job, result
 
@@ -107,13 +110,38 @@ def test_what_changes_in_one_environment_is_tuned_again_there_alone_and_at_once(
 def test_what_drifts_is_rechecked_and_taken_back_where_it_does(racks: Racks) -> None:
     pass_time(racks, 0.25)
     write_prices(racks.data, "AMD", 1520)
-    racks.drifting.add("AMD")
+    racks.drifting_at.add(("AMD", "b"))
     racks.log.clear()
+    kept, unsafe = (promoted(racks, place) for place in RACKS)
     racks.clock += 24 * HOUR
     ticked = ticker(racks, budget=3600.0).tick()
     assert sorted(ticked.rechecked) == ["AMD (a)", "AMD (b)"]
     assert rechecked(racks) == ["AMD", "AMD"]
     assert {fields["environment"] for _, event, fields in racks.log if event == "rechecked"} == {"a", "b"}
+    assert ticked.rolled_back == ("AMD (b)",)
+    (fields,) = [fields for _, event, fields in racks.log if event == "rolled_back"]
+    assert (fields["symbol"], fields["environment"]) == ("AMD", "b")
+    assert promoted(racks, RACKS[0]) == kept
+    assert promoted(racks, RACKS[1]) != unsafe
+
+
+def test_a_model_is_digested_once_a_tick_however_many_environments_there_are(
+    racks: Racks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticker(racks).tick()
+    digested: list[Path] = []
+
+    def counted(folder: Path) -> str:
+        digested.append(folder)
+        return digest(folder)
+
+    monkeypatch.setattr("autotuner.daemon.observing.digest", counted)
+    ticker(racks, budget=0.0).tick()
+    assert len(digested) == 1
+
+
+def test_a_tick_names_the_environment_in_which_something_waits(racks: Racks) -> None:
+    assert "waiting AAPL (a), AAPL (b)" in str(ticker(racks, budget=0.0).tick())
 
 
 def test_a_recheck_that_no_node_took_is_tried_again_at_the_next_tick(racks: Racks) -> None:

@@ -120,7 +120,8 @@ class World(OneByOne):
 
     def recheck(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
         symbol = arguments[0]
-        active = self.store.active(symbol)
+        here = self.store.fingerprints_like(self.surroundings)
+        active = self.store.active_in(symbol, None, here)
         assert active is not None
         begun, self.clock = self.clock, self.clock + timedelta(seconds=RECHECK_TAKES)
         if symbol in self.failing:
