@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from json import dumps, loads
 from pathlib import Path
@@ -14,37 +14,31 @@ from autotuner.engines.interpreters import environment_like
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.machine.process import Owner
-from autotuner.measurement.outcome import ColdStart, Measured, Outcome
 from autotuner.paths import is_file, snapshot_path, store_path
 from autotuner.record_mapping import (
     Promotion,
     Subject,
     Subjects,
-    measurement_record,
     moment,
     promotion_record,
-    read_outcome,
     read_promotion,
     read_settings,
-    read_subject,
-    stands,
     to_take_up,
 )
 from autotuner.serving.manifest import ManifestSummary
+from autotuner.stored_trials import StoredTrials
 from autotuner.workload import Workload
 from storage.database import open_database
 from storage.errors import StorageError
 from storage.records import (
     ArtifactRecord,
     EnvironmentRecord,
-    MeasurementRecord,
     PinRecord,
     PromotionRecord,
     RunRecord,
     RunStatus,
     SelfTestRecord,
     SeriesRecord,
-    Stage,
     WorkloadRecord,
 )
 from storage.repository import Repository
@@ -57,7 +51,7 @@ if TYPE_CHECKING:  # it needs numpy, which takes as long to import as a listing 
 __all__ = ["Promotion", "Store", "Subject"]
 
 
-class Store:
+class Store(StoredTrials):
     """The store in the tuner's own words; a context manager. Methods raise ``StorageError``, one line each."""
 
     def __init__(self, location: str, *, create: bool = True, publish: bool = True) -> None:
@@ -178,45 +172,6 @@ class Store:
         text = None if summary is None else dumps(summary)
         self.records.finish_run(run_id, status, datetime.now(UTC), text)
 
-    def record(
-        self, subject: Subject, run_id: str, settings: RuntimeSettings, outcome: Outcome, stage: Stage
-    ) -> None:
-        """Append one outcome; it is durable when this returns."""
-        self.records.add_measurement(measurement_record(subject, run_id, settings, outcome, stage))
-
-    def known(
-        self, subject: Subject, *, run_id: str | None, stage: Stage = "search"
-    ) -> dict[RuntimeSettings, Outcome]:
-        """The newest outcome of every configuration measured on the same prices, model, workload and environment.
-
-        A failure counts only within the run that is going on: what failed another day (no compiler, too little
-        time) deserves another try.
-        """
-        return {
-            settings: outcome
-            for record, settings, outcome in self._outcomes(subject, stage)
-            if stands(record, subject.series_digest, run_id)
-        }
-
-    def tried(self, subject: Subject) -> dict[RuntimeSettings, Outcome]:
-        """The newest outcome of every configuration, failures included, whatever run they are from.
-
-        A failure stands only where nothing was measured: what compiles today is not ruled out by yesterday.
-        """
-        found: dict[RuntimeSettings, Outcome] = {}
-        for _, settings, outcome in self._outcomes(subject, "search"):
-            if isinstance(outcome, Measured) or not isinstance(found.get(settings), Measured):
-                found[settings] = outcome
-        return found
-
-    def cold_starts(self, subject: Subject) -> dict[RuntimeSettings, ColdStart]:
-        """The newest cold start of each compiled configuration, for any symbol of the same workload."""
-        return {
-            settings: outcome.cold_start
-            for _, settings, outcome in self._outcomes(subject, "search", any_symbol=True)
-            if isinstance(outcome, Measured) and outcome.cold_start is not None and settings.compiled
-        }
-
     def champion(self, subject: Subject, profile: str) -> Promotion | None:
         """What is active for exactly this symbol, profile, workload and environment."""
         record = self.records.active_promotion(profile=profile, **subject.keys)
@@ -303,36 +258,3 @@ class Store:
     def read(self, record: PromotionRecord) -> Promotion:
         """A line of the ledger in the tuner's own types. Raises ``AutotuneError`` when it cannot be read."""
         return read_promotion(record, self._subjects, self.location)
-
-    def measured_subject(self, symbol: str, environments: Collection[str] | None = None) -> Subject | None:
-        """What the symbol's newest run with search trials was about, whether measured by it or taken up.
-
-        ``environments`` are the fingerprints of those whose runs count, None for all.
-        """
-        for run in reversed(self.records.runs(symbol)):
-            if environments is not None and run.environment_fingerprint not in environments:
-                continue
-            found = self.records.measurements(
-                symbol,
-                workload_signature=run.workload_signature,
-                environment_fingerprint=run.environment_fingerprint,
-                stage="search",
-            )
-            if found:
-                own = [record for record in found if record.run_id == run.run_id]
-                return self.subject_of((own or found)[-1])
-        return None
-
-    def subject_of(self, record: MeasurementRecord) -> Subject:
-        """What a measurement was about. Raises ``AutotuneError`` when it cannot be read."""
-        return read_subject(record, self._subjects, self.location)
-
-    def _outcomes(
-        self, subject: Subject, stage: Stage, *, any_symbol: bool = False
-    ) -> Iterator[tuple[MeasurementRecord, RuntimeSettings, Outcome]]:
-        """What was measured of this model, workload and environment, oldest first, as far as it can be read."""
-        keys = subject.keys | ({"symbol": None} if any_symbol else {})
-        for record in self.records.measurements(**keys, model_digest=subject.model_digest, stage=stage):
-            outcome, settings = read_outcome(record), read_settings(record.settings_json)
-            if outcome is not None and settings is not None:  # else written by another version
-                yield record, settings, outcome
