@@ -148,6 +148,16 @@ class Together(Queries):
         with self._database.read() as connection:
             return frozenset(MeasuredOn._make(row) for row in connection.execute(statement))
 
+    def telemetry_counts(
+        self, promotion_ids: Collection[int], settings_keys: Collection[str], *, label: str
+    ) -> dict[str, int]:
+        """How many windows ``telemetry_since`` finds of each symbol that has any."""
+        counted = _since(
+            select(TELEMETRY.c.symbol, func.count()), promotion_ids, settings_keys, label=label
+        ).group_by(TELEMETRY.c.symbol)
+        with self._database.read() as connection:
+            return {symbol: int(count) for symbol, count in connection.execute(counted)}
+
     def telemetry_since(
         self, promotion_ids: Collection[int], settings_keys: Collection[str], *, label: str
     ) -> tuple[TelemetryRecord, ...]:
@@ -156,18 +166,22 @@ class Together(Queries):
         ``label`` is what stands in a payload before an environment's fingerprint: where another one's follows than
         that of the promotion, a window is of another environment and left out.
         """
-        payload = TELEMETRY.c.payload_json
-        its_own = payload.contains(literal(label) + PROMOTIONS.c.environment_fingerprint)
-        statement = (
-            select(TELEMETRY)
-            .select_from(PROMOTIONS)
-            .join(TELEMETRY, TELEMETRY.c.symbol == PROMOTIONS.c.symbol)
-            .where(
-                PROMOTIONS.c.id.in_(promotion_ids),
-                TELEMETRY.c.window_start >= PROMOTIONS.c.promoted_at,
-                TELEMETRY.c.settings_key.in_(settings_keys),
-                its_own | ~payload.contains(label),
-            )
-            .order_by(TELEMETRY.c.window_start, TELEMETRY.c.id)
+        found = _since(select(TELEMETRY), promotion_ids, settings_keys, label=label)
+        return self._records(TelemetryRecord, found.order_by(TELEMETRY.c.window_start, TELEMETRY.c.id))
+
+
+def _since(
+    wanted: Select[Any], promotion_ids: Collection[int], settings_keys: Collection[str], *, label: str
+) -> Select[Any]:
+    payload = TELEMETRY.c.payload_json
+    its_own = payload.contains(literal(label) + PROMOTIONS.c.environment_fingerprint)
+    return (
+        wanted.select_from(PROMOTIONS)
+        .join(TELEMETRY, TELEMETRY.c.symbol == PROMOTIONS.c.symbol)
+        .where(
+            PROMOTIONS.c.id.in_(promotion_ids),
+            TELEMETRY.c.window_start >= PROMOTIONS.c.promoted_at,
+            TELEMETRY.c.settings_key.in_(settings_keys),
+            its_own | ~payload.contains(label),
         )
-        return self._records(TelemetryRecord, statement)
+    )

@@ -19,7 +19,7 @@ from autotuner.daemon.stored import Stored
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.store import Promotion, Store, Subject
-from storage.errors import OF_ONE_ROW, NotFound, StorageError
+from storage.errors import OF_ONE_ROW, NotFound, StorageError, StoreCorrupt, StoreUnavailable
 from storage.records import RunRecord
 from storage.together import MOST_SYMBOLS
 from toto_core.model_files import CheckpointError, digest, locate
@@ -79,6 +79,18 @@ class Observer:
     def alone(self, symbol: str) -> Observed:
         """The symbol as it is this moment. Raises ``StorageError`` and ``AutotuneError`` of the store."""
         return self.look(symbol, self._stored((symbol,)))
+
+    def glance(self, symbol: str, stored: Stored) -> Observed | None:
+        """The symbol by what was read of many; None where that fails, for which another of them may be the reason.
+
+        Raises ``StoreUnavailable``.
+        """
+        try:
+            return self.look(symbol, stored)
+        except StoreUnavailable:
+            raise
+        except Exception:  # what strangers wrote can fail in any way
+            return None
 
     def look(self, symbol: str, stored: Stored) -> Observed:
         """The symbol with everything that the triggers ask for, as far as the store goes by ``stored``."""
@@ -147,7 +159,7 @@ class Observer:
         stored = self._stored(symbols)
         try:
             stored.read()
-        except OF_ONE_ROW:
+        except (*OF_ONE_ROW, StoreCorrupt):  # a torn page is one symbol's
             return None
         except StorageError:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,10 @@ class Observed:
         if self.promotion is None or self.tried_on_present or self._rechecks_on_present:
             return None
         return max((each.window_start for each in self._rechecks), default=self.promotion.promoted_at)
+
+    def without_windows(self) -> Observed:
+        """The same without what production noted, to be held while thousands of others are looked at."""
+        return replace(self, ours=tuple(self._rechecks), before=(), fell_back=())
 
     @cached_property
     def situation(self) -> Situation:

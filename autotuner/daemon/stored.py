@@ -17,6 +17,8 @@ from storage.records import MeasurementRecord, PromotionRecord, RunRecord, Serie
 from storage.together import LastTrial, LedgerRow, MeasuredOn
 from toto_core.prices.options import EMBEDDED, PriceSource
 
+WINDOWS_TOGETHER = 2_000
+"""Windows of production that are held at once: some symbols have thousands, and there are thousands of symbols."""
 _LABEL = '"environment_fingerprint": "'
 """What stands before the fingerprint in a stored note."""
 ItemT = TypeVar("ItemT")
@@ -29,18 +31,23 @@ class Stored:
     ``whose`` tells by its fingerprint whose an environment is: several machines may share a store, and what the
     others promote is not this one's to keep.
 
-    Everything is read once, when it is first asked for. What cannot be read of one symbol raises when that one is
-    asked for: ``StorageError`` and ``AutotuneError``, as the methods of ``Store`` do.
+    Everything is read once, when it is first asked for, but what production noted: that of some symbols is held at a
+    time, so ask in the order of ``profiles``. What cannot be read of one symbol raises when that one is asked for:
+    ``StorageError`` and ``AutotuneError``, as the methods of ``Store`` do.
     """
 
     def __init__(
         self, store: Store, profiles: Mapping[str, str | None], *, whose: Callable[[str], Whose]
     ) -> None:
         self._store, self._profiles, self._whose = store, profiles, whose
+        self._held: tuple[Sequence[str], Mapping[str, Sequence[TelemetryRecord]]] = (), {}
 
     def read(self) -> None:
-        """Read all there is to know. Raises ``StorageError`` when the store fails, and anything for absurd rows."""
-        _ = self._ledger, self._promotions, self._runs, self._telemetry, self._measured_on, self._series
+        """Read all but what production noted.
+
+        Raises ``StorageError`` when the store fails, and anything for absurd rows.
+        """
+        _ = self._ledger, self._promotions, self._runs, self._read_with, self._measured_on, self._series
 
     def active(self, symbol: str) -> Promotion | None:
         """What the symbol was last promoted for here, else before an upgrade, else anywhere."""
@@ -88,7 +95,7 @@ class Stored:
         As far as it is of the promotion's environment, or does not say of which; oldest first.
         """
         keys = self._keys.get(symbol, frozenset())
-        return [record for record in self._telemetry.get(symbol, ()) if record.settings_key in keys]
+        return [record for record in self._windows_of(symbol) if record.settings_key in keys]
 
     def is_measured_on(self, symbol: str, series_digest: str) -> bool:
         """Whether a trial for what the symbol is promoted for measured its settings on these prices."""
@@ -128,9 +135,11 @@ class Stored:
     def _read(self, record: PromotionRecord | DamagedRow) -> Promotion:
         return self._store.read(_told(record))
 
-    @property
-    def _readable(self) -> dict[str, Promotion]:
-        return {s: each for s, each in self._promotions.items() if not isinstance(each, Exception)}
+    @cached_property
+    def _readable(self) -> Mapping[str, Promotion]:
+        """In the order of ``profiles``."""
+        found = self._promotions
+        return {s: each for s in self._profiles if isinstance(each := found.get(s), Promotion)}
 
     @cached_property
     def _keys(self) -> Mapping[str, frozenset[str]]:
@@ -144,10 +153,34 @@ class Stored:
     def _runs(self) -> Mapping[str, Sequence[RunRecord]]:
         return _by_symbol(self._store.records.run_outlines(self._profiles))
 
+    def _windows_of(self, symbol: str) -> Sequence[TelemetryRecord]:
+        together = self._read_with.get(symbol)
+        if together is None:
+            return ()
+        if self._held[0] is not together:
+            self._held = (), {}  # let go of the others before these are read
+            ids = [id_ for each in together if (id_ := self._readable[each].id) is not None]
+            found = self._store.records.telemetry_since(ids, self._settings_keys, label=_LABEL)
+            self._held = together, _by_symbol(found)
+        return self._held[1].get(symbol, ())
+
     @cached_property
-    def _telemetry(self) -> Mapping[str, Sequence[TelemetryRecord]]:
-        keys = {key for each in self._keys.values() for key in each}
-        return _by_symbol(self._store.records.telemetry_since(self._ids, keys, label=_LABEL))
+    def _read_with(self) -> Mapping[str, Sequence[str]]:
+        """Of each symbol with windows the symbols whose windows are read with its own, in the order of all."""
+        counts = self._store.records.telemetry_counts(self._ids, self._settings_keys, label=_LABEL)
+        found: dict[str, list[str]] = {}
+        together, windows = list[str](), 0
+        for symbol in (each for each in self._readable if each in counts):
+            if together and windows + counts[symbol] > WINDOWS_TOGETHER:
+                together, windows = [], 0
+            together.append(symbol)
+            windows += counts[symbol]
+            found[symbol] = together
+        return found
+
+    @cached_property
+    def _settings_keys(self) -> frozenset[str]:
+        return frozenset(key for each in self._keys.values() for key in each)
 
     @cached_property
     def _measured_on(self) -> frozenset[MeasuredOn]:

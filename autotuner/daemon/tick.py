@@ -29,6 +29,7 @@ from autotuner.paths import spool_folder
 from autotuner.record_mapping import stored_of
 from autotuner.serving.note_files import owners_of
 from autotuner.store import Promotion, Store
+from storage.errors import StoreCorrupt
 
 
 class Round(NamedTuple):
@@ -122,7 +123,7 @@ class Ticker:
         try:
             with stored_of(symbol):
                 return self._visit(symbol, place, stored, this)
-        except AutotuneError as error:
+        except (AutotuneError, StoreCorrupt) as error:
             self._log("unreadable", symbol, place, reason=str(error))
             return None
 
@@ -133,15 +134,14 @@ class Ticker:
         be minutes old.
         """
         looks = this.looks
-        if stored is not None:
-            observed = looks.look(symbol, stored)
-            if not self._is_at_stake(observed, this):
-                return _Visit(due=self._due(observed, place, ()))
+        glanced = None if stored is None else looks.glance(symbol, stored)
+        if glanced is not None and not self._is_at_stake(glanced, this):
+            return _Visit(due=self._due(glanced, place, ()))
         observed = looks.alone(symbol)
         if settle_canary(self.store, observed, looks.now, self._log_of(place)):
             observed = looks.alone(symbol)
         observed, unsafe = self._take_back(observed, looks)
-        to_recheck = None if place.is_away else observed
+        to_recheck = None if place.is_away else observed.without_windows()
         return _Visit(due=self._due(observed, place, unsafe), unsafe=unsafe, to_recheck=to_recheck)
 
     def _is_at_stake(self, observed: Observed, this: Round) -> bool:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from autotuner.daemon import intake
+from autotuner.daemon.intake import take_in
 from autotuner.daemon.situation import Observed
 from autotuner.daemon.take_back import take_back
 from autotuner.daemon.triggers import Reason
 from autotuner.environment import current_environment
 from autotuner.paths import spool_folder
+from autotuner.record_mapping import telemetry_record
 from autotuner.serving.canary import Canary
 from autotuner.serving.spool import Quarantine
 from autotuner.serving.telemetry import Counts
@@ -235,3 +239,27 @@ def test_a_tick_goes_through_whatever_is_stored_as_telemetry_or_lies_in_the_spoo
     world.drifting.add("AMD")
     pass_time(world, 2)
     assert "AMD" in rechecked(world)
+
+
+def test_a_torn_page_of_one_symbols_notes_keeps_no_other_from_being_taken_back(world: World) -> None:
+    ticker(world).tick()
+    failing, other = world.store.active("AMD"), world.store.active("AAPL")
+    assert failing is not None
+    assert other is not None
+    world.fail(failing)
+    world.clock += HOUR
+    take_in(world.store.records, spool_folder(world.store.location), now=world.clock)
+    for number in range(200):
+        counts = Counts(begun=world.clock)
+        counts.count(1.0 + number / 1000, (512, 8, 256))
+        note = counts.window(labels_of(other), world.clock + timedelta(seconds=number + 1))
+        world.store.records.add_telemetry(telemetry_record(note))
+    place = Path(world.store.location)
+    torn = bytearray(place.read_bytes())
+    page = int.from_bytes(torn[16:18], "big")
+    torn[torn.index(b'"longest_ms": 1.1,') // page * page] = 0
+    place.write_bytes(torn)
+
+    ticked = ticker(world).tick()
+    assert ticked.rolled_back == ("AMD",)
+    assert ticked.unreadable == ("AAPL",)

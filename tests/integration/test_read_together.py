@@ -16,10 +16,11 @@ import pytest
 from sqlalchemy import Connection, event, insert
 from sqlalchemy.engine import Engine
 
+from autotuner.daemon import stored as stored_module
 from autotuner.daemon.config import Config, DaemonConfig, SymbolConfig
 from autotuner.daemon.intake import stored_notes
 from autotuner.daemon.observing import Observer
-from autotuner.daemon.places import Place
+from autotuner.daemon.places import Place, Whose
 from autotuner.daemon.prices_seen import SeenPrices
 from autotuner.daemon.stored import Stored
 from autotuner.daemon.tick import Ticker
@@ -244,6 +245,24 @@ def _seen(store: Store, stored: Stored, symbol: str, profile: str | None) -> boo
     return True
 
 
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_notes_of_many_are_read_some_symbols_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(stored_module, "WINDOWS_TOGETHER", most)
+    symbols = named(150)
+    with Store(filled(tmp_path / "autotune.db", symbols, seed=3), create=False) as store:
+        together = Stored(store, dict.fromkeys(symbols), whose=lambda _: Whose.HERE)
+        noted = 0
+        for symbol in symbols:
+            alone = Stored(store, {symbol: None}, whose=lambda _: Whose.HERE)
+            assert together.notes_since(symbol) == alone.notes_since(symbol)
+            noted += len(together.notes_since(symbol))
+            held = sum(map(len, together._held[1].values()))
+            assert held <= max(most, len(together._windows_of(symbol)))
+        assert noted > 3 * most
+
+
 def test_a_look_with_others_is_a_look_alone(tmp_path: Path) -> None:
     symbols = named(60)
     with Store(filled(tmp_path / "s.db", symbols, seed=1)) as store:
@@ -269,7 +288,7 @@ def test_a_look_with_others_is_a_look_alone(tmp_path: Path) -> None:
 def test_what_is_damaged_of_one_symbol_changes_no_look_at_another(
     tmp_path: Path, table: str, column: str, value: Any
 ) -> None:
-    symbols = named(30)
+    symbols = named(150)
     path = filled(tmp_path / "s.db", symbols, seed=2)
     with Store(path) as store:
         before = _looks(store, symbols)
