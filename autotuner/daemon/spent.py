@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from autotuner.daemon.intake import Log, stored_notes
+from autotuner.daemon.intake import Log, say_once, stored_notes
 from autotuner.daemon.situation import DAY
 from autotuner.serving.spool import Recheck
 from autotuner.store import Store
+from storage.errors import StoreCorrupt
 
 
 def spent_seconds(store: Store, now: datetime, log: Log) -> float:
@@ -40,6 +41,10 @@ class Budget:
         return self.left() if self._left is None else self._left
 
     def left(self) -> float:
-        """What is left, read now. Raises ``StorageError``."""
-        self._left = self._seconds - spent_seconds(self._store, self._now(), self._log)
+        """What is left, read now; nothing where damage keeps that from being known. Raises ``StorageError``."""
+        try:
+            self._left = self._seconds - spent_seconds(self._store, self._now(), self._log)
+        except StoreCorrupt as error:  # what is unsafe is taken back all the same
+            say_once(self._log, "damaged", ("spent", str(error)), reason=f"nothing is measured: {error}")
+            self._left = 0.0
         return self._left

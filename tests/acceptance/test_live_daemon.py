@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,9 @@ def test_a_daemon_keeps_two_symbols_through_trouble(autotune: Cli, monkeypatch: 
     second = wait_for(lambda: (p := active(autotune, "AMD")) and p.id != first.id and p)
     assert second.environment.fingerprint != first.environment.fingerprint
 
-    leave_slow_calls(autotune, second)
-    wait_for(lambda: rolled_back(autotune, second))
+    third = promote_after(autotune, second)
+    leave_slow_calls(autotune, third)
+    wait_for(lambda: rolled_back(autotune, third))
 
     daemon.send_signal(signal.SIGTERM)
     begun = time.monotonic()
@@ -147,6 +149,20 @@ def test_twenty_kills_in_mid_trial_leave_nothing_behind_and_the_next_tick_goes_o
     assert time.monotonic() - begun < 150.0
     with Store(str(autotune.db)) as store:
         assert store.records.leases(datetime.now(UTC)) == ()
+
+
+def promote_after(autotune: Cli, promotion: Promotion) -> Promotion:
+    """Other settings, by hand, so that there is something to go back to in the same environment."""
+    settings = promotion.settings.replace(num_threads=(promotion.settings.num_threads or 1) + 1)
+    new = replace(
+        promotion, settings=settings, promoted_at=datetime.now(UTC), id=None, run_id=None, kind="select"
+    )
+    with Store(str(autotune.db)) as store:
+        store.promote(new)
+        found = store.active(promotion.symbol)
+    assert found is not None
+    assert found.settings == settings
+    return found
 
 
 def leave_slow_calls(autotune: Cli, promotion: Promotion) -> None:

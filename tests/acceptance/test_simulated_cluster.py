@@ -12,6 +12,7 @@ import pytest
 from autotuner.daemon import cluster_address
 from autotuner.daemon.away import SIDE_BY_SIDE, away_places
 from autotuner.daemon.cluster import OnCluster, Owned
+from autotuner.daemon.due import Overdue
 from autotuner.daemon.loop import Daemon
 from autotuner.daemon.measuring_child import Tuned
 from autotuner.daemon.places import Job, Place
@@ -185,6 +186,8 @@ def test_a_roll_back_in_one_environment_leaves_what_runs_confirmed_in_another(ra
     racks.begun.clear()
     ticker(racks, budget=2000.0).tick()
     assert ("AMD", "a") not in runs(racks)
+    kept, here = promoted(racks, RACKS[0]), RACKS[0].environment
+    assert Overdue(racks.store).why(kept, environment=here, now=racks.clock) is None
 
 
 def test_rechecks_that_are_put_there_at_once_leave_the_days_budget_a_run(racks: Racks) -> None:
