@@ -234,10 +234,13 @@ class Store(StoredTrials):
         ]
         return tuple(dict.fromkeys(settings for settings in reversed(found) if settings is not None))
 
-    def promote(self, promotion: Promotion) -> None:
-        """Append to the ledger and publish the snapshot, both or neither."""
+    def promote(self, promotion: Promotion, *, instead_of: int | None = None) -> None:
+        """Append to the ledger and publish the snapshot, both or neither.
+
+        With ``instead_of``, an id, only while that promotion is active for the same: raises ``NotFound`` else.
+        """
         self.remember_setting(promotion.workload, promotion.environment)
-        self.records.add_promotion(promotion_record(promotion))
+        self.records.add_promotion(promotion_record(promotion), instead_of=instead_of)
 
     def pin(self, symbol: str, settings: RuntimeSettings, reason: str) -> None:
         """Fix a symbol's settings, whatever is promoted."""

@@ -57,16 +57,26 @@ class Ledger(Queries):
         super().__init__(database)
         self._snapshot = snapshot
 
-    def add_promotion(self, promotion: PromotionRecord) -> int:
+    def add_promotion(self, promotion: PromotionRecord, *, instead_of: int | None = None) -> int:
         """Append a promotion, which makes it the active one, and return its id.
 
-        Raises `MissingReference` when its workload, environment or run is not stored, `InvalidRecord` when it
-        has an id or a roll-back already.
+        With `instead_of`, an id, only while that promotion is active for the same. Raises `NotFound` when it is not,
+        `MissingReference` when the workload, environment or run is not stored, `InvalidRecord` when it has an id or a
+        roll-back already.
         """
         taken = [name for name in _BY_READING if getattr(promotion, name) is not None]
         if taken:
             raise InvalidRecord(f"PromotionRecord.{taken[0]} is set: a new promotion gets it from the store")
         with self._changing() as connection:
+            if instead_of is not None:
+                same = PromotedFor(
+                    profile=promotion.profile,
+                    workload_signature=promotion.workload_signature,
+                    environment_fingerprint=promotion.environment_fingerprint,
+                )
+                row = _active_row(connection, promotion.symbol, same)
+                if row is None or row.id != instead_of:
+                    raise NotFound(f"promotion {instead_of} of {promotion.symbol} is not active any more")
             return append_promotion(connection, promotion)
 
     def promotions(self, symbol: str | None = None) -> tuple[PromotionRecord, ...]:

@@ -89,7 +89,6 @@ def settle_canary(store: Store, observed: Observed, now: datetime, log: Log) -> 
             return False
         log("canary", symbol=observed.symbol, verdict=found.verdict, reason=found.text)
         return True
-    log("canary", symbol=observed.symbol, verdict=found.verdict, reason=found.text)
     confirmed = replace(
         promotion,
         figures=replace(promotion.figures, canary=None),
@@ -100,7 +99,11 @@ def settle_canary(store: Store, observed: Observed, now: datetime, log: Log) -> 
         id=None,
         run_id=None,
     )
-    store.promote(confirmed)
+    try:
+        store.promote(confirmed, instead_of=promotion.id)
+    except NotFound:  # something else was promoted since it was looked at
+        return False
+    log("canary", symbol=observed.symbol, verdict=found.verdict, reason=found.text)
     return True
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from autotuner.daemon import intake
 from autotuner.daemon.intake import take_in
+from autotuner.daemon.observing import Observer
+from autotuner.daemon.places import Place
 from autotuner.daemon.situation import Observed
-from autotuner.daemon.take_back import take_back
+from autotuner.daemon.take_back import settle_canary, take_back
 from autotuner.daemon.triggers import Reason
 from autotuner.environment import current_environment
 from autotuner.paths import spool_folder
@@ -239,6 +241,45 @@ def test_a_tick_goes_through_whatever_is_stored_as_telemetry_or_lies_in_the_spoo
     world.drifting.add("AMD")
     pass_time(world, 2)
     assert "AMD" in rechecked(world)
+
+
+def test_a_canary_is_not_confirmed_over_what_was_promoted_since_it_was_looked_at(world: World) -> None:
+    ticker(world).tick()
+    first = world.store.active("AMD")
+    assert first is not None
+    canary = replace(
+        first,
+        settings=RuntimeSettings(num_threads=7),
+        figures=replace(first.figures, canary=Canary(share=0.5, previous=first.settings)),
+        id=None,
+        run_id=None,
+        promoted_at=world.clock,
+    )
+    world.store.promote(canary)
+    world.clock += HOUR
+    for number in range(6):
+        for settings in (canary.settings, first.settings):
+            counts = Counts(begun=world.clock - timedelta(minutes=30 - number))
+            for _ in range(100):
+                counts.count(1.0, (512, 8, 256))
+            labels = replace(labels_of(first), settings_key=settings.key)
+            world.leave(counts.window(labels, world.clock - timedelta(minutes=20 - number)))
+    take_in(world.store.records, spool_folder(world.store.location), now=world.clock)
+    looks = Observer(
+        store=world.store,
+        config=ticker(world).config,
+        place=Place(environment=world.environment()),
+        now=world.clock,
+        log=world.note,
+    )
+    seen = looks.alone("AMD")
+    newer = replace(first, settings=RuntimeSettings(num_threads=9), id=None, run_id=None)
+    world.store.promote(newer)
+
+    assert not settle_canary(world.store, seen, world.clock, world.note)
+    active = world.store.active("AMD")
+    assert active is not None
+    assert active.settings == newer.settings
 
 
 def test_a_torn_page_of_one_symbols_notes_keeps_no_other_from_being_taken_back(world: World) -> None:

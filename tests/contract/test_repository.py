@@ -327,6 +327,22 @@ def test_of_two_who_take_back_the_same_promotion_the_second_takes_back_nothing(
     assert active.id == below
 
 
+def test_what_is_promoted_instead_of_another_is_so_only_while_that_one_is_active(
+    repository: Repository,
+) -> None:
+    judged = repository.add_promotion(PROMOTION)
+    elsewhere = replace(PROMOTION, profile="accuracy", settings_key="k2")
+    repository.add_promotion(elsewhere)
+    confirmed = replace(PROMOTION, reason="confirmed")
+    newest = repository.add_promotion(confirmed, instead_of=judged)
+    with pytest.raises(NotFound, match=f"promotion {judged} of AMD is not active any more"):
+        repository.add_promotion(confirmed, instead_of=judged)
+    active = repository.active_promotion("AMD", profile=PROMOTION.profile)
+    assert active is not None
+    assert active.id == newest
+    assert len(repository.promotions("AMD")) == 3
+
+
 def test_a_roll_back_at_no_time_is_refused_and_nothing_is_rolled_back(repository: Repository) -> None:
     repository.add_promotion(PROMOTION)
     with pytest.raises(InvalidRecord, match="rolled_back_at"):
