@@ -12,6 +12,7 @@ import click
 
 from autotuner.cli.options import ABOVE_ZERO, answer, note, store_options, warn_of_password
 from autotuner.errors import AutotuneError, UsageError
+from autotuner.machine.signals import set_apart
 from autotuner.paths import config_path, store_location
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def _go_on(fetch: Fetch, textfile: Path | None, every: float) -> None:
     """Fetch again and again until SIGTERM or SIGINT; what fails is said and tried again."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: set_apart(ended))
     while not ended.is_set():
         try:
             _fetch(fetch, textfile, as_json=False)

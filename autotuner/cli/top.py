@@ -21,6 +21,7 @@ from autotuner.cli.options import (
     say,
     store_options,
 )
+from autotuner.machine.signals import set_apart
 from autotuner.paths import spool_folder, store_location
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _watch(store: Store, place: str, symbol: str | None, minutes: float, interva
 @contextlib.contextmanager
 def _ending(ended: threading.Event) -> Iterator[None]:
     """Ctrl-C sets ``ended``: an exception in the middle of a query could be swallowed, and nothing would end."""
-    before = signal.signal(signal.SIGINT, lambda *_: ended.set())
+    before = signal.signal(signal.SIGINT, lambda *_: set_apart(ended))
     try:
         yield
     finally:

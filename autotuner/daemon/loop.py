@@ -30,6 +30,7 @@ from autotuner.daemon.ticked import Ticked
 from autotuner.engines.interpreters import forget_environments
 from autotuner.errors import AutotuneError, cause
 from autotuner.files import read_symbols
+from autotuner.machine.signals import set_apart
 from autotuner.store import Store
 from storage.errors import StorageError
 from toto_core.series import available_symbols
@@ -101,7 +102,7 @@ class Daemon:
         """SIGTERM and SIGINT end the daemon, SIGHUP reads its files again at once."""
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGINT, self._end)
-        signal.signal(signal.SIGHUP, lambda *_: self.wake.set())
+        signal.signal(signal.SIGHUP, lambda *_: set_apart(self.wake))
 
     def run(self, *, once: bool = False) -> None:
         """Tick until told to stop; with ``once`` tick a single time, now.
@@ -238,8 +239,7 @@ class Daemon:
             self.log("pruned", folders=len(done.removed), bytes=removed, failed=list(done.failed))
 
     def _end(self, *_: object) -> None:
-        self.stop.set()
-        self.wake.set()
+        set_apart(self.stop, self.wake)
 
 
 def _without_interpreters(config: Config) -> Config:

@@ -49,3 +49,25 @@ def test_any_other_exception_there_is_told_as_python_does() -> None:
     assert raised.stdout == "went on\n"
     assert "Exception ignored in" in raised.stderr
     assert "ZeroDivisionError" in raised.stderr
+
+
+STOPPED_IN_A_WAIT = """
+import signal, threading
+from autotuner.daemon.loop import Daemon
+
+daemon = Daemon(location="x", config_file=None, log=lambda *_, **__: None)
+daemon.handle_signals()
+for event in (daemon.stop, daemon.wake):
+    event._cond.acquire()  # as the main thread does for a moment in each wait
+signal.raise_signal(signal.SIGTERM)
+for event in (daemon.stop, daemon.wake):
+    event._cond.release()
+print(daemon.stop.wait(10), daemon.wake.wait(10))
+"""
+
+
+def test_a_signal_that_comes_while_the_daemon_begins_to_wait_ends_it_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_IN_A_WAIT], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout == "True True\n"
