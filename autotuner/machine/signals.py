@@ -7,10 +7,14 @@ import threading
 
 
 def set_apart(*events: threading.Event) -> None:
-    """Set the events in a thread of their own.
+    """Set the events, in their order, in a thread of their own.
 
     A handler that did so itself would wait for ever where the main thread is just then waiting for the same event: it
     holds the event's lock for a moment, and goes on only when the handler has ended.
     """
+    _thread.start_new_thread(_set, events)
+
+
+def _set(*events: threading.Event) -> None:
     for event in events:
-        _thread.start_new_thread(event.set, ())
+        event.set()

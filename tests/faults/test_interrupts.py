@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+
+from autotuner.machine.signals import set_apart
 
 LOST = """
 import signal, time, weakref
@@ -71,3 +74,15 @@ def test_a_signal_that_comes_while_the_daemon_begins_to_wait_ends_it_all_the_sam
         [sys.executable, "-c", STOPPED_IN_A_WAIT], capture_output=True, text=True, check=True, timeout=30
     )
     assert done.stdout == "True True\n"
+
+
+def test_events_are_set_in_their_order() -> None:
+    # the daemon looks whether it is to stop once it was woken, and then sleeps for hours
+    first, second, seen = threading.Event(), threading.Event(), []
+    for _ in range(200):
+        first.clear()
+        second.clear()
+        set_apart(first, second)
+        assert second.wait(10)
+        seen.append(first.is_set())
+    assert all(seen)
