@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autotuner.engine_versions import TOTO1, engine_name, engine_text
 from autotuner.errors import UsageError
+from autotuner.machine.engine_versions import TOTO1, engine_name, engine_text
 from autotuner.machine.nvidia import visible_gpu
 from autotuner.machine.packages import installed_version
 from toto_core.container import container_limits
@@ -36,7 +36,7 @@ class Environment:
 
     ``hardware`` names the model in full (family, model and stepping of a CPU; PCI id of a GPU), because one
     marketing name covers several chips, and ends with the machine's label where it has one. ``isa`` is a digest of
-    the CPU's instruction-set flags, ``engine`` the text of ``engine_versions.engine_text``.
+    the CPU's instruction-set flags, ``engine`` the text of ``machine.engine_versions.engine_text``.
     """
 
     device: str

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote_from_bytes
 
 from storage.errors import InvalidRecord, SnapshotError, SnapshotReason, StoreUnavailable
@@ -48,14 +48,13 @@ __all__ = [
     "SnapshotPin",
     "fill",
     "fill_document",
-    "has_whole_parts",
     "is_of",
     "packed_document",
-    "parts_damaged",
     "publish",
     "read_document",
     "read_snapshot",
     "read_snapshot_part",
+    "state_of_parts",
     "unpacked_document",
     "written_aside",
 ]
@@ -64,6 +63,7 @@ PAGE_BYTES = 8192  # one holds a part; larger ones make the whole document no qu
 HEADER_BYTES = 100  # https://sqlite.org/fileformat2.html, section 1.3
 
 _MAGIC = b"SQLite format 3\0"
+PartsState = Literal["whole", "damaged", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,26 +227,19 @@ def read_snapshot_part(path: str | Path, kind: Kind, name: str) -> SnapshotPart 
         return None
 
 
-def has_whole_parts(path: str | Path) -> bool:
-    """Whether the snapshot at `path` has parts, all of them as they were written."""
-    try:
-        with closing(_connect(Path(path), "mode=ro&immutable=1")) as connection:
-            return has_parts(connection) and damaged_parts(connection) == 0
-    except (sqlite3.Error, OSError, ValueError, TypeError, MemoryError):
-        return False
-
-
-def parts_damaged(path: str | Path) -> bool:
-    """Whether parts of a snapshot are not what was written: look-ups of their symbols then read all of it.
+def state_of_parts(path: str | Path) -> PartsState:
+    """Whether the parts of a snapshot are what was written: look-ups of damaged ones' symbols read all of it.
 
     One that earlier versions published has none.
     """
     try:
         with closing(_connect(Path(path), "mode=ro&immutable=1")) as connection:
             named = "SELECT 1 FROM sqlite_master WHERE name = 'parts'"
-            return connection.execute(named).fetchone() is not None and damaged_parts(connection) > 0
+            if connection.execute(named).fetchone() is None:
+                return "none"
+            return "damaged" if damaged_parts(connection) else "whole"
     except (sqlite3.Error, OSError, ValueError, TypeError, MemoryError):
-        return True
+        return "damaged"
 
 
 def read_document(path: str | Path) -> tuple[bytes, Origin | None]:

@@ -129,7 +129,7 @@ def _file_of(store: str) -> str | None:
 
 def _engines(models: Sequence[str]) -> tuple[str, ...]:
     """The engines that may be needed: that of Toto 1.0, which stands for a node, and those of the models named."""
-    from autotuner.engine_versions import TOTO1
     from autotuner.engines.registry import engine_for
+    from autotuner.machine.engine_versions import TOTO1
 
     return tuple(dict.fromkeys((TOTO1, *(engine_for(model, None).name for model in models))))

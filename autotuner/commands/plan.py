@@ -9,9 +9,9 @@ from datetime import datetime
 
 from autotuner.commands.plan_reading import Reading
 from autotuner.commands.plan_rows import Asked, Planner, Replays, Row
-from autotuner.engine_versions import engine_name
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
+from autotuner.machine.engine_versions import engine_name
 from autotuner.store import Store
 from autotuner.tuning.request import TuneRequest
 from toto_core.model_folder import CheckpointError

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from autotuner.commands.plan import Nodes, Planned
 from autotuner.commands.plan_reading import Reading
 from autotuner.commands.plan_rows import Asked, Planner, Row
-from autotuner.engine_versions import TOTO1
 from autotuner.engines.registry import engine_for
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
+from autotuner.machine.engine_versions import TOTO1
 from autotuner.store import Store
 from autotuner.tuning.request import TuneRequest
 from toto_core.model_folder import CheckpointError

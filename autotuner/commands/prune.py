@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from autotuner.commands.clear_up import clear_up
-from autotuner.engine_versions import engine_names
 from autotuner.environment import current_environment
 from autotuner.files import levels, unsafe
+from autotuner.machine.engine_versions import engine_names
 from autotuner.paths import cache_folder
 from autotuner.serving.artifacts import CacheRefused, settings_folder, wipe
 from autotuner.serving.cache_folders import CacheFolder, cache_folders, size_and_use

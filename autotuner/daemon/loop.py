@@ -174,7 +174,7 @@ class Daemon:
                 with self._machine(settled, store) as machine:
                     ticked = Ticker(
                         store=store,
-                        config=_without_interpreters(settled.config) if daemon.on else settled.config,
+                        config=settled.config,
                         symbols=symbols,
                         quiet=settled.quiet,
                         machine=machine,
@@ -240,8 +240,3 @@ class Daemon:
 
     def _end(self, *_: object) -> None:
         set_apart(self.stop, self.wake)
-
-
-def _without_interpreters(config: Config) -> Config:
-    """For a cluster: those of this machine say nothing of its nodes."""
-    return config.model_copy(update={"engines": {}})

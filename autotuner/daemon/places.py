@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,9 +10,9 @@ from enum import IntEnum
 from typing import Protocol
 
 from autotuner.daemon.measuring_child import Tuned
-from autotuner.engine_versions import engine_name
 from autotuner.engines.interpreters import NO_OTHERS, environment_like
 from autotuner.environment import Environment
+from autotuner.machine.engine_versions import engine_name
 
 
 class Whose(IntEnum):
@@ -111,20 +112,20 @@ class Machine(Protocol):
         """Why nothing may be begun any more, None where something may."""
 
 
-class OneByOne:
+class OneByOne(ABC):
     """A machine that measures in its own environment, one command after the other."""
 
+    @abstractmethod
     def environment(self) -> Environment:
         """The environment as it is now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tune(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
         """Run ``autotune run`` with ``arguments``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def recheck(self, arguments: Sequence[str], *, seconds: float) -> Tuned:
         """Run ``autotune recheck`` with ``arguments``."""
-        raise NotImplementedError
 
     def places(self) -> Sequence[Place]:
         """This machine."""

@@ -24,7 +24,7 @@ from storage.origin import Origin
 from storage.patience import at_once
 from storage.read_only import read_only
 from storage.repository import Repository
-from storage.snapshot import Snapshot, SnapshotEntry, SnapshotPin, parts_damaged, read_snapshot
+from storage.snapshot import Snapshot, SnapshotEntry, SnapshotPin, read_snapshot, state_of_parts
 from toto_core import model_files
 from toto_core.model_files import CONFIG_FILE, EMBEDDED, WEIGHTS_FILE, CheckpointError
 
@@ -96,7 +96,7 @@ def check_snapshot(store: str) -> Check:
     if snapshot.origin is not None:
         return _fetched(path, snapshot, snapshot.origin)
     differs = contents is not None and contents != (snapshot.entries, snapshot.pins)
-    if differs or parts_damaged(path):
+    if differs or state_of_parts(path) == "damaged":
         fault = "says something else than the store" if differs else _PARTS
         return warning(name, f"{path}: {fault}", _PUBLISH)
     found = f"{path}: {_symbols(snapshot)} symbols, written {snapshot.written_at:%Y-%m-%d %H:%M} UTC"
@@ -107,7 +107,7 @@ def _fetched(path: Path, snapshot: Snapshot, origin: Origin) -> Check:
     """A snapshot that ``autotune sync`` fetched says what another store says, and may be too old."""
     now = time.time()
     found = f"{path}: {_symbols(snapshot)} symbols, {origin_text(origin, now)}"
-    if parts_damaged(path):
+    if state_of_parts(path) == "damaged":
         return warning("snapshot", f"{path}: {_PARTS}", "autotune sync --from URL")
     if origin.is_old(now):
         return warning("snapshot", found, "autotune sync --from URL, then see why nobody called it")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotuner.engine_versions import CHRONOS2
 from autotuner.engines.module_engine import IGNORED, ModuleEngine
 from autotuner.engines.protocol import Traits
 from autotuner.errors import AutotuneError
+from autotuner.machine.engine_versions import CHRONOS2
 from autotuner.workload import Workload
 from toto_core.settings import RuntimeSettings
 

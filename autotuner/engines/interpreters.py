@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from autotuner.engine_versions import engine_name
 from autotuner.environment import Environment, current_environment
 from autotuner.errors import AutotuneError
+from autotuner.machine.engine_versions import engine_name
 
 NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 _SECONDS = 120.0

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from autotuner.engine_versions import CHRONOS2, TOTO1, TOTO2, engine_names, engine_version, entry_points
 from autotuner.engines.protocol import Engine
 from autotuner.errors import AutotuneError, cause
+from autotuner.machine.engine_versions import (
+    CHRONOS2,
+    TOTO1,
+    TOTO2,
+    engine_names,
+    engine_version,
+    entry_points,
+)
 from toto_core.model_files import EMBEDDED, locate
 from toto_core.model_folder import CheckpointError, config_fields
 

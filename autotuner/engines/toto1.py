@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autotuner.engine_versions import TOTO1
 from autotuner.engines.folder_engine import FolderEngine
 from autotuner.engines.protocol import Pipeline, Traits
+from autotuner.machine.engine_versions import TOTO1
 from autotuner.workload import Workload
 from toto_core.model_files import read_config
 from toto_core.settings import RuntimeSettings

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotuner.engine_versions import TOTO2
 from autotuner.engines.folder_engine import FolderEngine
 from autotuner.engines.protocol import Pipeline, Traits
+from autotuner.machine.engine_versions import TOTO2
 from autotuner.workload import Workload
 from toto_core.model_files import locate
 from toto_core.settings import KnobValue, RuntimeSettings

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from autotuner import __version__
-from autotuner.engine_versions import engine_text
 from autotuner.environment import Environment
 from autotuner.errors import AutotuneError
 from autotuner.fleet.cluster import Cluster, RayNode
 from autotuner.fleet.station import file_here
+from autotuner.machine.engine_versions import engine_text
 
 SECONDS_TO_LOOK = 60.0
 """How long a node has to say what it is; a new process takes one to ten, more while others measure."""

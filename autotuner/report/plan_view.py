@@ -13,7 +13,7 @@ from rich.text import Text
 
 from autotuner.commands.plan import Nodes, Planned
 from autotuner.commands.plan_rows import Row
-from autotuner.engine_versions import engine_name
+from autotuner.machine.engine_versions import engine_name
 from autotuner.report.tables import bare_table, plain
 from autotuner.tuning.models import CHOOSING_SECONDS
 from autotuner.tuning.planned import Work

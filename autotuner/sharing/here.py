@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 
-from autotuner.engine_versions import engine_names
 from autotuner.environment import current_environment
+from autotuner.machine.engine_versions import engine_names
 from autotuner.serving.canary import canary_of
 from storage.snapshot import Snapshot
 

@@ -21,9 +21,9 @@ from storage.errors import InvalidRecord, SnapshotError, StorageError
 from storage.origin import Origin
 from storage.snapshot import (
     fill_document,
-    has_whole_parts,
     packed_document,
     read_document,
+    state_of_parts,
     unpacked_document,
     written_aside,
 )
@@ -211,7 +211,7 @@ def _write(local: Local, document: bytes, origin: Origin) -> bool:
         known = local.origin
         unmoved = (known.as_of, known.sequence, known.source, known.key, known.max_age_s)
         now = origin.as_of, origin.sequence, origin.source, origin.key, origin.max_age_s
-        if unmoved == now and has_whole_parts(local.path):
+        if unmoved == now and state_of_parts(local.path) == "whole":
             return False
     with written_aside(local.path) as aside:
         fill_document(aside, document, origin=origin)

@@ -18,7 +18,6 @@ from autotuner.cli.run import run_command
 from autotuner.daemon import cluster_address
 from autotuner.daemon.due import Overdue
 from autotuner.daemon.measuring_child import Tuned
-from autotuner.engine_versions import CHRONOS2, TOTO1
 from autotuner.environment import current_environment
 from autotuner.errors import AutotuneError
 from autotuner.fleet import driver
@@ -28,6 +27,7 @@ from autotuner.fleet.driver import Ended
 from autotuner.fleet.nodes import Fleet, Node, Wanted
 from autotuner.fleet.orders import Order, Schedule
 from autotuner.fleet.station import News, Station, Task, file_here, look
+from autotuner.machine.engine_versions import CHRONOS2, TOTO1
 from autotuner.store import Store
 from tests.support.invoking import refused, run
 from tests.support.promoted_store import NOW, WORKLOAD, promotion

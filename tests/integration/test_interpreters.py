@@ -9,10 +9,10 @@ import pytest
 
 from autotuner.daemon.config import read_config
 from autotuner.daemon.measuring_child import run_tuner
-from autotuner.engine_versions import CHRONOS2
 from autotuner.engines.interpreters import environment_like, environment_of, forget_environments, variable_of
 from autotuner.environment import current_environment
 from autotuner.errors import AutotuneError
+from autotuner.machine.engine_versions import CHRONOS2
 from tests.support.chronos2_model import write_chronos2
 
 HERE, THERE = current_environment(), current_environment("cpu", CHRONOS2)

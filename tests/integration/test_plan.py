@@ -14,8 +14,8 @@ from autotuner.commands.plan import Nodes, plan
 from autotuner.commands.plan_cluster import plan_on
 from autotuner.commands.plan_prices import FEW
 from autotuner.commands.plan_rows import Asked, Row
-from autotuner.engine_versions import TOTO1
 from autotuner.environment import Environment, current_environment
+from autotuner.machine.engine_versions import TOTO1
 from autotuner.measurement.recorded import ReplayTable
 from autotuner.measurement.replay import ReplayRunner, TimingNoise
 from autotuner.report.plan_view import plan_document, plan_lines, span

@@ -19,7 +19,7 @@ from autotuner.sharing.release import BadRelease, Blob, Release, pack_release
 from autotuner.sharing.share import share
 from autotuner.sharing.sync import OlderRelease, sync_release
 from storage.errors import SnapshotError
-from storage.snapshot import has_whole_parts, read_snapshot
+from storage.snapshot import read_snapshot, state_of_parts
 from tests.support.releases import HOURS, Desk, signing_key
 from tests.support.snapshots import BF16, COMPILED, entry, published
 
@@ -95,12 +95,12 @@ def test_parts_that_are_damaged_or_missing_come_back_with_the_next_fetch(desk: D
     desk.share()
     desk.sync()
     path = snapshot_path(desk.host)
-    for damage in ("UPDATE parts SET sha256 = 'x'", "DROP TABLE parts"):
+    for damage, state in (("UPDATE parts SET sha256 = 'x'", "damaged"), ("DROP TABLE parts", "none")):
         with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute(damage)
-        assert not has_whole_parts(path)
+        assert state_of_parts(path) == state
         assert not desk.sync().changed
-        assert has_whole_parts(path)
+        assert state_of_parts(path) == "whole"
 
 
 def test_a_release_without_news_says_that_there_is_none_and_puts_nothing_but_itself(desk: Desk) -> None:

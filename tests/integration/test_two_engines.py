@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from autotuner import engine_versions
 from autotuner.daemon.config import Config
 from autotuner.daemon.due import Overdue
 from autotuner.daemon.observing import Observer
 from autotuner.daemon.places import Place
-from autotuner.engine_versions import CHRONOS2, TOTO1, engine_name, engine_text
 from autotuner.environment import current_environment
+from autotuner.machine import engine_versions
+from autotuner.machine.engine_versions import CHRONOS2, TOTO1, engine_name, engine_text
 from autotuner.record_mapping import telemetry_record
 from autotuner.report.live_calls import live_calls
 from autotuner.report.overview import overview
